@@ -1,0 +1,31 @@
+"""reg2rg: chest-CT reports, region by region."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0.dev0"
+
+# Public names load on first use, so that `import reg2rg` costs nothing before torch is needed.
+_PUBLIC = {
+    "Paragraph": "reg2rg.report",
+    "Reg2RG": "reg2rg.training",
+    "RegionReportDataModule": "reg2rg.data.datamodule",
+    "Report": "reg2rg.report",
+    "Study": "reg2rg.types",
+    "Volume": "reg2rg.types",
+    "parse_report": "reg2rg.report",
+}
+
+__all__ = ["__version__", *sorted(_PUBLIC)]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'reg2rg' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

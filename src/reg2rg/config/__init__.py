@@ -1,0 +1,1 @@
+"""Reading configs: overlays folded, errors explained, the resolved config kept in checkpoints."""

@@ -1,0 +1,1 @@
+"""From scans, masks and reports on disk to batches."""

@@ -1,0 +1,1 @@
+"""Where studies come from: one class a data-set layout."""

@@ -1,0 +1,1 @@
+"""Synthetic chest CTs with region masks, reports and truth labels."""

@@ -1,0 +1,1 @@
+"""Scores of reports: pure functions over texts."""

@@ -1,0 +1,107 @@
+"""A report as paragraphs tied to regions, and its text form: write and parse are inverse to each other.
+
+Text form (paper section III-D; systems.md 1.7): for slot i, ``The region {i} is {area}: {text} ``, or, without the
+region's identity, ``The region {i}: {text} ``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+_PARAGRAPH = re.compile(r"The region\s+(\d{1,9})(?:\s+is\s+([^:]{1,80}?))?\s*:")
+
+
+@dataclass(frozen=True, slots=True)
+class Paragraph:
+    """What a report says of one region.
+
+    Attributes:
+        slot: place of the region in the prompt, from 0.
+        region: name that the text gives to the region.
+        text: the description, without the prefix.
+    """
+
+    slot: int
+    region: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A parsed report.
+
+    Attributes:
+        paragraphs: at most one a slot, in the order of the text; only regions that were given.
+        invalid: prefixes with a slot that was not given, or a name that no given region has.
+        duplicate: prefixes that name a slot or region a second time; the first one counts.
+        missing: given regions that no paragraph names.
+    """
+
+    paragraphs: tuple[Paragraph, ...]
+    invalid: tuple[str, ...] = ()
+    duplicate: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    def by_region(self) -> dict[str, str]:
+        """Region name -> text."""
+        return {paragraph.region: paragraph.text for paragraph in self.paragraphs}
+
+
+@dataclass(slots=True)
+class _Faults:
+    invalid: list[str] = field(default_factory=list)
+    duplicate: list[str] = field(default_factory=list)
+
+
+def write_paragraph(slot: int, region: str, text: str, identity: bool = True) -> str:
+    """One paragraph with its prefix, without the trailing space."""
+    return f"The region {slot} is {region}: {text}" if identity else f"The region {slot}: {text}"
+
+
+def write_report(regions: Sequence[str], texts: Sequence[str], identity: bool = True) -> str:
+    """The target text: one paragraph a slot, each followed by a space, the last one too (published form).
+
+    Args:
+        regions: region names in slot order.
+        texts: their descriptions.
+        identity: name the region in its prefix (region-report alignment on).
+    """
+    pairs = enumerate(zip(regions, texts, strict=True))
+    return "".join(write_paragraph(slot, region, text, identity) + " " for slot, (region, text) in pairs)
+
+
+def parse_report(text: str, given: Sequence[str], identity: bool = True) -> Report:
+    """Read a generated text. Never raises, and never gives text to a region that was not given.
+
+    Args:
+        text: anything a language model may produce.
+        given: the regions in the prompt, in slot order.
+        identity: the text names its regions; otherwise a slot's region is the given one.
+
+    Returns:
+        the paragraphs whose prefix is valid. Text under an invalid or repeated prefix is dropped, and the prefix listed.
+        The region is the one that the text names, not the one that stands at the slot: telling them apart is what
+        recognition accuracy measures.
+    """
+    found = list(_PARAGRAPH.finditer(text))
+    ends = [match.start() for match in found[1:]] + [len(text)]
+    faults = _Faults()
+    paragraphs: list[Paragraph] = []
+    slots: set[int] = set()
+    regions: set[str] = set()
+    for match, end in zip(found, ends, strict=True):
+        slot, prefix = int(match.group(1)), match.group(0)
+        named = " ".join((match.group(2) or "").split())
+        region = named if identity else (given[slot] if slot < len(given) and not named else "")
+        if slot >= len(given) or region not in given:
+            faults.invalid.append(prefix)
+        elif slot in slots or region in regions:
+            faults.duplicate.append(prefix)
+        else:
+            slots.add(slot)
+            regions.add(region)
+            paragraphs.append(Paragraph(slot, region, " ".join(text[match.end() : end].split())))
+    missing = tuple(region for region in given if region not in regions)
+    return Report(tuple(paragraphs), tuple(faults.invalid), tuple(faults.duplicate), missing)

@@ -1,0 +1,101 @@
+"""The records that flow from a data folder to the store. NumPy alone: workers that read scans need no torch.
+
+Letters used for shapes throughout the package: B studies of a batch, N regions packed over the batch, R regions of one
+study, T tokens, C channels, H W D voxels along the first, second and third array axis (left-right, back-front,
+bottom-top in RAS), L text positions, E width of the language model, M visual positions of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+HU = npt.NDArray[np.int16]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class RegionFiles:
+    """One mask file a region, the layout of RadGenome-ChestCT and SAT.
+
+    Attributes:
+        files: region name -> NIfTI file. A region without a file is absent from the mapping.
+    """
+
+    files: Mapping[str, Path]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelMap:
+    """One multilabel mask file, the layout of TotalSegmentator's ``--ml``.
+
+    Attributes:
+        file: NIfTI file of integer labels.
+        labels: region name -> label values that make up the region. A region that has no label is absent.
+    """
+
+    file: Path
+    labels: Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """One scan with its masks and report, as paths and text: nothing is read yet.
+
+    Attributes:
+        id: unique in its dataset and safe as a file name.
+        patient: unit of splits and of bootstrap intervals.
+        split: ``"train"``, ``"val"`` or ``"test"``.
+        image: the CT volume, NIfTI.
+        masks: where the region masks are.
+        reports: region name -> text that describes the region. Regions without text are absent.
+        whole: the whole report as written, ``""`` if the dataset has none.
+        findings: clinical label -> present; ``None`` if the dataset has none.
+    """
+
+    id: str
+    patient: str
+    split: str
+    image: Path
+    masks: RegionFiles | LabelMap
+    reports: Mapping[str, str] = field(default_factory=dict)
+    whole: str = ""
+    findings: Mapping[str, bool] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A CT volume.
+
+    Attributes:
+        array: (H, W, D) int16, HU.
+        affine: (4, 4) float64, voxel indices -> RAS millimetres.
+    """
+
+    array: HU
+    affine: npt.NDArray[np.float64]
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size in mm along each array axis."""
+        lengths = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(lengths[0]), float(lengths[1]), float(lengths[2])
+
+
+@dataclass(frozen=True, slots=True)
+class RegionVolume:
+    """A CT volume with the masks of its regions on the same grid.
+
+    Attributes:
+        volume: the CT.
+        masks: region name -> (H, W, D) bool. Only non-empty regions, in the order of the region set.
+        notes: what was repaired or is worth knowing, one line each (resampled masks, clipped voxels, empty regions).
+    """
+
+    volume: Volume
+    masks: Mapping[str, Mask]
+    notes: tuple[str, ...] = ()

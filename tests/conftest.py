@@ -1,0 +1,31 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def _shared(part: str) -> Path:
+    root = Path(os.environ.get("REG2RG_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+    folder = root / "data" / part
+    if not folder.is_dir():
+        pytest.skip(f"real test data are not at {folder} (set REG2RG_SHARED to the folder that holds data/{part})")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_ct() -> Path:
+    """Folder of real CTs and masks."""
+    return _shared("ct")
+
+
+@pytest.fixture(scope="session")
+def shared_reports() -> Path:
+    """Folder of published report tables."""
+    return _shared("reports")
