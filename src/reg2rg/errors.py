@@ -32,7 +32,7 @@ class MissingExtraError(Reg2RGError):
     exit_code = EXIT_USAGE
 
 
-class DataFault(Reg2RGError):
+class DataFault(Reg2RGError):  # noqa: N818 (a fault of the data, not of the program)
     """One fault of one study: skipped and counted while many are processed, fatal when it is the only one.
 
     Attributes:

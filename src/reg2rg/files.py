@@ -20,7 +20,7 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
 
     Args:
         path: the target; its folder is created.
-        mode: ``"wb"`` or ``"w"`` (text is UTF-8 with ``\\n`` line ends).
+        mode: ``"wb"`` or ``"w"`` (text is UTF-8 with line feeds).
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)

@@ -49,8 +49,7 @@ class Registry(Generic[T]):
             component.__qualname__,
         ):
             raise TypeError(
-                f"the {self.kind} name {name} is taken by {taken.__module__}.{taken.__qualname__}; "
-                f"{component.__module__}.{component.__qualname__} needs another name"
+                f"the {self.kind} name {name} is taken by {_full_name(taken)}; {_full_name(component)} needs another name"
             )
         self._classes[name] = component
         return component
@@ -75,6 +74,10 @@ class Registry(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._classes)
+
+
+def _full_name(component: type) -> str:
+    return f"{component.__module__}.{component.__qualname__}"
 
 
 def did_you_mean(word: str, known: Iterator[str] | Registry[T] | list[str] | tuple[str, ...]) -> str:

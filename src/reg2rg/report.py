@@ -81,7 +81,7 @@ def parse_report(text: str, given: Sequence[str], identity: bool = True) -> Repo
         identity: the text names its regions; otherwise a slot's region is the given one.
 
     Returns:
-        the paragraphs whose prefix is valid. Text under an invalid or repeated prefix is dropped, and the prefix listed.
+        the paragraphs whose prefix is valid. Text under an invalid or repeated prefix is dropped; the prefix is listed.
         The region is the one that the text names, not the one that stands at the slot: telling them apart is what
         recognition accuracy measures.
     """
