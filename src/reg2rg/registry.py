@@ -41,16 +41,11 @@ class Registry(Generic[T]):
         if not (inspect.isclass(component) and issubclass(component, self.base)):
             raise TypeError(f"{component!r} cannot be a {self.kind}: it does not extend {self.base.__qualname__}")
         if inspect.isabstract(component):
-            missing = ", ".join(sorted(component.__abstractmethods__))
+            missing = ", ".join(sorted(getattr(component, "__abstractmethods__", ())))
             raise TypeError(f"{name} cannot be a {self.kind}: it does not implement {missing}")
-        taken = self._classes.get(name)
-        if taken is not None and (taken.__module__, taken.__qualname__) != (
-            component.__module__,
-            component.__qualname__,
-        ):
-            raise TypeError(
-                f"the {self.kind} name {name} is taken by {_full_name(taken)}; {_full_name(component)} needs another name"
-            )
+        new, taken = _full_name(component), _full_name(self._classes.get(name, component))
+        if taken != new:
+            raise TypeError(f"the {self.kind} name {name} is taken by {taken}; {new} needs another name")
         self._classes[name] = component
         return component
 
