@@ -1,1 +1,10 @@
-"""Views to tokens."""
+"""Views to tokens. Importing this package registers every built-in encoder."""
+
+from reg2rg.encoders.base import ENCODERS, Encoder
+from reg2rg.encoders.cnn3d import CNN3D
+from reg2rg.encoders.perceiver import PerceiverResampler
+from reg2rg.encoders.published import fold_channels
+from reg2rg.encoders.vit3d import ViT3D
+from reg2rg.encoders.wrappers import Frozen, TokenMean
+
+__all__ = ["CNN3D", "ENCODERS", "Encoder", "Frozen", "PerceiverResampler", "TokenMean", "ViT3D", "fold_channels"]

@@ -1,0 +1,94 @@
+"""The Perceiver resampler of RadFM and Reg2RG: many tokens of an encoder to a few learned latents."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from reg2rg.encoders.base import ENCODERS, Encoder
+from reg2rg.encoders.blocks import join_heads, split_heads
+from reg2rg.encoders.published import is_published_perceiver, rename_perceiver
+from reg2rg.encoders.weights import load_checked, read_weights
+
+
+@ENCODERS.register
+class PerceiverResampler(Encoder):
+    """Latents that attend to the tokens of `encoder`; the defaults are the published resampler.
+
+    Args:
+        encoder: gives the tokens; its width is kept.
+        num_latents: tokens that come out.
+        depth: layers of attention and perceptron.
+        heads: attention heads.
+        head_dim: width of one head.
+        ff_mult: hidden width of the perceptrons as a multiple of the width.
+        weights: file of weights for the resampler alone (.safetensors, or the published .pth), or null.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        num_latents: int = 32,
+        depth: int = 6,
+        heads: int = 8,
+        head_dim: int = 64,
+        ff_mult: int = 4,
+        weights: str | None = None,
+    ) -> None:
+        super().__init__()
+        dim = encoder.out_channels
+        self.out_channels, self.num_tokens = dim, num_latents
+        self.resampler = _Resampler(dim, num_latents, depth, heads, head_dim, ff_mult)
+        if weights is not None:
+            found = read_weights(weights, part="perceiver")
+            named = rename_perceiver(found) if is_published_perceiver(found) else found
+            load_checked(self.resampler, named, weights)
+        self.encoder = encoder
+
+    def forward(self, volumes: Tensor) -> Tensor:
+        """(N, 1, H, W, D) to (N, num_latents, C)."""
+        latents: Tensor = self.resampler(self.encoder(volumes))
+        return latents
+
+
+class _Resampler(nn.Module):
+    """Tokens (N, T, C) to latents (N, num_latents, C)."""
+
+    def __init__(self, dim: int, num_latents: int, depth: int, heads: int, head_dim: int, ff_mult: int) -> None:
+        super().__init__()
+        self.latents = nn.Parameter(torch.randn(num_latents, dim))
+        self.layers = nn.ModuleList(_Layer(dim, heads, head_dim, ff_mult * dim) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        latents = self.latents.expand(tokens.shape[0], -1, -1)
+        for layer in self.layers:
+            latents = layer(tokens, latents)
+        normed: Tensor = self.norm(latents)
+        return normed
+
+
+class _Layer(nn.Module):
+    """Cross-attention of the latents to tokens and latents, then a perceptron; both added to the latents."""
+
+    def __init__(self, dim: int, heads: int, head_dim: int, mlp_dim: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.media_norm = nn.LayerNorm(dim)
+        self.latent_norm = nn.LayerNorm(dim)
+        self.query = nn.Linear(dim, heads * head_dim, bias=False)
+        self.key_value = nn.Linear(dim, 2 * heads * head_dim, bias=False)
+        self.out = nn.Linear(heads * head_dim, dim, bias=False)
+        self.mlp_norm = nn.LayerNorm(dim)
+        self.mlp_in = nn.Linear(dim, mlp_dim, bias=False)
+        self.mlp_out = nn.Linear(mlp_dim, dim, bias=False)
+
+    def forward(self, tokens: Tensor, latents: Tensor) -> Tensor:
+        normed = self.latent_norm(latents)
+        # Tokens and latents are projected apart and joined after it: the concatenation is narrower there.
+        keys_values = torch.cat([self.key_value(self.media_norm(tokens)), self.key_value(normed)], dim=1)
+        key, value = (split_heads(part, self.heads) for part in keys_values.chunk(2, dim=-1))
+        mixed = F.scaled_dot_product_attention(split_heads(self.query(normed), self.heads), key, value)
+        latents = latents + self.out(join_heads(mixed))
+        return latents + self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(latents))))

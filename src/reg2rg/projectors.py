@@ -1,0 +1,80 @@
+"""From the width of an encoder to the width of the language model.
+
+In a config a projector is a factory ``(in_channels, out_channels) -> Projector``: both widths come from the components.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from reg2rg.registry import Registry
+
+
+class Projector(nn.Module, ABC):
+    """Tokens (N, T, C) to tokens (N, T, E).
+
+    Args:
+        in_channels: C, the encoder's width.
+        out_channels: E, the language model's width.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        if in_channels < 1 or out_channels < 1:
+            raise ValueError(
+                f"{type(self).__name__}: widths {in_channels} -> {out_channels}, expected positive numbers"
+            )
+        self.in_channels, self.out_channels = in_channels, out_channels
+
+    @abstractmethod
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(N, T, C) to (N, T, E)."""
+
+
+PROJECTORS: Registry[Projector] = Registry("projector", Projector)  # type: ignore[type-abstract]
+
+
+@PROJECTORS.register
+class LinearProjector(Projector):
+    """One linear map with bias, as published.
+
+    Args:
+        in_channels: the encoder's width.
+        out_channels: the language model's width.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels)
+        self.linear = nn.Linear(in_channels, out_channels)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(N, T, C) to (N, T, E)."""
+        projected: Tensor = self.linear(tokens)
+        return projected
+
+
+@PROJECTORS.register
+class MLPProjector(Projector):
+    """LayerNorm, linear, GELU, linear.
+
+    Args:
+        in_channels: the encoder's width.
+        out_channels: the language model's width.
+        hidden_factor: hidden width as a multiple of `out_channels`.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, hidden_factor: float = 1.0) -> None:
+        super().__init__(in_channels, out_channels)
+        hidden = round(hidden_factor * out_channels)
+        if hidden < 1:
+            raise ValueError(f"MLPProjector: hidden_factor {hidden_factor} of width {out_channels} leaves no channel")
+        self.layers = nn.Sequential(
+            nn.LayerNorm(in_channels), nn.Linear(in_channels, hidden), nn.GELU(), nn.Linear(hidden, out_channels)
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(N, T, C) to (N, T, E)."""
+        projected: Tensor = self.layers(tokens)
+        return projected
