@@ -1,1 +1,1 @@
-"""Causal language models and their decoding."""
+"""Language models that write the report."""

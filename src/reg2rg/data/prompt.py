@@ -1,0 +1,299 @@
+"""Prompts with slots for visual tokens, and the labelled target behind them.
+
+Strings and their order are the published ones (paper section III-D; published code). A prompt is text in pieces with
+runs of slots between them::
+
+    [bos] The global information is provided as the context: <open> Tg slots <close>. The region 0 is
+    <open> Tt texture slots, Tgeo geometry slots <close>. The region 1 is ... <close>. {instruction}
+
+A slot holds the pad id in the ids and is filled from a table of vectors by position: no vocabulary grows. Every text
+piece between two slots is tokenised on its own, as the published tokenizer does around its special tokens.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from reg2rg.errors import ConfigError, DataFault
+from reg2rg.report import write_paragraph
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Int = npt.NDArray[np.int64]
+
+IGNORED = -100
+"""Label of a position that carries no loss."""
+
+GLOBAL_PREFIX = "The global information is provided as the context: "
+REGION_PREFIX = "The region {slot} is "
+AFTER_RUN = ". "
+INSTRUCTION = (
+    "Given the provided global and regional information from this CT scan, please generate a comprehensive medical "
+    "report for each region. First, identify the anatomical area corresponding to each region, then provide detailed "
+    "information about these anatomical structures and any abnormalities that are essential. You can refer to the "
+    "global information as the context and take it as a supplement when generating each region report."
+)
+
+IMAGE_OPEN, IMAGE_CLOSE, REGION_OPEN, REGION_CLOSE = range(4)
+"""Rows of the source table that hold the learned tags."""
+TAGS = 4
+
+_ANCHOR = "."
+"""What the target is tokenised behind: the prompt and every sentence end with it."""
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCounts:
+    """Visual tokens of a sample; 0 means that the encoder is off.
+
+    Attributes:
+        texture: tokens of a region's texture.
+        geometry: tokens of a region's geometry.
+        global_: tokens of the whole image.
+    """
+
+    texture: int
+    geometry: int
+    global_: int
+
+    @property
+    def region(self) -> int:
+        """Tokens of one region, without its tags."""
+        return self.texture + self.geometry
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt without target; the same for every sample with as many regions.
+
+    Attributes:
+        ids: (P,) token ids, the pad id at slots.
+        visual_positions: (S,) positions of the slots.
+        visual_sources: (S,) row of the sample's table that fills each slot. The table of a sample with R regions is
+            ``[4 tags | Tg global | R * (Tt + Tgeo)]``, texture before geometry; see `rebase_sources` for a batch.
+    """
+
+    ids: Int
+    visual_positions: Int
+    visual_sources: Int
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedSample:
+    """A prompt, with its target when there is one.
+
+    Attributes:
+        ids: (L,) token ids, the pad id at slots. Ends with EOS when there is a target.
+        labels: (L,) the id at target positions and at EOS, `IGNORED` elsewhere. Not shifted.
+        visual_positions: (S,), as in `Prompt`.
+        visual_sources: (S,), as in `Prompt`.
+        region_of_label: (K,) for each label position, in order, the slot whose paragraph it belongs to; -1 for EOS.
+        sentences_cut: sentences dropped from the end of the report because the sample was too long.
+    """
+
+    ids: Int
+    labels: Int
+    visual_positions: Int
+    visual_sources: Int
+    region_of_label: Int
+    sentences_cut: int = 0
+
+
+def rebase_sources(sources: Int, counts: TokenCounts, sample: int, batch: int, first_region: int) -> Int:
+    """Rows of a sample's table -> rows of the batch's, ``[4 tags | B * Tg global | N * (Tt + Tgeo) region]``.
+
+    Args:
+        sources: (S,) as `Prompt.visual_sources`.
+        counts: visual tokens of a sample.
+        sample: index of the sample in the batch.
+        batch: samples in the batch, B.
+        first_region: index of the sample's first region among the N packed ones.
+    """
+    regions_from = TAGS + counts.global_
+    to_global = sample * counts.global_
+    to_region = (batch - 1) * counts.global_ + first_region * counts.region
+    return np.where(sources < TAGS, sources, sources + np.where(sources < regions_from, to_global, to_region))
+
+
+class PromptEncoder:
+    """Writes samples as token ids, slots and labels. Picklable; what depends on the number of regions is kept.
+
+    Args:
+        tokenizer: a fast Hugging Face tokenizer. BOS is what it puts before a text by itself; EOS must be set; slots
+            get its pad id, else unk, else EOS (slots and padding are told apart by position, never by id).
+        counts: visual tokens of a sample. Without global tokens there is no global prefix.
+        identity: name the region in its target paragraph (region-report alignment).
+        max_length: longest sample in tokens, slots included.
+        instruction: text at the end of the prompt; the published one by default. Should end with a period.
+
+    Raises:
+        ConfigError: a tokenizer without EOS, or one that cannot tell where in the text its tokens come from.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        counts: TokenCounts,
+        identity: bool = True,
+        max_length: int = 2048,
+        instruction: str = INSTRUCTION,
+    ) -> None:
+        name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
+        if tokenizer.eos_token_id is None:
+            raise ConfigError(
+                f"tokenizer {name} has no EOS token, so a report could never end. Fix: set eos_token in it"
+            )
+        if not tokenizer.is_fast:
+            raise ConfigError(f"tokenizer {name} is a slow one without offsets. Fix: save it with a tokenizer.json")
+        self.tokenizer, self.counts, self.identity = tokenizer, counts, identity
+        self.max_length, self.instruction = max_length, instruction
+        self.eos_id = int(tokenizer.eos_token_id)
+        self.pad_id = _first_id(tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.eos_token_id)
+        self._bos = _leading_specials(tokenizer)
+        self._prompts: dict[int, Prompt] = {}
+        self._anchor_ids = self._tokens(_ANCHOR)
+
+    def encode(self, num_regions: int) -> Prompt:
+        """The prompt of a sample with `num_regions` regions.
+
+        Raises:
+            ConfigError: the prompt alone does not fit into `max_length`, with the arithmetic.
+        """
+        if num_regions not in self._prompts:
+            self._prompts[num_regions] = self._build(num_regions)
+        return self._prompts[num_regions]
+
+    def prompt_text(self, num_regions: int) -> str:
+        """The prompt as people read it, each run of slots as ``<image>`` or ``<region>``."""
+        start = f"{GLOBAL_PREFIX}<image>{AFTER_RUN}" if self.counts.global_ else ""
+        regions = (REGION_PREFIX.format(slot=slot) + "<region>" + AFTER_RUN for slot in range(num_regions))
+        return start + "".join(regions) + self.instruction
+
+    def encode_sample(
+        self, regions: Sequence[str], texts: Sequence[str] | None = None, with_target: bool = True
+    ) -> EncodedSample:
+        """Encode one sample.
+
+        Args:
+            regions: region names in slot order.
+            texts: their descriptions; needed with a target.
+            with_target: append the report and EOS, labelled. Without, the sample is the prompt, for generation.
+
+        Raises:
+            ConfigError: as `encode`.
+            DataFault: code ``REPORT_TOO_LONG``, not one sentence of the report fits behind the prompt.
+        """
+        prompt = self.encode(len(regions))
+        if not with_target:
+            ignored = np.full(len(prompt.ids), IGNORED, dtype=np.int64)
+            nothing = np.empty(0, dtype=np.int64)
+            return EncodedSample(prompt.ids, ignored, prompt.visual_positions, prompt.visual_sources, nothing)
+        if texts is None:
+            raise ValueError("a sample with a target needs texts")
+        paragraphs = [
+            write_paragraph(slot, region, text, self.identity) + " "
+            for slot, (region, text) in enumerate(zip(regions, texts, strict=True))
+        ]
+        ids, slots, cut = self._fit(paragraphs, len(prompt.ids))
+        target = np.append(np.asarray(ids, dtype=np.int64), self.eos_id)
+        return EncodedSample(
+            ids=np.concatenate([prompt.ids, target]),
+            labels=np.concatenate([np.full(len(prompt.ids), IGNORED, dtype=np.int64), target]),
+            visual_positions=prompt.visual_positions,
+            visual_sources=prompt.visual_sources,
+            region_of_label=np.append(slots, -1),
+            sentences_cut=cut,
+        )
+
+    def _tokens(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _build(self, num_regions: int) -> Prompt:
+        counts = self.counts
+        text, ids = "", list(self._bos)
+        positions: list[int] = []
+        sources: list[int] = []
+
+        def run(tags: tuple[int, int], first: int, length: int) -> None:
+            positions.extend(range(len(ids), len(ids) + length + 2))
+            sources.extend((tags[0], *range(first, first + length), tags[1]))
+            ids.extend([self.pad_id] * (length + 2))
+
+        if counts.global_:
+            ids += self._tokens(GLOBAL_PREFIX)
+            run((IMAGE_OPEN, IMAGE_CLOSE), TAGS, counts.global_)
+            text = AFTER_RUN
+        for slot in range(num_regions):
+            ids += self._tokens(text + REGION_PREFIX.format(slot=slot))
+            run((REGION_OPEN, REGION_CLOSE), TAGS + counts.global_ + slot * counts.region, counts.region)
+            text = AFTER_RUN
+        ids += self._tokens(text + self.instruction)
+        if len(ids) >= self.max_length:
+            raise ConfigError(self._no_room(num_regions, len(ids), len(positions)))
+        return Prompt(*(np.asarray(values, dtype=np.int64) for values in (ids, positions, sources)))
+
+    def _no_room(self, num_regions: int, length: int, slots: int) -> str:
+        counts = self.counts
+        image = f"{counts.global_} + 2 for the image and " if counts.global_ else ""
+        return (
+            f"the prompt of {num_regions} regions takes {length} tokens ({image}{num_regions} x ({counts.texture} "
+            f"texture + {counts.geometry} geometry + 2) visual, {length - slots} of text), but max_length is "
+            f"{self.max_length}, report included. Fix: raise max_length, or use an encoder with fewer tokens"
+        )
+
+    def _target(self, text: str) -> tuple[list[int], Int]:
+        """Ids of `text` as they follow the prompt and one space, and the place of each one's last character.
+
+        The prompt ends with a period, so tokenising a period, a space and the text gives the ids that the whole would
+        give, and the boundary cannot merge: prompt ids are the same with and without target by construction.
+        """
+        before, skip = f"{_ANCHOR} ", len(self._anchor_ids)
+        encoded = self.tokenizer(before + text, add_special_tokens=False, return_offsets_mapping=True)
+        if list(encoded["input_ids"])[:skip] != self._anchor_ids:  # a vocabulary that joins the period with a word
+            before, skip = " ", 0
+            encoded = self.tokenizer(before + text, add_special_tokens=False, return_offsets_mapping=True)
+        ends = np.asarray([end for _, end in encoded["offset_mapping"][skip:]], dtype=np.int64)
+        return list(encoded["input_ids"])[skip:], ends - len(before) - 1
+
+    def _fit(self, paragraphs: Sequence[str], prompt_length: int) -> tuple[list[int], Int, int]:
+        """Ids and slots of the longest head of whole sentences that fits, and the number of sentences cut."""
+        text, room = "".join(paragraphs), self.max_length - prompt_length - 1
+        starts = np.cumsum([0, *(len(paragraph) for paragraph in paragraphs[:-1])])
+        ids, last = self._target(text)
+        total, cut = len(ids), 0
+        if total > room:
+            sentences = {match.end() for match in _SENTENCE_END.finditer(text)} | {int(start) for start in starts}
+            ends = sorted(end for end in sentences if 0 < end < len(text))
+            kept = bisect_right(ends, room, key=lambda end: len(self._target(text[:end].rstrip() + " ")[0]))
+            if kept == 0:
+                raise DataFault.of(
+                    "REPORT_TOO_LONG",
+                    found=f"no sentence fits: prompt {prompt_length} + report {total} + EOS 1 tokens",
+                    expected=f"at most {self.max_length}",
+                    fix="raise max_length, or use an encoder with fewer tokens",
+                )
+            ids, last = self._target(text[: ends[kept - 1]].rstrip() + " ")
+            cut = len(ends) + 1 - kept
+        slots = np.maximum(np.searchsorted(starts, last, side="right") - 1, 0)
+        return ids, slots, cut
+
+
+def _first_id(*ids: int | None) -> int:
+    return next(int(token) for token in ids if token is not None)
+
+
+def _leading_specials(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What the tokenizer puts before a text by itself: BOS for LLaMA, nothing for GPT-2."""
+    bare = list(tokenizer("a", add_special_tokens=False)["input_ids"])
+    full = list(tokenizer("a")["input_ids"])
+    first = next((i for i in range(len(full)) if full[i : i + len(bare)] == bare), 0)
+    return full[:first]

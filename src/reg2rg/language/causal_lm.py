@@ -1,0 +1,238 @@
+"""Any causal language model of Hugging Face, with LoRA, gradient checkpointing and 4-bit weights by option."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from reg2rg.errors import ConfigError, MissingExtraError
+from reg2rg.language.base import LANGUAGE_MODELS, Decoding, Generation, LanguageModel, LogitsMask
+from reg2rg.language.decoding import greedy
+from reg2rg.language.loading import load_tokenizer, trouble
+
+_UNBOUNDED = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class LoRA:
+    """Low-rank adapters; the defaults are the published ones.
+
+    Attributes:
+        rank: inner width r.
+        alpha: the update is scaled by alpha / rank.
+        dropout: on the adapters' input.
+        targets: names of the linear layers that get an adapter.
+    """
+
+    rank: int = 8
+    alpha: float = 32
+    dropout: float = 0.1
+    targets: tuple[str, ...] = ("q_proj", "v_proj")
+
+
+@LANGUAGE_MODELS.register
+class CausalLM(LanguageModel):
+    """A causal language model by folder or hub id.
+
+    Args:
+        path: a folder in Hugging Face's layout, or a hub id. Weights must be safetensors; remote code never runs.
+        lora: adapters to train; the rest is frozen unless `weights_trainable`.
+        gradient_checkpointing: recompute activations in the backward pass.
+        dtype: of the weights. Adapters are float32 whatever it is.
+        quantize_4bit: NF4 weights (CUDA; extra ``quant``).
+        revision: branch, tag or commit of a hub id.
+        weights_trainable: train the model's own weights. By default only without `lora`.
+
+    Raises:
+        ConfigError: not found, gated, offline, not safetensors, not a causal model, or a vocabulary that does not fit.
+        MissingExtraError: `quantize_4bit` without the extra.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        lora: LoRA | None = None,
+        gradient_checkpointing: bool = False,
+        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+        quantize_4bit: bool = False,
+        revision: str | None = None,
+        weights_trainable: bool | None = None,
+    ) -> None:
+        super().__init__()
+        self.path = path
+        self.tokenizer = load_tokenizer(path, revision)
+        base = _load(path, dtype, quantize_4bit, revision)
+        base.requires_grad_(weights_trainable if weights_trainable is not None else lora is None)
+        if quantize_4bit and (weights_trainable or (weights_trainable is None and lora is None)):
+            raise ConfigError("4-bit weights cannot train. Fix: set lora, or weights_trainable: false")
+        if gradient_checkpointing:
+            base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        self.config = base.config
+        self.hidden_size = int(base.get_input_embeddings().embedding_dim)
+        self.context_length = int(getattr(base.config, "max_position_embeddings", None) or _UNBOUNDED)
+        self._check_vocabulary(base.get_input_embeddings().num_embeddings)
+        eos = getattr(base.generation_config, "eos_token_id", None)
+        extra = eos if isinstance(eos, list) else [] if eos is None else [eos]
+        self.eos_ids = frozenset(int(token) for token in [self.tokenizer.eos_token_id, *extra] if token is not None)
+        self.lora = lora
+        self.model: Any = base if lora is None else _with_adapters(base, lora)
+
+    def _check_vocabulary(self, rows: int) -> None:
+        if len(self.tokenizer) > rows:
+            raise ConfigError(
+                f"{self.path}: the tokenizer has {len(self.tokenizer)} tokens, the model embeds {rows}. "
+                "Fix: use the tokenizer that was saved with the model"
+            )
+
+    @property
+    def _causal(self) -> Any:
+        """The Hugging Face model itself, without peft's wrapper."""
+        return self.model if self.lora is None else self.model.get_base_model()
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Token ids (B, L) -> embeddings (B, L, E)."""
+        embedded: Tensor = self._causal.get_input_embeddings()(ids)
+        return embedded
+
+    def answer_nll(self, embeddings: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
+        """Negative log-likelihood of each label, see `LanguageModel.answer_nll`."""
+        batch, length, _ = embeddings.shape
+        self.require_context(length)
+        rows, columns = (labels[:, 1:] != -100).nonzero(as_tuple=True)
+        wanted = labels[rows, columns + 1]
+        before = rows * length + columns
+
+        def only_before_labels(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            # Selecting inside the model keeps what some families do to logits behind the head (scaling, capping).
+            hidden = args[0]
+            return (hidden.reshape(batch * length, -1)[before].unsqueeze(0), *args[1:])
+
+        hook = self._causal.get_output_embeddings().register_forward_pre_hook(only_before_labels)
+        try:
+            output = self.model(
+                inputs_embeds=self._cast(embeddings),
+                attention_mask=attention_mask,
+                use_cache=False,
+                **self._positions(attention_mask),
+            )
+        finally:
+            hook.remove()
+        return F.cross_entropy(output.logits[0].float(), wanted, reduction="none")
+
+    def _positions(self, attention_mask: Tensor) -> dict[str, Tensor]:
+        """Positions counted over real tokens, needed where padding stands on the left."""
+        if bool(attention_mask[:, 0].all()):
+            return {}
+        return {"position_ids": (attention_mask.long().cumsum(1) - 1).clamp(min=0)}
+
+    def _cast(self, embeddings: Tensor) -> Tensor:
+        """To the dtype of the weights, which text embeddings would have."""
+        return embeddings.to(self._causal.get_input_embeddings().weight.dtype)
+
+    def decode(
+        self,
+        embeddings: Tensor,
+        attention_mask: Tensor,
+        decoding: Decoding | None = None,
+        logits_mask: LogitsMask | None = None,
+    ) -> list[Generation]:
+        """Greedy answers, see `LanguageModel.decode`."""
+        decoding = decoding or Decoding()
+        self.require_context(embeddings.shape[1], decoding.max_new_tokens)
+        training = self.training
+        self.eval()
+        try:
+            inputs = self._cast(embeddings)
+            return greedy(self._causal, inputs, attention_mask, self.eos_ids, decoding, logits_mask)
+        finally:
+            self.train(training)
+
+    @contextmanager
+    def merged(self) -> Iterator[None]:
+        """Fold the adapters into the weights while active (not with 4-bit weights, which would lose precision).
+
+        The weights afterwards are the very ones from before: they are kept, not computed back.
+        """
+        kept = self._adapted_weights() if self.lora is not None and not self._quantized else []
+        saved = [weight.detach().clone() for weight in kept]
+        if kept:
+            self.model.merge_adapter()
+        try:
+            yield
+        finally:
+            if kept:
+                self.model.unmerge_adapter()
+                with torch.no_grad():
+                    for weight, before in zip(kept, saved, strict=True):
+                        weight.copy_(before)
+
+    @property
+    def _quantized(self) -> bool:
+        return bool(getattr(self._causal, "is_quantized", False))
+
+    def _adapted_weights(self) -> list[Tensor]:
+        from peft.tuners.lora import LoraLayer
+
+        return [layer.get_base_layer().weight for layer in self.model.modules() if isinstance(layer, LoraLayer)]
+
+
+def _load(path: str, dtype: str, quantize_4bit: bool, revision: str | None) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "attn_implementation": "sdpa", "revision": revision}
+    if quantize_4bit:
+        options["quantization_config"] = _four_bit(dtype)
+    where = Path(path).expanduser()
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            str(where) if where.exists() else path, use_safetensors=True, trust_remote_code=False, **options
+        )
+    except (OSError, ValueError) as error:
+        raise trouble(path, error) from error
+
+
+def _four_bit(dtype: str) -> Any:
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingExtraError("quantize_4bit needs bitsandbytes. Fix: pip install 'reg2rg[quant]' (CUDA only)")
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+    )
+
+
+def _with_adapters(base: Any, lora: LoRA) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    linear = {name.rpartition(".")[2] for name, module in base.named_modules() if hasattr(module, "weight") and name}
+    missing = [target for target in lora.targets if target not in linear]
+    if missing:
+        raise ConfigError(
+            f"lora.targets: the model has no layer named {', '.join(missing)}; it has "
+            f"{', '.join(sorted(linear))}. Fix: name the attention projections of this family (GPT-2: c_attn)"
+        )
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=list(lora.targets),
+        bias="none",
+        fan_in_fan_out=type(base).__name__.startswith("GPT2"),
+    )
+    trainable = [parameter for parameter in base.parameters() if parameter.requires_grad]
+    model = get_peft_model(base, config)
+    for parameter in trainable:  # peft freezes the base; weights_trainable beside lora asked for both
+        parameter.requires_grad_(True)
+    return model

@@ -1,0 +1,123 @@
+import pytest
+import torch
+
+from reg2rg.language.base import Decoding
+from reg2rg.language.causal_lm import CausalLM
+from reg2rg.language.decoding import ends_in_loop, left_padded
+
+NO_LOOP = Decoding(max_new_tokens=40, stop_on_loop=0)
+
+
+def prompts(model: CausalLM, lengths=(19, 7, 13, 19, 3)):
+    generator = torch.Generator().manual_seed(2)
+    longest = max(lengths)
+    ids = torch.randint(5, len(model.tokenizer), (len(lengths), longest), generator=generator)
+    return ids, (torch.arange(longest) < torch.tensor(lengths)[:, None]).long()
+
+
+@pytest.fixture(params=["llama", "gpt2"])
+def model(request):
+    lm = CausalLM(request.getfixturevalue(f"{request.param}_folder")).eval()
+    with torch.no_grad():  # make EOS likely enough that rows end at different steps
+        for parameter in lm.parameters():
+            parameter.mul_(2.5)
+    return lm
+
+
+def test_equals_huggingface_generate(model):
+    ids, mask = prompts(model)
+    some_end = frozenset(range(5, 40))
+    model.eos_ids = some_end
+    ours = model.decode(model.embed(ids), mask, NO_LOOP)
+    for row, found in enumerate(ours):
+        alone = ids[row, : int(mask[row].sum())].unsqueeze(0)
+        theirs = model.model.generate(
+            input_ids=alone,
+            attention_mask=torch.ones_like(alone),
+            do_sample=False,
+            max_new_tokens=40,
+            eos_token_id=sorted(some_end),
+            pad_token_id=0,
+        )[0, alone.shape[1] :].tolist()
+        assert found.truncated == (theirs[-1] not in some_end)
+        assert found.ids == (theirs if found.truncated else theirs[:-1])
+    assert len({len(found.ids) for found in ours}) > 1, "rows must end at different steps for this test to say anything"
+
+
+def test_batch_of_one_equals_batch_of_many(model):
+    ids, mask = prompts(model)
+    model.eos_ids = frozenset(range(5, 40))
+    together = model.decode(model.embed(ids), mask, NO_LOOP)
+    for size in (1, 2):
+        parts = [
+            model.decode(model.embed(ids[i : i + size]), mask[i : i + size], NO_LOOP) for i in range(0, len(ids), size)
+        ]
+        assert [found for part in parts for found in part] == together
+
+
+def test_left_padding_gives_the_same(model):
+    ids, mask = prompts(model)
+    embeddings = model.embed(ids)
+    moved, moved_mask = left_padded(embeddings, mask)
+    assert moved_mask[:, -1].all()
+    assert model.decode(embeddings, mask, NO_LOOP) == model.decode(moved, moved_mask, NO_LOOP)
+
+
+def test_generate_returns_ids(model):
+    ids, mask = prompts(model)
+    generated = model.generate(model.embed(ids), mask, max_new_tokens=3)
+    assert [len(row) <= 3 for row in generated] == [True] * len(ids)
+
+
+def test_decode_keeps_the_mode(model):
+    ids, mask = prompts(model, (4,))
+    model.train()
+    model.decode(model.embed(ids), mask, Decoding(max_new_tokens=2))
+    assert model.training
+
+
+def test_logits_mask_is_obeyed(model):
+    ids, mask = prompts(model)
+    model.eos_ids = frozenset({9})
+
+    def one_each(step, rows, so_far):
+        assert all(len(ids) == step for ids in so_far)
+        allowed = torch.zeros(len(rows), model.model.config.vocab_size, dtype=torch.bool)
+        for place, row in enumerate(rows):
+            allowed[place, 9 if step == row else 10 + row] = True
+        return allowed
+
+    found = model.decode(model.embed(ids), mask, NO_LOOP, one_each)
+    assert [generation.ids for generation in found] == [[10 + row] * row for row in range(len(ids))]
+    assert not any(generation.truncated for generation in found)
+
+
+def test_loop_stops_and_is_flagged(model):
+    ids, mask = prompts(model, (5, 6))
+    model.eos_ids = frozenset()
+
+    def cycle(step, rows, so_far):
+        allowed = torch.zeros(len(rows), model.model.config.vocab_size, dtype=torch.bool)
+        allowed[:, 20 + step % 7] = True
+        return allowed
+
+    found = model.decode(model.embed(ids), mask, Decoding(max_new_tokens=100, stop_on_loop=4), cycle)
+    assert [len(generation.ids) for generation in found] == [28, 28]
+    assert all(generation.truncated for generation in found)
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [
+        ([1, 2, 3, 4, 5] * 4, True),
+        ([9, 9] + [1, 2, 3, 4, 5] * 4, True),
+        ([1, 2, 3, 4, 5] * 3, False),
+        ([7] * 16, True),
+        ([7] * 15, False),
+        ([1, 2] * 8, True),
+        (list(range(100)), False),
+        ([], False),
+    ],
+)
+def test_ends_in_loop(ids, expected):
+    assert ends_in_loop(ids, 4, 64) is expected
