@@ -60,8 +60,8 @@ def check_size(volumes: Tensor, size: Size, owner: nn.Module) -> None:
     """
     if tuple(volumes.shape[1:]) != (1, *size):
         raise ValueError(
-            f"{type(owner).__name__} got volumes of shape {tuple(volumes.shape)}, expected "
-            f"(N, 1, {size[0]}, {size[1]}, {size[2]}). Give the encoder's `size` and the size of the views the same value."
+            f"{type(owner).__name__} got volumes of shape {tuple(volumes.shape)}, expected (N, 1, "
+            f"{size[0]}, {size[1]}, {size[2]}). Give the encoder's `size` and the size of the views the same value."
         )
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 def split_heads(tokens: Tensor, heads: int) -> Tensor:
     """(N, T, heads * K) to (N, heads, T, K)."""
-    return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return tokens.reshape(tokens.shape[0], tokens.shape[1], heads, -1).transpose(1, 2)
 
 
 def join_heads(tokens: Tensor) -> Tensor:

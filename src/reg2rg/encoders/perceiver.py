@@ -91,4 +91,5 @@ class _Layer(nn.Module):
         key, value = (split_heads(part, self.heads) for part in keys_values.chunk(2, dim=-1))
         mixed = F.scaled_dot_product_attention(split_heads(self.query(normed), self.heads), key, value)
         latents = latents + self.out(join_heads(mixed))
-        return latents + self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(latents))))
+        updated: Tensor = latents + self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(latents))))
+        return updated

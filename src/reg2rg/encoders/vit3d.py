@@ -85,7 +85,8 @@ class ViT3D(Encoder):
                 tokens = checkpoint(block, tokens, use_reentrant=False)
             else:
                 tokens = block(tokens)
-        return tokens
+        embedded: Tensor = tokens
+        return embedded
 
     def positions(self) -> Tensor:
         """Position embedding of every cell of the grid, (T, C): the tables of the three axes side by side."""
