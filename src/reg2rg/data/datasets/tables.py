@@ -89,7 +89,7 @@ def read_lines(path: Path, encoding: str = "utf-8-sig") -> Iterator[tuple[int, s
 def check_encoding(encoding: str) -> None:
     """Refuse an encoding that Python does not know."""
     try:
-        b"".decode(encoding)
+        "a".encode(encoding)
     except (LookupError, ValueError):
         close = did_you_mean(encoding, ["utf-8-sig", "utf-8", "utf-16", "gb18030", "cp1252", "latin-1", "shift_jis"])
         raise ConfigError(f"encoding is {encoding!r}, which is not a text encoding that Python knows.{close}") from None
