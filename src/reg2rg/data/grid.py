@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reg2rg.data.nifti import Affine
+from reg2rg.types import Mask
 
 Shape = tuple[int, int, int]
 Box = tuple[slice, slice, slice]
@@ -70,11 +71,12 @@ def bounding_box(array: npt.NDArray[Any]) -> Box | None:
     if not filled.any():
         return None
     third = _span(filled)
-    plane = np.logical_or.reduce(array[:, :, third].T, axis=0) if array.dtype == bool else array[:, :, third].any(2).T
-    return _span(plane.any(0)), _span(plane.any(1)), third
+    inner = array[:, :, third]
+    plane: Mask = np.bitwise_or.reduce(inner.T, axis=0) != 0  # (J, I)
+    return _span(np.any(plane, axis=0)), _span(np.any(plane, axis=1)), third
 
 
-def _span(filled: npt.NDArray[np.bool_]) -> slice:
+def _span(filled: Any) -> slice:
     places = np.flatnonzero(filled)
     return slice(int(places[0]), int(places[-1]) + 1)
 
@@ -82,6 +84,10 @@ def _span(filled: npt.NDArray[np.bool_]) -> slice:
 def index_map(target: Affine, source: Affine) -> Affine:
     """(4, 4) map of target voxel indices to source voxel indices, for two affines in the same space."""
     return np.asarray(np.linalg.solve(source, target), np.float64)
+
+
+def _inverse(mapping: Affine) -> Affine:
+    return np.asarray(np.linalg.inv(mapping), np.float64)
 
 
 def overlap(target_shape: Shape, source_shape: Shape, mapping: Affine) -> float:
@@ -92,7 +98,7 @@ def overlap(target_shape: Shape, source_shape: Shape, mapping: Affine) -> float:
         source_shape: shape of the source grid.
         mapping: from `index_map(target, source)`.
     """
-    lows, highs = _frame(source_shape, np.linalg.inv(mapping))
+    lows, highs = _frame(source_shape, _inverse(mapping))
     size = np.array(target_shape, np.float64)
     common = np.clip(np.minimum(highs, size - 0.5) - np.maximum(lows, -0.5), 0, None).prod()
     return float(common / min(size.prod(), (highs - lows).prod()))
@@ -120,7 +126,7 @@ def resample_nearest(source: npt.NDArray[Any], mapping: Affine, shape: Shape) ->
     """
     result = np.zeros(shape, source.dtype, order="F")
     box = bounding_box(source)
-    target = None if box is None else _reach(box, np.linalg.inv(mapping), shape)
+    target = None if box is None else _reach(box, _inverse(mapping), shape)
     if target is None:
         return result
     ranges = [np.arange(axis.start, axis.stop) for axis in target]
@@ -170,13 +176,13 @@ def _resample_straight(
         result[np.ix_(targets[0], targets[1], [k_target])] = values[:, :, None]
 
 
-def scatter(source: npt.NDArray[np.bool_], mapping: Affine, shape: Shape) -> npt.NDArray[np.bool_]:
+def scatter(source: Mask, mapping: Affine, shape: Shape) -> Mask:
     """A mask on another grid with every voxel set that holds the centre of a set source voxel.
 
     Keeps structures that are thinner than the target's voxels and that nearest neighbour would miss.
     """
     points = np.argwhere(source).T
-    inverse = np.linalg.inv(mapping)
+    inverse = _inverse(mapping)
     indices = np.floor(inverse[:3, :3] @ points + (inverse[:3, 3:] + 0.5)).astype(np.intp)
     inside = np.logical_and.reduce([(i >= 0) & (i < size) for i, size in zip(indices, shape, strict=True)])
     result = np.zeros(shape, bool, order="F")

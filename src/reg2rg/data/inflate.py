@@ -16,6 +16,7 @@ from reg2rg.errors import DataFault
 GZIP_MAGIC = b"\x1f\x8b"
 PEEK_BYTES = 1024
 _CHUNK = 1 << 24
+_IsalError: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment]  # its stub declares an instance
 _AGAIN = "download or export the file again"
 
 # What people save by mistake under the name of a volume: first bytes -> code, what it is, remedy.
@@ -128,7 +129,7 @@ class _Members:
         while not self._done:
             try:
                 part: bytes = self._inflater.decompress(self._pending, size)
-            except igzip_lib.IsalError as error:
+            except _IsalError as error:
                 found = f"damaged gzip data ({str(error).rstrip('.')})"
                 raise DataFault.of(
                     "CORRUPT", found=found, expected="a sound checksum", fix=_AGAIN, path=self._path

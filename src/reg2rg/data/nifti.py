@@ -136,7 +136,7 @@ class _Header:
             )
         if code not in _DTYPES:
             raise self._fault("DATATYPE", f"datatype code {code}", "8 to 64 bit integers or floats", _EXPORT)
-        dtype = np.dtype(header.endianness + _DTYPES[code])
+        dtype: np.dtype[Any] = np.dtype(header.endianness + _DTYPES[code])
         if int(header["bitpix"]) != 8 * dtype.itemsize:
             found = f"bitpix {int(header['bitpix'])} with datatype {dtype.name}"
             raise self._fault("HEADER", found, f"bitpix {8 * dtype.itemsize}", _EXPORT)

@@ -184,9 +184,9 @@ def _gate(array: HU, path: Path, survey: _Survey) -> None:
     """Refuse values that are not Hounsfield units: raw, rescaled twice, normalised, from a picture, with an offset."""
     step = max(1, round((array.size / _GATE_SAMPLES) ** (1 / 3)))
     sample = array[::step, ::step, ::step]
-    air = np.count_nonzero(sample < _AIR_BELOW)
-    tissue = np.count_nonzero((sample >= _TISSUE[0]) & (sample <= _TISSUE[1]))
-    dense = np.count_nonzero(sample > _DENSE_ABOVE)
+    air = int(np.count_nonzero(sample < _AIR_BELOW))
+    tissue = int(np.count_nonzero((sample >= _TISSUE[0]) & (sample <= _TISSUE[1])))
+    dense = int(np.count_nonzero(sample > _DENSE_ABOVE))
     solid = max(1, sample.size - air)
     if air < _MIN_AIR * sample.size:
         found = f"{air / sample.size:.1%} of voxels below {_AIR_BELOW}"
