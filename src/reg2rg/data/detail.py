@@ -6,7 +6,7 @@ lie inside the foreground, and outside a region's box its mask is zero.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -163,19 +163,9 @@ def box_slices(box: Box) -> tuple[slice, slice, slice]:
     return slice(*box[0]), slice(*box[1]), slice(*box[2])
 
 
-def box_shape(box: Box) -> tuple[int, int, int]:
-    """Number of voxels along each axis."""
-    return box[0][1] - box[0][0], box[1][1] - box[1][0], box[2][1] - box[2][0]
-
-
 def fortran_copy(array: HU | Mask) -> npt.NDArray[np.generic]:
     """A copy whose first axis is contiguous, as NIfTI files store it; never a view that keeps the whole scan alive."""
     return np.array(array, order="F", copy=True)
-
-
-def as_region_names(regions: Sequence[str] | None, detail: Detail) -> tuple[str, ...]:
-    """The asked regions, or all of the study."""
-    return detail.regions if regions is None else tuple(regions)
 
 
 def _span(line: npt.NDArray[np.bool_]) -> tuple[int, int]:

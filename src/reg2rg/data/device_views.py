@@ -24,7 +24,7 @@ from reg2rg.data.views import (
     texture_box,
     wanted_views,
 )
-from reg2rg.types import RegionVolume
+from reg2rg.types import HU, Mask, RegionVolume
 
 
 def views_on_device(
@@ -96,6 +96,6 @@ def _fixed(volume: torch.Tensor, scale: int) -> torch.Tensor:
     return volume.mul(scale).round_().to(torch.int16)
 
 
-def _to_device(array: np.ndarray, device: str | torch.device) -> torch.Tensor:  # type: ignore[type-arg]
+def _to_device(array: HU | Mask, device: str | torch.device) -> torch.Tensor:
     """First axis contiguous in memory on both sides: transposed, moved, transposed back."""
     return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 1, 0))).to(device).permute(2, 1, 0)

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Float = npt.NDArray[np.float32]
 Size = tuple[int, int, int]
+SlabSum = Callable[[int, int], npt.NDArray[Any]]
+"""``slab_sum(start, stop)``: the (w, h) sum of slices ``start <= z < stop`` of a volume, its second axis first."""
 
 _BAND = 32  # output rows of one block: its input columns stay narrow, so the product wastes little work
 
@@ -71,13 +74,11 @@ class _Axis:
         return blocks
 
 
-def area_pool(
-    slab_sum: Callable[[int, int], npt.NDArray[np.generic]], shape: Size, size: Size, scale: float = 1.0
-) -> Float:
+def area_pool(slab_sum: SlabSum, shape: Size, size: Size, scale: float = 1.0) -> Float:
     """Resize a whole volume.
 
     Args:
-        slab_sum: ``slab_sum(start, stop)`` gives the (w, h) sum of slices ``start <= z < stop``, width first.
+        slab_sum: sums of slices, see `SlabSum`.
         shape: (h, w, d) of the volume.
         size: (H, W, D) of the result.
         scale: factor on the result.
@@ -90,7 +91,7 @@ def area_pool(
 
 
 def area_pool_boxed(
-    slab_sum: Callable[[int, int], npt.NDArray[np.generic]],
+    slab_sum: SlabSum,
     box: tuple[tuple[int, int], tuple[int, int], tuple[int, int]],
     shape: Size,
     size: Size,
@@ -122,9 +123,7 @@ def _whole_axis(inputs: int, outputs: int) -> _Axis:
     return _Axis(windows, windows.stop - windows.start)
 
 
-def _pool(
-    slab_sum: Callable[[int, int], npt.NDArray[np.generic]], shape: Size, axes: list[_Axis], scale: float
-) -> Float:
+def _pool(slab_sum: SlabSum, shape: Size, axes: list[_Axis], scale: float) -> Float:
     rows_h, rows_w, rows_d = (len(axis.lengths) for axis in axes)
     width_bands = axes[1].bands(shape[1])
     # (W, D, h): row w of the plane goes where the last product wants it, so that no transposition is left to do.

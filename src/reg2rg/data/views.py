@@ -20,9 +20,8 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from reg2rg.data.detail import FOREGROUND_HU, Box, Detail, RegionMask, bounding_box, box_shape, box_slices
-from reg2rg.data.detail import crop_to_foreground as crop_to_foreground
-from reg2rg.data.pooling import Size, area_pool, area_pool_boxed
+from reg2rg.data.detail import FOREGROUND_HU, Box, Detail, RegionMask, bounding_box, box_slices
+from reg2rg.data.pooling import Size, SlabSum, area_pool, area_pool_boxed
 from reg2rg.errors import ConfigError
 from reg2rg.types import HU, RegionVolume
 
@@ -197,7 +196,7 @@ def texture_box(array: HU, mask: RegionMask) -> Box | None:
     return bounding_box(hit)
 
 
-def _slab_sums(array: HU, outputs: int):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _slab_sums(array: HU, outputs: int) -> SlabSum:
     """Function that sums slices; in int16 where no sum can overflow, which is several times faster."""
     slices = array.transpose(2, 1, 0)
     longest = -(-slices.shape[0] // outputs) + 1
@@ -208,15 +207,3 @@ def _slab_sums(array: HU, outputs: int):  # type: ignore[no-untyped-def]  # noqa
 
 def _shape(array: HU) -> Size:
     return array.shape[0], array.shape[1], array.shape[2]
-
-
-__all__ = [
-    "ALL_VIEWS",
-    "RECIPE",
-    "StudyViews",
-    "Views",
-
-    "crop_to_foreground",
-    "texture_box",
-    "wanted_views",
-]

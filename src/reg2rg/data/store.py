@@ -1,0 +1,373 @@
+"""The store: one file a study with native detail, and beside it, if asked, its views ready to use.
+
+```
+<root>/native/<study>.r2g              the scan cropped to its foreground (int16) and boxed masks, losslessly packed
+<root>/views/<settings>/<study>.r2g    views of stated settings, ready to be unpacked into a batch
+<root>/index.json                      regions of every study, a mere cache of the files' headers
+```
+
+A file appears under its name only when it is whole, and carries digests of all its bytes; an entry is either as it was
+written or it raises `STORE_CORRUPT`. Each file names the key of what it was made from, so that a changed input or
+setting is noticed. NumPy alone: no torch is imported here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import json
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reg2rg.data.container import SUFFIX, Header, read_arrays, read_header, read_into, verify, write_container
+from reg2rg.data.detail import Detail, RegionMask, crop_to_foreground
+from reg2rg.data.views import ALL_VIEWS, StudyViews, Views, wanted_views
+from reg2rg.errors import ConfigError, DataFault
+from reg2rg.files import write_json
+from reg2rg.types import RegionVolume
+
+FORMAT = 1
+"""Version of what the files hold; a change makes `prepare` rebuild them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A study of the store with its native detail.
+
+    Attributes:
+        id: study id.
+        key: digest of the inputs and settings that it was made from.
+        detail: the cropped scan and the masks.
+    """
+
+    id: str
+    key: str
+    detail: Detail
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What the index tells of a study.
+
+    Attributes:
+        key: digest of the inputs and settings that it was made from.
+        regions: names of its regions.
+        size: bytes of its native file.
+    """
+
+    key: str
+    regions: tuple[str, ...]
+    size: int
+
+
+class Store:
+    """A folder of prepared studies.
+
+    Args:
+        root: the folder; made on the first write.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        self._index: dict[str, Listing] | None = None
+
+    # Reading
+
+    def studies(self) -> tuple[str, ...]:
+        """Ids of all studies, sorted."""
+        return tuple(self.index())
+
+    def regions(self, study: str) -> tuple[str, ...]:
+        """Names of a study's regions, in the order of the region set; no file of the study is opened.
+
+        Raises:
+            DataFault: ``NOT_PREPARED``.
+        """
+        try:
+            return self.index()[study].regions
+        except KeyError:
+            raise self._missing(study) from None
+
+    def read(self, study: str, regions: Sequence[str] | None = None) -> Entry:
+        """Native detail of a study, every byte checked.
+
+        Args:
+            study: id.
+            regions: names of the masks to unpack; all by default.
+
+        Raises:
+            DataFault: ``NOT_PREPARED``, ``STORE_CORRUPT``.
+            ConfigError: a region that the study does not have.
+        """
+        path = self.native_path(study)
+        header = self._header(path, study)
+        meta = header.meta
+        names = tuple(meta["regions"]) if regions is None else tuple(regions)
+        _check_regions(study, names, meta["regions"])
+        arrays = read_arrays(path, header, ["ct", *(f"mask/{name}" for name in names)])
+        masks = {
+            name: RegionMask(_box(meta["boxes"][name]), arrays[f"mask/{name}"].transpose(2, 1, 0)) for name in names
+        }
+        detail = Detail(
+            array=arrays["ct"].transpose(2, 1, 0),
+            affine=np.array(meta["affine"], dtype=np.float64),
+            origin=tuple(meta["origin"]),
+            shape=tuple(meta["shape"]),
+            masks=masks,
+            notes=tuple(meta["notes"]),
+        )
+        return Entry(study, meta["key"], detail)
+
+    def views(
+        self,
+        study: str,
+        views: Views,
+        regions: Sequence[str] | None = None,
+        want: Collection[str] = ALL_VIEWS,
+    ) -> StudyViews:
+        """Views of a study: unpacked where they were baked with these settings, else computed from native detail.
+
+        Args:
+            study: id.
+            views: settings.
+            regions: names in the wanted order; all of the study by default.
+            want: any of ``texture``, ``geometry``, ``global``.
+
+        Raises:
+            DataFault: ``NOT_PREPARED``, ``STORE_CORRUPT``.
+            ConfigError: a region that the study does not have.
+        """
+        asked = wanted_views(want)
+        path = self.views_path(study, views)
+        header = self._baked(path, study)
+        if header is None:
+            return views.compute(self.read(study, regions), regions, asked)
+        names = tuple(header.meta["regions"]) if regions is None else tuple(regions)
+        _check_regions(study, names, header.meta["regions"])
+        return _unpack_views(path, header, names, asked, views.size)
+
+    def index(self) -> dict[str, Listing]:
+        """Regions and keys of all studies by id, from ``index.json`` and, for what it lacks, from the files."""
+        if self._index is None:
+            self._index = self._load_index()
+        return self._index
+
+    # Writing
+
+    def write(self, study: str, key: str, source: RegionVolume | Detail, views: Views | None = None) -> Detail:
+        """Write a study's native detail, and its views if asked; atomically, a kill leaves the old file or the new one.
+
+        Args:
+            study: id, used as the file name.
+            key: digest of inputs and settings.
+            source: the scan with its masks.
+            views: settings of views to bake.
+
+        Returns:
+            the native detail that was written.
+
+        Raises:
+            DataFault: a scan without foreground, or without any region in it.
+        """
+        detail = crop_to_foreground(source) if isinstance(source, RegionVolume) else source
+        self.drop_index()
+        arrays = [("ct", np.ascontiguousarray(detail.array.transpose(2, 1, 0)), "hu")]
+        for name, mask in detail.masks.items():
+            arrays.append((f"mask/{name}", np.ascontiguousarray(mask.array.transpose(2, 1, 0)), "bits"))
+        meta = {
+            "format": FORMAT,
+            "kind": "native",
+            "id": study,
+            "key": key,
+            "regions": list(detail.regions),
+            "boxes": {name: mask.box for name, mask in detail.masks.items()},
+            "affine": detail.affine.tolist(),
+            "origin": detail.origin,
+            "shape": detail.shape,
+            "spacing": detail.spacing,
+            "notes": list(detail.notes),
+        }
+        write_container(self.native_path(study), meta, arrays)
+        if views is not None:
+            self.bake(study, key, detail, views)
+        return detail
+
+    def bake(self, study: str, key: str, detail: Detail, views: Views) -> None:
+        """Compute and write the views of one setting, one region at a time.
+
+        Args:
+            study: id.
+            key: key of the native entry that the views belong to.
+            detail: its native detail.
+            views: settings.
+        """
+        arrays: list[tuple[str, Any, str]] = []
+        whole = views.compute(detail, (), {"global"}).global_
+        arrays.append(("global", whole, "view"))
+        for name in detail.regions:
+            one = views.compute(detail, (name,), {"texture", "geometry"})
+            assert one.texture is not None  # asked for
+            assert one.geometry is not None
+            arrays.append((f"texture/{name}", one.texture[0], "view"))
+            arrays.append((f"geometry/{name}", one.geometry[0], "view"))
+        meta = {"format": FORMAT, "kind": "views", "id": study, "key": key, "views": views.key}
+        meta["regions"] = list(detail.regions)
+        write_container(self.views_path(study, views), meta, arrays)
+
+    def write_index(self) -> None:
+        """Write ``index.json`` anew from the files, atomically."""
+        self._index = None
+        studies = self._load_index()
+        rows = {name: {"key": row.key, "regions": list(row.regions), "size": row.size} for name, row in studies.items()}
+        write_json(self.root / "index.json", {"format": FORMAT, "studies": rows})
+        self._index = studies
+
+    def drop_index(self) -> None:
+        """Forget the index before an entry changes, so that it never tells of an older one."""
+        self._index = None
+        (self.root / "index.json").unlink(missing_ok=True)
+
+    # Checking
+
+    def state(self, study: str, key: str, views: Views | None, *, full: bool) -> str:
+        """Whether an entry can be kept.
+
+        Args:
+            study: id.
+            key: what its key should be.
+            views: settings whose baked views must be there too.
+            full: check every byte, not the headers alone.
+
+        Returns:
+            ``"good"``, ``"absent"``, ``"stale"`` (other inputs or settings), ``"corrupt"`` or ``"unbaked"`` (native
+            detail is good, its views are not).
+        """
+        check = verify if full else read_header
+        try:
+            meta = check(self.native_path(study)).meta
+        except FileNotFoundError:
+            return "absent"
+        except DataFault:
+            return "corrupt"
+        if meta["key"] != key or meta["format"] != FORMAT:
+            return "stale"
+        if views is None:
+            return "good"
+        try:
+            baked = check(self.views_path(study, views)).meta
+        except FileNotFoundError:
+            return "unbaked"
+        except DataFault:
+            return "corrupt"
+        return "good" if baked["key"] == key else "unbaked"
+
+    def describe(self, study: str, views: Views | None) -> tuple[tuple[str, ...], int]:
+        """Regions of an entry, and bytes of its files."""
+        header = read_header(self.native_path(study))
+        size = header.size + (self.views_path(study, views).stat().st_size if views is not None else 0)
+        return tuple(header.meta["regions"]), size
+
+    def remove(self, study: str) -> None:
+        """Remove an entry and all its baked views."""
+        self.drop_index()
+        name = _file_name(study)
+        for path in [self.native_path(study), *self.root.glob(f"views/*/{glob.escape(name)}")]:
+            path.unlink(missing_ok=True)
+
+    def native_path(self, study: str) -> Path:
+        """File of a study's native detail."""
+        return self.root / "native" / _file_name(study)
+
+    def views_path(self, study: str, views: Views) -> Path:
+        """File of a study's baked views of one setting."""
+        return self.root / "views" / views.key / _file_name(study)
+
+    # Details
+
+    def _header(self, path: Path, study: str) -> Header:
+        try:
+            return read_header(path)
+        except FileNotFoundError:
+            raise self._missing(study) from None
+
+    def _baked(self, path: Path, study: str) -> Header | None:
+        """Header of baked views, if they are there and belong to the native entry (a kill can part the two)."""
+        try:
+            header = read_header(path)
+        except FileNotFoundError:
+            return None
+        known = self.index().get(study)
+        return header if known is None or known.key == header.meta["key"] else None
+
+    def _missing(self, study: str) -> DataFault:
+        return DataFault.of(
+            "NOT_PREPARED",
+            found=f"no entry in the store {self.root}",
+            expected="a prepared study",
+            fix="run `reg2rg data prepare` for this data set; summary.json in the store lists what was skipped",
+            study=study,
+        )
+
+    def _load_index(self) -> dict[str, Listing]:
+        cached = self._cached_index()
+        studies: dict[str, Listing] = {}
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.root / "native") as files:
+            for file in files:
+                if not file.name.endswith(SUFFIX) or file.name.startswith("."):
+                    continue
+                study = file.name.removesuffix(SUFFIX)
+                size = file.stat().st_size
+                row = cached.get(study)
+                if row is None or row.size != size:
+                    try:
+                        meta = read_header(Path(file.path)).meta
+                    except DataFault:
+                        continue  # not readable: `read` says so, `prepare` rebuilds it
+                    row = Listing(meta["key"], tuple(meta["regions"]), size)
+                studies[study] = row
+        return dict(sorted(studies.items()))
+
+    def _cached_index(self) -> dict[str, Listing]:
+        try:
+            content = json.loads((self.root / "index.json").read_text(encoding="utf-8"))
+            if content["format"] != FORMAT:
+                return {}
+            return {
+                name: Listing(row["key"], tuple(row["regions"]), row["size"])
+                for name, row in content["studies"].items()
+            }
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}  # absent or damaged: the headers tell the same
+
+
+def _unpack_views(
+    path: Path, header: Header, names: tuple[str, ...], asked: frozenset[str], size: tuple[int, int, int]
+) -> StudyViews:
+    """Unpack baked views straight into the arrays that the batch is made of."""
+    stacks = {kind: np.empty((len(names), *size), dtype=np.int16) for kind in ("texture", "geometry") if kind in asked}
+    targets = {f"{kind}/{name}": stack[row] for kind, stack in stacks.items() for row, name in enumerate(names)}
+    whole = np.empty(size, dtype=np.int16) if "global" in asked else None
+    if whole is not None:
+        targets["global"] = whole
+    read_into(path, header, targets)
+    return StudyViews(names, stacks.get("texture"), stacks.get("geometry"), whole)
+
+
+def _check_regions(study: str, asked: Sequence[str], present: Sequence[str]) -> None:
+    if unknown := [name for name in asked if name not in present]:
+        raise ConfigError(f"study {study} has no region {unknown[0]!r} in the store; it has: {', '.join(present)}")
+
+
+def _file_name(study: str) -> str:
+    if not study or study.startswith(".") or any(sign in study for sign in '/\\:*?"<>|\0'):
+        raise ConfigError(f"study id {study!r} cannot be a file name (expected letters, digits, '_', '-', '.')")
+    return study + SUFFIX
+
+
+def _box(value: Any) -> Any:
+    return tuple((int(low), int(high)) for low, high in value)
