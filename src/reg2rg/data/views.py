@@ -64,7 +64,7 @@ class StudyViews:
     global_: Fixed | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: jsonargparse reads a default through vars()
 class Views:
     """Settings of the views.
 

@@ -27,7 +27,7 @@ _MIN_AIR, _MIN_TISSUE, _MAX_DENSE = 0.01, 0.05, 0.25
 _GATE_SAMPLES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: jsonargparse reads a default through vars()
 class ReadOptions:
     """How scans and masks are read.
 

@@ -21,7 +21,7 @@ from reg2rg.language.loading import load_tokenizer, trouble
 _UNBOUNDED = 1 << 30
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: jsonargparse reads a default through vars()
 class LoRA:
     """Low-rank adapters; the defaults are the published ones.
 
