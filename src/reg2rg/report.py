@@ -86,7 +86,7 @@ def parse_report(text: str, given: Sequence[str], identity: bool = True) -> Repo
         recognition accuracy measures.
     """
     found = list(_PARAGRAPH.finditer(text))
-    ends = [match.start() for match in found[1:]] + [len(text)]
+    ends = [match.start() for match in found[1:]] + [len(text)] * bool(found)
     faults = _Faults()
     paragraphs: list[Paragraph] = []
     slots: set[int] = set()
