@@ -47,6 +47,8 @@ class Frozen(Encoder):
             raise ValueError(f"Frozen: chunk is {chunk}, expected 0 (all at once) or more")
         if weights is not None:
             load_checked(encoder, encoder.adapt_weights(read_weights(weights)), weights)
+        self.restored = weights is not None
+        """Its weights come back from their file when the model is built, so a checkpoint leaves them out."""
         self.encoder = encoder.requires_grad_(False)
         self.dropout, self.chunk = dropout, chunk
         self.out_channels, self.num_tokens = encoder.out_channels, encoder.num_tokens

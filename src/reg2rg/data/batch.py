@@ -1,0 +1,175 @@
+"""Samples, and batches that pack the regions of all their studies: what travels from workers to the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from reg2rg.data.prompt import IGNORED, EncodedSample, TokenCounts, rebase_sources
+from reg2rg.data.scaling import fraction, to_input
+
+Views = npt.NDArray[np.int16]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One study in the slot order of this epoch.
+
+    Attributes:
+        study: its id.
+        regions: region names in slot order.
+        reports: their texts; ``""`` for a region that is prompted without having one.
+        encoded: prompt, and target where there is one.
+        texture: (R, H, W, D) int16, slot order, or ``None`` when no encoder looks at it.
+        geometry: (R, H, W, D) int16, or ``None``.
+        global_: (H, W, D) int16, or ``None``.
+    """
+
+    study: str
+    regions: tuple[str, ...]
+    reports: tuple[str, ...]
+    encoded: EncodedSample
+    texture: Views | None = None
+    geometry: Views | None = None
+    global_: Views | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Several samples. Rows of text are padded on the right (`prompts` pads on the left, for generation).
+
+    Attributes:
+        texture: (N, 1, H, W, D), the N regions of all studies one after another; int16 on the way, float in [-1, 1]
+            once scaled on the device. ``None`` without a texture encoder.
+        geometry: (N, 1, H, W, D), int16 or fractions; or ``None``.
+        global_: (B, 1, H, W, D), as texture; or ``None``.
+        input_ids: (B, L) token ids, the pad id at slots and in padding.
+        attention_mask: (B, L) bool, false in padding.
+        labels: (B, L) token ids, -100 where there is no loss; not shifted.
+        visual_rows: (M,) row of `input_ids` of every slot.
+        visual_cols: (M,) its column.
+        visual_source: (M,) row of the table ``[4 tags | B * Tg global | N * (Tt + Tgeo) region]`` that fills it.
+        label_region: (K,) for each label, in row-major order: index among the N regions, -1 for EOS.
+        study_ids: ids of the B studies.
+        regions: names in slot order, for each study.
+        reports: their texts, for each study.
+        sentences_cut: sentences that did not fit, over all studies.
+    """
+
+    texture: Tensor | None
+    geometry: Tensor | None
+    global_: Tensor | None
+    input_ids: Tensor
+    attention_mask: Tensor
+    labels: Tensor
+    visual_rows: Tensor
+    visual_cols: Tensor
+    visual_source: Tensor
+    label_region: Tensor
+    study_ids: tuple[str, ...]
+    regions: tuple[tuple[str, ...], ...]
+    reports: tuple[tuple[str, ...], ...]
+    sentences_cut: int = 0
+
+    def __len__(self) -> int:
+        return len(self.study_ids)
+
+    @property
+    def region_names(self) -> tuple[str, ...]:
+        """Names of the N packed regions."""
+        return tuple(name for names in self.regions for name in names)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """The batch on another device."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self, device: str | None = None) -> Self:
+        """The batch in page-locked memory, from where a GPU fetches it without waiting."""
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def scaled(self, window: tuple[int, int]) -> Self:
+        """The batch with views as model input; views that are floating point already stay as they are.
+
+        Args:
+            window: HU range that becomes [-1, 1].
+        """
+        views = {"texture": self.texture, "geometry": self.geometry, "global_": self.global_}
+        changes: dict[str, Any] = {
+            name: fraction(view) if name == "geometry" else to_input(view, window)
+            for name, view in views.items()
+            if view is not None and not view.is_floating_point()
+        }
+        return replace(self, **changes)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        changes: dict[str, Any] = {
+            field.name: change(value)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        return replace(self, **changes)
+
+    def prompts(self, pad_id: int) -> Self:
+        """The same studies without their targets, padded on the left: what generation starts from."""
+        is_label = self.labels != IGNORED
+        ends = torch.where(is_label.any(1), is_label.int().argmax(1), self.attention_mask.sum(1))
+        longest = int(ends.max())
+        ids = self.input_ids.new_full((len(self), longest), pad_id)
+        mask = self.attention_mask.new_zeros((len(self), longest))
+        for row, end in enumerate(ends.tolist()):
+            ids[row, longest - end :] = self.input_ids[row, :end]
+            mask[row, longest - end :] = True
+        return replace(
+            self,
+            input_ids=ids,
+            attention_mask=mask,
+            labels=torch.full_like(ids, IGNORED),
+            visual_cols=self.visual_cols + (longest - ends)[self.visual_rows],
+            label_region=self.label_region[:0],
+        )
+
+
+def collate(samples: Sequence[Sample], counts: TokenCounts, pad_id: int) -> Batch:
+    """Pack samples: text padded to the longest, regions one after another, slots as rows, columns and sources."""
+    encoded = [sample.encoded for sample in samples]
+    shape = len(samples), max(len(one.ids) for one in encoded)
+    ids = np.full(shape, pad_id, dtype=np.int64)
+    labels = np.full(shape, IGNORED, dtype=np.int64)
+    mask = np.zeros(shape, dtype=bool)
+    rows, sources, label_region = [], [], []
+    first = 0
+    for row, (sample, one) in enumerate(zip(samples, encoded, strict=True)):
+        length = len(one.ids)
+        ids[row, :length], labels[row, :length], mask[row, :length] = one.ids, one.labels, True
+        rows.append(np.full(len(one.visual_positions), row, dtype=np.int64))
+        sources.append(rebase_sources(one.visual_sources, counts, row, len(samples), first))
+        label_region.append(np.where(one.region_of_label < 0, -1, one.region_of_label + first))
+        first += len(sample.regions)
+    return Batch(
+        texture=_packed([sample.texture for sample in samples]),
+        geometry=_packed([sample.geometry for sample in samples]),
+        global_=_packed([None if sample.global_ is None else sample.global_[None] for sample in samples]),
+        input_ids=torch.from_numpy(ids),
+        attention_mask=torch.from_numpy(mask),
+        labels=torch.from_numpy(labels),
+        visual_rows=torch.from_numpy(np.concatenate(rows)),
+        visual_cols=torch.from_numpy(np.concatenate([one.visual_positions for one in encoded])),
+        visual_source=torch.from_numpy(np.concatenate(sources)),
+        label_region=torch.from_numpy(np.concatenate(label_region)),
+        study_ids=tuple(sample.study for sample in samples),
+        regions=tuple(sample.regions for sample in samples),
+        reports=tuple(sample.reports for sample in samples),
+        sentences_cut=sum(one.sentences_cut for one in encoded),
+    )
+
+
+def _packed(views: Sequence[Views | None]) -> Tensor | None:
+    """(R, H, W, D) arrays to one (N, 1, H, W, D) tensor."""
+    present = [view for view in views if view is not None]
+    return torch.from_numpy(np.concatenate(present)).unsqueeze(1) if present else None

@@ -1,0 +1,266 @@
+"""The data of a run: studies of a dataset, views from the store, prompts and targets, in batches."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from reg2rg.data.batch import Batch, collate
+from reg2rg.data.datasets.base import Dataset
+from reg2rg.data.loader import StudyLoader
+from reg2rg.data.order import EVAL_SEED, bucketed_batches, generator
+from reg2rg.data.prompt import PromptEncoder, TokenCounts
+from reg2rg.data.samples import Entry, StudySamples
+from reg2rg.data.store import Store
+from reg2rg.data.views import Views
+from reg2rg.data.volumes import ReadOptions
+from reg2rg.errors import ConfigError, DataFault
+from reg2rg.regions import load_region_set
+from reg2rg.types import Study
+
+log = logging.getLogger(__name__)
+
+Split = Literal["train", "val", "test"]
+_MOST_WORKERS = 8
+
+
+class RegionReportDataModule(L.LightningDataModule):
+    """Batches of regions with their reports.
+
+    Training keeps the regions that have text and a non-empty mask; so do validation and test, unless `test_regions`
+    asks for every mask. Regions are shuffled for each sample by (seed, epoch, study id); validation and test by a
+    fixed seed, so that no slot gives a region away.
+
+    Args:
+        dataset: lists the studies.
+        store: folder that ``reg2rg data prepare`` wrote.
+        tokenizer: the language model's, or its folder or hub id.
+        token_counts: visual tokens of a sample; the model says them.
+        regions: region set by name or file.
+        views: settings of the views.
+        read: how ``reg2rg data check`` and ``prepare`` read scans and masks; kept here so that one config says it all.
+        identity: name each region in its target (region-report alignment).
+        order: ``"listed"`` keeps the regions in the order of the region set, as the published code does in validation
+            and test. It makes recognising a region nearly free.
+        batch_size: studies a batch and process.
+        eval_batch_size: the same for validation, test and predict; `batch_size` by default.
+        workers: worker processes; by default one for each core but one, at most 8.
+        max_length: longest sample in tokens.
+        seed: of the order of studies and regions.
+        region_schedule: curriculum: first epoch -> most regions a sample; 0 lifts the bound.
+        max_skip: share of a split's studies that may be missing in the store or unreadable.
+        limit_eval_studies: validate, test and predict on so many studies, always the same ones.
+        cache: keep views in memory, where the data are small.
+        cache_gb: memory for them, for each split.
+        test_regions: regions that test and predict prompt.
+        predict_split: the split that ``predict`` reports on.
+        timeout: seconds to wait for a worker.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        store: str,
+        tokenizer: PreTrainedTokenizerBase | str,
+        token_counts: TokenCounts,
+        regions: str = "radgenome",
+        views: Views = Views(),  # noqa: B008 (frozen)
+        read: ReadOptions = ReadOptions(),  # noqa: B008 (frozen)
+        identity: bool = True,
+        order: Literal["shuffled", "listed"] = "shuffled",
+        batch_size: int = 1,
+        eval_batch_size: int | None = None,
+        workers: int | None = None,
+        max_length: int = 2048,
+        seed: int = 0,
+        region_schedule: dict[int, int] | None = None,
+        max_skip: float = 0.0,
+        limit_eval_studies: int | None = None,
+        cache: bool = False,
+        cache_gb: float = 4.0,
+        test_regions: Literal["with_text", "all"] = "with_text",
+        predict_split: Split = "test",
+        timeout: float = 600.0,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1 or (eval_batch_size is not None and eval_batch_size < 1):
+            raise ConfigError(f"data.batch_size {batch_size}, eval_batch_size {eval_batch_size}: 1 or more is expected")
+        self.dataset, self.region_set, self.views, self.read = dataset, load_region_set(regions), views, read
+        self.store_path, self.tokenizer, self.token_counts = store, tokenizer, token_counts
+        self.identity, self.order, self.max_length, self.seed = identity, order, max_length, seed
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
+        self.workers = default_workers() if workers is None else workers
+        self.region_schedule, self.max_skip = region_schedule, max_skip
+        self.limit_eval_studies, self.cache_bytes = limit_eval_studies, int(cache_gb * 2**30) if cache else 0
+        self.test_regions, self.predict_split, self.timeout = test_regions, predict_split, timeout
+        self._entries: dict[tuple[Split, bool], list[Entry]] = {}
+        self._done: frozenset[str] = frozenset()
+
+    @functools.cached_property
+    def store(self) -> Store:
+        """The prepared studies."""
+        return Store(self.store_path)
+
+    @functools.cached_property
+    def encoder(self) -> PromptEncoder:
+        """Writes prompts and targets."""
+        tokenizer = self.tokenizer
+        if isinstance(tokenizer, str):
+            try:
+                tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+            except (OSError, ValueError) as error:
+                raise ConfigError(f"data.tokenizer {self.tokenizer}: {str(error).splitlines()[0]}") from error
+        return PromptEncoder(tokenizer, self.token_counts, self.identity, self.max_length)
+
+    def setup(self, stage: str) -> None:
+        """List the studies of the splits that `stage` needs.
+
+        Raises:
+            ConfigError: a split without studies, or prompts that cannot fit.
+            DataFault: more studies than `max_skip` allows are not in the store.
+        """
+        needed: dict[str, tuple[Split, ...]] = {
+            "fit": ("train", "val"),
+            "validate": ("val",),
+            "test": ("test",),
+            "predict": (self.predict_split,),
+        }
+        for split in needed[stage]:
+            entries = self.entries(split, all_masks=self._all_masks(stage))
+            if entries:
+                self.encoder.encode(max(len(entry.regions) for entry in entries))
+            elif split != "val" or stage != "fit":
+                raise ConfigError(
+                    f"the dataset has no study in split '{split}' that is in the store {self.store_path} with a region "
+                    "to report on. Fix: check the dataset's folders, and run `reg2rg data prepare`"
+                )
+
+    def entries(self, split: Split, all_masks: bool = False) -> list[Entry]:
+        """Studies of a split with the regions that may be prompted, sorted by id; listed once.
+
+        Args:
+            split: which.
+            all_masks: every region with a mask, not only those with text.
+        """
+        if (split, all_masks) not in self._entries:
+            studies = [study for study in self.dataset.studies() if study.split == split]
+            self._entries[split, all_masks] = self._listed(split, studies, all_masks)
+        return self._entries[split, all_masks]
+
+    def skip_studies(self, done: frozenset[str]) -> None:
+        """Leave these studies out of ``predict``: they are complete."""
+        self._done = done
+
+    def train_dataloader(self) -> StudyLoader:
+        """Batches in an order that depends on seed and epoch alone."""
+        return self._loader("train", self.entries("train"), train=True)
+
+    def val_dataloader(self) -> StudyLoader | list[Any]:
+        """Batches in a fixed order."""
+        entries = self._limited(self.entries("val"))
+        return self._loader("val", entries) if entries else []
+
+    def test_dataloader(self) -> StudyLoader:
+        """Batches in a fixed order."""
+        return self._loader("test", self._limited(self.entries("test", self._all_masks("test"))))
+
+    def predict_dataloader(self) -> StudyLoader | list[Any]:
+        """Prompts without target, in a fixed order, of studies that are not done."""
+        entries = self._limited(self.entries(self.predict_split, self._all_masks("predict")))
+        left = [entry for entry in entries if entry.study not in self._done]
+        return self._loader("predict", left, with_target=False) if left else []
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Fixed point to floating point, on the device."""
+        return batch.scaled(self.views.window)
+
+    def _all_masks(self, stage: str) -> bool:
+        return stage in ("test", "predict") and self.test_regions == "all"
+
+    def _listed(self, split: Split, studies: Sequence[Study], all_masks: bool) -> list[Entry]:
+        prepared = set(self.store.studies())
+        missing = [study.id for study in studies if study.id not in prepared]
+        if len(missing) > self.max_skip * len(studies):
+            raise DataFault.of(
+                "NOT_PREPARED",
+                found=f"{len(missing)} of {len(studies)} studies of split '{split}' are not in the store: "
+                f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}",
+                expected=f"at most {self.max_skip:.1%} (data.max_skip)",
+                fix="run `reg2rg data prepare` and see what it skipped; to go on without them raise data.max_skip",
+                path=self.store_path,
+            )
+        entries, empty = [], 0
+        for study in studies:
+            if study.id not in prepared:
+                continue
+            masks = set(self.store.regions(study.id))
+            names = tuple(
+                name for name in self.region_set.names if name in masks and (all_masks or study.reports.get(name))
+            )
+            empty += not names
+            if names:
+                entries.append(Entry(study.id, names, tuple(study.reports.get(name, "") for name in names)))
+        if missing or empty:
+            log.warning(
+                "Split %s: %d studies; left out %d that are not in the store and %d without a region that has text "
+                "and a mask.",
+                split,
+                len(entries),
+                len(missing),
+                empty,
+            )
+        return entries
+
+    def _limited(self, entries: list[Entry]) -> list[Entry]:
+        if self.limit_eval_studies is None or len(entries) <= self.limit_eval_studies:
+            return entries
+        chosen = generator(EVAL_SEED, 0, "limit").permutation(len(entries))[: self.limit_eval_studies]
+        return [entries[i] for i in sorted(chosen)]
+
+    def _loader(
+        self, purpose: str, entries: Sequence[Entry], train: bool = False, with_target: bool = True
+    ) -> StudyLoader:
+        samples = StudySamples(
+            entries,
+            self.store,
+            self.views,
+            self.encoder,
+            seed=self.seed,
+            train=train,
+            shuffled=self.order == "shuffled",
+            schedule=self.region_schedule,
+            with_target=with_target,
+            cache_bytes=self.cache_bytes if purpose in ("train", "val") else 0,
+        )
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        size = (self.batch_size if train else self.eval_batch_size) * world
+        seed = self.seed if train else EVAL_SEED
+
+        def plan(epoch: int) -> list[list[int]]:
+            return bucketed_batches(samples.lengths(epoch), size, seed, epoch)
+
+        return StudyLoader(
+            samples,
+            plan,
+            functools.partial(collate, counts=self.token_counts, pad_id=self.encoder.pad_id),
+            workers=min(self.workers, len(entries)),
+            train=train,
+            rank=rank,
+            world=world,
+            max_skip=self.max_skip,
+            timeout=self.timeout,
+            pin=torch.cuda.is_available(),
+        )
+
+
+def default_workers() -> int:
+    """One worker for each core that this process may use but one, at most 8."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(0, min(_MOST_WORKERS, cores - 1))

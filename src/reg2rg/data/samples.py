@@ -1,0 +1,201 @@
+"""Samples of studies: which regions, in which order, with which text and views. Stateless: f(study, seed, epoch)."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from reg2rg.data.batch import Sample
+from reg2rg.data.order import EVAL_SEED, scheduled_regions, shuffled_regions
+from reg2rg.data.prompt import PromptEncoder
+from reg2rg.data.views import StudyViews, Views
+
+_CHARACTERS_PER_TOKEN = 4
+
+
+class ViewSource(Protocol):
+    """Where views come from; the store is one."""
+
+    def studies(self) -> Sequence[str]:
+        """Ids of the studies it holds."""
+
+    def regions(self, study: str) -> tuple[str, ...]:
+        """The study's regions with a non-empty mask."""
+
+    def views(self, study: str, views: Views, regions: Sequence[str], want: Collection[str]) -> StudyViews:
+        """Views of some regions, in the order asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A study as samples need it.
+
+    Attributes:
+        study: its id.
+        regions: the regions that may be prompted, in the order of the region set.
+        reports: their texts, ``""`` where there is none.
+    """
+
+    study: str
+    regions: tuple[str, ...]
+    reports: tuple[str, ...]
+
+
+class ViewCache:
+    """Views in memory that this process and the workers forked from it share. Bounded; the first studies go in.
+
+    Args:
+        regions: number of regions of each study.
+        want: views that are read.
+        size: (H, W, D) of a view.
+        limit: bytes at most. Pages are taken from the system only when a study is written to them.
+    """
+
+    def __init__(self, regions: Sequence[int], want: Collection[str], size: tuple[int, int, int], limit: int) -> None:
+        self._arguments = (tuple(regions), frozenset(want), tuple(size), limit)
+        self._shapes = [
+            {
+                name: (count, *size) if name != "global" else tuple(size)
+                for name in ("texture", "geometry", "global")
+                if name in want
+            }
+            for count in regions
+        ]
+        lengths = [2 * sum(int(np.prod(shape)) for shape in shapes.values()) for shapes in self._shapes]
+        ends = np.cumsum(lengths)
+        self._starts = [int(end) - length for end, length in zip(ends, lengths, strict=True)]
+        self.held = int(np.searchsorted(ends, limit, side="right"))
+        """Number of studies that fit."""
+        self._bytes = mmap.mmap(-1, max(1, int(ends[self.held - 1]) if self.held else 0))
+        self._filled = mmap.mmap(-1, max(1, self.held))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A worker that was spawned, not forked, gets a cache of its own."""
+        return type(self), self._arguments
+
+    def get(self, index: int) -> dict[str, npt.NDArray[np.int16]] | None:
+        """Views of a study by name, or ``None`` if it is not in here (yet)."""
+        return self._arrays(index) if index < self.held and self._filled[index] else None
+
+    def put(self, index: int, views: Mapping[str, npt.NDArray[np.int16]]) -> None:
+        """Keep the views of a study, if it is one of those that fit."""
+        if index < self.held:
+            for name, array in self._arrays(index).items():
+                array[...] = views[name]
+            self._filled[index] = 1
+
+    def _arrays(self, index: int) -> dict[str, npt.NDArray[np.int16]]:
+        arrays, start = {}, self._starts[index]
+        for name, shape in self._shapes[index].items():
+            count = int(np.prod(shape))
+            arrays[name] = np.frombuffer(self._bytes, np.int16, count, start).reshape(shape)
+            start += 2 * count
+        return arrays
+
+
+class StudySamples:
+    """Makes the samples of one split.
+
+    Args:
+        entries: its studies.
+        source: where views come from.
+        views: their settings.
+        encoder: writes prompt and target.
+        seed: seed of the run; validation and test use a fixed one.
+        train: the region order depends on the epoch.
+        shuffled: shuffle the regions; otherwise they come in the order of the region set.
+        schedule: curriculum: first epoch -> most regions a sample; see `scheduled_regions`.
+        with_target: append the report, labelled.
+        cache_bytes: memory for views; 0 keeps none.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        source: ViewSource,
+        views: Views,
+        encoder: PromptEncoder,
+        *,
+        seed: int = 0,
+        train: bool = False,
+        shuffled: bool = True,
+        schedule: Mapping[int, int] | None = None,
+        with_target: bool = True,
+        cache_bytes: int = 0,
+    ) -> None:
+        self.entries, self.source, self.views, self.encoder = list(entries), source, views, encoder
+        self.seed, self.train = (seed if train else EVAL_SEED), train
+        self.shuffled, self.schedule, self.with_target = shuffled, (schedule if train else None), with_target
+        counts = encoder.counts
+        wanted = {"texture": counts.texture, "geometry": counts.geometry, "global": counts.global_}
+        self.want = frozenset(name for name, count in wanted.items() if count)
+        lengths = [len(entry.regions) for entry in self.entries]
+        self.cache = ViewCache(lengths, self.want, views.size, cache_bytes) if cache_bytes else None
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def study(self, index: int) -> str:
+        """Id of a study."""
+        return self.entries[index].study
+
+    def order(self, index: int, epoch: int) -> tuple[str, ...]:
+        """Regions of a study in slot order. A curriculum takes the first of the shuffled ones."""
+        entry = self.entries[index]
+        epoch = epoch if self.train else 0
+        bound = scheduled_regions(self.schedule, epoch)
+        if not self.shuffled and (bound is None or bound >= len(entry.regions)):
+            return entry.regions
+        names = shuffled_regions(entry.regions, self.seed, epoch, entry.study)[:bound]
+        return names if self.shuffled else tuple(name for name in entry.regions if name in names)
+
+    def sample(self, index: int, epoch: int) -> Sample:
+        """Make one sample.
+
+        Raises:
+            DataFault: the study cannot be read, or its report does not fit.
+            ConfigError: its prompt alone does not fit.
+        """
+        entry = self.entries[index]
+        names = self.order(index, epoch)
+        by_region = dict(zip(entry.regions, entry.reports, strict=True))
+        texts = tuple(by_region[name] for name in names)
+        encoded = self.encoder.encode_sample(names, texts, with_target=self.with_target)
+        found = self._views(index, names)
+        return Sample(
+            entry.study, names, texts, encoded, found.get("texture"), found.get("geometry"), found.get("global")
+        )
+
+    def lengths(self, epoch: int) -> list[int]:
+        """How long each study's sample is, roughly, in tokens: what batches are bucketed by."""
+        bound = scheduled_regions(self.schedule, epoch if self.train else 0)
+        region = self.encoder.counts.region + 12  # tags, "The region 3 is", ". "
+        lengths = []
+        for entry in self.entries:
+            count = min(len(entry.regions), bound or len(entry.regions))
+            characters = sum(map(len, entry.reports)) * count // max(1, len(entry.regions))
+            lengths.append(count * region + characters // _CHARACTERS_PER_TOKEN)
+        return lengths
+
+    def _views(self, index: int, names: tuple[str, ...]) -> dict[str, npt.NDArray[np.int16]]:
+        if not self.want:
+            return {}
+        entry = self.entries[index]
+        if self.cache is None or index >= self.cache.held:
+            return _by_name(self.source.views(entry.study, self.views, names, self.want))
+        kept = self.cache.get(index)
+        if kept is None:
+            kept = _by_name(self.source.views(entry.study, self.views, entry.regions, self.want))
+            self.cache.put(index, kept)
+        places = [entry.regions.index(name) for name in names]
+        return {name: array if name == "global" else array[places] for name, array in kept.items()}
+
+
+def _by_name(views: StudyViews) -> dict[str, npt.NDArray[np.int16]]:
+    named = {"texture": views.texture, "geometry": views.geometry, "global": views.global_}
+    return {name: array for name, array in named.items() if array is not None}

@@ -1,0 +1,65 @@
+"""What a run says about itself while it trains: throughput, padding, peak memory."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import Tensor
+
+from reg2rg.data.batch import Batch
+
+
+class Throughput:
+    """Counts batches between two readings, without waiting for the device in between."""
+
+    def __init__(self) -> None:
+        self._start: float | None = None
+        self._samples = self._positions = 0
+        self._tokens: Tensor | None = None
+
+    def begin(self) -> None:
+        """Start the clock, if it stands."""
+        if self._start is None:
+            self._start = time.perf_counter()
+
+    def add(self, batch: Batch) -> None:
+        """Count one batch."""
+        tokens = batch.attention_mask.sum()
+        self._tokens = tokens if self._tokens is None else self._tokens + tokens
+        self._samples += len(batch)
+        self._positions += batch.attention_mask.numel()
+
+    def read(self) -> dict[str, float]:
+        """Figures since the last reading, and start again.
+
+        Returns:
+            ``tokens_per_s`` and ``samples_per_s`` of this process, ``padding`` (share of positions that are padding).
+            Empty if nothing was counted.
+        """
+        if self._start is None or self._tokens is None:
+            return {}
+        tokens = float(self._tokens)  # waits for the device: what was counted is done
+        seconds = max(time.perf_counter() - self._start, 1e-9)
+        figures = {
+            "tokens_per_s": tokens / seconds,
+            "samples_per_s": self._samples / seconds,
+            "padding": 1 - tokens / self._positions,
+        }
+        self._start, self._tokens, self._samples, self._positions = time.perf_counter(), None, 0, 0
+        return figures
+
+    def pause(self) -> None:
+        """Forget what was counted, so that validation is not taken for training time."""
+        self._start, self._tokens, self._samples, self._positions = None, None, 0, 0
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Most memory used so far: allocated on the GPU, or resident in this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -1,0 +1,229 @@
+"""Predictions on disk: one JSON a study, whole or absent, and one table of them all."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+from reg2rg.checkpoints import sha256
+from reg2rg.data.batch import Batch
+from reg2rg.errors import ConfigError
+from reg2rg.files import atomic_write, write_json
+from reg2rg.metrics.scores import Prediction
+from reg2rg.model import GeneratedReport
+from reg2rg.report import Paragraph, Report, parse_report, write_report
+
+log = logging.getLogger(__name__)
+
+STUDIES, TABLE, RUN, SKIPPED = "studies", "predictions.csv", "run.json", "skipped.json"
+COLUMNS = ("AccNum", "Question", "GT_combined_report", "Pred_combined_report")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_SAY_EVERY_S = 30.0
+
+
+class PredictionWriter(L.Callback):
+    """Writes the reports that ``predict`` generates into a folder, and goes on where an earlier run stopped.
+
+    The folder gets ``studies/<id>.json`` for each study as soon as it is done, ``predictions.csv`` in the published
+    column layout at the end, ``skipped.json`` with the studies that could not be read, and ``run.json`` with what the
+    predictions were made by; predictions of another checkpoint are not mixed with them.
+
+    Args:
+        out: the folder.
+    """
+
+    def __init__(self, out: str) -> None:
+        self.out = Path(out)
+        self._begun = self._said = 0.0
+        self._written = self._total = 0
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Find what is complete and leave it out.
+
+        Raises:
+            ConfigError: the folder holds predictions that something else made.
+        """
+        if stage != "predict":
+            return
+        self._check_run(trainer, pl_module)
+        done = frozenset(record["study"] for record in read_records(self.out))
+        if done:
+            log.warning("%s: %d studies are complete; the others follow", self.out, len(done))
+        trainer.datamodule.skip_studies(done)  # type: ignore[attr-defined]
+
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock."""
+        self._begun = self._said = time.monotonic()
+        loaders = trainer.predict_dataloaders
+        self._total = sum(len(loader.samples) for loader in (loaders if isinstance(loaders, list) else [loaders]))
+
+    def on_predict_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: list[GeneratedReport],
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write the studies of one batch."""
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        for answer, texts in zip(outputs, batch.reports, strict=True):
+            question = data.encoder.prompt_text(len(answer.regions))
+            write_json(self._path(answer.study), record(answer, texts, question, data.identity))
+        self._written += len(outputs) * trainer.world_size
+        self._say(min(self._written, self._total))
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Write the table, once all processes are done."""
+        if stage != "predict":
+            return
+        trainer.strategy.barrier("predictions")
+        loaders = trainer.predict_dataloaders or []
+        skipped = {
+            study: str(fault)
+            for loader in (loaders if isinstance(loaders, list) else [loaders])
+            for study, fault in getattr(loader, "skipped", {}).items()
+        }
+        if trainer.is_global_zero:
+            write_table(self.out)
+            if skipped:
+                write_json(self.out / SKIPPED, skipped)
+
+    def _path(self, study: str) -> Path:
+        return self.out / STUDIES / f"{study}.json"
+
+    def _say(self, done: int) -> None:
+        now = time.monotonic()
+        if now - self._said < _SAY_EVERY_S and done < self._total:
+            return
+        self._said = now
+        rate = done / max(now - self._begun, 1e-9)
+        left = (self._total - done) / max(rate, 1e-9)
+        log.info("%d of %d reports, %.2f a second, about %.0f s left", done, self._total, rate, left)
+
+    def _check_run(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        run = {
+            "model": _weights_digest(trainer, pl_module),
+            "identity": data.identity,
+            "order": data.order,
+            "decoding": str(getattr(pl_module, "decoding", "")),
+        }
+        path = self.out / RUN
+        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else run
+        changed = sorted(key for key in run if before.get(key) != run[key])
+        if changed:
+            raise ConfigError(
+                f"{self.out}: holds predictions made with another {', '.join(changed)} (see {path}). Fix: give another "
+                "folder, or delete this one"
+            )
+        trainer.strategy.barrier("run.json")
+        if trainer.is_global_zero:
+            write_json(path, run)
+
+
+def record(answer: GeneratedReport, texts: tuple[str, ...], question: str, identity: bool = True) -> dict[str, Any]:
+    """What is written of one study.
+
+    Args:
+        answer: its generated report.
+        texts: reference texts in slot order, ``""`` where there is none.
+        question: the prompt as people read it.
+        identity: the report names its regions.
+    """
+    report = parse_report(answer.text, answer.regions, identity)
+    return {
+        "study": answer.study,
+        "regions": list(answer.regions),
+        "text": answer.text,
+        "truncated": answer.truncated,
+        "paragraphs": [{"slot": p.slot, "region": p.region, "text": p.text} for p in report.paragraphs],
+        "invalid": list(report.invalid),
+        "duplicate": list(report.duplicate),
+        "missing": list(report.missing),
+        "reference": dict(zip(answer.regions, texts, strict=True)),
+        "question": question,
+    }
+
+
+def read_records(out: str | Path) -> Iterator[dict[str, Any]]:
+    """Records of all complete studies in a folder of predictions, sorted by study id."""
+    for path in sorted((Path(out) / STUDIES).glob("*.json")):
+        if path.name.startswith("."):
+            continue
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, OSError):
+            log.warning("%s: not a whole record; the study counts as not done", path)
+            continue
+        if isinstance(found, dict) and found.get("study") == path.stem:
+            yield found
+
+
+def read_predictions(
+    out: str | Path, findings: Mapping[str, Mapping[str, bool] | None] | None = None
+) -> list[Prediction]:
+    """Predictions in a folder, ready to be scored.
+
+    Args:
+        out: the folder that `PredictionWriter` wrote.
+        findings: study -> truth labels, where they are known.
+    """
+    return [
+        Prediction(
+            found["study"],
+            tuple(found["regions"]),
+            Report(
+                tuple(Paragraph(p["slot"], p["region"], p["text"]) for p in found["paragraphs"]),
+                tuple(found["invalid"]),
+                tuple(found["duplicate"]),
+                tuple(found["missing"]),
+            ),
+            (findings or {}).get(found["study"]),
+        )
+        for found in read_records(out)
+    ]
+
+
+def write_table(out: str | Path) -> Path:
+    """Write all complete studies of a folder as one CSV in the published column layout.
+
+    Returns:
+        its path.
+    """
+    path = Path(out) / TABLE
+    with atomic_write(path, "w") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for found in read_records(out):
+            reference = write_report(found["regions"], [found["reference"][region] for region in found["regions"]])
+            row = (found["study"], found["question"], reference, found["text"])
+            writer.writerow([as_cell(text) for text in row])
+    return path
+
+
+def as_cell(text: str) -> str:
+    """`text` as a spreadsheet shows it: one that would be run as a formula gets an apostrophe in front."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def _weights_digest(trainer: L.Trainer, pl_module: L.LightningModule) -> str:
+    """Digest of the checkpoint that is used, or of the weights themselves where there is none."""
+    if trainer.ckpt_path:
+        path = Path(str(trainer.ckpt_path))
+        if path.is_file():
+            return sha256(path)
+    digest = hashlib.sha256()
+    for name, value in sorted(pl_module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(-1)[:4096].float().numpy().tobytes())
+    return digest.hexdigest()
