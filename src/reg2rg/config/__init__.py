@@ -1,1 +1,1 @@
-"""Reading configs: overlays folded, errors explained, the resolved config kept in checkpoints."""
+"""Configs: files folded into one, mistakes explained with file and line, imports held to an allow-list."""

@@ -1,0 +1,51 @@
+"""Constructors called for a config: what one of them refuses is said with the place in the config."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reg2rg.config.reading import COMMAND_LINE, Key, Tree
+from reg2rg.config.rules import walk
+from reg2rg.errors import ConfigError
+
+
+class Builder:
+    """Instantiator for jsonargparse that names file, line and key of a component that cannot be built.
+
+    Args:
+        config: the parsed config as nested dicts.
+        tree: where its values were written.
+    """
+
+    def __init__(self, config: dict[str, Any], tree: Tree) -> None:
+        self.config, self.tree = config, tree
+
+    def __call__(self, cls: type, *args: Any, **kwargs: Any) -> Any:
+        """Build `cls`.
+
+        Raises:
+            ConfigError: for a value that its constructor refuses.
+        """
+        try:
+            return cls(*args, **kwargs)
+        except (ConfigError, ValueError, TypeError, FileNotFoundError) as error:
+            if getattr(error, "located", False):
+                raise
+            path = self._find(cls, kwargs)
+            where = self.tree.origin(path) or COMMAND_LINE
+            message = f"{where}: {'.'.join(map(str, path))} ({cls.__name__}): {error}"
+            located = type(error)(message) if isinstance(error, ConfigError) else ConfigError(message)
+            located.located = True  # type: ignore[attr-defined]
+            raise located from error
+
+    def _find(self, cls: type, kwargs: dict[str, Any]) -> Key:
+        """The place in the config that `cls` was built for."""
+        found: list[tuple[int, Key]] = []
+        for path, value in walk(self.config, (), leaves=False):
+            if isinstance(value, dict) and str(value.get("class_path", "")).rpartition(".")[2] == cls.__name__:
+                arguments = value.get("init_args") or {}
+                same = sum(arguments.get(name) == given for name, given in kwargs.items())
+                found.append((same, path))
+        if found:
+            return max(found, key=lambda item: item[0])[1]
+        return ("model",) if "model" in self.config and cls.__name__ == "Reg2RG" else ("data",)

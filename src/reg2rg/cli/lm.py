@@ -1,0 +1,49 @@
+"""``reg2rg lm``: a tiny language model, built from the training reports of a config's data set."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from reg2rg.cli.main import Invocation
+from reg2rg.errors import ConfigError
+
+
+def run(invocation: Invocation) -> int:
+    """Run ``reg2rg lm``; see `reg2rg.cli.main`."""
+    parser = argparse.ArgumentParser(
+        prog="reg2rg lm",
+        description="Train a tokenizer on the training reports of a data set, and a small LLaMA-architecture model from "
+        "scratch. For demos and tests; real runs name a pretrained model.",
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write the model into")
+    parser.add_argument("-c", "--config", action="append", metavar="FILE", default=[], help="as for reg2rg fit")
+    parser.add_argument("--hidden_size", type=int, default=192, help="width")
+    parser.add_argument("--layers", type=int, default=4, help="depth")
+    parser.add_argument("--heads", type=int, default=4, help="attention heads")
+    parser.add_argument("--epochs", type=int, default=0, help="passes over the reports before it sees any image")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and order")
+    options, rest = parser.parse_known_args(list(invocation.args))
+    config_args = [*(word for name in options.config for word in ("--config", name)), *rest]
+
+    from reg2rg.cli.section import read_section
+
+    section = read_section(invocation, config_args)
+    studies = [study for study in section.dataset.studies() if study.split == "train" and study.reports]
+    if not studies:
+        raise ConfigError("data.dataset: no study of the training split has a report to learn words from.")
+
+    from reg2rg.language.tiny import build_tiny_llama
+
+    build_tiny_llama(
+        [text for study in studies for text in study.reports.values()],
+        options.out,
+        hidden_size=options.hidden_size,
+        layers=options.layers,
+        heads=options.heads,
+        epochs=options.epochs,
+        seed=options.seed,
+    )
+    return 0

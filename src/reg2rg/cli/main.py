@@ -1,0 +1,210 @@
+"""Entry point of the ``reg2rg`` command: finds the sub-command, runs it, turns errors into one message and a code.
+
+Nothing heavy is imported here: ``--help``, ``--version`` and ``list`` answer at once, and each sub-command imports what
+it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import textwrap
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from reg2rg import __version__
+from reg2rg.errors import EXIT_OK, EXIT_RUNTIME, EXIT_USAGE, ConfigError, Reg2RGError
+from reg2rg.registry import did_you_mean
+
+EXIT_INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A sub-command.
+
+    Attributes:
+        target: ``module:function``; the function takes `Invocation` and returns an exit code.
+        help: one line for ``reg2rg --help``.
+    """
+
+    target: str
+    help: str
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """What a sub-command is called with.
+
+    Attributes:
+        command: its name.
+        args: the arguments after its name, without the options that every sub-command has.
+        allow_import: packages that configs may name although they are not on the allow-list.
+    """
+
+    command: str
+    args: tuple[str, ...]
+    allow_import: tuple[str, ...] = ()
+
+
+COMMANDS: dict[str, Command] = {
+    "fit": Command("reg2rg.cli.trainer:run", "train a model"),
+    "validate": Command("reg2rg.cli.trainer:run", "loss and region recognition on the validation studies"),
+    "test": Command("reg2rg.cli.trainer:run", "loss and region recognition on the test studies"),
+    "predict": Command("reg2rg.cli.trainer:run", "write a report for every study"),
+    "data": Command("reg2rg.cli.data:run", "phantom | check | prepare: make, look through and prepare data"),
+    "lm": Command("reg2rg.cli.lm:run", "build a tiny language model from the training reports of a data set"),
+    "list": Command("reg2rg.cli.listing:run", "components, their arguments and the packaged configs"),
+    "completion": Command("reg2rg.cli.completion:run", "print a completion script for bash, zsh or tcsh"),
+}
+
+_OPTIONS = """\
+options of every command:
+  -c, --config FILE    a config; may be given several times, the later one wins; looked up in
+                       the working folder first, then among the packaged ones
+  --KEY.KEY VALUE      any key of the config, over the files
+  --print_config       print the folded config, which runs, and stop
+  --allow-import PKG   let configs name classes of this package
+  --debug              show the traceback of an error (also REG2RG_DEBUG=1)
+  -h, --help           help; 'reg2rg COMMAND --help' for one command
+  --version            print the version
+
+exit codes: 0 done, 1 failed while running, 2 wrong usage, config or data, 3 too many studies skipped,
+130 interrupted
+"""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        args: arguments without the program's name; those of the process if ``None``.
+
+    Returns:
+        the exit code.
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    debug = os.environ.get("REG2RG_DEBUG", "0") not in ("", "0")
+    try:
+        words, flagged = _take_flag(words, "--debug")
+        debug = debug or flagged
+        return _dispatch(words)
+    except Reg2RGError as error:
+        return _report(error, str(error), error.exit_code, debug)
+    except KeyboardInterrupt as error:
+        return _report(error, "interrupted", EXIT_INTERRUPTED, debug=False)
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into exit code 1
+            return _report(error, "interrupted", EXIT_INTERRUPTED, debug=False)
+        return _exit_code(error)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has left, as in `reg2rg list | head`
+        return EXIT_OK
+    except Exception as error:
+        cause = _known_cause(error)
+        if cause is not None:
+            return _report(error, str(cause), cause.exit_code, debug)
+        text = f"{type(error).__name__}: {_last_words(error)}"
+        return _report(error, f"{text}\n(run again with --debug for the traceback)", EXIT_RUNTIME, debug)
+
+
+def _dispatch(words: list[str]) -> int:
+    words, allow_import = _take_values(words, "--allow-import")
+    if not words or words[0] in ("-h", "--help"):
+        sys.stdout.write(usage())
+        return EXIT_OK if words else EXIT_USAGE
+    if words[0] == "--version":
+        sys.stdout.write(f"reg2rg {__version__}\n")
+        return EXIT_OK
+    name = words[0]
+    if name not in COMMANDS:
+        what = "option" if name.startswith("-") else "command"
+        raise ConfigError(
+            f"there is no {what} '{name}'.{did_you_mean(name, list(COMMANDS))} Commands: {', '.join(COMMANDS)}. "
+            "See: reg2rg --help"
+        )
+    return load_target(COMMANDS[name].target)(Invocation(name, tuple(words[1:]), tuple(allow_import)))
+
+
+def load_target(target: str) -> Callable[[Invocation], int]:
+    """The function of a `Command`."""
+    module, _, function = target.partition(":")
+    loaded: Callable[[Invocation], int] = getattr(importlib.import_module(module), function)
+    return loaded
+
+
+def usage() -> str:
+    """Text of ``reg2rg --help``."""
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name:<{width}}  {command.help}" for name, command in COMMANDS.items())
+    return (
+        "usage: reg2rg COMMAND [--config FILE ...] [--KEY.KEY VALUE ...]\n\n"
+        "Chest-CT reports, region by region.\n\n"
+        f"commands:\n{commands}\n\n{_OPTIONS}"
+    )
+
+
+def _take_flag(words: list[str], flag: str) -> tuple[list[str], bool]:
+    return [word for word in words if word != flag], flag in words
+
+
+def _take_values(words: list[str], option: str) -> tuple[list[str], list[str]]:
+    """Take every ``option VALUE`` and ``option=VALUE`` out of `words`; a value may list several after commas."""
+    rest, values = [], []
+    waiting = False
+    for word in words:
+        if waiting:
+            values += word.split(",")
+            waiting = False
+        elif word == option:
+            waiting = True
+        elif word.startswith(f"{option}="):
+            values += word.partition("=")[2].split(",")
+        else:
+            rest.append(word)
+    wrong = [value for value in values if not all(part.isidentifier() for part in value.split("."))]
+    if waiting or wrong:
+        raise ConfigError(f"command line: {option} needs the name of a Python package, found {wrong or 'nothing'}.")
+    return rest, values
+
+
+def _report(error: BaseException, message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    sys.stdout.flush()
+    sys.stderr.write(f"error: {textwrap.dedent(message).strip()}\n")
+    sys.stderr.flush()
+    return code
+
+
+def _known_cause(error: BaseException) -> Reg2RGError | None:
+    """An error of ours that another library wrapped in one of its own."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, Reg2RGError):
+            return seen
+        seen = seen.__cause__
+    return None
+
+
+def _last_words(error: BaseException) -> str:
+    """The message without the traceback that a DataLoader worker puts into it."""
+    text = str(error).strip()
+    if "Traceback (most recent call last)" in text:
+        text = text.splitlines()[-1]
+    return text or "no message"
+
+
+def _exit_code(error: SystemExit) -> int:
+    if error.code is None:
+        return EXIT_OK
+    if isinstance(error.code, int):
+        return error.code
+    sys.stderr.write(f"error: {error.code}\n")
+    return EXIT_RUNTIME
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,241 @@
+"""``reg2rg fit | validate | test | predict``: Lightning's command line, with one folded config and plain errors."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+import yaml
+from jsonargparse import Namespace, set_parsing_settings
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from omegaconf.errors import OmegaConfBaseException
+
+from reg2rg import __version__
+from reg2rg.cli.building import Builder
+from reg2rg.cli.main import Invocation
+from reg2rg.config.explain import check_references, explain, explain_interpolation
+from reg2rg.config.imports import check_class_paths, import_policy
+from reg2rg.config.options import apply_options, split_config_options, split_flags
+from reg2rg.config.overlay import fold, packaged_configs
+from reg2rg.config.reading import COMMAND_LINE, Tree
+from reg2rg.config.rules import check_values
+from reg2rg.config.saving import CONFIG_KEY
+from reg2rg.config.schema import Checker
+from reg2rg.errors import ConfigError
+from reg2rg.registry import Registry, load_plugins
+
+LINKS_WHEN_PARSED = {
+    "data.tokenizer": "model.llm.init_args.path",
+    "model.regions": "data.regions",
+    "model.identity": "data.identity",
+}
+LINKS_WHEN_BUILT = {"data.token_counts": "model.token_counts"}
+_TOP = ("seed_everything", "vars")
+
+
+def run(invocation: Invocation) -> int:
+    """Run a trainer command; see `reg2rg.cli.main`."""
+    configs, rest = split_config_options(invocation.args)
+    flags, options = split_flags(rest)
+    tree = fold(configs)
+    apply_options(tree, options)
+    if not tree.values and not flags:
+        raise ConfigError(
+            f"command line: no config. Expected: reg2rg {invocation.command} --config FILE. "
+            f"Packaged: {', '.join(packaged_configs())}."
+        )
+    with import_policy(invocation.allow_import) as allowed:
+        check_class_paths(tree, allowed)
+        load_plugins()
+        try:
+            ReportCLI(invocation.command, tree, allowed, flags)
+        except MisconfigurationException as error:
+            raise ConfigError(f"trainer: {error}") from error
+    return 0
+
+
+def core_classes() -> tuple[type[LightningModule], type[LightningDataModule]]:
+    """The two classes that a config fills."""
+    from reg2rg.data.datamodule import RegionReportDataModule
+    from reg2rg.training import Reg2RG
+
+    return Reg2RG, RegionReportDataModule
+
+
+def component_registries() -> tuple[Registry[Any], ...]:
+    """Registries of the components that a trainer config names."""
+    import reg2rg.language.causal_lm  # noqa: F401 (registers itself)
+    from reg2rg.data.datasets import DATASETS
+    from reg2rg.encoders import ENCODERS
+    from reg2rg.language.base import LANGUAGE_MODELS
+    from reg2rg.projectors import PROJECTORS
+
+    return ENCODERS, PROJECTORS, LANGUAGE_MODELS, DATASETS
+
+
+class Parser(LightningArgumentParser):
+    """Lightning's parser, whose errors are one line with file, line and key."""
+
+    tree = Tree()
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise `ConfigError`, or what jsonargparse wants while it tries one type after another."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        raise ConfigError(explain(message, self.tree)) from ex
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes ``config.yaml`` into the log folder and the same text into every checkpoint.
+
+    Text and not an object: a checkpoint stays readable with ``torch.load(weights_only=True)``. ``save_hyperparameters``
+    is not used, for with it ``--ckpt_path`` puts the checkpoint's arguments over the config and the command line.
+    """
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add the config to `checkpoint`."""
+        checkpoint[CONFIG_KEY] = self.parser.dump(self.config, skip_none=False, skip_link_targets=False)
+
+
+class ReportCLI(LightningCLI):
+    """LightningCLI for the one module and the one datamodule of this library.
+
+    Args:
+        command: fit, validate, test or predict.
+        tree: the folded config with the options of the command line.
+        allowed: packages that the config may import.
+        flags: ``--help``, ``--print_config`` and their like.
+    """
+
+    def __init__(self, command: str, tree: Tree, allowed: Sequence[str], flags: Sequence[str]) -> None:
+        self.command, self.tree = command, tree
+        set_parsing_settings(omegaconf_absolute_to_relative_paths=True, instantiate_subclass_spec_in_any=False)
+        model_class, data_class = core_classes()
+        self.registries = component_registries()
+        if tree.values:
+            self._check_names(model_class, data_class, allowed)
+        text = ["--config", yaml.safe_dump(tree.values, sort_keys=False)] if tree.values else []
+        super().__init__(
+            model_class,
+            data_class,
+            args=[command, *text, *flags],
+            parser_class=Parser,
+            parser_kwargs={
+                "parser_mode": "omegaconf+",
+                "prog": "reg2rg",
+                "dump_header": [f"reg2rg=={__version__}"],
+                "description": "Chest-CT reports, region by region.",
+            },
+            save_config_callback=SaveConfig,
+            save_config_kwargs={"overwrite": True},
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """Only the command that runs: building the parsers of the other three costs a second."""
+        every = LightningCLI.subcommands()
+        return {self.command: every[self.command]} if self.command else every
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """A parser that knows where the config was written."""
+        parser = super().init_parser(**kwargs)
+        parser.tree = self.tree  # type: ignore[attr-defined]
+        return parser
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The links between model and data, and a place for values that only references use."""
+        parser.add_argument("--vars", type=dict | None, default=None, help="Values for ${vars.NAME} references.")
+        for target, source in LINKS_WHEN_PARSED.items():
+            parser.link_arguments(source, target)
+        for target, source in LINKS_WHEN_BUILT.items():
+            parser.link_arguments(source, target, apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, and word OmegaConf's errors."""
+        try:
+            self.config = parser.parse_args(args)
+        except OmegaConfBaseException as error:
+            raise ConfigError(explain_interpolation(error, self.tree)) from error
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse what cannot work while nothing is loaded yet; name the place of what fails in a constructor."""
+        config = self.config[self.command]
+        mistakes = [*check_values(_plain(config), self.tree), *_check_run(config, self.tree, self.command)]
+        if mistakes:
+            raise ConfigError("\n".join(mistakes))
+        bases: tuple[type, ...] = (*(registry.base for registry in self.registries), *core_classes())
+        builder = Builder(_plain(config), self.tree)
+        for base in bases:
+            self.parser.add_instantiator(builder, base, subclasses=True)
+
+    def predict(self, **kwargs: Any) -> None:
+        """Predict without keeping every batch's result in memory: a callback writes them."""
+        self.trainer.predict(**{**kwargs, "return_predictions": False})
+
+    def _check_names(self, model: type, data: type, allowed: Sequence[str]) -> None:
+        method = inspect.signature(getattr(Trainer, self.command)).parameters
+        arguments = set(method) - {"self"} - LightningCLI.subcommands()[self.command]
+        sections = {"model": model, "data": data, "trainer": Trainer, **dict.fromkeys((*_TOP, *sorted(arguments)))}
+        kinds = {registry.base: registry.kind for registry in self.registries}
+        checker = Checker(self.tree, allowed, kinds)
+        linked = {**LINKS_WHEN_PARSED, **LINKS_WHEN_BUILT}
+        mistakes = [*check_references(self.tree), *checker.check(sections, linked)]
+        if mistakes:
+            raise ConfigError("\n".join(mistakes))
+
+
+def command_parser(command: str) -> LightningArgumentParser:
+    """The parser of one trainer command, for completion scripts."""
+
+    class ParserOnly(ReportCLI):
+        def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+            raise _StopHereError
+
+        @classmethod
+        def make(cls) -> LightningArgumentParser:
+            made = cls.__new__(cls)
+            with contextlib.suppress(_StopHereError):
+                made.__init__(command, Tree(), (), ())  # type: ignore[misc]
+            return made._subcommand_parsers[command]
+
+    return ParserOnly.make()
+
+
+class _StopHereError(Exception):
+    """Ends the construction of a command line whose parser is all that is wanted."""
+
+
+def _plain(config: Namespace) -> dict[str, Any]:
+    """Nested dicts for a parsed config."""
+    values: dict[str, Any] = config.as_dict()
+    return values
+
+
+def _check_run(config: Mapping[str, Any], tree: Tree, command: str) -> Iterable[str]:
+    """What this machine and folder must offer for the run."""
+    accelerator = config["trainer"].get("accelerator")
+    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        where = tree.origin(("trainer", "accelerator")) or COMMAND_LINE
+        yield (
+            f"{where}: trainer.accelerator: '{accelerator}' asks for a CUDA GPU, and torch sees none here. "
+            "Use --trainer.accelerator=auto (or cpu), or install a torch build with CUDA."
+        )
+    checkpoint = config.get("ckpt_path")
+    if checkpoint and checkpoint not in ("last", "best", "hpc", "registry") and not Path(checkpoint).exists():
+        where = tree.origin(("ckpt_path",)) or COMMAND_LINE
+        yield f"{where}: ckpt_path: no checkpoint at '{checkpoint}'. Expected a file, or one of: last, best."
+    store = config["data"].get("store")
+    if isinstance(store, str) and not Path(store).is_dir():
+        where = tree.origin(("data", "store")) or COMMAND_LINE
+        yield (
+            f"{where}: data.store: no store at '{store}' (seen from {Path.cwd()}). Make it first, with the same "
+            "configs: reg2rg data prepare --config ..."
+        )

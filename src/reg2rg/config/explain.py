@@ -1,0 +1,161 @@
+"""What jsonargparse and OmegaConf say about a config, worded for the person who wrote it.
+
+jsonargparse names the key but not the file, and wraps the reason in the text of every type it tried. The reason is cut
+out of that text here, and the key looked up in the folded tree. Tests pin the wording that this reads; anything that is
+not recognised is passed on as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from reg2rg.config.reading import COMMAND_LINE, Key, Tree
+from reg2rg.registry import did_you_mean
+
+_KEY = re.compile(r'Parser key "([^"]+)"')
+_EXPECTED = re.compile(r"Expected (?:an? )?(.+?)(?:\. Got value: (.+))?$")
+_TYPE_NAMES = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "NoneType": "null",
+    "dict": "a mapping",
+    "list": "a list",
+}
+
+
+def explain(message: str, tree: Tree) -> str:
+    """One line for jsonargparse's `message`, with file, line and key."""
+    keys = _KEY.findall(message)
+    if not keys:
+        return f"config: {_one_line(message)}"
+    path = _locate(tree, [part for key in keys for part in key.split(".")])
+    where = tree.origin(path) or COMMAND_LINE
+    name = ".".join(map(str, path))
+    reasons = [_EXPECTED.match(line.strip(" -\t")) for line in message.splitlines()]
+    found = [match for match in reasons if match]
+    if not found:
+        return f"{where}: {name}: {_one_line(message.rpartition(chr(58) + chr(10))[2])}"
+    wanted = list(dict.fromkeys(_readable(match[1]) for match in _innermost(found)))
+    value = lookup(tree.values, path)
+    return f"{where}: {name}: expected {' or '.join(wanted)}, found {value!r}."
+
+
+def explain_interpolation(error: Exception, tree: Tree, known: Sequence[str] = ()) -> str:
+    """One line for an OmegaConf error about a ``${...}``."""
+    full_key = str(getattr(error, "full_key", "") or "")
+    parts = [part for part in full_key.replace("[", ".").replace("]", "").split(".") if part]
+    path = _locate(tree, parts[1:] if parts and parts[0] not in tree.values else parts)
+    where, name = tree.origin(path) or COMMAND_LINE, ".".join(map(str, path))
+    written = lookup(tree.values, path)
+    text = str(error).splitlines()[0]
+    variable = re.search(r"Environment variable '([^']+)' not found", text)
+    if variable:
+        return (
+            f"{where}: {name}: the environment variable {variable[1]} is not set, and {written!r} needs it. "
+            f"Set it (export {variable[1]}=...) or give a fallback: ${{oc.env:{variable[1]},fallback}}."
+        )
+    if type(error).__name__ == "InterpolationKeyError":
+        missing = _missing(written, tree, text)
+        return (
+            f"{where}: {name}: {written!r} refers to '{missing}', which no config file and no option sets."
+            f"{did_you_mean(missing, [*_dotted(tree.values), *known])}"
+        )
+    if "Recursive" in type(error).__name__ or "recursive" in text.lower():
+        return f"{where}: {name}: {written!r} refers to itself. Give one of the two a value."
+    return f"{where}: {name}: {written!r} is not a valid reference: {text} Expected the form ${{section.key}}."
+
+
+def check_references(tree: Tree) -> list[str]:
+    """References that are malformed or turn in a circle; one line each."""
+    mistakes = []
+    for path, text in _strings(tree.values, ()):
+        where, name = tree.origin(path) or COMMAND_LINE, ".".join(map(str, path))
+        if text.count("${") > text.count("}"):
+            mistakes.append(f"{where}: {name}: {text!r} opens '${{' without closing it. Expected ${{section.key}}.")
+            continue
+        seen = {".".join(map(str, path))}
+        following: Any = text
+        while isinstance(following, str) and (match := re.fullmatch(r"\$\{([\w.]+)\}", following)):
+            if match[1] in seen:
+                mistakes.append(f"{where}: {name}: {text!r} refers to itself. Give one of the two a value.")
+                break
+            seen.add(match[1])
+            following = lookup(tree.values, tuple(match[1].split(".")))
+    return mistakes
+
+
+def _innermost(matches: list[re.Match[str]]) -> list[re.Match[str]]:
+    """The expectation that carries the value, or else every one."""
+    with_value = [match for match in matches if match[2] is not None]
+    return with_value[:1] or [match for match in matches if "NoneType" not in match[1]] or matches
+
+
+def _readable(text: str) -> str:
+    text = re.sub(r"typing\.|collections\.abc\.", "", text.strip())
+    plain = re.fullmatch(r"<class '([\w.]+)'>", text)
+    if plain:
+        name = plain[1].rpartition(".")[2]
+        return _TYPE_NAMES.get(name, f"a {name}")
+    literal = re.fullmatch(r"Literal\[(.+)\]", text)
+    return f"one of {literal[1]}" if literal else text
+
+
+def _locate(tree: Tree, parts: Sequence[str]) -> Key:
+    """The path of the tree that the parts of a message's key mean: messages leave out ``init_args``, subcommand, index."""
+    path: list[str | int] = []
+    here: Any = tree.values
+    for part in parts:
+        if isinstance(here, dict) and part not in here and isinstance(here.get("init_args"), dict):
+            path.append("init_args")
+            here = here["init_args"]
+        step: str | int = int(part) if isinstance(here, list) and part.isdigit() else part
+        path.append(step)
+        here = lookup(here, (step,))
+    return tuple(path)
+
+
+def lookup(values: Any, path: Key) -> Any:
+    """The value at `path` of nested dicts and lists, or ``None``."""
+    for part in path:
+        if isinstance(values, dict):
+            values = values.get(part)
+        elif isinstance(values, list) and isinstance(part, int) and part < len(values):
+            values = values[part]
+        else:
+            return None
+    return values
+
+
+def _missing(written: Any, tree: Tree, text: str) -> str:
+    """The reference of `written` that leads nowhere."""
+    for reference in re.findall(r"\$\{([\w.\[\]]+)\}", str(written)):
+        if lookup(tree.values, tuple(reference.split("."))) is None:
+            return str(reference)
+    resolved = re.search(r"resolved to '([^']+)'", text)
+    return resolved[1].partition(".")[2] if resolved else text
+
+
+def _dotted(values: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(values, dict):
+        for key, value in values.items():
+            yield f"{prefix}{key}"
+            yield from _dotted(value, f"{prefix}{key}.")
+
+
+def _strings(value: Any, at: Key) -> Iterator[tuple[Key, str]]:
+    if isinstance(value, str) and "${" in value:
+        yield at, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _strings(item, (*at, key))
+    elif isinstance(value, list):
+        for position, item in enumerate(value):
+            yield from _strings(item, (*at, position))
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"\s*\n\s*", " ", text.strip())

@@ -1,0 +1,91 @@
+"""Values that have the right type and still cannot work, found before a model or a data set is built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from reg2rg.config.explain import lookup
+from reg2rg.config.reading import COMMAND_LINE, Key, Tree
+
+# Arguments that count or measure something, whatever component they belong to: 1 at least.
+POSITIVE = frozenset(
+    "accumulate_grad_batches alpha batch_size channels depth dim dim_head eval_batch_size grid head_dim heads "
+    "hidden_size image_size latents layers max_length max_new_tokens min_slices mlp_dim num_latents patch patch_size "
+    "rank size".split()
+)
+# Arguments that name a file or folder that must be there, by the section they stand in.
+_PATHS = {"weights": "a file of weights", "root": "the data folder", "labels": "a table of labels"}
+
+
+def check_values(config: dict[str, Any], tree: Tree) -> list[str]:
+    """One line for each value of the parsed `config` that cannot work; `tree` knows where it was written."""
+    mistakes = [*_counts(config, tree), *_sizes(config, tree), *_files(config, tree)]
+    return list(dict.fromkeys(mistakes))
+
+
+def _say(tree: Tree, path: Key, text: str) -> str:
+    return f"{tree.origin(path) or COMMAND_LINE}: {'.'.join(map(str, path))}: {text}"
+
+
+def _counts(config: dict[str, Any], tree: Tree) -> Iterator[str]:
+    for path, value in walk(config, ()):
+        name = next((part for part in reversed(path) if isinstance(part, str)), "")
+        if name in POSITIVE and isinstance(value, int | float) and not isinstance(value, bool) and value <= 0:
+            yield _say(tree, path, f"must be 1 or more, found {value}.")
+
+
+def _sizes(config: dict[str, Any], tree: Tree) -> Iterator[str]:
+    """An encoder must be built for the size of the views it is given, and its patches must fill that size."""
+    views = lookup(config, ("data", "views", "size"))
+    for path, value in walk(config.get("model") or {}, ("model",), leaves=False):
+        if not (isinstance(value, dict) and path[-1] == "init_args"):
+            continue
+        size, patch = value.get("size"), value.get("patch_size", value.get("patch"))
+        if not _is_size(size):
+            continue
+        if _is_size(views) and list(size) != list(views):
+            yield _say(
+                tree,
+                (*path, "size"),
+                f"{list(size)} is not the size of the views the encoder is given, data.views.size = {list(views)} "
+                f"({tree.origin(('data', 'views', 'size')) or 'the default'}). Write: size: ${{data.views.size}}",
+            )
+        if _is_size(patch) and any(p > 0 and s % p for s, p in zip(size, patch, strict=True)):
+            at = (*path, "patch_size" if "patch_size" in value else "patch")
+            yield _say(
+                tree,
+                at,
+                f"patches of {list(patch)} do not fill a view of {list(size)}: each size must be a "
+                "multiple of its patch.",
+            )
+
+
+def _files(config: dict[str, Any], tree: Tree) -> Iterator[str]:
+    for path, value in walk(config, ()):
+        if path[-1] in _PATHS and "init_args" in path and isinstance(value, str) and not Path(value).exists():
+            yield _say(
+                tree,
+                path,
+                f"{_PATHS[str(path[-1])]} is expected at '{value}', and nothing is there (seen from {Path.cwd()}).",
+            )
+    dataset = lookup(config, ("data", "dataset", "init_args", "path"))
+    if isinstance(dataset, str) and not Path(dataset).exists():
+        yield _say(tree, ("data", "dataset", "init_args", "path"), f"no file at '{dataset}' (seen from {Path.cwd()}).")
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 3 and all(isinstance(n, int) for n in value)
+
+
+def walk(value: Any, at: Key, leaves: bool = True) -> Iterator[tuple[Key, Any]]:
+    """Every value below `value` with its path; only scalars if `leaves`, otherwise mappings and lists too."""
+    if at and (not leaves or not isinstance(value, dict | list | tuple)):
+        yield at, value
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from walk(item, (*at, key), leaves)
+    elif isinstance(value, list | tuple):
+        for position, item in enumerate(value):
+            yield from walk(item, (*at, position), leaves)

@@ -1,0 +1,50 @@
+"""The resolved config travels with what it made: beside the logs as ``config.yaml``, and inside every checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import yaml
+
+from reg2rg.errors import ConfigError
+
+CONFIG_KEY = "reg2rg_config"
+T = TypeVar("T")
+
+
+def read_config(checkpoint: Mapping[str, Any], where: str = "checkpoint") -> dict[str, Any]:
+    """The config that trained a checkpoint.
+
+    Args:
+        checkpoint: what ``torch.load`` gave.
+        where: the checkpoint's name, for the message of the error.
+
+    Raises:
+        ConfigError: the checkpoint carries no config.
+    """
+    if CONFIG_KEY not in checkpoint:
+        raise ConfigError(
+            f"{where}: holds no config (key '{CONFIG_KEY}'). Expected a checkpoint written by 'reg2rg fit'. "
+            "Build the model in Python and load its weights with load_state_dict instead."
+        )
+    config: dict[str, Any] = yaml.safe_load(checkpoint[CONFIG_KEY])
+    return config
+
+
+def build(cls: type[T], arguments: Mapping[str, Any]) -> T:
+    """Build `cls` from the section of a config that describes its arguments, nested components included.
+
+    Only packages that a config may name are imported (`reg2rg.config.imports`).
+    """
+    from jsonargparse import ArgumentParser, set_parsing_settings
+
+    from reg2rg.config.imports import import_policy
+
+    set_parsing_settings(instantiate_subclass_spec_in_any=False)
+    with import_policy():
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_class_arguments(cls, "it", fail_untyped=False)
+        parsed = parser.parse_object({"it": dict(arguments)})
+        built: T = parser.instantiate_classes(parsed).it
+        return built

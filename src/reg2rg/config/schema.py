@@ -1,0 +1,271 @@
+"""Names in a config held against the signatures they must fit: keys, components, required arguments, dataclass fields.
+
+jsonargparse checks these too, but reports the first mistake only, without a line, inside the text of the union of types
+it tried. Here every mistake is found in one walk over the folded tree and said in one line each. Types of plain values
+stay jsonargparse's business (`reg2rg.config.explain` words them).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from reg2rg.config.imports import is_allowed, refusal
+from reg2rg.config.reading import COMMAND_LINE, Key, Tree
+from reg2rg.registry import did_you_mean
+
+_SPEC = ("class_path", "init_args", "dict_kwargs")
+
+
+class Checker:
+    """Walks a tree and collects mistakes.
+
+    Args:
+        tree: the folded config.
+        allowed: packages that a config may import.
+        kinds: base class -> what its subclasses are called in messages.
+    """
+
+    def __init__(self, tree: Tree, allowed: Iterable[str], kinds: Mapping[type, str] | None = None) -> None:
+        self.tree, self.allowed, self.kinds = tree, tuple(allowed), dict(kinds or {})
+        self.mistakes: list[str] = []
+
+    def check(self, sections: Mapping[str, Any], linked: Mapping[str, str] | None = None) -> list[str]:
+        """Check the whole tree.
+
+        Args:
+            sections: top-level key -> class whose constructor it fills, or ``None`` for a plain value.
+            linked: dotted key that code fills -> where its value comes from.
+
+        Returns:
+            one line a mistake, in the order of the config.
+        """
+        for key, value in self.tree.values.items():
+            if key not in sections:
+                self._unknown((key,), "key", sections)
+            elif inspect.isclass(sections[key]):
+                if value is None:
+                    value = {}
+                if isinstance(value, dict):
+                    self._arguments(value, sections[key], (key,), required=False)
+                else:
+                    self._say((key,), f"expected a mapping of arguments, found {value!r}.")
+        for dotted, source in (linked or {}).items():
+            path = tuple(dotted.split("."))
+            if path in self.tree.origins:
+                self._say(path, f"is filled from {source}. Remove this line and set {source}.")
+        for key, cls in sections.items():
+            if inspect.isclass(cls):
+                given = self.tree.values.get(key)
+                filled = {path.rpartition(".")[2] for path in (linked or {}) if path.startswith(f"{key}.")}
+                self._required(given if isinstance(given, dict) else {}, cls, (key,), skip=filled)
+        return self.mistakes
+
+    def _say(self, path: Key, text: str) -> None:
+        where = self.tree.origin(path) or COMMAND_LINE
+        self.mistakes.append(f"{where}: {'.'.join(map(str, path))}: {text}")
+
+    def _unknown(self, path: Key, what: str, known: Iterable[str], owner: str = "") -> None:
+        names = list(known)
+        has = f"{owner} has no {what}" if owner else f"there is no {what}"
+        listing = f" It takes: {', '.join(names)}." if len(names) <= 25 else ""
+        self._say(path, f"{has} '{str(path[-1]).removesuffix('+')}'.{did_you_mean(str(path[-1]), names)}{listing}")
+
+    def _arguments(self, values: dict[str, Any], cls: type, at: Key, skip: int = 0, required: bool = True) -> None:
+        """The keys of `values` as constructor arguments of `cls`; the first `skip` positional ones are not the config's."""
+        known, open_ended = parameters(cls, skip)
+        hints = annotations(cls)
+        for key, value in values.items():
+            name = str(key).removesuffix("+")
+            if name not in known:
+                if not open_ended:
+                    self._unknown((*at, key), "argument", known, cls.__name__)
+                continue
+            self._value(value, hints.get(name, Any), (*at, key))
+        if required:
+            self._required(values, cls, at, skip=(), positional=skip)
+
+    def _required(
+        self, values: dict[str, Any], cls: type, at: Key, skip: Iterable[str] = (), positional: int = 0
+    ) -> None:
+        known, _ = parameters(cls, positional)
+        missing = [
+            name
+            for name, parameter in known.items()
+            if parameter.default is parameter.empty and name not in values and name not in skip
+        ]
+        if missing:
+            keys = ", ".join(f"'{'.'.join(map(str, (*at, name)))}'" for name in missing)
+            self._say(at, f"{cls.__name__} needs {keys}, which no config file and no option gives.")
+
+    def _value(self, value: Any, hint: Any, at: Key) -> None:
+        """One value against its annotation, as far as names are concerned."""
+        if isinstance(value, str) and "${" in value:
+            return
+        options = list(alternatives(hint))
+        if value is None:
+            return
+        if isinstance(value, list):
+            for position, item in enumerate(value):
+                for option in options:
+                    inner = typing.get_args(option)
+                    if typing.get_origin(option) is not None and inner and components([inner[0]]):
+                        self._value(item, inner[0], (*at, position))
+                        break
+            return
+        bases = components(options)
+        if isinstance(value, dict) and bases:
+            self._component(value, bases, options, at)
+        elif isinstance(value, str) and bases and not _accepts_text(value, options):
+            self._component({"class_path": value}, bases, options, at)
+        elif isinstance(value, dict):
+            for option in options:
+                if dataclasses.is_dataclass(option) and inspect.isclass(option):
+                    self._record(value, option, at)
+
+    def _record(self, value: dict[str, Any], cls: type, at: Key) -> None:
+        """A dataclass written as a plain mapping of its fields (or with class_path, as print_config writes it)."""
+        if "class_path" in value:
+            at, value = (*at, "init_args"), value.get("init_args") or {}
+        self._arguments(value, cls, at)
+
+    def _component(self, value: dict[str, Any], bases: list[tuple[type, int]], options: list[Any], at: Key) -> None:
+        kind = self._kind(bases[0][0])
+        if "class_path" not in value:
+            owner = f"expected 'class_path: Name' and 'init_args: ...' of a {kind}"
+            self._say(at, f"{owner}, found the keys {', '.join(map(str, value))}.")
+            return
+        extra = [key for key in value if key not in _SPEC]
+        if extra:
+            self._say(
+                (*at, extra[0]),
+                f"arguments of {value['class_path']} stand under init_args. Indent it below 'init_args:'.",
+            )
+            return
+        cls = self._find(str(value["class_path"]), bases, options, at)
+        if cls is None:
+            return
+        init_args = value.get("init_args") or {}
+        if not isinstance(init_args, dict):
+            self._say((*at, "init_args"), f"expected a mapping of arguments, found {init_args!r}.")
+            return
+        skip = next((count for base, count in bases if issubclass(cls, base)), 0)
+        self._arguments(init_args, cls, (*at, "init_args"), skip)
+
+    def _kind(self, base: type) -> str:
+        return self.kinds.get(base, base.__name__)
+
+    def _find(self, name: str, bases: list[tuple[type, int]], options: list[Any], at: Key) -> type | None:
+        """The class that `name` means, or ``None`` after saying why there is none."""
+        kind = self._kind(bases[0][0])
+        known = {cls.__name__: cls for base, _ in bases for cls in subclasses(base)}
+        if "." not in name:
+            if name in known:
+                return known[name]
+            words = [*known, *(text for option in options for text in _literals(option))]
+            other = next(
+                (self._kind(base) for base in self.kinds if name in {c.__name__ for c in subclasses(base)}), None
+            )
+            wrong = f"'{name}' is a {other}, not a {kind}." if other else f"unknown {kind} '{name}'."
+            listing = f" Known: {', '.join(sorted(words))}." if len(words) <= 25 else ""
+            self._say(at, f"{wrong}{did_you_mean(name, words)}{listing}")
+            return None
+        if not is_allowed(name, self.allowed):
+            self._say(at, refusal(name, "not imported", self.allowed))
+            return None
+        found = import_class(name)
+        if isinstance(found, str):
+            self._say(at, f"{found}{did_you_mean(name.rpartition('.')[2], list(known))}")
+            return None
+        if not any(issubclass(found, base) for base, _ in bases):
+            self._say(
+                at,
+                f"'{name}' is not a {kind}: it does not extend {bases[0][0].__name__}.{did_you_mean('', [])} Known: {', '.join(sorted(known))}.",
+            )
+            return None
+        return found
+
+
+def import_class(name: str) -> type | str:
+    """The class of a dotted path, or a sentence that says what is wrong with it."""
+    module, _, attribute = name.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        return f"'{name}' cannot be imported: {error}."
+    except AttributeError:
+        return f"the module '{module}' has no class '{attribute}'."
+    return found if inspect.isclass(found) else f"'{name}' is not a class."
+
+
+def parameters(cls: type, skip: int = 0) -> tuple[dict[str, inspect.Parameter], bool]:
+    """Constructor arguments of `cls` without the first `skip`, and whether it takes any others as well."""
+    items = list(inspect.signature(cls).parameters.values())
+    named = [item for item in items if item.kind not in (item.VAR_POSITIONAL, item.VAR_KEYWORD)]
+    return {item.name: item for item in named[skip:]}, any(item.kind is item.VAR_KEYWORD for item in items)
+
+
+def annotations(cls: type) -> dict[str, Any]:
+    """Resolved annotations of the constructor; empty where they cannot be resolved."""
+    try:
+        target = cls if dataclasses.is_dataclass(cls) else cls.__init__
+        return typing.get_type_hints(target)
+    except (NameError, TypeError, AttributeError):
+        return {}
+
+
+def alternatives(hint: Any) -> Iterator[Any]:
+    """The members of a union, nested unions opened."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        for part in typing.get_args(hint):
+            yield from alternatives(part)
+    elif typing.get_origin(hint) is typing.Annotated:
+        yield from alternatives(typing.get_args(hint)[0])
+    else:
+        yield hint
+
+
+def components(options: Iterable[Any]) -> list[tuple[type, int]]:
+    """The classes that a value may name, each with the number of arguments that code gives (for factories)."""
+    found: list[tuple[type, int]] = []
+    for option in options:
+        if typing.get_origin(option) in (Callable, typing.Callable):
+            arguments, returned = typing.get_args(option) or ([], None)
+            if inspect.isclass(returned):
+                found.append((returned, len(arguments) if isinstance(arguments, list) else 0))
+        elif inspect.isclass(option) and option.__module__ != "builtins" and _is_component(option):
+            found.append((option, 0))
+    return found
+
+
+def _is_component(cls: type) -> bool:
+    plain = dataclasses.is_dataclass(cls) or issubclass(cls, tuple | str | int | float | dict | list)
+    generic = cls.__module__ in ("typing", "collections.abc", "datetime", "pathlib")
+    return not plain and not generic and cls is not object
+
+
+def subclasses(base: type) -> Iterator[type]:
+    """`base` and everything below it that can be built."""
+    seen: set[type] = set()
+    queue = [base]
+    while queue:
+        cls = queue.pop()
+        if cls in seen:
+            continue
+        seen.add(cls)
+        queue.extend(cls.__subclasses__())
+        if not inspect.isabstract(cls) and not cls.__name__.startswith("_"):
+            yield cls
+
+
+def _literals(option: Any) -> list[str]:
+    return [str(text) for text in typing.get_args(option)] if typing.get_origin(option) is typing.Literal else []
+
+
+def _accepts_text(value: str, options: list[Any]) -> bool:
+    return any(option in (str, Any) or value in _literals(option) for option in options)
