@@ -1,6 +1,6 @@
-"""How arrays become bytes: lossless, single-threaded, deterministic. The choice is measured in ``benchmarks/formats.py``.
+"""How arrays become bytes: lossless, one thread, the same bytes every time. ``benchmarks/formats.py`` measures it.
 
-- ``hu``: CT voxels. Neighbouring slices differ little, so each slice is stored as its difference from the one before it;
+- ``hu``: CT voxels. Neighbouring slices differ little, so each slice is stored as its difference from the one before;
   zig-zag coding makes small differences of either sign small numbers, bit-shuffling gathers their empty high bits, and
   Zstandard removes what is then constant.
 - ``view``: fixed-point views, where whole stretches are background: bit-shuffled Zstandard.

@@ -3,8 +3,8 @@
 Layout: magic and version (8 bytes), length of the header (8 bytes, little endian), SHA-256 of the header (32 bytes),
 the header (JSON: free meta data, and per array its name, type, shape, codec, length and SHA-256), then the arrays one
 after another. A reader that wants three arrays of twenty reads and checks three. Every byte of the file is under one of
-the digests, and the file's length is known from the header, so a flipped bit, a cut or an appended byte is found. Nothing
-in it can run code: no pickle, no names of types to import.
+the digests, and the file's length is known from the header, so a flipped bit, a cut or an appended byte is found.
+Nothing in it can run code: no pickle, no names of types to import.
 """
 
 from __future__ import annotations

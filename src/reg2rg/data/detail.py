@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from reg2rg.errors import ConfigError, DataFault
 from reg2rg.types import HU, Mask, RegionVolume, Volume
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 FOREGROUND_HU = -1000
 """Voxels above this value are foreground (published code: CropForeground with ``value > -1000``)."""
@@ -155,7 +158,7 @@ def bounding_box(array: HU | Mask, above: int | None = None) -> Box | None:
             plane |= hit
     if not along_d.any():
         return None
-    return _span(plane.any(axis=0)), _span(plane.any(axis=1)), _span(along_d)
+    return _span(np.any(plane, axis=0)), _span(np.any(plane, axis=1)), _span(along_d)
 
 
 def box_slices(box: Box) -> tuple[slice, slice, slice]:
@@ -163,12 +166,12 @@ def box_slices(box: Box) -> tuple[slice, slice, slice]:
     return slice(*box[0]), slice(*box[1]), slice(*box[2])
 
 
-def fortran_copy(array: HU | Mask) -> npt.NDArray[np.generic]:
+def fortran_copy(array: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
     """A copy whose first axis is contiguous, as NIfTI files store it; never a view that keeps the whole scan alive."""
     return np.array(array, order="F", copy=True)
 
 
-def _span(line: npt.NDArray[np.bool_]) -> tuple[int, int]:
+def _span(line: Any) -> tuple[int, int]:
     (found,) = np.nonzero(line)
     return int(found[0]), int(found[-1]) + 1
 

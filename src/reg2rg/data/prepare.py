@@ -1,15 +1,13 @@
 """Studies -> store, in parallel, resumable.
 
-Run it again after anything: entries whose inputs and settings are unchanged and whose bytes are sound are kept, the rest
-is built. A run that was killed and run again leaves the same bytes as one that was not. One bad study never stops the
-others: it is skipped, counted and listed with its reason in ``summary.json``.
+Run it again after anything: entries whose inputs and settings are unchanged and whose bytes are sound are kept, the
+rest is built. A run that was killed and run again leaves the same bytes as one that was not. One bad study never stops
+the others: it is skipped, counted and listed with its reason in ``summary.json``.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,16 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from reg2rg.data.datasets.base import Dataset, Skip
-from reg2rg.data.detail import crop_to_foreground
-from reg2rg.data.masks import load_region_volume
 from reg2rg.data.parallel import default_workers, run_tasks
-from reg2rg.data.store import FORMAT, Store
+from reg2rg.data.prepare_study import Job, Outcome, job_name, prepare_one
+from reg2rg.data.store import Store
 from reg2rg.data.views import Views
 from reg2rg.data.volumes import ReadOptions
-from reg2rg.errors import EXIT_SKIPPED, ConfigError, DataFault, Reg2RGError
+from reg2rg.errors import EXIT_SKIPPED, ConfigError, Reg2RGError
 from reg2rg.files import write_json
 from reg2rg.regions import RegionSet, load_region_set
-from reg2rg.types import LabelMap, RegionVolume, Study
+from reg2rg.types import Study
 
 
 class TooManySkippedError(Reg2RGError):
@@ -73,32 +70,11 @@ class PrepareSummary:
         """A few lines for people."""
         parts = [
             f"{self.ready} of {self.studies} studies are in the store ({self.size / 1e6:,.1f} MB): {self.built} built, "
-            f"{self.kept} kept, {self.rebuilt} rebuilt (inputs or settings changed), {self.repaired} repaired (damaged), "
+            f"{self.kept} kept, {self.rebuilt} rebuilt (other inputs or settings), {self.repaired} repaired (damaged), "
             f"{self.baked} given views, {len(self.skipped)} skipped; {self.seconds:.1f} s"
         ]
         parts += [f"  skipped {code}: {count}" for code, count in _codes(self.skipped).items()]
         return "\n".join(parts)
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    study: Study
-    root: Path
-    regions: RegionSet
-    options: ReadOptions
-    bake: Views | None
-    verify: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """What became of one study; plain strings, so that it always travels back from a worker."""
-
-    status: str
-    code: str = ""
-    message: str = ""
-    regions: tuple[str, ...] = ()
-    size: int = 0
 
 
 @dataclass(slots=True)
@@ -108,7 +84,7 @@ class _Tally:
     skipped: list[Skip] = field(default_factory=list)
     size: int = 0
 
-    def add(self, study: str, outcome: _Outcome) -> None:
+    def add(self, study: str, outcome: Outcome) -> None:
         if outcome.status == "fatal":
             raise Reg2RGError(outcome.message)
         if outcome.status == "skipped":
@@ -160,11 +136,11 @@ def prepare(
         raise ConfigError(f"workers is {workers} (expected 0 or more)")
     region_set = load_region_set(regions)
     options = options or ReadOptions()
-    jobs = [_Job(study, store.root, region_set, options, bake, verify) for study in mine]
+    jobs = [Job(study, store.root, region_set, options, bake, verify) for study in mine]
     tally = _Tally()
     with _only_run(store.root, shard):
         _remove_leftovers(store, [study.id for study in mine], bake)
-        tasks = run_tasks(_prepare_one, jobs, name=_job_name, workers=workers, title="prepare")
+        tasks = run_tasks(prepare_one, jobs, name=job_name, workers=workers, title="prepare")
         with contextlib.closing(tasks):
             for job, outcome in tasks:
                 tally.add(job.study.id, outcome)
@@ -186,86 +162,6 @@ def prepare(
         _write_summary(store.root, shard, summary, region_set, options, bake)
     _hold_limit(len(tally.skipped), len(mine), max_skip, skipped)
     return summary
-
-
-def entry_key(study: Study, regions: RegionSet, options: ReadOptions) -> str:
-    """Digest of all that decides an entry: size and time of its input files, settings, format version."""
-    masks = study.masks
-    named = {"labels": masks.file} if isinstance(masks, LabelMap) else dict(masks.files)
-    facts = {
-        "format": FORMAT,
-        "image": _stamp(study.image),
-        "masks": {name: _stamp(path) for name, path in sorted(named.items())},
-        "labels": {k: list(v) for k, v in sorted(masks.labels.items())} if isinstance(masks, LabelMap) else None,
-        "regions": list(regions.names),
-        "options": asdict(options),
-    }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-_DONE = {"absent": "built", "stale": "rebuilt", "corrupt": "repaired", "unbaked": "baked", "good": "kept"}
-
-
-def _prepare_one(job: _Job) -> _Outcome:
-    """Bring one study into the store. Never lets an exception out but a keyboard interrupt."""
-    study, store = job.study, Store(job.root)
-    try:
-        key = entry_key(study, job.regions, job.options)
-        state = store.state(study.id, key, job.bake, full=job.verify)
-        if state == "unbaked" and job.bake is not None:
-            store.bake(study.id, key, store.read(study.id).detail, job.bake)
-        elif state != "good":
-            try:
-                detail = crop_to_foreground(_read(job))
-            except DataFault:
-                store.remove(study.id)  # what is there was made from other inputs, or is damaged
-                raise
-            store.write(study.id, key, detail, job.bake)
-        regions, size = store.describe(study.id, job.bake)
-        return _Outcome(_DONE[state], regions=regions, size=size)
-    except DataFault as fault:
-        return _Outcome("skipped", fault.code, str(fault.for_study(study.id)))
-    except MemoryError:
-        return _fatal(job, "not enough memory", "run again with fewer workers")
-    except OSError as error:
-        found = f"cannot write to the store {job.root}: {error.strerror or error}"
-        return _fatal(job, found, "free space or allow writing there, then run again")
-    except Exception as error:
-        return _Outcome("skipped", "UNEXPECTED", f"UNEXPECTED {study.id}: {type(error).__name__}: {error}")
-
-
-def _read(job: _Job) -> RegionVolume:
-    """Read the inputs; a file that the system cannot read is a fault of this study alone."""
-    try:
-        return load_region_volume(job.study, job.regions, job.options)
-    except OSError as error:
-        raise DataFault.of(
-            "UNREADABLE",
-            found=error.strerror or str(error),
-            expected="a file that can be read",
-            fix="check that it is there and that you may read it",
-            path=error.filename or job.study.image,
-            study=job.study.id,
-        ) from error
-
-
-def _fatal(job: _Job, found: str, fix: str) -> _Outcome:
-    """A trouble that every other study would meet too: it stops the run."""
-    message = f"{job.study.id}: {found}. What was finished is kept and sound. Fix: {fix}"
-    return _Outcome("fatal", message=message)
-
-
-def _job_name(job: _Job) -> str:
-    return job.study.id
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """Size and modification time; ``None`` for a file that is not there, which the reader reports."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns
 
 
 def _studies(dataset: Dataset | Sequence[Study]) -> tuple[list[Study], tuple[Skip, ...]]:

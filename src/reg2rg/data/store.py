@@ -13,10 +13,7 @@ setting is noticed. NumPy alone: no torch is imported here.
 
 from __future__ import annotations
 
-import contextlib
 import glob
-import json
-import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,13 +23,10 @@ import numpy as np
 
 from reg2rg.data.container import SUFFIX, Header, read_arrays, read_header, read_into, verify, write_container
 from reg2rg.data.detail import Detail, RegionMask, crop_to_foreground
+from reg2rg.data.store_index import FORMAT, INDEX, Listing, load_index, save_index
 from reg2rg.data.views import ALL_VIEWS, StudyViews, Views, wanted_views
 from reg2rg.errors import ConfigError, DataFault
-from reg2rg.files import write_json
 from reg2rg.types import RegionVolume
-
-FORMAT = 1
-"""Version of what the files hold; a change makes `prepare` rebuild them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,21 +42,6 @@ class Entry:
     id: str
     key: str
     detail: Detail
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """What the index tells of a study.
-
-    Attributes:
-        key: digest of the inputs and settings that it was made from.
-        regions: names of its regions.
-        size: bytes of its native file.
-    """
-
-    key: str
-    regions: tuple[str, ...]
-    size: int
 
 
 class Store:
@@ -154,7 +133,7 @@ class Store:
     def index(self) -> dict[str, Listing]:
         """Regions and keys of all studies by id, from ``index.json`` and, for what it lacks, from the files."""
         if self._index is None:
-            self._index = self._load_index()
+            self._index = load_index(self.root)
         return self._index
 
     # Writing
@@ -222,15 +201,14 @@ class Store:
     def write_index(self) -> None:
         """Write ``index.json`` anew from the files, atomically."""
         self._index = None
-        studies = self._load_index()
-        rows = {name: {"key": row.key, "regions": list(row.regions), "size": row.size} for name, row in studies.items()}
-        write_json(self.root / "index.json", {"format": FORMAT, "studies": rows})
+        studies = load_index(self.root)
+        save_index(self.root, studies)
         self._index = studies
 
     def drop_index(self) -> None:
         """Forget the index before an entry changes, so that it never tells of an older one."""
         self._index = None
-        (self.root / "index.json").unlink(missing_ok=True)
+        (self.root / INDEX).unlink(missing_ok=True)
 
     # Checking
 
@@ -312,37 +290,6 @@ class Store:
             fix="run `reg2rg data prepare` for this data set; summary.json in the store lists what was skipped",
             study=study,
         )
-
-    def _load_index(self) -> dict[str, Listing]:
-        cached = self._cached_index()
-        studies: dict[str, Listing] = {}
-        with contextlib.suppress(FileNotFoundError), os.scandir(self.root / "native") as files:
-            for file in files:
-                if not file.name.endswith(SUFFIX) or file.name.startswith("."):
-                    continue
-                study = file.name.removesuffix(SUFFIX)
-                size = file.stat().st_size
-                row = cached.get(study)
-                if row is None or row.size != size:
-                    try:
-                        meta = read_header(Path(file.path)).meta
-                    except DataFault:
-                        continue  # not readable: `read` says so, `prepare` rebuilds it
-                    row = Listing(meta["key"], tuple(meta["regions"]), size)
-                studies[study] = row
-        return dict(sorted(studies.items()))
-
-    def _cached_index(self) -> dict[str, Listing]:
-        try:
-            content = json.loads((self.root / "index.json").read_text(encoding="utf-8"))
-            if content["format"] != FORMAT:
-                return {}
-            return {
-                name: Listing(row["key"], tuple(row["regions"]), row["size"])
-                for name, row in content["studies"].items()
-            }
-        except (OSError, ValueError, KeyError, TypeError):
-            return {}  # absent or damaged: the headers tell the same
 
 
 def _unpack_views(

@@ -20,7 +20,7 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from reg2rg.data.detail import FOREGROUND_HU, Box, Detail, RegionMask, bounding_box, box_slices
+from reg2rg.data.detail import FOREGROUND_HU, Box, Detail, RegionMask, bounding_box, box_slices, crop_to_foreground
 from reg2rg.data.pooling import Size, SlabSum, area_pool, area_pool_boxed
 from reg2rg.errors import ConfigError
 from reg2rg.types import HU, RegionVolume

@@ -15,8 +15,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from reg2rg.data import prepare as prepare_module
-from reg2rg.data.prepare import TooManySkippedError, entry_key, prepare
+from reg2rg.data import prepare_study
+from reg2rg.data.prepare import TooManySkippedError, prepare
+from reg2rg.data.prepare_study import entry_key
 from reg2rg.data.store import Store
 from reg2rg.data.views import Views
 from reg2rg.data.volumes import ReadOptions
@@ -140,14 +141,14 @@ def test_bad_studies_are_skipped_and_listed(studies, tmp_path, monkeypatch):
     bad = [make_study(folder, number) for number in (90, 91, 92)]
     bad[0].image.write_bytes(bad[0].image.read_bytes()[:-40])
     bad[1].image.unlink()
-    real = prepare_module.load_region_volume
+    real = prepare_study.load_region_volume
 
     def reader(study, *rest):
         if study.id == "s92":
             raise ZeroDivisionError("a bug")
         return real(study, *rest)
 
-    monkeypatch.setattr(prepare_module, "load_region_volume", reader)
+    monkeypatch.setattr(prepare_study, "load_region_volume", reader)
     with pytest.raises(TooManySkippedError, match="3 of 9 studies were skipped") as caught:
         run([*studies, *bad], tmp_path / "store")
     assert caught.value.exit_code == 3

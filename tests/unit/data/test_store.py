@@ -102,7 +102,7 @@ def test_views_of_an_older_entry_are_not_used(store):
 
 def test_index_needs_no_entry_to_be_opened(store, monkeypatch):
     store.write_index()
-    monkeypatch.setattr("reg2rg.data.store.read_header", lambda path: pytest.fail("opened an entry"))
+    monkeypatch.setattr("reg2rg.data.store_index.read_header", lambda path: pytest.fail("opened an entry"))
     fresh = Store(store.root)
     assert fresh.studies() == ("s1", "s2")
     assert fresh.regions("s1") == ("lung", "heart", "trachea and bronchie")
