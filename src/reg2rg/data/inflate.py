@@ -6,7 +6,7 @@ member's CRC-32 and length are checked by isal, and what is left over is refused
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from isal import igzip_lib
@@ -98,20 +98,15 @@ def _check_size(found: int, expected: int, path: Path) -> None:
 def _inflate(data: bytes, path: Path, expected_size: Callable[[bytes], int]) -> bytes:
     """Inflate all members of a gzip file, never to more than the header declares (a small file cannot fill memory)."""
     stream = _Members(data, path)
-    head = _Members(data, path).read(PEEK_BYTES)
+    head = b"".join(_Members(data, path).upto(PEEK_BYTES))
     try:
         _refuse_strangers(head, path)
         size = expected_size(head)
     except DataFault:
         stream.drain()
         raise
-    parts = []
-    missing = size
-    while missing > 0 and (part := stream.read(missing)):
-        parts.append(part)
-        missing -= len(part)
-    extra = stream.drain()
-    _check_size(size - missing + extra, size, path)
+    parts = list(stream.upto(size))
+    _check_size(sum(map(len, parts)) + stream.drain(), size, path)
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
@@ -143,6 +138,12 @@ class _Members:
             if part:
                 return part
         return b""
+
+    def upto(self, size: int) -> Iterator[bytes]:
+        """The next `size` bytes in pieces, fewer if the file ends before."""
+        while size > 0 and (part := self.read(size)):
+            size -= len(part)
+            yield part
 
     def drain(self) -> int:
         """Inflate the rest in pieces to verify it; the number of bytes thrown away."""
