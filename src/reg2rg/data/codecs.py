@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import blosc2
 import numpy as np
 import numpy.typing as npt
 
@@ -47,7 +46,7 @@ def encode_hu(array: Array) -> bytes:
 
 def decode_hu(part: bytes, out: Array) -> None:
     """Inverse of `encode_hu`; slice by slice, so that the work stays in the processor's cache."""
-    blosc2.decompress2(part, dst=out, nthreads=1)
+    _decompress(part, out)
     previous = None
     for current in out:
         sign = -(current & 1)
@@ -66,7 +65,7 @@ def encode_view(array: Array) -> bytes:
 
 def decode_view(part: bytes, out: Array) -> None:
     """Inverse of `encode_view`."""
-    blosc2.decompress2(part, dst=out, nthreads=1)
+    _decompress(part, out)
 
 
 def encode_bits(array: Array) -> bytes:
@@ -76,16 +75,25 @@ def encode_bits(array: Array) -> bytes:
 
 def decode_bits(part: bytes, out: Array) -> None:
     """Inverse of `encode_bits`."""
-    packed = np.frombuffer(blosc2.decompress2(part, nthreads=1), dtype=np.uint8)
+    packed = np.empty(-(-out.size // 8), dtype=np.uint8)
+    _decompress(part, packed)
     out.reshape(-1)[:] = np.unpackbits(packed, count=out.size, bitorder="little").view(bool)
 
 
 def _compress(array: Array, typesize: int, level: int) -> bytes:
+    import blosc2  # a second to import, needed by those alone who open an entry
+
     filters = [blosc2.Filter.BITSHUFFLE if typesize > 1 else blosc2.Filter.NOFILTER]
     packed = blosc2.compress2(
         array, codec=blosc2.Codec.ZSTD, clevel=level, typesize=typesize, filters=filters, blocksize=_BLOCK, nthreads=1
     )
     return bytes(packed)
+
+
+def _decompress(part: bytes, out: Array) -> None:
+    import blosc2
+
+    blosc2.decompress2(part, dst=out, nthreads=1)
 
 
 CODECS = {

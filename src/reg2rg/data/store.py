@@ -17,15 +17,13 @@ import glob
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from reg2rg.data.container import SUFFIX, Header, read_arrays, read_header, read_into, verify, write_container
-from reg2rg.data.detail import Detail, RegionMask, crop_to_foreground
+from reg2rg.data.container import Header, read_header, verify
+from reg2rg.data.detail import Detail, crop_to_foreground
+from reg2rg.data.store_files import file_name, read_native, read_views, write_native, write_views
 from reg2rg.data.store_index import FORMAT, INDEX, Listing, load_index, save_index
 from reg2rg.data.views import ALL_VIEWS, StudyViews, Views, wanted_views
-from reg2rg.errors import ConfigError, DataFault
+from reg2rg.errors import DataFault
 from reg2rg.types import RegionVolume
 
 
@@ -85,22 +83,7 @@ class Store:
         """
         path = self.native_path(study)
         header = self._header(path, study)
-        meta = header.meta
-        names = tuple(meta["regions"]) if regions is None else tuple(regions)
-        _check_regions(study, names, meta["regions"])
-        arrays = read_arrays(path, header, ["ct", *(f"mask/{name}" for name in names)])
-        masks = {
-            name: RegionMask(_box(meta["boxes"][name]), arrays[f"mask/{name}"].transpose(2, 1, 0)) for name in names
-        }
-        detail = Detail(
-            array=arrays["ct"].transpose(2, 1, 0),
-            affine=np.array(meta["affine"], dtype=np.float64),
-            origin=tuple(meta["origin"]),
-            shape=tuple(meta["shape"]),
-            masks=masks,
-            notes=tuple(meta["notes"]),
-        )
-        return Entry(study, meta["key"], detail)
+        return Entry(study, header.meta["key"], read_native(path, header, regions))
 
     def views(
         self,
@@ -126,9 +109,7 @@ class Store:
         header = self._baked(path, study)
         if header is None:
             return views.compute(self.read(study, regions), regions, asked)
-        names = tuple(header.meta["regions"]) if regions is None else tuple(regions)
-        _check_regions(study, names, header.meta["regions"])
-        return _unpack_views(path, header, names, asked, views.size)
+        return read_views(path, header, regions, asked, views.size)
 
     def index(self) -> dict[str, Listing]:
         """Regions and keys of all studies by id, from ``index.json`` and, for what it lacks, from the files."""
@@ -155,29 +136,13 @@ class Store:
         """
         detail = crop_to_foreground(source) if isinstance(source, RegionVolume) else source
         self.drop_index()
-        arrays = [("ct", np.ascontiguousarray(detail.array.transpose(2, 1, 0)), "hu")]
-        for name, mask in detail.masks.items():
-            arrays.append((f"mask/{name}", np.ascontiguousarray(mask.array.transpose(2, 1, 0)), "bits"))
-        meta = {
-            "format": FORMAT,
-            "kind": "native",
-            "id": study,
-            "key": key,
-            "regions": list(detail.regions),
-            "boxes": {name: mask.box for name, mask in detail.masks.items()},
-            "affine": detail.affine.tolist(),
-            "origin": detail.origin,
-            "shape": detail.shape,
-            "spacing": detail.spacing,
-            "notes": list(detail.notes),
-        }
-        write_container(self.native_path(study), meta, arrays)
+        write_native(self.native_path(study), study, key, detail)
         if views is not None:
             self.bake(study, key, detail, views)
         return detail
 
     def bake(self, study: str, key: str, detail: Detail, views: Views) -> None:
-        """Compute and write the views of one setting, one region at a time.
+        """Compute and write the views of one setting.
 
         Args:
             study: id.
@@ -185,18 +150,7 @@ class Store:
             detail: its native detail.
             views: settings.
         """
-        arrays: list[tuple[str, Any, str]] = []
-        whole = views.compute(detail, (), {"global"}).global_
-        arrays.append(("global", whole, "view"))
-        for name in detail.regions:
-            one = views.compute(detail, (name,), {"texture", "geometry"})
-            assert one.texture is not None  # asked for
-            assert one.geometry is not None
-            arrays.append((f"texture/{name}", one.texture[0], "view"))
-            arrays.append((f"geometry/{name}", one.geometry[0], "view"))
-        meta = {"format": FORMAT, "kind": "views", "id": study, "key": key, "views": views.key}
-        meta["regions"] = list(detail.regions)
-        write_container(self.views_path(study, views), meta, arrays)
+        write_views(self.views_path(study, views), study, key, detail, views)
 
     def write_index(self) -> None:
         """Write ``index.json`` anew from the files, atomically."""
@@ -253,17 +207,17 @@ class Store:
     def remove(self, study: str) -> None:
         """Remove an entry and all its baked views."""
         self.drop_index()
-        name = _file_name(study)
+        name = file_name(study)
         for path in [self.native_path(study), *self.root.glob(f"views/*/{glob.escape(name)}")]:
             path.unlink(missing_ok=True)
 
     def native_path(self, study: str) -> Path:
         """File of a study's native detail."""
-        return self.root / "native" / _file_name(study)
+        return self.root / "native" / file_name(study)
 
     def views_path(self, study: str, views: Views) -> Path:
         """File of a study's baked views of one setting."""
-        return self.root / "views" / views.key / _file_name(study)
+        return self.root / "views" / views.key / file_name(study)
 
     # Details
 
@@ -290,31 +244,3 @@ class Store:
             fix="run `reg2rg data prepare` for this data set; summary.json in the store lists what was skipped",
             study=study,
         )
-
-
-def _unpack_views(
-    path: Path, header: Header, names: tuple[str, ...], asked: frozenset[str], size: tuple[int, int, int]
-) -> StudyViews:
-    """Unpack baked views straight into the arrays that the batch is made of."""
-    stacks = {kind: np.empty((len(names), *size), dtype=np.int16) for kind in ("texture", "geometry") if kind in asked}
-    targets = {f"{kind}/{name}": stack[row] for kind, stack in stacks.items() for row, name in enumerate(names)}
-    whole = np.empty(size, dtype=np.int16) if "global" in asked else None
-    if whole is not None:
-        targets["global"] = whole
-    read_into(path, header, targets)
-    return StudyViews(names, stacks.get("texture"), stacks.get("geometry"), whole)
-
-
-def _check_regions(study: str, asked: Sequence[str], present: Sequence[str]) -> None:
-    if unknown := [name for name in asked if name not in present]:
-        raise ConfigError(f"study {study} has no region {unknown[0]!r} in the store; it has: {', '.join(present)}")
-
-
-def _file_name(study: str) -> str:
-    if not study or study.startswith(".") or any(sign in study for sign in '/\\:*?"<>|\0'):
-        raise ConfigError(f"study id {study!r} cannot be a file name (expected letters, digits, '_', '-', '.')")
-    return study + SUFFIX
-
-
-def _box(value: Any) -> Any:
-    return tuple((int(low), int(high)) for low, high in value)
