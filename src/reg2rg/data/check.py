@@ -79,7 +79,8 @@ def _of_table(error: Reg2RGError) -> Finding:
 
 
 def _of_listing(listing: Listing) -> Iterator[Finding]:
-    """Skipped studies, notes and leaks."""
+    """Faults of tables, skipped studies, notes and leaks."""
+    yield from map(_of_table, listing.faults)
     for skip in listing.skipped:
         yield Finding("error", skip.code, "", skip.study, skip.message)
     for note in listing.notes:
@@ -89,7 +90,7 @@ def _of_listing(listing: Listing) -> Iterator[Finding]:
         places = "; ".join(f"{split}: {', '.join(ids)}" for split, ids in splits.items())
         message = f"PATIENT_LEAK {patient} stands in {places}. Fix: move all studies of a patient into one split"
         yield Finding("error", "PATIENT_LEAK", "", patient, message)
-    if not listing.studies and not listing.skipped:
+    if not (listing.studies or listing.skipped or listing.faults):
         yield Finding("error", "NO_STUDIES", "", "", "there is no study. Fix: check the path and the split names")
 
 

@@ -16,7 +16,7 @@ from reg2rg.types import Mask, RegionVolume
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-WINDOW = (-1000, 300)  # HU; shows lung and soft tissue at once
+WINDOW = (-1000, 500)  # HU; shows lung and soft tissue at once
 COLOURS = (
     "#4d9fff", "#ffe119", "#f799c1", "#ff8c1a", "#ff3030", "#35e06f", "#c77dff", "#2de2e6", "#f032e6", "#c6f432",
     "#ffffff", "#b08968",
@@ -66,13 +66,12 @@ def choose_planes(masks: Mapping[str, Mask]) -> tuple[Plane, ...]:
         across = tuple(other for other in range(3) if other != axis)
         areas = {name: np.count_nonzero(mask, axis=across) for name, mask in masks.items()}
         new = sum((area > 0).astype(int) for name, area in areas.items() if name not in seen)
-        visible = sum((area > 0).astype(int) for area in areas.values())
         # Each region counts by the share of its largest cross-section, so that a slice through its rim is not chosen.
-        share = sum(area / area.max() for area in areas.values())
-        score = 100.0 * np.asarray(new) + 10.0 * np.asarray(visible) + np.asarray(share)
+        score = 100.0 * np.asarray(new) + sum(np.sqrt(area / area.max()) for area in areas.values())
         for plane in planes:
-            if plane.axis == axis:
-                score[plane.index] = -1
+            if plane.axis == axis:  # not twice nearly the same slice
+                apart = max(1, len(score) // 6)
+                score[max(0, plane.index - apart) : plane.index + apart + 1] = -1.0
         best = Plane(axis, int(np.argmax(score)))
         seen |= {name for name, area in areas.items() if area[best.index]}
         planes.append(best)
@@ -128,6 +127,8 @@ def _draw(
     found: RegionVolume,
     colours: Mapping[str, str],
 ) -> None:
+    from matplotlib.patheffects import withStroke
+
     image = plane.view(found.volume.array)
     axes.imshow(image, cmap="gray", vmin=WINDOW[0], vmax=WINDOW[1], extent=extent, interpolation="bilinear")
     rows, columns = image.shape
@@ -137,8 +138,10 @@ def _draw(
         outline = plane.view(mask)
         if outline.any():
             axes.contour(x, y, outline.astype(np.float32), levels=[0.5], colors=[colours[name]], linewidths=1.4)
-    for place, side in ((0.02, "R"), (0.98, "L")):
-        axes.text(place, 0.5, side, color="white", fontsize=16, weight="bold", ha="left" if side == "R" else "right",
-                  va="center", transform=axes.transAxes)  # fmt: skip
+    for place, side, align in ((0.02, "R", "left"), (0.98, "L", "right")):
+        letter = axes.text(place, 0.5, side, ha=align, va="center", transform=axes.transAxes)
+        letter.set(
+            color="white", fontsize=16, fontweight="bold", path_effects=[withStroke(linewidth=4, foreground="k")]
+        )
     axes.set_title(f"{plane.name} of {found.volume.array.shape[plane.axis]}", color="white", fontsize=11)
     axes.set_axis_off()

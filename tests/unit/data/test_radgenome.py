@@ -13,8 +13,10 @@ from reg2rg.data.datasets import DATASETS, RadGenome, TooManySkippedError
 from reg2rg.data.datasets.base import Skip, carve_validation, check_skip_limit
 from reg2rg.data.datasets.names import inside, patient_of, study_id
 from reg2rg.errors import EXIT_SKIPPED, ConfigError, DataFault
+from reg2rg.regions import load_region_set
 from reg2rg.types import RegionFiles, Study
 
+REGIONS = load_region_set()
 HEADER = "Volumename,Anatomy,Sentence\n"
 
 
@@ -39,7 +41,7 @@ def write_table(root: Path, rows: str | bytes, name: str = "train") -> Path:
 
 
 def dataset(root: Path, **options: object) -> RadGenome:
-    settings_ = {"test": None, "val_fraction": 0.0, "max_skip": 1.0} | options
+    settings_ = {"regions": REGIONS, "test": None, "val_fraction": 0.0, "max_skip": 1.0} | options
     return RadGenome(str(root), **settings_)
 
 
@@ -394,7 +396,7 @@ def mutated(draw: st.DrawFn) -> bytes:
     return bytes(data)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(data=mutated())
 def test_mutated_tables_load_or_fail_with_a_place(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     root = tmp_path_factory.getbasetemp() / "mutated"

@@ -84,11 +84,13 @@ class Listing:
         studies: usable studies, sorted by id.
         skipped: studies that were left out, sorted by id and code.
         notes: what was counted on the way.
+        faults: faults of whole tables. What needs no table was still listed, so that a check can go on.
     """
 
     studies: tuple[Study, ...]
     skipped: tuple[Skip, ...] = ()
     notes: tuple[Note, ...] = ()
+    faults: tuple[DataFault, ...] = ()
 
 
 class Dataset(ABC):
@@ -109,10 +111,10 @@ class Dataset(ABC):
 
     @abstractmethod
     def scan(self) -> Listing:
-        """List the folder. One bad study is skipped with its reason; faults of a whole table are raised.
+        """List the folder. One bad study is skipped with its reason.
 
         Raises:
-            DataFault: a table that cannot be read, with all its faults in one message.
+            DataFault: a table that cannot be read and without which nothing can be listed.
             ConfigError: a folder or an option that is wrong.
         """
 
@@ -124,6 +126,7 @@ class Dataset(ABC):
                 tuple(sorted(found.studies, key=lambda study: study.id)),
                 tuple(sorted(found.skipped, key=lambda skip: (skip.study, skip.code))),
                 found.notes,
+                found.faults,
             )
         return self._listing
 
@@ -131,11 +134,14 @@ class Dataset(ABC):
         """All usable studies of all splits, sorted by id.
 
         Raises:
-            DataFault: ``PATIENT_LEAK`` if a patient stands in two splits.
+            DataFault: a table cannot be read, with all its faults in one message; or ``PATIENT_LEAK`` if a patient
+                stands in two splits.
             TooManySkippedError: the share of skipped studies is above `max_skip`.
             ConfigError: there is no study at all.
         """
         listing = self.listing()
+        if listing.faults:
+            raise join_faults(listing.faults)
         if not listing.studies and not listing.skipped:
             raise ConfigError(f"{type(self).__name__}: there is no study. Fix: check its path and split names.")
         leak = leak_fault(listing.studies)
@@ -197,6 +203,15 @@ def patient_leaks(studies: Iterable[Study]) -> dict[str, dict[str, list[str]]]:
         for patient, splits in sorted(by_patient.items())
         if len(splits) > 1
     }
+
+
+def join_faults(faults: Sequence[DataFault]) -> DataFault:
+    """Several faults as one error: their messages one a line, the code of the first."""
+    if len(faults) == 1:
+        return faults[0]
+    joined = DataFault("\n".join(str(fault) for fault in faults))
+    joined.code, joined.path = faults[0].code, faults[0].path
+    return joined
 
 
 def leak_fault(studies: Iterable[Study]) -> DataFault | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from reg2rg.data.datasets.base import join_faults
 from reg2rg.data.datasets.names import study_id
-from reg2rg.data.datasets.tables import broken_rows, join_faults, read_rows
+from reg2rg.data.datasets.tables import broken_rows, read_rows
 from reg2rg.errors import DataFault
 
 NAME_COLUMN = "VolumeName"

@@ -21,7 +21,7 @@ from reg2rg.data.datasets.base import DATASETS, Dataset, Listing, Notes, Skip, c
 from reg2rg.data.datasets.labels import find_label_tables, read_labels
 from reg2rg.data.datasets.layout import SplitLayout, find_root
 from reg2rg.data.datasets.names import patient_of, study_id
-from reg2rg.data.datasets.tables import check_encoding, clean, is_empty, join_faults, read_rows
+from reg2rg.data.datasets.tables import Row, check_encoding, clean, is_empty, read_rows
 from reg2rg.errors import ConfigError, DataFault
 from reg2rg.regions import RegionSet, load_region_set
 from reg2rg.types import RegionFiles, Study
@@ -94,7 +94,6 @@ class RadGenome(Dataset):
 
         Raises:
             ConfigError: the root, or the volumes of a split, are not there.
-            DataFault: a table cannot be read.
         """
         root = find_root(self.root, list(self.splits))
         notes = Notes()
@@ -104,17 +103,11 @@ class RadGenome(Dataset):
         findings = self._findings(root, faults)
         for name, split in self.splits.items():
             scan = _SplitScan(root, name, split, self.regions, self.duplicates, self.partial, notes)
-            try:
-                texts = scan.read_texts(self.encoding)
-            except DataFault as fault:
-                faults.append(fault)
-                continue
-            scan.collect(texts, findings)
+            scan.collect(scan.read_texts(self.encoding, faults), findings)
             studies += scan.studies
             skipped += scan.skipped
-        if faults:
-            raise join_faults(faults)
-        return Listing(tuple(carve_validation(studies, self.val_fraction)), tuple(skipped), notes.freeze())
+        studies = carve_validation(studies, self.val_fraction)
+        return Listing(tuple(studies), tuple(skipped), notes.freeze(), tuple(faults))
 
     def _findings(self, root: Path, faults: list[DataFault]) -> Mapping[str, Mapping[str, bool]]:
         if self.labels is None:
@@ -146,19 +139,27 @@ class _SplitScan:
         self.studies: list[Study] = []
         self.skipped: list[Skip] = []
         self._names: dict[str, str | None] = {}
+        self._has_table = True
 
-    def read_texts(self, encoding: str) -> dict[str, _Texts]:
+    def read_texts(self, encoding: str, faults: list[DataFault]) -> dict[str, _Texts]:
         """Study id -> its texts, from the split's table. Rows with an unusable id are skipped and listed."""
         texts: dict[str, _Texts] = {}
-        for row in read_rows(self.table, COLUMNS, encoding):
-            name, anatomy, sentence = (row.values[column] for column in COLUMNS)
-            try:
-                study = study_id(name)
-            except DataFault as fault:
-                self.skipped.append(Skip(f"{self.table.name} line {row.line}", fault.code, str(fault)))
-                continue
-            self._add(texts.setdefault(study, _Texts(row.line)), study, anatomy.strip(), sentence, row.line)
+        try:
+            for row in read_rows(self.table, COLUMNS, encoding):
+                self._read(row, texts)
+        except DataFault as fault:
+            faults.append(fault)
+            self._has_table = False  # volumes and masks are still listed, but nobody misses texts or files
         return texts
+
+    def _read(self, row: Row, texts: dict[str, _Texts]) -> None:
+        name, anatomy, sentence = (row.values[column] for column in COLUMNS)
+        try:
+            study = study_id(name)
+        except DataFault as fault:
+            self.skipped.append(Skip(f"{self.table.name} line {row.line}", fault.code, str(fault)))
+            return
+        self._add(texts.setdefault(study, _Texts(row.line)), study, anatomy.strip(), sentence, row.line)
 
     def _add(self, texts: _Texts, study: str, anatomy: str, sentence: str, line: int) -> None:
         where = f"{self.table.name} line {line}: {study}"
@@ -211,7 +212,7 @@ class _SplitScan:
                 self.studies.append(self._study(study, image, texts.get(study), findings))
             except DataFault as fault:
                 self.skipped.append(Skip.of(fault, study or image.name))
-        for study in sorted(set(texts) - seen):
+        for study in sorted(set(texts) - seen) if self._has_table else ():
             if self.partial:
                 self.notes.add("NOT_IN_PART", study)
                 continue
@@ -239,7 +240,7 @@ class _SplitScan:
                 "keep one of the rows, or set duplicates: last",
             )
         reports = {region: texts.regions[region][0] for region in self.regions.names if region in texts.regions}
-        if not reports:
+        if not reports and self._has_table:
             if self.split == "train":
                 raise _fault(
                     "NO_REPORT",

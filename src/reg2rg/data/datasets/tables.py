@@ -42,15 +42,6 @@ def clean(text: str) -> str:
     return " ".join(text.split())
 
 
-def join_faults(faults: Sequence[DataFault]) -> DataFault:
-    """Several faults as one error: their messages one a line, the code of the first."""
-    if len(faults) == 1:
-        return faults[0]
-    joined = DataFault("\n".join(str(fault) for fault in faults))
-    joined.code, joined.path = faults[0].code, faults[0].path
-    return joined
-
-
 def read_rows(path: Path, needed: Sequence[str] = (), encoding: str = "utf-8-sig") -> Iterator[Row]:
     """Rows of a delimited table, in order. The delimiter is the one of ``, ; TAB`` that the header shows.
 
