@@ -65,9 +65,11 @@ class RegionSet:
                 "(expected 1 to 80 letters, digits, spaces and , . ( ) ' & + - that begin with a letter or digit). "
                 "Fix: rename it and keep the old spelling under 'aliases'."
             )
-        for spelling in dict.fromkeys(_fold(word) for word in (region.name, *region.aliases)):
+        if self.names.count(region.name) > 1:
+            raise ConfigError(f"Region set '{self.name}': '{region.name}' is listed twice. Fix: remove one.")
+        for spelling in (_fold(word) for word in (region.name, *region.aliases)):
             owner = self._by_spelling.setdefault(spelling, region.name)
-            if owner != region.name or (spelling == _fold(region.name) and self.names.count(region.name) > 1):
+            if owner != region.name:
                 raise ConfigError(
                     f"Region set '{self.name}': '{spelling}' stands for both '{owner}' and '{region.name}' "
                     "(expected one region a spelling). Fix: remove it from one of them."

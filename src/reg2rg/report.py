@@ -10,6 +10,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+# A paragraph ends where the next one seems to begin; under a malformed beginning, text belongs to no region.
+_BEGINNING = re.compile(r"The region\s+\d+")
 _PARAGRAPH = re.compile(r"The region\s+(\d{1,9})(?:\s+is\s+([^:]{1,80}?))?\s*:")
 
 
@@ -34,7 +36,7 @@ class Report:
 
     Attributes:
         paragraphs: at most one a slot, in the order of the text; only regions that were given.
-        invalid: prefixes with a slot that was not given, or a name that no given region has.
+        invalid: prefixes that are malformed, have a slot that was not given, or a name that no given region has.
         duplicate: prefixes that name a slot or region a second time; the first one counts.
         missing: given regions that no paragraph names.
     """
@@ -85,13 +87,17 @@ def parse_report(text: str, given: Sequence[str], identity: bool = True) -> Repo
         The region is the one that the text names, not the one that stands at the slot: telling them apart is what
         recognition accuracy measures.
     """
-    found = list(_PARAGRAPH.finditer(text))
-    ends = [match.start() for match in found[1:]] + [len(text)] * bool(found)
+    beginnings = list(_BEGINNING.finditer(text))
+    ends = [*(beginning.start() for beginning in beginnings[1:]), len(text)]
     faults = _Faults()
     paragraphs: list[Paragraph] = []
     slots: set[int] = set()
     regions: set[str] = set()
-    for match, end in zip(found, ends, strict=True):
+    for beginning, end in zip(beginnings, ends, strict=False):  # no beginning, no paragraph
+        match = _PARAGRAPH.match(text, beginning.start(), end)
+        if match is None:
+            faults.invalid.append(beginning[0])
+            continue
         slot, prefix = int(match.group(1)), match.group(0)
         named = " ".join((match.group(2) or "").split())
         region = named if identity else (given[slot] if slot < len(given) and not named else "")

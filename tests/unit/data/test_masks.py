@@ -252,7 +252,7 @@ def test_cropped_mask(tmp_path):
 
 
 def test_finer_and_coarser_masks(tmp_path):
-    coarse_grid = SPACING @ np.diag([3, 3, 2, 1])
+    coarse_grid = SPACING @ np.diag([2, 2, 2, 1])
     coarse_grid[:3, 3] = (SPACING @ [0.5, 0.5, 0.5, 1])[:3]  # the corners of the frames coincide
     low, high = (6, 6, 4), (10, 14, 14)
     coarse = box((3, 3, 2), (5, 7, 7), (13, 11, 9))
