@@ -23,6 +23,7 @@ from reg2rg.files import atomic_write, sha256
 
 log = logging.getLogger(__name__)
 
+EXIT_TERMINATED = 128 + 15
 SIDECAR = ".sha256"
 _HEADROOM = 1.1
 
@@ -84,7 +85,7 @@ class AtomicCheckpointIO(CheckpointIO):
 
 
 class SaveOnTerm(L.Callback):
-    """Saves ``last.ckpt`` when the process is told to end (SIGTERM), in training and in validation.
+    """Saves ``last.ckpt`` when the process is told to end (SIGTERM), in training and in validation; exit code 143.
 
     Lightning ends a run between two batches then; it does not save by itself. An interrupt from the keyboard may hit
     in the middle of a step and saves nothing: the last regular checkpoint stands.
@@ -104,8 +105,11 @@ class SaveOnTerm(L.Callback):
             raise SIGTERMException
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Save, if the run was told to end."""
-        if not isinstance(exception, SIGTERMException) or trainer.state.fn != "fit" or trainer.global_step == 0:
+        """Save, if the run was told to end, and let the process end as one that was."""
+        if not isinstance(exception, SIGTERMException):
+            return
+        exception.code = EXIT_TERMINATED  # Lightning would leave it at 0, as if all were done
+        if trainer.state.fn != "fit" or trainer.global_step == 0:
             return
         keeper = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), None)
         folder = self.dirpath or (keeper.dirpath if keeper is not None else None)

@@ -126,9 +126,10 @@ class RegionReporter(nn.Module):
             answers = self.llm.decode(self.embed(prompts), prompts.attention_mask, decoding)
         finally:
             self.train(training)
+        texts = [tokenizer.decode(answer.ids, skip_special_tokens=True).strip() for answer in answers]
         return [
-            GeneratedReport(study, regions, tokenizer.decode(answer.ids, skip_special_tokens=True).strip(), answer.truncated)
-            for study, regions, answer in zip(batch.study_ids, batch.regions, answers, strict=True)
+            GeneratedReport(study, regions, text, answer.truncated)
+            for study, regions, text, answer in zip(batch.study_ids, batch.regions, texts, answers, strict=True)
         ]
 
     def embed(self, batch: Batch) -> Tensor:
@@ -153,7 +154,7 @@ class RegionReporter(nn.Module):
         parts = [] if texture is None else [texture]
         if self.geometry is not None and self.geometry_projector is not None:
             parts.append(self.geometry_projector(self.geometry(_given(batch.geometry, "geometry"))))
-        table = [self.tags]
+        table: list[Tensor] = [self.tags]
         if context is not None:
             table.append(context.flatten(0, 1).to(self.tags.dtype))
         if parts:

@@ -1,13 +1,16 @@
-"""What a run says about itself while it trains: throughput, padding, peak memory."""
+"""What a run says about itself while it trains: throughput, padding, peak memory, sample reports."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from reg2rg.data.batch import Batch
+from reg2rg.model import GeneratedReport
 
 
 class Throughput:
@@ -63,3 +66,24 @@ def peak_memory_gib(device: torch.device) -> float:
     except ImportError:  # Windows
         return 0.0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def show_sample(loggers: Iterable[Any], name: str, answer: GeneratedReport, texts: Sequence[str], step: int) -> None:
+    """Hand a generated report to the loggers that take text (TensorBoard, W&B).
+
+    Args:
+        loggers: the trainer's.
+        name: what the logger files it under.
+        answer: the generated report.
+        texts: reference texts in slot order.
+        step: optimiser step.
+    """
+    reference = "\n\n".join(f"{region}: {text}" for region, text in zip(answer.regions, texts, strict=True))
+    for logger in loggers:
+        experiment: Any = getattr(logger, "experiment", None)
+        if hasattr(logger, "log_text"):
+            row = [answer.study, answer.text, reference]
+            logger.log_text(name, columns=["study", "generated", "reference"], data=[row], step=step)
+        elif hasattr(experiment, "add_text"):
+            text = f"**{answer.study}**\n\ngenerated: {answer.text}\n\nreference:\n\n{reference}"
+            experiment.add_text(name, text, step)

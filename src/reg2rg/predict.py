@@ -13,10 +13,10 @@ from typing import Any
 
 import lightning as L
 
-from reg2rg.checkpoints import sha256
 from reg2rg.data.batch import Batch
+from reg2rg.data.loader import StudyLoader
 from reg2rg.errors import ConfigError
-from reg2rg.files import atomic_write, write_json
+from reg2rg.files import atomic_write, sha256, write_json
 from reg2rg.metrics.scores import Prediction
 from reg2rg.model import GeneratedReport
 from reg2rg.report import Paragraph, Report, parse_report, write_report
@@ -62,8 +62,7 @@ class PredictionWriter(L.Callback):
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
         self._begun = self._said = time.monotonic()
-        loaders = trainer.predict_dataloaders
-        self._total = sum(len(loader.samples) for loader in (loaders if isinstance(loaders, list) else [loaders]))
+        self._total = sum(len(loader.samples) for loader in _loaders(trainer))
 
     def on_predict_batch_end(
         self,
@@ -87,12 +86,7 @@ class PredictionWriter(L.Callback):
         if stage != "predict":
             return
         trainer.strategy.barrier("predictions")
-        loaders = trainer.predict_dataloaders or []
-        skipped = {
-            study: str(fault)
-            for loader in (loaders if isinstance(loaders, list) else [loaders])
-            for study, fault in getattr(loader, "skipped", {}).items()
-        }
+        skipped = {study: str(fault) for loader in _loaders(trainer) for study, fault in loader.skipped.items()}
         if trainer.is_global_zero:
             write_table(self.out)
             if skipped:
@@ -214,6 +208,11 @@ def write_table(out: str | Path) -> Path:
 def as_cell(text: str) -> str:
     """`text` as a spreadsheet shows it: one that would be run as a formula gets an apostrophe in front."""
     return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def _loaders(trainer: L.Trainer) -> list[StudyLoader]:
+    loaders = trainer.predict_dataloaders or []
+    return list(loaders) if isinstance(loaders, list) else [loaders]
 
 
 def _weights_digest(trainer: L.Trainer, pl_module: L.LightningModule) -> str:

@@ -24,7 +24,7 @@ from reg2rg.errors import ConfigError, Reg2RGError
 from reg2rg.language.base import Decoding, LanguageModel
 from reg2rg.metrics.recognition import RegionLoss, RegionRecognition
 from reg2rg.model import GeneratedReport, ProjectorFactory, RegionReporter
-from reg2rg.monitor import Throughput, peak_memory_gib
+from reg2rg.monitor import Throughput, peak_memory_gib, show_sample
 from reg2rg.optimization import OptimizerConfig, build_optimizer
 from reg2rg.regions import load_region_set
 from reg2rg.report import parse_report
@@ -95,7 +95,7 @@ class Reg2RG(L.LightningModule):
         self._suspects: list[str] = []
         self._step_is_finite = True
         self._pending_gradients: dict[str, Tensor] = {}
-        self._logged_step = 0
+        self._logged_step = self._shown = 0
 
     @property
     def token_counts(self) -> TokenCounts:
@@ -149,7 +149,8 @@ class Reg2RG(L.LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log what is read now and then."""
         step = self.global_step
-        if step == self._logged_step or step % self.trainer.log_every_n_steps:
+        every = int(self.trainer.log_every_n_steps)  # type: ignore[attr-defined]
+        if step == self._logged_step or step % every:
             return
         self._logged_step = step
         figures = self.throughput.read() | {"peak_memory_gib": peak_memory_gib(self.device)}
@@ -287,7 +288,7 @@ class Reg2RG(L.LightningModule):
 
     def _between_steps(self) -> bool:
         trainer = self._trainer
-        if trainer is None or trainer.accumulate_grad_batches == 1 or not trainer.training:
+        if trainer is None or trainer.accumulate_grad_batches == 1 or trainer.state.fn != "fit":
             return False
         return bool(trainer.fit_loop._should_accumulate())
 
@@ -297,7 +298,9 @@ class Reg2RG(L.LightningModule):
             return
         for i, answer in enumerate(self.reporter.generate(batch, self.decoding)):
             self.recognition.update(answer.regions, parse_report(answer.text, answer.regions))
-            self._show(answer, batch.reports[i])
+            if self._shown < self.val_samples and self.trainer.is_global_zero:
+                self._shown += 1
+                show_sample(self.loggers, f"sample_{self._shown}", answer, batch.reports[i], self.global_step)
 
     def _log_evaluation(self, stage: str) -> None:
         losses = self.eval_losses.compute()
@@ -311,26 +314,9 @@ class Reg2RG(L.LightningModule):
         self._shown = 0
         self.log_dict({f"{stage}/{name}": value.float() for name, value in figures.items()})
 
-    _shown = 0
-
-    def _show(self, answer: GeneratedReport, reference: tuple[str, ...]) -> None:
-        """Hand a sample report to the loggers that take text."""
-        if self._shown >= self.val_samples or not self.trainer.is_global_zero:
-            return
-        self._shown += 1
-        given = "\n".join(f"{name}: {text}" for name, text in zip(answer.regions, reference, strict=True))
-        text = f"**{answer.study}**\n\ngenerated: {answer.text}\n\nreference:\n{given}"
-        for logger in self.loggers:
-            experiment = getattr(logger, "experiment", None)
-            if hasattr(logger, "log_text"):
-                columns, rows = ["study", "generated", "reference"], [[answer.study, answer.text, given]]
-                logger.log_text(f"sample_{self._shown}", columns=columns, data=rows, step=self.global_step)
-            elif hasattr(experiment, "add_text"):
-                experiment.add_text(f"sample_{self._shown}", text, self.global_step)
-
 
 def _non_finite_studies(batch: Batch, nll: Tensor) -> list[str]:
     """Studies of a batch whose own losses are not finite."""
     row_of_label = (batch.labels != -100).nonzero(as_tuple=True)[0]
-    rows = row_of_label[~torch.isfinite(nll.detach())].unique().tolist()
-    return [batch.study_ids[row] for row in rows]
+    rows = row_of_label[~torch.isfinite(nll.detach())].tolist()
+    return [batch.study_ids[row] for row in dict.fromkeys(rows)]

@@ -153,7 +153,7 @@ class StudyLoader:
         self._length = len(self._batches(0))
         self._inner: DataLoader[Any] = DataLoader(
             _Guarded(samples),
-            batch_sampler=self._keys,  # type: ignore[arg-type]
+            batch_sampler=self._keys,
             num_workers=workers,
             collate_fn=_Collate(collate),
             timeout=timeout if workers else 0,

@@ -27,7 +27,7 @@ def recognition(given: Sequence[str], report: Report) -> float:
     return sum(hits) / len(hits) if hits else 0.0
 
 
-class RegionRecognition(Metric):
+class RegionRecognition(Metric):  # type: ignore[misc]  # torchmetrics is not typed here
     """Region recognition over studies.
 
     Args:
@@ -79,7 +79,7 @@ class RegionRecognition(Metric):
         return figures | {name: share[i] for i, name in enumerate(self.regions) if bool(seen[i])}
 
 
-class RegionLoss(Metric):
+class RegionLoss(Metric):  # type: ignore[misc]
     """Mean loss of the label tokens, over all and by region.
 
     Args:
