@@ -6,14 +6,10 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from reg2rg.cli.main import Invocation
 from reg2rg.errors import ConfigError
 from reg2rg.registry import did_you_mean
-
-if TYPE_CHECKING:
-    import jsonargparse
 
 _DESCRIPTION = """\
 usage: reg2rg data phantom OUT [--studies N] [--seed N] ...
@@ -101,7 +97,7 @@ def _config_arguments(parser: argparse.ArgumentParser) -> None:
 def _check_parser() -> argparse.ArgumentParser:
     parser = _parser("check", "List every fault of a data folder, with counts per reason and region coverage.")
     _config_arguments(parser)
-    parser.add_argument("--out", type=Path, default=Path("check"), help="folder for faults.json and overlays")
+    parser.add_argument("--out", type=Path, default=Path("check"), help="folder for check.json and overlays")
     parser.add_argument("--overlays", type=int, default=6, help="studies to draw with their regions outlined")
     return parser
 
@@ -109,6 +105,7 @@ def _check_parser() -> argparse.ArgumentParser:
 def _check(invocation: Invocation, options: argparse.Namespace, rest: Sequence[str]) -> int:
     from reg2rg.cli.section import read_section
     from reg2rg.data.check import check_dataset
+    from reg2rg.data.check_report import print_check
     from reg2rg.regions import load_region_set
 
     section = read_section(invocation, _all_config_args(options, rest))
@@ -120,7 +117,8 @@ def _check(invocation: Invocation, options: argparse.Namespace, rest: Sequence[s
         overlays=options.overlays,
         out=options.out,
     )
-    return 2 if result.faults else 0
+    print_check(result)
+    return result.exit_code
 
 
 def _prepare_parser() -> argparse.ArgumentParser:

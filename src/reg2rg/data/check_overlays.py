@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 WINDOW = (-1000, 500)  # HU; shows lung and soft tissue at once
 COLOURS = (
-    "#4d9fff", "#ffe119", "#f799c1", "#ff8c1a", "#ff3030", "#35e06f", "#c77dff", "#2de2e6", "#f032e6", "#c6f432",
+    "#4d9fff", "#ffe119", "#f799c1", "#ff8c1a", "#ff3030", "#35e06f", "#b48cff", "#2de2e6", "#ff2fd0", "#c6f432",
     "#ffffff", "#b08968",
 )  # fmt: skip
 _WIDTH = 15.0  # inches
@@ -134,10 +134,11 @@ def _draw(
     rows, columns = image.shape
     x = (np.arange(columns) + 0.5) * extent[1] / columns
     y = (np.arange(rows) + 0.5) * extent[2] / rows
-    for name, mask in found.masks.items():
-        outline = plane.view(mask)
-        if outline.any():
-            axes.contour(x, y, outline.astype(np.float32), levels=[0.5], colors=[colours[name]], linewidths=1.4)
+    outlines = {name: plane.view(mask) for name, mask in found.masks.items()}
+    # Small regions last: where outlines meet, the large one is still seen elsewhere.
+    for name in sorted(outlines, key=lambda region: -np.count_nonzero(outlines[region])):
+        if outlines[name].any():
+            axes.contour(x, y, outlines[name].astype(np.float32), [0.5], colors=[colours[name]], linewidths=1.4)
     for place, side, align in ((0.02, "R", "left"), (0.98, "L", "right")):
         letter = axes.text(place, 0.5, side, ha=align, va="center", transform=axes.transAxes)
         letter.set(

@@ -60,7 +60,7 @@ def _coverage_table(coverage: tuple[Coverage, ...]) -> object:
     from rich.table import Table
 
     splits = list(dict.fromkeys(line.split for line in coverage))
-    table = Table("region", title="Usable studies with mask / text / both", title_justify="left")
+    table = Table("region", title="Usable studies: % with mask / text / both", title_justify="left")
     for split in splits:
         total = next(line.studies for line in coverage if line.split == split)
         table.add_column(f"{split} ({total})", justify="right")
@@ -76,4 +76,4 @@ def _numbers(line: Coverage) -> tuple[int, int, int]:
 
 
 def _percent(count: int, total: int) -> str:
-    return f"{100 * count / total:3.0f} %" if total else "-"
+    return f"{100 * count / total:.0f}" if total else "-"

@@ -268,7 +268,7 @@ def test_printed_tables(folder: Folder) -> None:
     print_check(result, Console(file=stream, width=160))
     text = stream.getvalue()
     assert "trachea and bronchie" in text
-    assert "100 % / 100 % / 100 %" in text
+    assert "100 / 100 / 100" in text
     assert "error" in text
     assert str(folder.volume("train_2_a_1")) in text
 
