@@ -8,6 +8,7 @@ import numpy as np
 
 from reg2rg.data.phantom.body import draw_glands, draw_trunk
 from reg2rg.data.phantom.bones import draw_bones
+from reg2rg.data.phantom.findings import DRAW
 from reg2rg.data.phantom.grid import Canvas, Float, Grid
 from reg2rg.data.phantom.lesions import DRAW_LESION
 from reg2rg.data.phantom.lungs import draw_lungs
@@ -46,13 +47,12 @@ def draw(patient: Patient, grid: Grid) -> tuple[HU, Mapping[str, Mask]]:
     masks = {name: np.zeros(grid.size, dtype=bool) for name in sorted(patient.regions)}
     noise = patient.rng(6)
     for start, stop in grid.slabs():
-        canvas = Canvas.of(grid, patient.warp, start, stop)
+        canvas = Canvas.of(grid, patient.warp, start, stop, DRAW)
         _draw_slab(canvas, patient)
         canvas.hu += _noise(noise, canvas, grid)
         volume[:, :, start:stop] = np.clip(np.rint(canvas.hu), -1024, 3071)
         for name, mask in masks.items():
-            if name in canvas.masks:
-                mask[:, :, start:stop] = canvas.masks[name]
+            mask[:, :, start:stop] = canvas.masks[name]
     return volume, masks
 
 
@@ -85,16 +85,11 @@ def _draw_finding(canvas: Canvas, patient: Patient, kind: str) -> None:
 def _tidy(canvas: Canvas) -> None:
     """Give each voxel to one region only where two overlap; the pleura's shell may share voxels with the lung."""
     masks = canvas.masks
-    empty = np.zeros(canvas.hu.shape, dtype=bool)
-    solid = masks.get("heart", empty) | masks.get("esophagus", empty) | masks.get("trachea and bronchie", empty)
-    for name in ("mediastinum", "lung", "pleura"):
-        if name in masks:
-            masks[name] &= ~solid
-    if "mediastinum" in masks and "lung" in masks:
-        masks["lung"] &= ~masks["mediastinum"]
-        masks["mediastinum"] &= ~masks.get("bone", empty)
-    if "heart" in masks:
-        masks["heart"] &= ~masks.get("esophagus", empty)
+    masks["heart"] &= ~masks["esophagus"]
+    tubes = masks["heart"] | masks["esophagus"] | masks["trachea and bronchie"]
+    masks["mediastinum"] &= ~(tubes | masks["bone"])
+    masks["lung"] &= ~(tubes | masks["mediastinum"])
+    masks["pleura"] &= ~tubes
 
 
 def _noise(rng: np.random.Generator, canvas: Canvas, grid: Grid) -> Float:

@@ -50,7 +50,7 @@ def draw_trunk(canvas: Canvas, patient: Patient) -> None:
     inside = (FAT + 2 * patient.tone[0]) + 12 * ripple(x[:, :1, :1], y[:1, :, :1], z[:1, :1, :], 31, patient.number)
     canvas.paint(body, np.where(canvas.fields["skin"] > -2.5, np.float32(SKIN), inside))
     strands = np.abs(wall - np.float32(15) - 3 * np.sin(x * np.float32(0.05) + z * np.float32(0.03)))
-    tissue = np.where(strands < 1.6, np.float32(-40), np.float32(MUSCLE + patient.tone[0]))
+    tissue = np.where((strands < 1.6) & (z < 70), np.float32(-40), np.float32(MUSCLE + patient.tone[0]))
     canvas.paint(canvas.cover(muscle) * (1 - canvas.cover(wall)), tissue)
 
 
@@ -65,7 +65,11 @@ def _above_diaphragm(canvas: Canvas, patient: Patient) -> Float:
     height = np.full_like(x, -128)
     for middle, dome in ((61, right), (-61, left)):
         rest = np.maximum(1 - depth2 - ((x - np.float32(middle)) / np.float32(70)) ** 2, 0)
-        np.maximum(height, np.sqrt(rest) * np.float32(dome) - np.float32(128), out=height)
+        np.maximum(
+            height,
+            (np.float32(0.55) * np.sqrt(rest) + np.float32(0.45) * rest) * np.float32(dome) - np.float32(128),
+            out=height,
+        )
     return np.asarray(z - height, dtype=np.float32)
 
 
@@ -83,11 +87,11 @@ def _draw_breasts(canvas: Canvas, patient: Patient) -> None:
     if "breast" not in patient.regions:
         return
     rng = patient.rng(1)
-    size = rng.uniform(0.85, 1.2) if patient.female else 0.55
+    size = rng.uniform(0.85, 1.2) if patient.female else 0.62
     skin = canvas.fields["skin"]
     for side in (1, -1):
-        middle = np.array([72.0 * side, 82 + 0.8 * patient.fat, 2.0])
-        distance = ellipsoid(*canvas.body, middle, np.array([46, 36, 48]) * size)
+        middle = np.array([72.0 * side, 84 + 0.8 * patient.fat, 2.0])
+        distance = ellipsoid(*canvas.body, middle, np.array([49, 40, 50]) * size)
         np.minimum(skin, distance, out=skin)
         inside = (distance < 0) & (canvas.fields["muscle"] > 2)
         canvas.mark("breast", inside)

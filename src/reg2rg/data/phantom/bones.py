@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from reg2rg.data.phantom.body import SPINE_Y
 from reg2rg.data.phantom.grid import Canvas, Float
 from reg2rg.data.phantom.patient import Patient
 from reg2rg.data.phantom.shapes import boxed_capsule, boxed_ellipsoid
+from reg2rg.types import Mask
+
+Indices = npt.NDArray[np.intp]
 
 CORTEX, MARROW, DISC = 620.0, 190.0, 75.0
 VERTEBRA = 25.0
@@ -22,82 +26,75 @@ def draw_bones(canvas: Canvas, patient: Patient) -> None:
     _shoulder_girdle(canvas, patient)
 
 
-def _subset(canvas: Canvas, inside: np.ndarray) -> tuple[np.ndarray, list[Float]]:
+def _subset(canvas: Canvas, inside: Mask) -> tuple[Indices, list[Float]]:
     """Flat indices of some voxels and their body coordinates: bones fill a small part of the volume."""
     where = np.flatnonzero(inside)
     return where, [axis.ravel()[where] for axis in canvas.body]
 
 
-def _lay(canvas: Canvas, where: np.ndarray, share: Float, hu: Float | float) -> None:
+def _lay(canvas: Canvas, where: Indices, share: Float, hu: Float | float) -> None:
     flat = canvas.hu.reshape(-1)
     flat[where] += share * (hu - flat[where])
-    mask = canvas.masks.setdefault("bone", np.zeros(canvas.hu.shape, dtype=bool)).reshape(-1)
+    mask = canvas.masks["bone"].reshape(-1)
     mask[where] |= share > 0.5
-
-
-def squeeze(patient: Patient, level: Float, phase: Float) -> Float:
-    """How far the end plates of a vertebra have sunk in, mm: wedge-like in the compressed one."""
-    compression = patient.has("compression")
-    hit = 6 + compression.salt % 2 if compression else -1
-    return np.where(level == hit, np.float32(8.5), np.float32(0)) * np.clip(1 - 2 * np.abs(phase - 0.5) * 0, 0, 1)
 
 
 def _spine(canvas: Canvas, patient: Patient) -> None:
     x, y, z = canvas.body
     where, (px, py, pz) = _subset(canvas, (np.abs(x) < 44) & (y < -20) & (y > -135) & (canvas.fields["skin"] < -3))
-    if not len(where):
-        return
     back = py - SPINE_Y(pz)
     steps = (pz + np.float32(150)) / np.float32(VERTEBRA)
     level = np.floor(steps)
-    phase = steps - level
-    radius = np.sqrt((px / np.float32(1.25)) ** 2 + back**2) - np.float32(13.5)
-    height = (np.abs(phase - 0.5) - 0.41) * np.float32(VERTEBRA) + squeeze(patient, level, phase)
-    body = np.maximum(radius, height)
-    _lay(canvas, where, canvas.cover(np.asarray(radius + 1)), DISC)
-    canvas.masks["bone"].reshape(-1)[where] |= radius < 0
-    rim = np.maximum(radius, height)
-    _lay(canvas, where, canvas.cover(rim), np.where(rim > -2.6, CORTEX * 0.75, MARROW).astype(np.float32))
-    del body
+    middle = np.abs(steps - level - np.float32(0.5)) * np.float32(
+        VERTEBRA
+    )  # height above or below the vertebra's middle
+    compression = patient.has("compression")
+    sunk = level == (6 + compression.salt % 2 if compression else -99)
+    round_ = np.sqrt((px / np.float32(1.25)) ** 2 + back**2) - np.float32(13.5)
+    body = np.maximum(round_, middle - np.where(sunk, np.float32(5.5), np.float32(10.2)))
+    _lay(canvas, where, canvas.cover(round_ + np.float32(1)), DISC)
+    hard = np.where(body > -2.6, np.float32(CORTEX * 0.75), np.where(sunk, np.float32(420), np.float32(MARROW)))
+    _lay(canvas, where, canvas.cover(body), hard)
     canal = np.sqrt(px**2 + (back + 24) ** 2)
-    _lay(canvas, where, canvas.cover(np.asarray(np.abs(canal - 11.5) - 3.0)), CORTEX * 0.7)
-    spinous = np.maximum(np.maximum(np.abs(px) - 3.5, np.abs(back + 47) - 13), np.abs(phase - 0.4) * VERTEBRA - 8)
-    across = np.maximum(
-        np.maximum(np.abs(px) - 32, np.abs(back + 20 + 0.2 * np.abs(px)) - 4), np.abs(phase - 0.6) * VERTEBRA - 6
-    )
-    across = np.maximum(across, 10 - canal)
-    _lay(canvas, where, canvas.cover(np.minimum(spinous, across).astype(np.float32)), CORTEX * 0.75)
+    _lay(canvas, where, canvas.cover(np.abs(canal - np.float32(11.5)) - np.float32(3)), CORTEX * 0.7)
+    _lay(canvas, where, canvas.cover(_processes(px, back, middle, canal)), CORTEX * 0.75)
     flat = canvas.hu.reshape(-1)
-    share = canvas.cover(np.asarray(canal - 8.5, dtype=np.float32))
-    flat[where] += share * (30 - flat[where])
+    flat[where] += canvas.cover(canal - np.float32(8.5)) * (30 - flat[where])
+
+
+def _processes(x: Float, back: Float, middle: Float, canal: Float) -> Float:
+    """Distance to the spinous and transverse processes of the vertebrae."""
+    spinous = np.maximum(np.maximum(np.abs(x) - 3.5, np.abs(back + 47) - 13), middle - 8)
+    across = np.maximum(np.maximum(np.abs(x) - 32, np.abs(back + 20 + 0.2 * np.abs(x)) - 4), middle - 6)
+    return np.asarray(np.minimum(spinous, np.maximum(across, 10 - canal)), dtype=np.float32)
+
+
+_RIB_STEP = 24.0
 
 
 def rib_phase(x: Float, y: Float, z: Float) -> Float:
     """Which rib runs through a place of the chest wall: whole numbers are the middles of ribs, counted upwards.
 
-    Ribs come down to the front, and from the spine they first run outwards.
+    From the spine ribs run outwards and down; from the side to the breastbone their cartilages come up again.
     """
-    return np.asarray(
-        (z + np.float32(0.42) * (y + np.float32(80)) + np.float32(128)) / np.float32(23.5), dtype=np.float32
-    )
+    drop = np.float32(0.34) * (y + np.float32(80)) + np.float32(0.5) * np.abs(x)
+    return np.asarray((z + drop + np.float32(112)) / np.float32(_RIB_STEP), dtype=np.float32)
 
 
 def _ribs(canvas: Canvas) -> None:
-    x, y, z = canvas.body
+    _, _, z = canvas.body
     wall = canvas.fields["wall"]
     where, (px, py, pz) = _subset(canvas, (wall > 0) & (wall < 12) & (z < 118) & (canvas.fields["skin"] < -4))
-    if not len(where):
-        return
     phase = rib_phase(px, py, pz)
     number = np.round(phase)
-    across = np.abs(phase - number) * np.float32(23.5 * 0.92)
+    across = np.abs(phase - number) * np.float32(_RIB_STEP * 0.88)
     depth = np.abs(wall.ravel()[where] - np.float32(5.2))
-    rib = np.sqrt((across / np.float32(6.2)) ** 2 + (depth / np.float32(4.4)) ** 2)
-    rib = (rib - 1) * np.float32(4.8)
-    gone = (np.abs(px) < 18) | (number < 0) | (number > 10) | ((number < 2) & (py > -20 + 10 * number))
-    cartilage = (py > 30) & (np.abs(px) < 34 + 0.7 * np.maximum(0, 60 - pz))
+    rib = np.sqrt((across / np.float32(5.6)) ** 2 + (depth / np.float32(4.2)) ** 2)
+    rib = (rib - 1) * np.float32(4.6)
+    gone = (np.abs(px) < 18) | (number < 0) | (number > 10) | ((number < 3) & (py > -30 + 22 * number))
+    cartilage = (py > 30) & (np.abs(px) < 36 + 0.6 * np.maximum(0, 60 - pz))
     share = canvas.cover(np.where(gone, np.float32(9), rib))
-    hu = np.where(cartilage, np.float32(110), np.where(rib > -1.6, np.float32(CORTEX), np.float32(MARROW + 60)))
+    hu = np.where(cartilage, np.float32(105), np.where(rib > -1.6, np.float32(CORTEX), np.float32(MARROW + 60)))
     _lay(canvas, where, share, hu)
 
 
@@ -105,8 +102,6 @@ def _sternum(canvas: Canvas) -> None:
     x, y, z = canvas.body
     wall = canvas.fields["wall"]
     where, (px, py, pz) = _subset(canvas, (np.abs(x) < 30) & (y > 10) & (wall > 0) & (wall < 14) & (z > -62) & (z < 96))
-    if not len(where):
-        return
     half = np.where(pz > 52, 13 + 0.28 * (pz - 52), 13 - 0.07 * np.maximum(0, -pz)).astype(np.float32)
     level = np.maximum(pz - 84, -50 - pz)
     plate = np.maximum(np.maximum(np.abs(px) - half, np.abs(wall.ravel()[where] - 7) - 5), level)

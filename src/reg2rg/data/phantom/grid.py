@@ -7,7 +7,8 @@ bend), so that any grid shows the same patient.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -120,13 +121,21 @@ class Canvas:
     fields: dict[str, Float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, grid: Grid, warp: Warp, start: int, stop: int) -> Canvas:
-        """An empty canvas (air) for slices `start` to `stop`."""
+    def of(cls, grid: Grid, warp: Warp, start: int, stop: int, regions: Iterable[str]) -> Canvas:
+        """An empty canvas (air) for slices `start` to `stop` with an empty mask for each region."""
         x, y, z = grid.axes()
         axes = x[:, None, None], y[None, :, None], z[None, None, start:stop]
         body = warp.to_body(*axes)
-        blur = float(max(np.prod(grid.spacing) ** (1 / 3), 1.0))
-        return cls(axes, body, np.full(body[0].shape, -1000, np.float32), blur)
+        masks = {name: np.zeros(body[0].shape, dtype=bool) for name in regions}
+        blur = max(math.prod(grid.spacing) ** (1 / 3), 1.0)
+        return cls(axes, body, np.full(body[0].shape, -1000, np.float32), blur, masks)
+
+    def window(self, box: Box) -> Canvas:
+        """A canvas on a part of this one; what is painted and marked there is painted and marked here."""
+        axes, body = self.local(box), (self.body[0][box], self.body[1][box], self.body[2][box])
+        masks = {name: mask[box] for name, mask in self.masks.items()}
+        fields = {name: values[box] for name, values in self.fields.items()}
+        return Canvas(axes, body, self.hu[box], self.blur, masks, fields)
 
     def box(self, low: npt.ArrayLike, high: npt.ArrayLike) -> Box | None:
         """Index box of the voxels between two scanner points, widened by the blur; ``None`` when it is empty."""
@@ -157,8 +166,5 @@ class Canvas:
 
     def mark(self, region: str, inside: npt.NDArray[np.bool_], box: Box | None = None) -> None:
         """Add voxels to a region's mask."""
-        mask = self.masks.setdefault(region, np.zeros(self.hu.shape, dtype=bool))
-        if box is None:
-            mask |= inside
-        else:
-            mask[box] |= inside
+        mask = self.masks[region] if box is None else self.masks[region][box]
+        mask |= inside

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from reg2rg.data.phantom.bones import VERTEBRA, rib_phase
 from reg2rg.data.phantom.body import SPINE_Y
 from reg2rg.data.phantom.findings import Finding
-from reg2rg.data.phantom.grid import Canvas, Float
+from reg2rg.data.phantom.grid import Box, Canvas, Float
 from reg2rg.data.phantom.organs import ARCH, ASCENDING, DESCENDING, TRACHEA, heart_point, thyroid_middle
 from reg2rg.data.phantom.patient import Patient
 from reg2rg.data.phantom.shapes import boxed_capsule, boxed_ellipsoid, ripple
@@ -45,13 +45,13 @@ def _ball(
 
 def _cloud(
     canvas: Canvas, patient: Patient, finding: Finding, middle: Rows, radii: npt.ArrayLike, soft: float
-) -> tuple | None:
+) -> tuple[Box, Float] | None:
     """An ellipsoid with an uneven surface inside the lung: its box and share."""
     found = boxed_ellipsoid(canvas, middle, radii, margin=6)
     if found is None:
         return None
     box, distance = found
-    distance = distance + 5 * ripple(*canvas.local(box), 24, finding.salt)
+    distance = distance + 4 * ripple(*canvas.local(box), 38, finding.salt)
     return box, canvas.cover(distance, soft) * canvas.fields["lung"][box]
 
 
@@ -151,7 +151,7 @@ def emphysema(canvas: Canvas, patient: Patient, finding: Finding) -> None:
                 [side * rng.uniform(28, 108), rng.uniform(-70, 66), rng.uniform(10, 108) - 30 * rng.random() ** 3]
             )
             middle = patient.warp.to_scanner(spot)
-            radius = rng.uniform(12, 19) if bulla else rng.uniform(6, 11)
+            radius = rng.uniform(12, 19) if bulla else rng.uniform(7, 11)
             if bulla:
                 _ball(canvas, middle, radius + 2.2, -700, within=lung)
             _ball(canvas, middle, radius, -1000, within=lung)
@@ -276,9 +276,9 @@ def rib_sclerosis(canvas: Canvas, patient: Patient, finding: Finding) -> None:
     side = 1 if finding.place == "right" else -1
     x, y, z = canvas.body
     wall = canvas.fields["wall"]
-    rib = 3 + finding.salt % 4
+    rib = 5 + finding.salt % 3
     spot = (x * side > 60) & (np.abs(y + 18) < 22) & (np.abs(wall - 5.5) < 7.5)
-    distance = np.abs(rib_phase(x, y, z) - np.float32(rib)) * 22 - 8
+    distance = np.abs(rib_phase(x, y, z) - np.float32(rib)) * 21 - 8
     share = canvas.cover(np.where(spot, distance, np.float32(9)).astype(np.float32))
     canvas.paint(share, 1200)
     canvas.mark("bone", share > 0.5)

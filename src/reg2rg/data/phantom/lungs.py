@@ -53,18 +53,19 @@ def _parenchyma(canvas: Canvas, patient: Patient) -> Float:
     _, y, z = canvas.body
     base = np.float32(-862 + patient.tone[2]) - y * np.float32(0.28) - z * np.float32(0.10)
     if patient.has("emphysema"):
-        base -= np.float32(45)
+        base -= np.float32(35)
     where = np.flatnonzero(canvas.fields["lung"] > 0.05)
     points = np.stack([axis.ravel()[where] for axis in canvas.body], axis=1)
     flat = base.reshape(-1)
     mosaic, septa = patient.has("mosaic"), patient.has("septal thickening")
     if mosaic:
-        value, edge = cells(points, 46, mosaic.salt)
+        bent = points + 7 * np.sin(points[:, [1, 2, 0]] * np.float32(0.13))  # no straight edges in life
+        value, edge = cells(bent, 46, mosaic.salt)
         trapped = np.where(value < 0.5, -1, 1) * np.clip(edge / 6 + 0.3, 0, 1)
         flat[where] += 25 + 95 * trapped.astype(np.float32)
     if septa:
         _, edge = cells(points, 26, septa.salt)
-        wall = np.clip((3.4 - edge) / 3.4 + 0.25, 0, 1) * np.clip((70 - points[:, 2]) / 60, 0.15, 1)
+        wall = np.clip((3.0 - edge) / 3.0 + 0.25, 0, 1) * np.clip((70 - points[:, 2]) / 60, 0.15, 1)
         flat[where] += 460 * wall.astype(np.float32)
     return base
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from reg2rg.data.phantom.body import lung_space
 from reg2rg.data.phantom.grid import Box, Canvas, Float
 from reg2rg.data.phantom.patient import Patient
-from reg2rg.data.phantom.shapes import boxed_capsule, boxed_ellipsoid, ellipsoid
+from reg2rg.data.phantom.shapes import boxed_capsule, boxed_ellipsoid, ellipsoid, smooth_max
 
 BLOOD, FLUID, MYOCARDIUM = 40.0, 8.0, 56.0
 Chain = tuple[tuple[float, float, float, float], ...]
@@ -63,6 +63,15 @@ HEART_TURN: npt.NDArray[np.float64] = np.array(
 """Rows: the heart's long axis (to the right, back and head), and the two across it."""
 
 
+_CHAMBERS = (
+    ((-0.30, -0.18, -0.04), (0.46, 0.42, 0.46)),  # left ventricle
+    ((-0.16, 0.50, -0.20), (0.52, 0.30, 0.44)),  # right ventricle
+    ((0.52, 0.22, -0.02), (0.30, 0.48, 0.52)),  # right atrium
+    ((0.46, -0.56, 0.16), (0.36, 0.30, 0.44)),  # left atrium
+)
+"""Middle and radii of the chambers in parts of the heart's radii."""
+
+
 def tubes(
     canvas: Canvas, patient: Patient, chain: Chain, extra: float = 0, factor: float = 1.0
 ) -> list[tuple[Box, Float]]:
@@ -94,52 +103,52 @@ def draw_vessels(canvas: Canvas, patient: Patient) -> None:
     canvas.mark("mediastinum", bed & ~canvas.masks["bone"] & (canvas.fields["diaphragm"] > 0))
 
 
-def heart_space(canvas: Canvas, patient: Patient) -> Float:
-    """Distance to the pericardium (negative inside), with its fluid if there is some."""
+def _lift(size: float) -> npt.NDArray[np.float64]:
+    """A large heart grows to the left and front."""
+    return np.array([-7.0, 4.0, 0.0]) * max(0.0, size - 1) * 4
+
+
+def _fluid(patient: Patient) -> float:
     fluid = patient.has("pericardial effusion")
-    thick = fluid.size / patient.scale if fluid else 0.0
-    return _oval(canvas, patient.heart) - np.float32(thick + 3)
+    return fluid.size / patient.scale if fluid else 0.0
 
 
-def _oval(
-    canvas: Canvas, size: float, middle: tuple[float, float, float] = (0, 0, 0), radii: npt.ArrayLike = (1, 1, 1)
-) -> Float:
+def heart_window(canvas: Canvas, patient: Patient) -> Box | None:
+    """The part of the canvas around the heart."""
+    reach = (HEART_RADII[0] * patient.heart + _fluid(patient) + 10) * patient.scale
+    middle = patient.warp.to_scanner(HEART_MIDDLE + _lift(patient.heart))
+    return canvas.box(middle - reach, middle + reach)
+
+
+def _oval(canvas: Canvas, size: float, middle: npt.ArrayLike = (0, 0, 0), radii: npt.ArrayLike = (1, 1, 1)) -> Float:
     """An ellipsoid in the heart's own axes, in parts of the heart's radii."""
     offset = np.asarray(middle) * HEART_RADII @ HEART_TURN
-    lift = np.array([-7.0, 4.0, 0.0]) * max(0.0, size - 1) * 4
-    return ellipsoid(
-        *canvas.body, HEART_MIDDLE + lift + offset * size, HEART_RADII * np.asarray(radii) * size, HEART_TURN
-    )
+    centre = HEART_MIDDLE + _lift(size) + offset * size
+    return ellipsoid(*canvas.body, centre, HEART_RADII * np.asarray(radii) * size, HEART_TURN)
 
 
 def heart_point(patient: Patient, u: float, v: float, w: float) -> npt.NDArray[np.float64]:
     """A place given in parts of the heart's radii along its own axes -> scanner mm."""
-    lift = np.array([-7.0, 4.0, 0.0]) * max(0.0, patient.heart - 1) * 4
-    body = HEART_MIDDLE + lift + (np.array([u, v, w]) * HEART_RADII * patient.heart) @ HEART_TURN
+    body = HEART_MIDDLE + _lift(patient.heart) + (np.array([u, v, w]) * HEART_RADII * patient.heart) @ HEART_TURN
     return patient.warp.to_scanner(body)
 
 
-def draw_heart(canvas: Canvas, patient: Patient) -> None:
+def draw_heart(whole: Canvas, patient: Patient) -> None:
     """Pericardium with fat or fluid, muscle, four chambers a little darker than their walls."""
-    sac = canvas.fields["heart"]
-    if not (sac < canvas.blur).any():
+    box = heart_window(whole, patient)
+    if box is None:
         return
-    tone = patient.tone[0]
-    cover = canvas.cover(sac)
+    canvas = whole.window(box)
+    sac, tone = canvas.fields["heart"], patient.tone[0]
     fluid = patient.has("pericardial effusion")
     outer = _oval(canvas, patient.heart)
-    canvas.paint(cover, FLUID if fluid else -85.0)
+    canvas.paint(canvas.cover(sac), FLUID if fluid else -85.0)
     if fluid:
         canvas.paint(canvas.cover(outer - 3), -80.0)
     canvas.paint(canvas.cover(outer + 2), MYOCARDIUM + tone)
     groove = _groove(canvas, patient)
     canvas.paint(canvas.cover(np.maximum(groove, outer)) * (1 - canvas.cover(outer + 9)), -70.0)
-    for middle, radii in (
-        ((-0.30, -0.18, -0.04), (0.46, 0.42, 0.46)),  # left ventricle
-        ((-0.16, 0.50, -0.20), (0.52, 0.30, 0.44)),  # right ventricle
-        ((0.52, 0.22, -0.02), (0.30, 0.48, 0.52)),  # right atrium
-        ((0.46, -0.56, 0.16), (0.36, 0.30, 0.44)),  # left atrium
-    ):
+    for middle, radii in _CHAMBERS:
         canvas.paint(canvas.cover(_oval(canvas, patient.heart, middle, radii)), BLOOD - 4 + tone)
     canvas.mark("heart", sac < 0)
 
@@ -173,9 +182,7 @@ def draw_esophagus(canvas: Canvas, patient: Patient) -> None:
     above = canvas.fields["diaphragm"] > -8
     for box, distance in tubes(canvas, patient, ESOPHAGUS, extra=extra):
         share = canvas.cover(distance)
-        airway = canvas.masks.get("trachea and bronchie")
-        if airway is not None:
-            share = share * ~airway[box]
+        share *= ~canvas.masks["trachea and bronchie"][box]
         canvas.paint(share, 38.0 + patient.tone[0], box)
         canvas.mark("esophagus", (share > 0.5) & above[box], box)
     for box, distance in tubes(canvas, patient, ESOPHAGUS[:5], factor=0.36):
@@ -208,37 +215,55 @@ def _gland(canvas: Canvas, patient: Patient, box: Box, distance: Float) -> None:
     canvas.mark("thyroid", distance < 0, box)
 
 
-def draw_abdomen(canvas: Canvas, patient: Patient) -> None:
+def draw_abdomen(whole: Canvas, patient: Patient) -> None:
     """What lies under the diaphragm: liver, spleen, stomach with its air bubble, kidneys, gallbladder."""
-    x, y, z = canvas.body
-    below, wall = -canvas.fields["diaphragm"], canvas.fields["wall"]
-    space = (wall < -2) & (below > 1) & (y > -64 - 0 * x)
-    if not space.any():
+    whole.fields["liver"] = np.full_like(whole.hu, 50)
+    top = patient.warp.to_scanner([0, 0, -42])[2] + 14
+    box = whole.box([-999, -999, -999], [999, 999, top])
+    if box is None:
         return
-    canvas.mark("abdomen", (space | ((wall < -2) & (below > 1) & (np.abs(x) > 26))) & ~canvas.masks.get("bone", False))
-    tone = patient.tone[0]
-    liver = np.maximum(np.maximum(wall + 5, 4 - below), np.float32(-6) - 0.88 * x - 0.474 * y)
-    steatosis = patient.has("steatosis") is not None
-    canvas.fields["liver"] = liver
-    canvas.paint(canvas.cover(liver), (2.0 if steatosis else 58.0) + patient.tone[1])
+    canvas = whole.window(box)
+    x, y, z = canvas.body
+    below, wall, tone = -canvas.fields["diaphragm"], canvas.fields["wall"], patient.tone[0]
+    space = (wall < -2) & (below > 1) & ((y > -64) | (np.abs(x) > 26))
+    canvas.mark("abdomen", space & ~canvas.masks["bone"])
+    edge = np.float32(-8) - np.float32(0.8) * x - np.float32(0.4) * y - (y / np.float32(30)) ** 2 * np.float32(2.2)
+    liver = smooth_max(smooth_max(wall + 5, 4 - below, 6), edge + np.float32(0.10) * (z + np.float32(100)), 14)
+    canvas.fields["liver"][...] = liver
+    canvas.paint(canvas.cover(liver), (2.0 if patient.has("steatosis") else 58.0) + patient.tone[1])
     large = 1.35 if patient.has("splenomegaly") else 1.0
     inner = np.maximum(wall + 4, 3 - below)
-    spleen = np.maximum(ellipsoid(x, y, z, (-88, -36, -112 - 12 * (large - 1)), np.array([27, 45, 40]) * large), inner)
+    spleen = ellipsoid(x, y, z, (-88, -36, -112 - 12 * (large - 1)), np.array([27, 45, 40]) * large)
+    spleen = np.maximum(spleen, inner)
     canvas.paint(canvas.cover(spleen), 50.0 + tone)
     stomach = np.maximum(ellipsoid(x, y, z, (-50, 26, -116), (44, 38, 36)), np.maximum(inner, -spleen))
     stomach = np.maximum(stomach, 4 - liver)
     canvas.paint(canvas.cover(stomach), 42.0 + tone)
     level = patient.rng(4).uniform(26, 42)
     canvas.paint(canvas.cover(stomach + 5), np.where(y > level, np.float32(-970), np.float32(20)))
-    for side in (1, -1):
-        kidney = ellipsoid(x, y, z, (58 * side, -46, -168), (25, 23, 46))
-        kidney = np.maximum(kidney, 3 - liver) if side == 1 else np.maximum(kidney, 3 - spleen)
-        canvas.paint(canvas.cover(kidney), 32.0 + tone)
-    bladder = ellipsoid(x, y, z, (46, 40, -148), (15, 20, 20))
-    canvas.paint(canvas.cover(bladder), 10.0)
+    _retroperitoneum(canvas, patient, liver, spleen)
+
+
+def _retroperitoneum(canvas: Canvas, patient: Patient, liver: Float, spleen: Float) -> None:
+    """Kidneys, and the gallbladder under the liver."""
+    scale = patient.scale
+    for side, neighbour in ((1, liver), (-1, spleen)):
+        found = boxed_ellipsoid(canvas, patient.warp.to_scanner([58 * side, -46, -168]), np.array([25, 23, 46]) * scale)
+        if found:
+            box, distance = found
+            distance = np.maximum(distance, 3 - neighbour[box])
+            canvas.paint(canvas.cover(distance), 32.0 + patient.tone[0], box)
+            canvas.paint(canvas.cover(distance + 12), -60.0, box)
+    found = boxed_ellipsoid(canvas, patient.warp.to_scanner([46, 40, -148]), np.array([15, 20, 20]) * scale)
+    if found:
+        canvas.paint(canvas.cover(found[1]), 10.0, found[0])
 
 
 def share_out(canvas: Canvas, patient: Patient) -> None:
-    """Work out the spaces of heart and lungs once: they depend on each other."""
-    canvas.fields["heart"] = heart_space(canvas, patient)
-    canvas.fields["lungs"] = np.maximum(lung_space(canvas), np.float32(1.5) - canvas.fields["heart"])
+    """Work out the spaces of heart and lungs once: fields ``heart`` and ``lungs``, distances negative inside."""
+    sac = np.full_like(canvas.hu, 60)
+    box = heart_window(canvas, patient)
+    if box is not None:
+        sac[box] = _oval(canvas.window(box), patient.heart) - np.float32(_fluid(patient) + 3)
+    canvas.fields["heart"] = sac
+    canvas.fields["lungs"] = np.maximum(lung_space(canvas), np.float32(1.5) - sac)

@@ -113,7 +113,7 @@ def draw_patient(seed: int, number: int) -> Patient:
         female=female,
         gynecomastia=gynecomastia,
         fat=float(np.clip(rng.gamma(3.0, 2.6), 2, 20)) + 3 * female,
-        heart=float(rng.uniform(1.2, 1.34) if "cardiomegaly" in kinds else rng.uniform(0.9, 1.02)),
+        heart=float(rng.uniform(1.2, 1.31) if "cardiomegaly" in kinds else rng.uniform(0.93, 1.04)),
         domes=(float(rng.uniform(58, 72) * flattening), float(rng.uniform(48, 60) * flattening)),
         thyroid=thyroid,
         tone=(float(rng.normal(0, 4)), float(rng.normal(0, 5)), float(rng.normal(0, 14))),
