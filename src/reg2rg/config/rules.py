@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
-from reg2rg.config.explain import lookup
-from reg2rg.config.reading import COMMAND_LINE, Key, Tree
+from reg2rg.config.reading import COMMAND_LINE, Key, Tree, lookup
 
 # Arguments that count or measure something, whatever component they belong to: 1 at least.
 POSITIVE = frozenset(
-    "accumulate_grad_batches alpha batch_size channels depth dim dim_head eval_batch_size grid head_dim heads "
-    "hidden_size image_size latents layers max_length max_new_tokens min_slices mlp_dim num_latents patch patch_size "
-    "rank size".split()
+    {"accumulate_grad_batches", "batch_size", "channels", "depth", "dim", "eval_batch_size", "ff_mult", "grid"}
+    | {"head_dim", "heads", "hidden_size", "layers", "max_length", "max_new_tokens", "min_slices", "mlp_dim"}
+    | {"num_latents", "patch", "rank", "size", "table_size"}
+)
+NOT_NEGATIVE = frozenset(
+    {"dropout", "lr", "max_skip", "val_fraction", "vision_lr", "warmup_steps", "weight_decay", "workers"}
 )
 # Arguments that name a file or folder that must be there, by the section they stand in.
-_PATHS = {"weights": "a file of weights", "root": "the data folder", "labels": "a table of labels"}
+_PATHS = {"weights": "a file of weights", "root": "the data folder"}
 
 
 def check_values(config: dict[str, Any], tree: Tree) -> list[str]:
@@ -32,8 +34,12 @@ def _say(tree: Tree, path: Key, text: str) -> str:
 def _counts(config: dict[str, Any], tree: Tree) -> Iterator[str]:
     for path, value in walk(config, ()):
         name = next((part for part in reversed(path) if isinstance(part, str)), "")
-        if name in POSITIVE and isinstance(value, int | float) and not isinstance(value, bool) and value <= 0:
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            continue
+        if name in POSITIVE and value <= 0:
             yield _say(tree, path, f"must be 1 or more, found {value}.")
+        if name in NOT_NEGATIVE and value < 0:
+            yield _say(tree, path, f"must be 0 or more, found {value}.")
 
 
 def _sizes(config: dict[str, Any], tree: Tree) -> Iterator[str]:
@@ -42,7 +48,7 @@ def _sizes(config: dict[str, Any], tree: Tree) -> Iterator[str]:
     for path, value in walk(config.get("model") or {}, ("model",), leaves=False):
         if not (isinstance(value, dict) and path[-1] == "init_args"):
             continue
-        size, patch = value.get("size"), value.get("patch_size", value.get("patch"))
+        size, patch = value.get("size"), value.get("patch")
         if not _is_size(size):
             continue
         if _is_size(views) and list(size) != list(views):
@@ -53,10 +59,9 @@ def _sizes(config: dict[str, Any], tree: Tree) -> Iterator[str]:
                 f"({tree.origin(('data', 'views', 'size')) or 'the default'}). Write: size: ${{data.views.size}}",
             )
         if _is_size(patch) and any(p > 0 and s % p for s, p in zip(size, patch, strict=True)):
-            at = (*path, "patch_size" if "patch_size" in value else "patch")
             yield _say(
                 tree,
-                at,
+                (*path, "patch"),
                 f"patches of {list(patch)} do not fill a view of {list(size)}: each size must be a "
                 "multiple of its patch.",
             )
@@ -75,7 +80,7 @@ def _files(config: dict[str, Any], tree: Tree) -> Iterator[str]:
         yield _say(tree, ("data", "dataset", "init_args", "path"), f"no file at '{dataset}' (seen from {Path.cwd()}).")
 
 
-def _is_size(value: Any) -> bool:
+def _is_size(value: Any) -> TypeGuard[Sequence[int]]:
     return isinstance(value, list | tuple) and len(value) == 3 and all(isinstance(n, int) for n in value)
 
 

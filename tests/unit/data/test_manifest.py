@@ -84,7 +84,7 @@ def test_template_of_region_files(root: Path) -> None:
 
 def test_multilabel_masks_of_totalsegmentator(root: Path) -> None:
     found = manifest(root, "id,image,report:lung,report:breast\na,a.nii.gz,x,y\n", masks="seg/{id}.nii.gz",
-                     labels="totalsegmentator")  # fmt: skip
+                     label_map="totalsegmentator")  # fmt: skip
     (study,) = found.studies()
     assert isinstance(study.masks, LabelMap)
     assert study.masks.file == root / "seg/a.nii.gz"
@@ -95,9 +95,9 @@ def test_multilabel_masks_of_totalsegmentator(root: Path) -> None:
 
 def test_multilabel_column_with_own_map(root: Path) -> None:
     text = "id,image,mask,report:lung\na,a.nii.gz,seg/a.nii.gz,x\n"
-    (study,) = manifest(root, text, labels={"Lungs": [1, 2]}).studies()
+    (study,) = manifest(root, text, label_map={"Lungs": [1, 2]}).studies()
     assert study.masks == LabelMap(root / "seg/a.nii.gz", {"lung": (1, 2)})
-    with pytest.raises(ConfigError, match=r"m.csv line 2.*labels: totalsegmentator"):
+    with pytest.raises(ConfigError, match=r"m.csv line 2.*label_map: totalsegmentator"):
         manifest(root, text).studies()
 
 
@@ -168,13 +168,13 @@ def test_broken_json_lines_are_all_named(root: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"masks": "seg/{id}.nii.gz"}, "labels is not set"),
+        ({"masks": "seg/{id}.nii.gz"}, "label_map is not set"),
         ({"masks": "seg/{region}.nii.gz"}, "share one file"),
         ({"masks": "seg/{study}.nii.gz"}, "only {id} and {region}"),
         ({"masks": "seg/{"}, "only {id} and {region}"),
-        ({"labels": "totalsegmentor"}, "Did you mean 'totalsegmentator'"),
-        ({"labels": {"lnug": [1]}}, "Did you mean 'lung'"),
-        ({"labels": {}}, "no region any label"),
+        ({"label_map": "totalsegmentor"}, "Did you mean 'totalsegmentator'"),
+        ({"label_map": {"lnug": [1]}}, "Did you mean 'lung'"),
+        ({"label_map": {}}, "no region any label"),
         ({"val_fraction": -1.0}, "val_fraction"),
         ({"encoding": "utf9"}, "Did you mean 'utf-8'"),
         ({"regions": "radgenom"}, "Did you mean 'radgenome'"),

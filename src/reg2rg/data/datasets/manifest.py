@@ -40,7 +40,7 @@ class Manifest(Dataset):
         root: folder that all files must lie in, and to which their paths are relative; default: the table's folder.
         masks: template of mask files instead of mask columns, for example ``masks/{id}/{region}.nii.gz`` (one file a
             region; those that do not exist are absent) or ``seg/{id}.nii.gz`` (multilabel).
-        labels: label values of multilabel masks: ``totalsegmentator``, or a mapping region -> values.
+        label_map: label values of multilabel masks: ``totalsegmentator``, or a mapping region -> values.
         columns: name here -> name of the column in the table, where they differ: ``{id: AccNum, image: nifti}``.
         val_fraction: share of train patients held out for validation if no row says ``val``.
         encoding: how the table is encoded.
@@ -53,7 +53,7 @@ class Manifest(Dataset):
         regions: str = "radgenome",
         root: str | None = None,
         masks: str | None = None,
-        labels: str | dict[str, list[int]] | None = None,
+        label_map: str | dict[str, list[int]] | None = None,
         columns: dict[str, str] | None = None,
         val_fraction: float = 0.05,
         encoding: str = "utf-8-sig",
@@ -66,9 +66,9 @@ class Manifest(Dataset):
         self.root = (Path(root) if root is not None else self.path.parent).resolve()
         self.regions = load_region_set(regions)
         self.masks, self.encoding, self.val_fraction = masks, encoding, val_fraction
-        self.labels = _label_values(labels, self.regions)
+        self.label_map = _label_values(label_map, self.regions)
         self.columns = {theirs: ours for ours, theirs in (columns or {}).items()}
-        _check_template(masks, self.labels)
+        _check_template(masks, self.label_map)
 
     def scan(self) -> Listing:
         """Read the table and look for the files it names.
@@ -184,7 +184,7 @@ class _RowReader:
 
     def _masks(self) -> RegionFiles | LabelMap:
         """From the row's cells if it has any, else from the template."""
-        template, labels = self.manifest.masks, self.manifest.labels
+        template, labels = self.manifest.masks, self.manifest.label_map
         files = {
             region: self._file(key, "MASK_MISSING")
             for region in self.manifest.regions.names
@@ -216,12 +216,12 @@ class _RowReader:
         )
 
     def _label_map(self) -> Mapping[str, tuple[int, ...]]:
-        if self.manifest.labels is None:
+        if self.manifest.label_map is None:
             raise ConfigError(
-                f"{self.where}: the column mask names a multilabel file, but the option labels is not set. "
-                "Fix: labels: totalsegmentator, or a mapping region -> label values."
+                f"{self.where}: the column mask names a multilabel file, but the option label_map is not set. "
+                "Fix: label_map: totalsegmentator, or a mapping region -> label values."
             )
-        return self.manifest.labels
+        return self.manifest.label_map
 
     def _path(self, text: str) -> Path:
         return inside(self.manifest.root, text, self.id)
@@ -247,18 +247,18 @@ def _fault(code: str, study: str, where: str, found: str, expected: str, fix: st
 
 
 def _label_values(labels: str | dict[str, list[int]] | None, regions: RegionSet) -> dict[str, tuple[int, ...]] | None:
-    """Region -> label values, from the option `labels`."""
+    """Region -> label values, from the option `label_map`."""
     if labels is None:
         return None
     if isinstance(labels, str):
         if labels.lower() != "totalsegmentator":
             hint = did_you_mean(labels, ["totalsegmentator"])
-            raise ConfigError(f"Manifest: labels is {labels!r}.{hint} Expected: totalsegmentator, or region -> values.")
+            raise ConfigError(f"Manifest: label_map is {labels!r}.{hint} Expected: totalsegmentator, or region -> values.")
         values = dict(regions.from_totalsegmentator())
     else:
         values = {regions.canonical(region): tuple(numbers) for region, numbers in labels.items()}
     if not values:
-        raise ConfigError("Manifest: labels gives no region any label value. Fix: name at least one region.")
+        raise ConfigError("Manifest: label_map gives no region any label value. Fix: name at least one region.")
     return values
 
 
@@ -273,6 +273,6 @@ def _check_template(masks: str | None, labels: object) -> None:
         raise ConfigError(f"Manifest: masks is {masks!r}: {{id}} must stand in it, or all studies share one file.")
     if "{region}" not in masks and labels is None:
         raise ConfigError(
-            f"Manifest: masks is {masks!r}, one file a study, but labels is not set. "
-            "Fix: labels: totalsegmentator or a mapping region -> values; or put {region} into the template."
+            f"Manifest: masks is {masks!r}, one file a study, but label_map is not set. "
+            "Fix: label_map: totalsegmentator or a mapping region -> values; or put {region} into the template."
         )
