@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +14,14 @@ import lightning as L
 from reg2rg.data.batch import Batch
 from reg2rg.data.loader import StudyLoader
 from reg2rg.errors import ConfigError
-from reg2rg.files import atomic_write, sha256, write_json
-from reg2rg.metrics.scores import Prediction
+from reg2rg.files import sha256, write_json
 from reg2rg.model import GeneratedReport
-from reg2rg.report import Paragraph, Report, parse_report, write_report
+from reg2rg.records import STUDIES, read_records, write_table
+from reg2rg.report import parse_report
 
 log = logging.getLogger(__name__)
 
-STUDIES, TABLE, RUN, SKIPPED = "studies", "predictions.csv", "run.json", "skipped.json"
-COLUMNS = ("AccNum", "Question", "GT_combined_report", "Pred_combined_report")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+RUN, SKIPPED = "run.json", "skipped.json"
 _SAY_EVERY_S = 30.0
 
 
@@ -147,67 +143,6 @@ def record(answer: GeneratedReport, texts: tuple[str, ...], question: str, ident
         "reference": dict(zip(answer.regions, texts, strict=True)),
         "question": question,
     }
-
-
-def read_records(out: str | Path) -> Iterator[dict[str, Any]]:
-    """Records of all complete studies in a folder of predictions, sorted by study id."""
-    for path in sorted((Path(out) / STUDIES).glob("*.json")):
-        if path.name.startswith("."):
-            continue
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, OSError):
-            log.warning("%s: not a whole record; the study counts as not done", path)
-            continue
-        if isinstance(found, dict) and found.get("study") == path.stem:
-            yield found
-
-
-def read_predictions(
-    out: str | Path, findings: Mapping[str, Mapping[str, bool] | None] | None = None
-) -> list[Prediction]:
-    """Predictions in a folder, ready to be scored.
-
-    Args:
-        out: the folder that `PredictionWriter` wrote.
-        findings: study -> truth labels, where they are known.
-    """
-    return [
-        Prediction(
-            found["study"],
-            tuple(found["regions"]),
-            Report(
-                tuple(Paragraph(p["slot"], p["region"], p["text"]) for p in found["paragraphs"]),
-                tuple(found["invalid"]),
-                tuple(found["duplicate"]),
-                tuple(found["missing"]),
-            ),
-            (findings or {}).get(found["study"]),
-        )
-        for found in read_records(out)
-    ]
-
-
-def write_table(out: str | Path) -> Path:
-    """Write all complete studies of a folder as one CSV in the published column layout.
-
-    Returns:
-        its path.
-    """
-    path = Path(out) / TABLE
-    with atomic_write(path, "w") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for found in read_records(out):
-            reference = write_report(found["regions"], [found["reference"][region] for region in found["regions"]])
-            row = (found["study"], found["question"], reference, found["text"])
-            writer.writerow([as_cell(text) for text in row])
-    return path
-
-
-def as_cell(text: str) -> str:
-    """`text` as a spreadsheet shows it: one that would be run as a formula gets an apostrophe in front."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def _loaders(trainer: L.Trainer) -> list[StudyLoader]:

@@ -1,0 +1,145 @@
+"""``reg2rg page``: scores of predictions beside their floors, and a page that ties each paragraph to its region."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reg2rg.cli.main import Invocation
+from reg2rg.errors import ConfigError
+
+if TYPE_CHECKING:
+    from reg2rg.cli.section import DataSection
+    from reg2rg.metrics.scores import Prediction, Reader
+    from reg2rg.page.render import PageStudy
+
+PANELS = {
+    "training loss": ("train/loss", "train/loss_step"),
+    "validation loss": ("val/loss",),
+    "region recognition, validation": ("val/recognition", "val/region_accuracy"),
+}
+
+
+def run(invocation: Invocation) -> int:
+    """Run ``reg2rg page``; see `reg2rg.cli.main`."""
+    options, rest = _parser().parse_known_args(list(invocation.args))
+    config_args = [*(word for name in options.config for word in ("--config", name)), *rest]
+
+    from rich.console import Console
+
+    from reg2rg.cli.section import read_section
+    from reg2rg.files import write_json
+    from reg2rg.metrics.findings import KeywordReader
+    from reg2rg.page.curves import draw_curves, read_curves
+    from reg2rg.page.render import write_page
+    from reg2rg.page.tables import build_tables, print_tables, score_all
+
+    section = read_section(invocation, config_args)
+    studies = {study.id: study for study in section.dataset.studies()}
+    findings = {study.id: study.findings for study in studies.values()}
+    own = _predictions(options.predictions, findings)
+    others = {name: _predictions(path, findings) for name, path in _pairs(options.compare, "--compare")}
+    reader = KeywordReader()
+    train = [study for study in studies.values() if study.split == "train"]
+    scores = score_all(options.name, own, others, train, reader.read)
+    tables = build_tables(scores, own, reader.read)
+    print_tables(tables, Console())
+    write_json(options.out.with_suffix(".json"), {"studies": len(own), "scores": [asdict(row) for row in scores]})
+    curves = {name: read_curves(path) for name, path in _pairs(options.curves, "--curves")}
+    write_page(
+        options.out,
+        title=options.title,
+        studies=_page_studies(section, own[: options.studies], reader.read),
+        tables=tables,
+        curves=draw_curves(curves, PANELS) if curves else "",
+        facts={
+            "predictions": str(options.predictions),
+            "held-out studies": str(len(own)),
+            "training studies": str(len(train)),
+            "studies shown": str(min(options.studies, len(own))),
+        },
+    )
+    sys.stdout.write(f"page: {options.out}\n")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="reg2rg page",
+        description="Score the predictions of a folder, with floors, and write one HTML page to look at.",
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("-c", "--config", action="append", metavar="FILE", default=[], help="as for reg2rg fit")
+    parser.add_argument("--predictions", type=Path, required=True, metavar="DIR", help="what reg2rg predict wrote")
+    parser.add_argument("--name", default="Reg2RG", help="row name of these predictions")
+    parser.add_argument(
+        "--compare", action="append", default=[], metavar="NAME=DIR", help="predictions of another model, as a row"
+    )
+    parser.add_argument(
+        "--curves", action="append", default=[], metavar="NAME=CSV", help="metrics.csv of a training run to draw"
+    )
+    parser.add_argument("--studies", type=int, default=12, help="studies shown with their slices")
+    parser.add_argument("--title", default="Chest CT, region by region", help="heading")
+    parser.add_argument(
+        "--out", type=Path, default=Path("page.html"), help="the page; the scores go beside it as .json"
+    )
+    return parser
+
+
+def _pairs(words: Sequence[str], option: str) -> list[tuple[str, Path]]:
+    pairs = []
+    for word in words:
+        name, equals, path = word.partition("=")
+        if not (name and equals and path):
+            raise ConfigError(f"command line: {option} {word}: expected NAME=PATH")
+        pairs.append((name, Path(path)))
+    return pairs
+
+
+def _predictions(folder: Path, findings: Mapping[str, Mapping[str, bool] | None]) -> list[Prediction]:
+    from reg2rg.records import read_predictions
+
+    predictions = read_predictions(folder, findings)
+    if not predictions:
+        raise ConfigError(
+            f"{folder}: no predictions (expected studies/<id>.json in it). Fix: run `reg2rg predict` with "
+            f"--predictions {folder}, or name the folder that it wrote"
+        )
+    unknown = [p.study for p in predictions if p.study not in findings]
+    if unknown:
+        raise ConfigError(
+            f"{folder}: {len(unknown)} of {len(predictions)} studies are not in the config's data set, such as "
+            f"{unknown[0]}. Fix: give the config that the predictions were made with"
+        )
+    return predictions
+
+
+def _page_studies(section: DataSection, own: Sequence[Prediction], read: Reader) -> list[PageStudy]:
+    from reg2rg.data.store import Store
+    from reg2rg.page.render import PageStudy
+    from reg2rg.page.slices import draw_study
+
+    if section.store is None:
+        raise ConfigError("config: data.store: no folder to read scans from. Give it: --data.store FOLDER")
+    store, studies = Store(section.store), {study.id: study for study in section.dataset.studies()}
+    pages = []
+    for prediction in own:
+        said = read(prediction.text)
+        truth = prediction.findings
+        labels = said if truth is None else truth
+        pages.append(
+            PageStudy(
+                study=prediction.study,
+                given=prediction.given,
+                predicted=prediction.report,
+                reference=studies[prediction.study].reports,
+                images=draw_study(store.read(prediction.study).detail.to_region_volume()),
+                findings={label: (None if truth is None else truth[label], said.get(label, False)) for label in labels},
+            )
+        )
+    return pages

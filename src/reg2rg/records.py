@@ -1,0 +1,81 @@
+"""Predictions on disk as records: read back, scored, listed in one table. No torch: pages and scores need none."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from reg2rg.files import atomic_write
+from reg2rg.metrics.scores import Prediction
+from reg2rg.report import Paragraph, Report, write_report
+
+log = logging.getLogger(__name__)
+
+STUDIES, TABLE = "studies", "predictions.csv"
+COLUMNS = ("AccNum", "Question", "GT_combined_report", "Pred_combined_report")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def read_records(out: str | Path) -> Iterator[dict[str, Any]]:
+    """Records of all complete studies in a folder of predictions, sorted by study id."""
+    for path in sorted((Path(out) / STUDIES).glob("*.json")):
+        if path.name.startswith("."):
+            continue
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, OSError):
+            log.warning("%s: not a whole record; the study counts as not done", path)
+            continue
+        if isinstance(found, dict) and found.get("study") == path.stem:
+            yield found
+
+
+def read_predictions(
+    out: str | Path, findings: Mapping[str, Mapping[str, bool] | None] | None = None
+) -> list[Prediction]:
+    """Predictions in a folder, ready to be scored.
+
+    Args:
+        out: the folder that `PredictionWriter` wrote.
+        findings: study -> truth labels, where they are known.
+    """
+    return [
+        Prediction(
+            found["study"],
+            tuple(found["regions"]),
+            Report(
+                tuple(Paragraph(p["slot"], p["region"], p["text"]) for p in found["paragraphs"]),
+                tuple(found["invalid"]),
+                tuple(found["duplicate"]),
+                tuple(found["missing"]),
+            ),
+            (findings or {}).get(found["study"]),
+        )
+        for found in read_records(out)
+    ]
+
+
+def write_table(out: str | Path) -> Path:
+    """Write all complete studies of a folder as one CSV in the published column layout.
+
+    Returns:
+        its path.
+    """
+    path = Path(out) / TABLE
+    with atomic_write(path, "w") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for found in read_records(out):
+            reference = write_report(found["regions"], [found["reference"][region] for region in found["regions"]])
+            row = (found["study"], found["question"], reference, found["text"])
+            writer.writerow([as_cell(text) for text in row])
+    return path
+
+
+def as_cell(text: str) -> str:
+    """`text` as a spreadsheet shows it: one that would be run as a formula gets an apostrophe in front."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
