@@ -90,7 +90,10 @@ def test_multilabel_masks_of_totalsegmentator(root: Path) -> None:
     assert study.masks.file == root / "seg/a.nii.gz"
     assert study.masks.labels["lung"] == (10, 11, 12, 13, 14)
     assert "breast" not in study.masks.labels
-    assert [(note.code, note.examples) for note in found.notes] == [("TEXT_WITHOUT_MASK", ("a breast",))]
+    assert {note.code: note.examples[0] for note in found.notes} == {
+        "NO_SOURCE": "breast: no label in label_map. Not in total. The task breasts, class 1, gives it.",
+        "TEXT_WITHOUT_MASK": "a breast",
+    }
 
 
 def test_multilabel_column_with_own_map(root: Path) -> None:
