@@ -9,17 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reg2rg.data.grid import (
-    Box,
-    Orientation,
-    Shape,
-    bounding_box,
-    index_map,
-    overlap,
-    resample_nearest,
-    scatter,
-)
-from reg2rg.data.nifti import Affine, Nifti, corner_shift, open_nifti
+from reg2rg.data.grid import Orientation, bounding_box
+from reg2rg.data.nifti import Nifti, open_nifti
+from reg2rg.data.placement import Placement
 from reg2rg.data.volumes import ReadOptions, Scan, read_scan
 from reg2rg.errors import ConfigError, DataFault
 from reg2rg.regions import RegionSet
@@ -27,8 +19,6 @@ from reg2rg.types import LabelMap, Mask, RegionVolume, Study
 
 _ROUNDING = 1e-3
 _MAX_LABEL = 65535
-_MAX_SHIFT = 0.5  # voxels of the scan, at any corner
-_MIN_OVERLAP = 0.5
 _LISTED = 8
 
 
@@ -101,13 +91,18 @@ def _from_files(
         image = open_nifti(path)
         stored = _whole_numbers(image)
         if stored.max() > 1:
-            values = np.unique(stored)
-            raise _bad_values(image, f"values {_list(values)}", "use 0 and 1, or read the file as a label map")
-        mask = _place(stored.view(np.bool_), image, scan, options, name, notes)
-        if mask is None:
+            values = _list(np.unique(stored))
+            raise _bad_values(image, f"values {values}", "use 0 and 1, or read the file as a label map")
+        placement = Placement.of(image, scan, options)
+        notes += _notes(name, image, placement)
+        box = bounding_box(stored)
+        if box is None:
             notes.append(f"{name}: the mask is empty")
-        else:
-            masks[name] = mask
+            continue
+        # Only the box is written: the rest of the zeros never takes up memory.
+        mask, as_stored = _empty(stored.shape, placement.orientation)
+        as_stored[box] = stored[box]
+        _keep(masks, name, placement.onto_scan(mask), notes)
     return masks, notes
 
 
@@ -116,35 +111,63 @@ def _from_labels(
 ) -> tuple[dict[str, Mask], list[str]]:
     wanted: dict[str, tuple[int, ...]] = _canonical(source.labels, regions)
     image = open_nifti(source.file)
-    notes: list[str] = []
     stored = _whole_numbers(image)
-    labels = _place(stored, image, scan, options, "labels", notes)
-    if labels is None:
-        return {}, [*notes, "the label map is empty"]
-    masks, seen = _split(labels, wanted)
+    placement = Placement.of(image, scan, options)
+    notes = _notes("labels", image, placement)
+    found, seen = _split(stored, wanted, placement.orientation)
     known = {label for values in wanted.values() for label in values}
     other = sorted(seen - known - {0})
     if other:
         notes.append(f"labels of no region: {_list(other)}")
-    notes += [f"{name}: the label map has no voxel of it" for name in wanted if name not in masks]
+    masks: dict[str, Mask] = {}
+    for name in wanted:
+        if name in found:
+            _keep(masks, name, placement.onto_scan(found.pop(name)), notes)
+        else:
+            notes.append(f"{name}: the label map has no voxel of it")
     return masks, notes
 
 
-def _split(labels: npt.NDArray[Any], wanted: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, Mask], set[int]]:
-    """Masks of the wanted labels, and which labels occur; slice by slice, only where a region has voxels."""
-    masks: dict[str, Mask] = {}
+def _notes(name: str, image: Nifti, placement: Placement) -> list[str]:
+    notes = [f"{name}: {note}" for note in image.notes]
+    if placement.mapping is not None:
+        shape = placement.orientation.to_ras(image.stored).shape
+        notes.append(f"{name}: resampled from {' x '.join(map(str, shape))} onto the scan's grid")
+    return notes
+
+
+def _keep(masks: dict[str, Mask], name: str, mask: Mask, notes: list[str]) -> None:
+    if mask.any():
+        masks[name] = mask
+    else:
+        notes.append(f"{name}: all its voxels lie outside the scan")
+
+
+def _empty(stored_shape: tuple[int, ...], orientation: Orientation) -> tuple[Mask, Mask]:
+    """A mask of zeros in RAS, first axis fastest, and the view of it that has the stored axes."""
+    mask = np.zeros([stored_shape[axis] for axis in orientation.axes], bool, order="F")
+    return mask, orientation.from_ras(mask)
+
+
+def _split(
+    labels: npt.NDArray[Any], wanted: Mapping[str, tuple[int, ...]], orientation: Orientation
+) -> tuple[dict[str, Mask], set[int]]:
+    """Masks of the wanted labels in RAS, and which labels occur; slice by slice, only where a region has voxels."""
+    masks: dict[str, tuple[Mask, Mask]] = {}
     seen: set[int] = set()
     for k in range(labels.shape[2]):
         plane = labels[:, :, k]
         present = _labels_in(plane)
         seen |= present
         for name, values in wanted.items():
+            hit = None
             for value in present.intersection(values):
-                mask = masks.get(name)
-                if mask is None:
-                    mask = masks[name] = np.zeros(labels.shape, bool, order="F")
-                mask[:, :, k] |= plane == value
-    return masks, seen
+                hit = plane == value if hit is None else np.logical_or(hit, plane == value, out=hit)
+            if hit is not None:
+                if name not in masks:
+                    masks[name] = _empty(labels.shape, orientation)
+                masks[name][1][:, :, k] = hit
+    return {name: pair[0] for name, pair in masks.items()}, seen
 
 
 def _labels_in(plane: npt.NDArray[Any]) -> set[int]:
@@ -190,92 +213,3 @@ def _list(values: Any) -> str:
     items = [str(value) for value in values]
     more = f" and {len(items) - _LISTED} more" if len(items) > _LISTED else ""
     return ", ".join(items[:_LISTED]) + more
-
-
-def _place(
-    stored: npt.NDArray[Any], image: Nifti, scan: Scan, options: ReadOptions, name: str, notes: list[str]
-) -> npt.NDArray[Any] | None:
-    """Bring a mask onto the scan's grid in RAS; ``None`` if it has no voxel there."""
-    notes += [f"{name}: {note}" for note in image.notes]
-    box = bounding_box(stored)
-    affine = _trusted_affine(image, scan, options)
-    orientation = Orientation.of(affine)
-    affine = orientation.affine(affine, stored.shape)
-    moved = orientation.to_ras(stored)
-    if _same_grid(image, moved.shape, affine, scan):
-        return None if box is None else _reorient(stored, box, orientation)
-    mapping = index_map(scan.volume.affine, affine)
-    shape: Shape = scan.volume.array.shape
-    share = overlap(shape, (moved.shape[0], moved.shape[1], moved.shape[2]), mapping)
-    if share < _MIN_OVERLAP:
-        raise DataFault.of(
-            "NO_OVERLAP",
-            found=f"a frame that shares {share:.0%} with the scan's",
-            expected=f"at least {_MIN_OVERLAP:.0%} of the smaller one",
-            fix="check that the mask belongs to this scan",
-            path=image.path,
-        )
-    notes.append(f"{name}: resampled from {' x '.join(map(str, moved.shape))} onto the scan's grid")
-    if box is None:
-        return None
-    result = resample_nearest(moved, mapping, shape)
-    if not result.any():
-        if result.dtype == bool:
-            result = scatter(moved, mapping, shape)
-        if not result.any():
-            notes.append(f"{name}: all its voxels lie outside the scan")
-            return None
-    return result
-
-
-def _reorient(stored: npt.NDArray[Any], box: Box, orientation: Orientation) -> npt.NDArray[Any]:
-    """A copy in RAS. Only the box is written: the rest of the zeros never takes up memory."""
-    result = np.zeros(orientation.to_ras(stored).shape, stored.dtype, order="F")
-    orientation.from_ras(result)[box] = stored[box]
-    return result
-
-
-def _trusted_affine(image: Nifti, scan: Scan, options: ReadOptions) -> Affine:
-    """The affine to go by: the file's own, or the scan's where the option says so."""
-    same_shape = image.stored.shape == scan.stored_shape
-    if options.mask_grid == "scan":
-        if same_shape:
-            return scan.stored_affine
-        raise DataFault.of(
-            "MASK_SHAPE",
-            found=f"shape {image.stored.shape}",
-            expected=f"the scan's {scan.stored_shape}, as mask_grid=scan says",
-            fix="use mask_grid=header if the masks have true affines",
-            path=image.path,
-        )
-    identity = np.array_equal(image.affine, np.eye(4))
-    if identity and not np.allclose(scan.stored_affine, np.eye(4)):
-        fix = "set mask_grid=scan if the array lies on the scan's stored grid (SAT writes such files)"
-        raise DataFault.of(
-            "IDENTITY_AFFINE",
-            found=f"an identity affine, shape {image.stored.shape} beside the scan's {scan.stored_shape}",
-            expected="the affine of the scan",
-            fix=fix if same_shape else "write the masks again with their true affine",
-            path=image.path,
-        )
-    return image.affine
-
-
-def _same_grid(image: Nifti, shape: tuple[int, ...], affine: Affine, scan: Scan) -> bool:
-    """Whether the mask, in RAS, lies on the scan's grid; a pure shift of an equal grid is refused as a header error."""
-    if shape != scan.volume.array.shape:
-        return False
-    mapping = index_map(affine, scan.volume.affine)
-    if corner_shift(mapping, np.eye(4), shape) < _MAX_SHIFT:
-        return True
-    shift = mapping[:3, 3].copy()
-    mapping[:3, 3] = 0
-    if corner_shift(mapping, np.eye(4), shape) < _MAX_SHIFT:
-        raise DataFault.of(
-            "MASK_OFFSET",
-            found=f"the scan's shape and spacing, but an origin {_list(np.round(shift, 1))} voxels off",
-            expected=f"less than {_MAX_SHIFT:g} voxels",
-            fix="check that the mask belongs to this scan; if only its header is wrong, set mask_grid=scan",
-            path=image.path,
-        )
-    return False
