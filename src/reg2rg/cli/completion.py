@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import Any
 
 from reg2rg.cli.main import COMMANDS, Invocation
 
@@ -21,21 +22,38 @@ def script(shell: str) -> str:
     """The completion script for `shell`."""
     import jsonargparse
 
-    from reg2rg.cli.data import completion_parser as data_parser
     from reg2rg.cli.trainer import command_parser
     from reg2rg.registry import load_plugins
 
     load_plugins()
-    root = jsonargparse.ArgumentParser(prog="reg2rg", description="Chest-CT reports, region by region.")
+    root = jsonargparse.ArgumentParser(prog="reg2rg")
     commands = root.add_subcommands(required=False)
     for name, command in COMMANDS.items():
         if command.target.startswith("reg2rg.cli.trainer"):
             parser = command_parser(name)
         elif name == "data":
-            parser = data_parser()
+            parser = _data_parser()
         else:
             parser = jsonargparse.ArgumentParser()
             parser.add_argument("-c", "--config", help="a config file")
+            parser.add_argument("--debug", help="show tracebacks")
         commands.add_subcommand(name, parser, help=command.help)
     text: str = root.get_completion_script(f"shtab-{shell}")
     return text
+
+
+def _data_parser() -> Any:
+    """``reg2rg data`` and its sub-commands as jsonargparse wants them."""
+    import jsonargparse
+
+    from reg2rg.cli.data import PARSERS
+
+    parser = jsonargparse.ArgumentParser()
+    commands = parser.add_subcommands(required=False)
+    for name, (make, _) in PARSERS.items():
+        command = jsonargparse.ArgumentParser()
+        for action in make()._actions:
+            if action.option_strings and action.dest != "help" and "." not in action.dest:
+                command.add_argument(*action.option_strings, help=action.help)
+        commands.add_subcommand(name, command)
+    return parser

@@ -138,10 +138,9 @@ def _plugin_modules() -> Iterator[tuple[str, Path]]:
 def _registries(tree: ast.Module) -> Iterator[tuple[str, str]]:
     """Name of the variable and kind, for each ``NAME = Registry("kind", ...)``."""
     for node in tree.body:
-        targets = (
-            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-        )
-        value = getattr(node, "value", None)
+        if not isinstance(node, ast.Assign | ast.AnnAssign):
+            continue
+        targets, value = [node.target] if isinstance(node, ast.AnnAssign) else node.targets, node.value
         if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "Registry":
             kind = value.args[0]
             for target in targets:

@@ -13,8 +13,8 @@ def run(invocation: Invocation) -> int:
     """Run ``reg2rg lm``; see `reg2rg.cli.main`."""
     parser = argparse.ArgumentParser(
         prog="reg2rg lm",
-        description="Train a tokenizer on the training reports of a data set, and a small LLaMA-architecture model from "
-        "scratch. For demos and tests; real runs name a pretrained model.",
+        description="Train a tokenizer on the training reports of a data set, and make a small model of LLaMA's "
+        "architecture. For demos and tests; real runs name a pretrained model.",
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )

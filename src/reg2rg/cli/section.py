@@ -52,7 +52,7 @@ class DataSection:
     read: ReadOptions = ReadOptions()  # noqa: RUF009 (frozen)
 
 
-class Parser(ArgumentParser):
+class Parser(ArgumentParser):  # type: ignore[misc]
     """jsonargparse's parser with one-line errors."""
 
     tree = Tree()
@@ -137,8 +137,8 @@ def _stray_keys(tree: Tree) -> list[str]:
         if str(key) not in known:
             where = tree.origin(("data", key))
             mistakes.append(
-                f"{where}: data.{key}: the data section has no argument '{key}'.{did_you_mean(str(key), sorted(known))} "
-                f"It takes: {', '.join(sorted(known))}."
+                f"{where}: data.{key}: the data section has no argument '{key}'."
+                f"{did_you_mean(str(key), sorted(known))} It takes: {', '.join(sorted(known))}."
             )
     return mistakes
 

@@ -11,9 +11,9 @@ from typing import Any, NoReturn
 import torch
 import yaml
 from jsonargparse import Namespace, set_parsing_settings
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
 from reg2rg import __version__
@@ -129,7 +129,6 @@ class ReportCLI(LightningCLI):
             parser_kwargs={
                 "parser_mode": "omegaconf+",
                 "prog": "reg2rg",
-                "dump_header": [f"reg2rg=={__version__}"],
                 "description": "Chest-CT reports, region by region.",
             },
             save_config_callback=SaveConfig,
@@ -146,8 +145,9 @@ class ReportCLI(LightningCLI):
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """A parser that knows where the config was written."""
+        kwargs.setdefault("dump_header", [f"reg2rg=={__version__}"])
         parser = super().init_parser(**kwargs)
-        parser.tree = self.tree  # type: ignore[attr-defined]
+        parser.tree = self.tree
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -187,6 +187,8 @@ class ReportCLI(LightningCLI):
         kinds = {registry.base: registry.kind for registry in self.registries}
         checker = Checker(self.tree, allowed, kinds)
         linked = {**LINKS_WHEN_PARSED, **LINKS_WHEN_BUILT}
+        for target, source in LINKS_WHEN_PARSED.items():
+            self.tree.drop_copy(tuple(target.split(".")), tuple(source.split(".")))
         mistakes = [*check_references(self.tree), *checker.check(sections, linked)]
         if mistakes:
             raise ConfigError("\n".join(mistakes))

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from reg2rg.config.reading import COMMAND_LINE, Key, Tree
+from reg2rg.config.reading import COMMAND_LINE, Key, Tree, lookup
 from reg2rg.registry import did_you_mean
 
 _KEY = re.compile(r'Parser key "([^"]+)"')
@@ -58,7 +58,7 @@ def explain_interpolation(error: Exception, tree: Tree, known: Sequence[str] = (
             f"{where}: {name}: the environment variable {variable[1]} is not set, and {written!r} needs it. "
             f"Set it (export {variable[1]}=...) or give a fallback: ${{oc.env:{variable[1]},fallback}}."
         )
-    if type(error).__name__ == "InterpolationKeyError":
+    if type(error).__name__ == "InterpolationKeyError" or "ConfigTypeError" in text:
         missing = _missing(written, tree, text)
         return (
             f"{where}: {name}: {written!r} refers to '{missing}', which no config file and no option sets."
@@ -105,7 +105,7 @@ def _readable(text: str) -> str:
 
 
 def _locate(tree: Tree, parts: Sequence[str]) -> Key:
-    """The path of the tree that the parts of a message's key mean: messages leave out ``init_args``, subcommand, index."""
+    """The path in the tree that the key of a message means; messages leave out ``init_args``."""
     path: list[str | int] = []
     here: Any = tree.values
     for part in parts:
@@ -116,18 +116,6 @@ def _locate(tree: Tree, parts: Sequence[str]) -> Key:
         path.append(step)
         here = lookup(here, (step,))
     return tuple(path)
-
-
-def lookup(values: Any, path: Key) -> Any:
-    """The value at `path` of nested dicts and lists, or ``None``."""
-    for part in path:
-        if isinstance(values, dict):
-            values = values.get(part)
-        elif isinstance(values, list) and isinstance(part, int) and part < len(values):
-            values = values[part]
-        else:
-            return None
-    return values
 
 
 def _missing(written: Any, tree: Tree, text: str) -> str:

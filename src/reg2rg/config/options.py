@@ -6,6 +6,7 @@ same way as in a file.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -103,7 +104,7 @@ def _full_path(values: Any, parts: list[str]) -> Key:
                 f"command line: --{'.'.join(parts)}: '{'.'.join(map(str, path))}' is a list; say which of its "
                 f"{len(here)} items is meant: --{'.'.join(map(str, path))}.0.{part}=..."
             )
-        is_class = isinstance(here, dict) and "class_path" in here or isinstance(here, str)
+        is_class = (isinstance(here, dict) and "class_path" in here) or isinstance(here, str)
         if is_class and part not in _CLASS_PARTS:
             path.append("init_args")
             here = here.get("init_args") if isinstance(here, dict) else None
@@ -124,7 +125,7 @@ def _overlay(path: Key, value: Any) -> Tree:
 def _set_item(tree: Tree, path: Key, value: Any) -> None:
     """Set a value inside a list item, which no overlay file can reach."""
     holder: Any = tree.values
-    for part, following in zip(path[:-1], path[1:], strict=True):
+    for part, following in itertools.pairwise(path):
         if isinstance(holder, dict):
             holder = holder.setdefault(part, [] if isinstance(following, int) else {})
         elif isinstance(part, int) and part < len(holder):

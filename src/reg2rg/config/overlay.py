@@ -96,9 +96,8 @@ def _merge_mapping(old: dict[str, Any], new: dict[str, Any], at: Key, base: Tree
         if isinstance(current, str) and isinstance(value, dict) and value and set(value) <= _CLASS_KEYS:
             current = old[key] = {"class_path": current}  # a bare class name can be refined like any other
             base.origins[*target, "class_path"] = base.origins.get(target, COMMAND_LINE)
-        if isinstance(current, dict) and isinstance(value, str) and not _other_class(current, {"class_path": value}):
-            if "class_path" in current:
-                continue  # the same class by its bare name: its arguments stay
+        if isinstance(value, str) and _names_class_of(current, value):
+            continue  # the same class by its bare name: its arguments stay
         if isinstance(current, dict) and isinstance(value, dict) and not _other_class(current, value):
             base.origins[target] = overlay.origins.get(target, COMMAND_LINE)
             _merge_mapping(current, value, target, base, overlay)
@@ -123,6 +122,10 @@ def _other_class(old: dict[str, Any], new: dict[str, Any]) -> bool:
     if "class_path" not in new or "class_path" not in old:
         return False
     return not same_class(str(old["class_path"]), str(new["class_path"]))
+
+
+def _names_class_of(current: Any, name: str) -> bool:
+    return isinstance(current, dict) and "class_path" in current and same_class(str(current["class_path"]), name)
 
 
 def same_class(one: str, other: str) -> bool:

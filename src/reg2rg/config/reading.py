@@ -51,6 +51,24 @@ class Tree:
                 return self.origins[key[:length]]
         return None
 
+    def drop_copy(self, key: Key, of: Key) -> None:
+        """Remove `key` if it says the same as `of`: a saved config spells out what code fills in anyway."""
+        if key in self.origins and lookup(self.values, key) == lookup(self.values, of):
+            holder = lookup(self.values, key[:-1])
+            del holder[key[-1]], self.origins[key]
+
+
+def lookup(values: Any, path: Key) -> Any:
+    """The value at `path` of nested dicts and lists, or ``None``."""
+    for part in path:
+        if isinstance(values, dict):
+            values = values.get(part)
+        elif isinstance(values, list) and isinstance(part, int) and part < len(values):
+            values = values[part]
+        else:
+            return None
+    return values
+
 
 class _Loader(yaml.SafeLoader):
     """SafeLoader without dates, with floats that need no decimal point."""
@@ -113,8 +131,8 @@ def _mapping(loader: _Loader, node: yaml.MappingNode, at: Key, file: str, origin
         key, line = str(key_node.value), key_node.start_mark.line + 1
         if key in seen and key != "<<":
             raise ConfigError(
-                f"{file}:{line}: the key '{'.'.join(map(str, (*at, key)))}' stands twice, here and in line {seen[key]}. "
-                "Keep one of them."
+                f"{file}:{line}: the key '{'.'.join(map(str, (*at, key)))}' stands twice, here and in line {seen[key]}."
+                " Keep one of them."
             )
         seen[key] = line
     loader.flatten_mapping(node)  # brings in what '<<' names
@@ -153,7 +171,7 @@ def _hint(text: str, mark: yaml.Mark | None) -> str:
 
 
 def parse_value(text: str) -> Any:
-    """A value as typed on the command line: YAML, so ``null``, ``3``, ``[1, 2]`` and ``{rank: 8}`` mean what they do in a file."""
+    """A value as typed on the command line; ``null``, ``3``, ``[1, 2]``, ``{rank: 8}`` mean what they do in a file."""
     if "${" in text and not text.startswith(("[", "{")):
         return text  # a reference, not a flow mapping
     loader = _Loader(text)

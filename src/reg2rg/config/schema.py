@@ -33,6 +33,7 @@ class Checker:
 
     def __init__(self, tree: Tree, allowed: Iterable[str], kinds: Mapping[type, str] | None = None) -> None:
         self.tree, self.allowed, self.kinds = tree, tuple(allowed), dict(kinds or {})
+        self.linked: dict[str, str] = {}
         self.mistakes: list[str] = []
 
     def check(self, sections: Mapping[str, Any], linked: Mapping[str, str] | None = None) -> list[str]:
@@ -45,6 +46,7 @@ class Checker:
         Returns:
             one line a mistake, in the order of the config.
         """
+        self.linked = dict(linked or {})
         for key, value in self.tree.values.items():
             if key not in sections:
                 self._unknown((key,), "key", sections)
@@ -55,15 +57,12 @@ class Checker:
                     self._arguments(value, sections[key], (key,), required=False)
                 else:
                     self._say((key,), f"expected a mapping of arguments, found {value!r}.")
-        for dotted, source in (linked or {}).items():
-            path = tuple(dotted.split("."))
-            if path in self.tree.origins:
-                self._say(path, f"is filled from {source}. Remove this line and set {source}.")
         for key, cls in sections.items():
             if inspect.isclass(cls):
                 given = self.tree.values.get(key)
-                filled = {path.rpartition(".")[2] for path in (linked or {}) if path.startswith(f"{key}.")}
-                self._required(given if isinstance(given, dict) else {}, cls, (key,), skip=filled)
+                filled = {path.rpartition(".")[2] for path in self.linked if path.startswith(f"{key}.")}
+                if given is None or isinstance(given, dict):
+                    self._required(given or {}, cls, (key,), skip=filled)
         return self.mistakes
 
     def _say(self, path: Key, text: str) -> None:
@@ -77,14 +76,18 @@ class Checker:
         self._say(path, f"{has} '{str(path[-1]).removesuffix('+')}'.{did_you_mean(str(path[-1]), names)}{listing}")
 
     def _arguments(self, values: dict[str, Any], cls: type, at: Key, skip: int = 0, required: bool = True) -> None:
-        """The keys of `values` as constructor arguments of `cls`; the first `skip` positional ones are not the config's."""
+        """The keys of `values` as arguments of `cls`; code gives the first `skip` positional ones."""
         known, open_ended = parameters(cls, skip)
-        hints = annotations(cls)
+        hints = type_hints(cls)
         for key, value in values.items():
             name = str(key).removesuffix("+")
             if name not in known:
                 if not open_ended:
                     self._unknown((*at, key), "argument", known, cls.__name__)
+                continue
+            source = self.linked.get(".".join(map(str, (*at, key))))
+            if source:
+                self._say((*at, key), f"is filled from {source}. Remove this line and set {source}.")
                 continue
             self._value(value, hints.get(name, Any), (*at, key))
         if required:
@@ -137,14 +140,13 @@ class Checker:
     def _component(self, value: dict[str, Any], bases: list[tuple[type, int]], options: list[Any], at: Key) -> None:
         kind = self._kind(bases[0][0])
         if "class_path" not in value:
-            owner = f"expected 'class_path: Name' and 'init_args: ...' of a {kind}"
+            owner = f"expected 'class_path: Name' and 'init_args: ...' of {_a(kind)}"
             self._say(at, f"{owner}, found the keys {', '.join(map(str, value))}.")
             return
         extra = [key for key in value if key not in _SPEC]
         if extra:
             self._say(
-                (*at, extra[0]),
-                f"arguments of {value['class_path']} stand under init_args. Indent it below 'init_args:'.",
+                (*at, extra[0]), f"arguments of {value['class_path']} stand below its 'init_args:'. Move it there."
             )
             return
         cls = self._find(str(value["class_path"]), bases, options, at)
@@ -160,6 +162,11 @@ class Checker:
     def _kind(self, base: type) -> str:
         return self.kinds.get(base, base.__name__)
 
+    def _say_class(self, at: Key, text: str) -> None:
+        """A mistake in the name of a class: on the line of the name, under the key of the component."""
+        where = self.tree.origin((*at, "class_path")) or COMMAND_LINE
+        self.mistakes.append(f"{where}: {'.'.join(map(str, at))}: {text}")
+
     def _find(self, name: str, bases: list[tuple[type, int]], options: list[Any], at: Key) -> type | None:
         """The class that `name` means, or ``None`` after saying why there is none."""
         kind = self._kind(bases[0][0])
@@ -168,27 +175,28 @@ class Checker:
             if name in known:
                 return known[name]
             words = [*known, *(text for option in options for text in _literals(option))]
-            other = next(
-                (self._kind(base) for base in self.kinds if name in {c.__name__ for c in subclasses(base)}), None
-            )
-            wrong = f"'{name}' is a {other}, not a {kind}." if other else f"unknown {kind} '{name}'."
+            kinds = (self.kinds[base] for base in self.kinds if name in {cls.__name__ for cls in subclasses(base)})
+            other = next(kinds, None)
+            wrong = f"'{name}' is {_a(other)}, not {_a(kind)}." if other else f"unknown {kind} '{name}'."
             listing = f" Known: {', '.join(sorted(words))}." if len(words) <= 25 else ""
-            self._say(at, f"{wrong}{did_you_mean(name, words)}{listing}")
+            self._say_class(at, f"{wrong}{did_you_mean(name, words)}{listing}")
             return None
         if not is_allowed(name, self.allowed):
-            self._say(at, refusal(name, "not imported", self.allowed))
+            self._say_class(at, refusal(name, "not imported", self.allowed))
             return None
         found = import_class(name)
         if isinstance(found, str):
-            self._say(at, f"{found}{did_you_mean(name.rpartition('.')[2], list(known))}")
+            self._say_class(at, f"{found}{did_you_mean(name.rpartition('.')[2], list(known))}")
             return None
         if not any(issubclass(found, base) for base, _ in bases):
-            self._say(
-                at,
-                f"'{name}' is not a {kind}: it does not extend {bases[0][0].__name__}.{did_you_mean('', [])} Known: {', '.join(sorted(known))}.",
-            )
+            extends = f"'{name}' is not {_a(kind)}: it does not extend {bases[0][0].__name__}."
+            self._say_class(at, f"{extends} Known: {', '.join(sorted(known))}.")
             return None
         return found
+
+
+def _a(word: str) -> str:
+    return f"an {word}" if word[0].lower() in "aeio" or word == "llm" else f"a {word}"
 
 
 def import_class(name: str) -> type | str:
@@ -210,11 +218,10 @@ def parameters(cls: type, skip: int = 0) -> tuple[dict[str, inspect.Parameter], 
     return {item.name: item for item in named[skip:]}, any(item.kind is item.VAR_KEYWORD for item in items)
 
 
-def annotations(cls: type) -> dict[str, Any]:
+def type_hints(cls: type) -> dict[str, Any]:
     """Resolved annotations of the constructor; empty where they cannot be resolved."""
     try:
-        target = cls if dataclasses.is_dataclass(cls) else cls.__init__
-        return typing.get_type_hints(target)
+        return typing.get_type_hints(cls if dataclasses.is_dataclass(cls) else vars(cls).get("__init__", cls.__init__))  # type: ignore[misc]
     except (NameError, TypeError, AttributeError):
         return {}
 
