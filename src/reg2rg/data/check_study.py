@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from reg2rg.data.check_overlays import write_overlay
+from reg2rg.data.detail import Detail, crop_to_foreground
 from reg2rg.data.masks import load_region_volume
 from reg2rg.data.volumes import ReadOptions, read_nifti, read_volume
 from reg2rg.errors import DataFault
@@ -57,22 +58,23 @@ def check_study(job: StudyJob) -> StudyCheck:
     """
     try:
         found = load_region_volume(job.study, job.regions, job.options)
+        kept = crop_to_foreground(found)
     except Exception as error:
         return StudyCheck(faults=tuple(dict.fromkeys([_named(error, job.study.id), *_faults_of_files(job)])))
     if job.overlay is not None:
         write_overlay(job.overlay, found, job.regions.names, f"{job.study.id}  ({job.study.split})")
-    return _summary(job.study, job.regions, found)
+    return _summary(job.study, job.regions, found, kept)
 
 
-def _summary(study: Study, regions: RegionSet, found: RegionVolume) -> StudyCheck:
+def _summary(study: Study, regions: RegionSet, found: RegionVolume, kept: Detail) -> StudyCheck:
     promised = study.masks.files if isinstance(study.masks, RegionFiles) else study.masks.labels
     return StudyCheck(
-        present=tuple(found.masks),
-        empty=tuple(name for name in regions.names if name in promised and name not in found.masks),
+        present=tuple(kept.masks),
+        empty=tuple(name for name in regions.names if name in promised and name not in kept.masks),
         digest=voxel_digest(found),
         shape=found.volume.array.shape,
         spacing=tuple(round(size, 4) for size in found.volume.spacing),
-        notes=found.notes,
+        notes=tuple(kept.notes),
     )
 
 

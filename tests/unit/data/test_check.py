@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -341,3 +342,13 @@ def test_real_ct_with_its_masks(shared_ct: Path, tmp_path: Path) -> None:
     assert not result.faults
     assert result.overlays == ("overlays/test_lidc.png",)
     assert imread(tmp_path / result.overlays[0]).ndim == 3
+
+
+def test_every_reason_code_stands_in_the_data_guide() -> None:
+    root = Path(__file__).parents[3]
+    word = re.compile(r'"([A-Z][A-Z0-9]*_[A-Z_0-9]+)"')
+    sources = [path for path in (root / "src/reg2rg/data").rglob("*.py") if "phantom" not in path.parts]
+    used = {code for path in sources for code in word.findall(path.read_text())}
+    used -= {code for code in used if code.endswith(("_THREADS", "_NTHREADS")) or code.startswith("HU_")}
+    documented = set(re.findall(r"`([A-Z][A-Z0-9_]+)`", (root / "docs/data.md").read_text()))
+    assert used - documented == set()
