@@ -65,9 +65,9 @@ def _read(path: Path) -> bytes:
     except FileNotFoundError as error:
         fix = "correct the path, or leave the study out"
         raise DataFault.of("MISSING_FILE", found="no such file", expected="a file", fix=fix, path=path) from error
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
         fix = "check the path and its permissions"
-        found = f"cannot be read ({error.strerror or error})"
+        found = f"cannot be read ({getattr(error, 'strerror', None) or error})"
         raise DataFault.of("UNREADABLE", found=found, expected="a readable file", fix=fix, path=path) from error
     if not data:
         raise DataFault.of("EMPTY_FILE", found="0 bytes", expected="a NIfTI file", fix=_AGAIN, path=path)

@@ -194,9 +194,10 @@ def _rounded(image: Nifti) -> npt.NDArray[Any]:
     stored = image.stored
     result = np.empty(stored.shape, np.uint16, order="F")
     for k in range(stored.shape[2]):
-        values = stored[:, :, k].astype(np.float32) * np.float32(image.slope) + np.float32(image.inter)
-        whole = np.rint(values)
-        off = ~(np.abs(values - whole) <= _ROUNDING) | (whole < 0) | (whole > _MAX_LABEL)
+        with np.errstate(over="ignore", invalid="ignore"):  # infinities and NaN are found below
+            values = stored[:, :, k].astype(np.float32) * np.float32(image.slope) + np.float32(image.inter)
+            whole = np.rint(values)
+            off = ~(np.abs(values - whole) <= _ROUNDING) | (whole < 0) | (whole > _MAX_LABEL)
         if off.any():
             fix = "threshold it to whole numbers: soft masks and images are not taken"
             raise _bad_values(image, f"value {values[off].flat[0]:g}", fix)

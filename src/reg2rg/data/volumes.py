@@ -18,7 +18,8 @@ __all__ = ["HU_MAX", "HU_MIN", "ReadOptions", "Scan", "read_nifti", "read_scan",
 
 HU_MIN, HU_MAX = -1024, 3071
 _MAX_NON_FINITE = 1e-3  # share of voxels that is repaired
-_SLAB_VOXELS = 1 << 22
+_SLAB_VOXELS = 1 << 20  # what fits the processor's cache
+_EXACT = 1 << 30  # intercepts below are added in integers, without overflow
 # The gate, on shares of voxels. Air is what lies outside the patient and in the lungs; soft tissue is what every body
 # has. Dense counts values above all soft tissue and enhanced blood, among voxels that are not air: raw stored values
 # have their soft tissue there.
@@ -163,15 +164,17 @@ def _convert(image: Nifti, target: HU) -> _Survey:
 
 def _values(stored: npt.NDArray[Any], slope: float, inter: float, survey: _Survey) -> npt.NDArray[Any]:
     """HU of one slab: the stored integers where no arithmetic is needed, else wide integers or rounded float32."""
-    if stored.dtype.kind in "iu" and slope == 1 and inter == int(inter):
-        if inter == 0:
-            return stored
-        return stored.astype(np.int64 if stored.dtype.itemsize >= 4 else np.int32) + int(inter)
-    values = stored.astype(np.float32)
-    if slope != 1:
-        values *= np.float32(slope)
-    if inter != 0:
-        values += np.float32(inter)
+    kind, size = stored.dtype.kind, stored.dtype.itemsize
+    if slope == 1 and inter == 0 and kind in "iu":
+        return stored
+    if slope == 1 and inter == round(inter) and abs(inter) < _EXACT and kind in "iu" and (kind, size) != ("u", 8):
+        return stored.astype(np.int64 if size >= 4 else np.int32) + int(inter)
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is counted as not finite
+        values = stored.astype(np.float32)
+        if slope != 1:
+            values *= np.float32(slope)
+        if inter != 0:
+            values += np.float32(inter)
     finite = np.isfinite(values)
     if not finite.all():
         survey.non_finite += int(finite.size - np.count_nonzero(finite))

@@ -232,6 +232,9 @@ def test_wrong_content(tmp_path, content, code, word):
 def test_missing_file_and_folder(tmp_path):
     assert fault(tmp_path / "none.nii.gz").code == "MISSING_FILE"
     assert fault(tmp_path).code == "UNREADABLE"
+    (tmp_path / "loop.nii").symlink_to(tmp_path / "loop.nii")
+    assert fault(tmp_path / "loop.nii").code == "UNREADABLE"
+    assert fault(tmp_path / "null\0.nii").code == "UNREADABLE"
 
 
 def test_pair_of_header_and_image(tmp_path):
@@ -347,6 +350,37 @@ def test_min_slices_counts_axial_slices(tmp_path):
     path = save(tmp_path / "a.nii", np.moveaxis(chest(), 2, 0), affine)
     assert read_volume(path, ReadOptions(min_slices=18))[0].array.shape == (26, 22, 18)
     assert "18 axial slices" in str(fault(path, ReadOptions(min_slices=19)))
+
+
+@pytest.mark.filterwarnings("error")
+def test_any_header_is_read_or_refused(tmp_path):
+    """Bytes of the header at random: a volume of the declared shape or a fault, never another error."""
+    image = nib.Nifti1Image(chest(), SPACING)
+    image.set_qform(SPACING, 1)
+    nib.save(image, tmp_path / "a.nii")
+    data = (tmp_path / "a.nii").read_bytes()
+    rng = random.Random(0)
+    fields = [*range(40, 56), *range(68, 124), *range(252, 328)]
+    refused = 0
+    for _ in range(400):
+        damaged = bytearray(data)
+        for _ in range(rng.randint(1, 3)):
+            damaged[rng.choice(fields)] = rng.choice((0, 127, 128, 255, rng.randrange(256)))
+        (tmp_path / "b.nii").write_bytes(damaged)
+        try:
+            volume, _ = read_volume(tmp_path / "b.nii", LOOSE)
+        except DataFault as error:
+            refused += str(tmp_path / "b.nii") in str(error)
+        else:
+            assert sorted(volume.array.shape) == [18, 22, 26]
+            assert volume.array.min() >= HU_MIN
+    assert refused > 100
+
+
+def test_intercept_beyond_any_integer(tmp_path):
+    for inter in (-5.5e11, 1e30, 2.0**31):
+        path = patch_header(save(tmp_path / "a.nii", chest()), 112, "<2f", 1, inter)
+        assert fault(path).code in {"NOT_HU", "CONSTANT", "UINT16_WRAP"}
 
 
 # Orientation
