@@ -99,6 +99,7 @@ def _check_parser() -> argparse.ArgumentParser:
     _config_arguments(parser)
     parser.add_argument("--out", type=Path, default=Path("check"), help="folder for check.json and overlays")
     parser.add_argument("--overlays", type=int, default=6, help="studies to draw with their regions outlined")
+    parser.add_argument("--sample", type=_count, default=None, help="read so many studies only, evenly spread")
     return parser
 
 
@@ -116,6 +117,7 @@ def _check(invocation: Invocation, options: argparse.Namespace, rest: Sequence[s
         workers=options.workers,
         overlays=options.overlays,
         out=options.out,
+        sample=options.sample,
     )
     print_check(result)
     return result.exit_code
@@ -126,6 +128,7 @@ def _prepare_parser() -> argparse.ArgumentParser:
     _config_arguments(parser)
     parser.add_argument("--shard", default="1/1", metavar="I/N", help="do the I-th of N equal parts, for job arrays")
     parser.add_argument("--bake", action="store_true", help="keep the finished views too: faster to read, larger")
+    parser.add_argument("--max_skip", type=float, default=0.05, help="share of studies that may be skipped")
     return parser
 
 
@@ -138,7 +141,7 @@ def _prepare(invocation: Invocation, options: argparse.Namespace, rest: Sequence
     section = read_section(invocation, _all_config_args(options, rest))
     if section.store is None:
         raise ConfigError("config: data.store: no folder to write to. Give it: --data.store FOLDER")
-    prepare(
+    summary = prepare(
         section.dataset,
         section.store,
         load_region_set(section.regions),
@@ -146,7 +149,9 @@ def _prepare(invocation: Invocation, options: argparse.Namespace, rest: Sequence
         bake=section.views if options.bake else None,
         workers=options.workers,
         shard=shard,
+        max_skip=options.max_skip,
     )
+    sys.stdout.write(f"{summary.describe()}\n")
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from reg2rg.cli.main import Invocation
@@ -20,11 +21,12 @@ def run(invocation: Invocation) -> int:
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write the model into")
     parser.add_argument("-c", "--config", action="append", metavar="FILE", default=[], help="as for reg2rg fit")
-    parser.add_argument("--hidden_size", type=int, default=192, help="width")
+    parser.add_argument("--hidden_size", type=int, default=128, help="width")
     parser.add_argument("--layers", type=int, default=4, help="depth")
-    parser.add_argument("--heads", type=int, default=4, help="attention heads")
-    parser.add_argument("--epochs", type=int, default=0, help="passes over the reports before it sees any image")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and order")
+    parser.add_argument("--heads", type=int, default=8, help="attention heads")
+    parser.add_argument("--vocab_size", type=int, default=1000, help="most tokens")
+    parser.add_argument("--steps", type=int, default=300, help="of training on report text; 0 for none")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and documents")
     options, rest = parser.parse_known_args(list(invocation.args))
     config_args = [*(word for name in options.config for word in ("--config", name)), *rest]
 
@@ -35,15 +37,21 @@ def run(invocation: Invocation) -> int:
     if not studies:
         raise ConfigError("data.dataset: no study of the training split has a report to learn words from.")
 
+    from reg2rg.data.prompt import GLOBAL_PREFIX, INSTRUCTION, REGION_PREFIX
+    from reg2rg.language.pretraining import Schedule
     from reg2rg.language.tiny import build_tiny_llama
 
     build_tiny_llama(
-        [text for study in studies for text in study.reports.values()],
+        [study.reports for study in studies],
         options.out,
         hidden_size=options.hidden_size,
         layers=options.layers,
         heads=options.heads,
-        epochs=options.epochs,
+        vocab_size=options.vocab_size,
+        instruction=INSTRUCTION,
+        prompt_texts=(GLOBAL_PREFIX, REGION_PREFIX),
+        schedule=Schedule(steps=options.steps),
         seed=options.seed,
     )
+    sys.stdout.write(f"language model in {options.out}\n")
     return 0

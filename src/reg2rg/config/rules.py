@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from reg2rg.config.reading import COMMAND_LINE, Key, Tree, lookup
+from reg2rg.errors import ConfigError
+from reg2rg.regions import load_region_set
 
 # Arguments that count or measure something, whatever component they belong to: 1 at least.
 POSITIVE = frozenset(
@@ -23,7 +25,7 @@ _PATHS = {"weights": "a file of weights", "root": "the data folder"}
 
 def check_values(config: dict[str, Any], tree: Tree) -> list[str]:
     """One line for each value of the parsed `config` that cannot work; `tree` knows where it was written."""
-    mistakes = [*_counts(config, tree), *_sizes(config, tree), *_files(config, tree)]
+    mistakes = [*_counts(config, tree), *_sizes(config, tree), *_files(config, tree), *_region_sets(config, tree)]
     return list(dict.fromkeys(mistakes))
 
 
@@ -75,9 +77,31 @@ def _files(config: dict[str, Any], tree: Tree) -> Iterator[str]:
                 path,
                 f"{_PATHS[str(path[-1])]} is expected at '{value}', and nothing is there (seen from {Path.cwd()}).",
             )
+    model = lookup(config, ("model", "llm", "init_args", "path"))
+    if isinstance(model, str) and _is_local(model) and not Path(model).exists():
+        yield _say(
+            tree,
+            ("model", "llm", "init_args", "path"),
+            f"no model folder at '{model}' (seen from {Path.cwd()}). Name a folder or a hub id, or make a small model "
+            f"from your own reports: reg2rg lm {model} --config ...",
+        )
     dataset = lookup(config, ("data", "dataset", "init_args", "path"))
     if isinstance(dataset, str) and not Path(dataset).exists():
         yield _say(tree, ("data", "dataset", "init_args", "path"), f"no file at '{dataset}' (seen from {Path.cwd()}).")
+
+
+def _is_local(path: str) -> bool:
+    """A path rather than a hub id: it says so, or its folder is there."""
+    return path.startswith((".", "/", "~")) or path.count("/") > 1 or Path(path).parent.is_dir()
+
+
+def _region_sets(config: dict[str, Any], tree: Tree) -> Iterator[str]:
+    name = lookup(config, ("data", "regions"))
+    if isinstance(name, str):
+        try:
+            load_region_set(name)
+        except ConfigError as error:
+            yield _say(tree, ("data", "regions"), str(error))
 
 
 def _is_size(value: Any) -> TypeGuard[Sequence[int]]:
