@@ -66,4 +66,4 @@ class Frozen(Encoder):
         if not self.chunk or len(volumes) <= self.chunk:
             tokens: Tensor = self.encoder(volumes)
             return tokens
-        return torch.cat([self.encoder(part) for part in volumes.split(self.chunk)])
+        return torch.cat([self.encoder(volumes[i : i + self.chunk]) for i in range(0, len(volumes), self.chunk)])

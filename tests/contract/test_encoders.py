@@ -1,0 +1,68 @@
+"""Every registered encoder keeps the contract. A new one needs a line in BUILD."""
+
+from collections.abc import Callable
+
+import pytest
+
+from reg2rg.encoders import CNN3D, ENCODERS, Encoder
+from reg2rg.registry import load_plugins
+from reg2rg.testing import check_encoder
+
+load_plugins()
+SIZE = (32, 32, 16)
+
+
+def make(name: str, **arguments: object) -> Callable[[], Encoder]:
+    return lambda: ENCODERS.get(name)(**arguments)
+
+
+def small_cnn() -> CNN3D:
+    return CNN3D(SIZE, channels=(8, 16), grid=(1, 1, 2), dim=24)
+
+
+def around(name: str, **arguments: object) -> Callable[[], Encoder]:
+    return lambda: ENCODERS.get(name)(encoder=small_cnn(), **arguments)
+
+
+BUILD: dict[str, tuple[Callable[[], Encoder], tuple[int, int, int]]] = {
+    "CNN3D": (small_cnn, SIZE),
+    "Frozen": (around("Frozen", chunk=2), SIZE),
+    "MonaiSwinUNETR": (
+        make("MonaiSwinUNETR", size=(32, 32, 32), feature_size=12, depths=(1, 1, 1, 1), window=4),
+        (32, 32, 32),
+    ),
+    "MonaiViT": (
+        make("MonaiViT", size=SIZE, patch=(16, 16, 8), dim=24, depth=2, heads=2, mlp_dim=32, dropout=0.0),
+        SIZE,
+    ),
+    "PerceiverResampler": (around("PerceiverResampler", num_latents=4, depth=2, heads=2, head_dim=8), SIZE),
+    "TimmDepthChannels": (make("TimmDepthChannels", model_name="test_resnet", size=SIZE, grid=(1, 1)), SIZE),
+    "TimmSlices": (make("TimmSlices", model_name="test_vit", size=(160, 160, 4), groups=2), (160, 160, 4)),
+    "TokenMean": (around("TokenMean"), SIZE),
+    "ViT3D": (
+        make(
+            "ViT3D",
+            size=SIZE,
+            patch=(8, 16, 4),
+            dim=24,
+            depth=2,
+            heads=2,
+            head_dim=8,
+            mlp_dim=32,
+            table_size=(32, 64, 64),
+        ),
+        SIZE,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_contract(name: str) -> None:
+    if name not in BUILD:
+        pytest.fail(f"the encoder {name} has no small arguments in BUILD of {__file__}: add a line for it")
+    build, size = BUILD[name]
+    check_encoder(build, size)
+
+
+def test_every_entry_is_a_registered_encoder() -> None:
+    assert sorted(BUILD) == list(ENCODERS)
