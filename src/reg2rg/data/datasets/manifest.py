@@ -256,7 +256,9 @@ def _label_values(labels: str | dict[str, list[int]] | None, regions: RegionSet)
     if isinstance(labels, str):
         if labels.lower() != "totalsegmentator":
             hint = did_you_mean(labels, ["totalsegmentator"])
-            raise ConfigError(f"Manifest: label_map is {labels!r}.{hint} Expected: totalsegmentator, or region -> values.")
+            raise ConfigError(
+                f"Manifest: label_map is {labels!r}.{hint} Expected: totalsegmentator, or region -> values."
+            )
         values = dict(regions.from_totalsegmentator())
     else:
         values = {regions.canonical(region): tuple(numbers) for region, numbers in labels.items()}
