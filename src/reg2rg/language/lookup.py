@@ -1,0 +1,106 @@
+"""Weights with which a small transformer looks things up from its first step on.
+
+To name region 3, a decoder has to find what stands behind 'The region 3 is' in its prompt: one layer must tell each
+position what stood shortly before it, a later one must compare that with the question. Small transformers learn the
+pair late and suddenly, after a plateau, since neither half earns anything without the other. Like mimetic
+initialisation (Trockman and Kolter, 2023), this starts both halves near what training would find; no data are involved:
+
+- layer 0, head h looks back by a fixed offset (through biases of queries and keys, which rotary positions turn into a
+  function of distance) and writes what stood there into a subspace of its own;
+- layer 1, head h compares the subspace of the token just before (the question) with the one of its offset (the places),
+  on the slow rotary frequencies, and copies what it finds;
+- the output head starts as the scaled token table, so that what is copied gains in probability.
+
+Training is free to change all of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+OFFSETS = (1, 3, 4, 5, 6, 7, 8, 9)
+"""Distances of the heads. 1 is the question's ('3 is'); 3 is an opening tag's ('3 is _ <open>'), then come slots."""
+
+SHARPNESS = 22.0
+"""Logit of a layer-0 head at its offset, over that of far tokens on average."""
+MATCH = 2.0
+"""Gain of queries and keys in layer 1."""
+COPY = 0.5
+"""Gain of what layer 1 copies."""
+OUTPUT = 0.05
+"""Output head, as a share of the token table (whose rows have unit variance)."""
+REACH = 400
+"""Distance in tokens over which a match must survive rotation."""
+
+
+def start_lookup(model: Any, generator: torch.Generator, offsets: Sequence[int] = OFFSETS) -> None:
+    """Set the weights of a fresh `LlamaForCausalLM` with attention biases and untied embeddings in place.
+
+    Args:
+        model: at least two layers; one offset a head is used, in turn.
+        generator: of the random projections.
+        offsets: see `OFFSETS`; the first is the question's.
+
+    Raises:
+        ValueError: fewer than two layers.
+    """
+    config = model.config
+    if config.num_hidden_layers < 2:
+        raise ValueError("a look-up needs two layers of attention")
+    width, heads, head_dim = config.hidden_size, config.num_attention_heads, config.head_dim
+    frequencies = model.model.rotary_emb.inv_freq.float().cpu()
+    half = head_dim // 2
+    slow = [i for i in range(half) if frequencies[i] * REACH < 1.2]
+    dims = torch.tensor(slow + [half + i for i in slow])
+    content = _orthogonal(len(dims), width, generator)
+    basis = _orthogonal(width, width, generator)
+    subspaces = [basis[i : i + len(dims)] for i in range(0, width - len(dims) + 1, len(dims))]
+    with torch.no_grad():
+        table = model.model.embed_tokens.weight
+        table.copy_(torch.randn(table.shape, generator=generator))
+        model.lm_head.weight.copy_(table * OUTPUT)
+        back, match = model.model.layers[0].self_attn, model.model.layers[1].self_attn
+        for head in range(heads):
+            rows = slice(head * head_dim, (head + 1) * head_dim)
+            query, key = _offset_biases(offsets[head % len(offsets)], frequencies, head_dim)
+            back.q_proj.bias[rows], back.k_proj.bias[rows] = query, key
+            space = subspaces[head % len(subspaces)]
+            back.v_proj.weight[rows] = _padded(content, head_dim)
+            back.o_proj.weight[:, rows] = _padded(space, head_dim).T
+            # Head h of layer 1 finds places by the subspace of head h + 1 of layer 0; all ask by that of head 0.
+            found = subspaces[(head + 1) % heads % len(subspaces)]
+            match.q_proj.weight[rows][dims] += MATCH * subspaces[0]
+            match.k_proj.weight[rows][dims] += MATCH * found
+            copied = _orthogonal(head_dim, width, generator)
+            match.v_proj.weight[rows] = copied
+            match.o_proj.weight[:, rows] = COPY * copied.T
+
+
+def _offset_biases(offset: int, frequencies: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
+    """Constant query and key whose rotated product peaks at distance `offset`: a sum of cosines around it."""
+    half = head_dim // 2
+    fast = [i for i in range(half) if frequencies[i] > 0.04]
+    size = math.sqrt(SHARPNESS * math.sqrt(head_dim) / len(fast))
+    query, key = torch.zeros(head_dim), torch.zeros(head_dim)
+    for i in fast:
+        angle = float(frequencies[i]) * offset
+        query[i] = size
+        key[i], key[half + i] = size * math.cos(angle), size * math.sin(angle)
+    return query, key
+
+
+def _orthogonal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+    """(rows, columns) with orthonormal rows, or columns where there are fewer of them."""
+    tall = torch.randn(max(rows, columns), min(rows, columns), generator=generator)
+    orthonormal: Tensor = torch.linalg.qr(tall).Q
+    return orthonormal if rows >= columns else orthonormal.T
+
+
+def _padded(matrix: Tensor, rows: int) -> Tensor:
+    """`matrix` (r, c) with zero rows below, up to (rows, c)."""
+    return torch.cat([matrix, matrix.new_zeros(rows - len(matrix), matrix.shape[1])])

@@ -1,0 +1,133 @@
+import json
+
+import pytest
+import torch
+
+from reg2rg.data.prompt import INSTRUCTION, PromptEncoder, TokenCounts
+from reg2rg.errors import ConfigError
+from reg2rg.language.causal_lm import CausalLM
+from reg2rg.language.documents import DocumentWriter
+from reg2rg.language.lookup import OFFSETS
+from reg2rg.language.pretraining import Schedule
+from reg2rg.language.tiny import RECORD, build_tiny_llama, train_tokenizer
+from reg2rg.report import write_report
+
+REGIONS = ["abdomen", "bone", "heart", "lung", "trachea and bronchie"]
+TEXTS = {
+    "abdomen": ["A cyst of 12 mm is seen in the liver.", "Upper abdominal organs are normal."],
+    "bone": ["No fracture is seen.", "Degenerative changes are observed in the vertebrae."],
+    "heart": ["The heart is enlarged.", "Heart size is normal; no pericardial effusion."],
+    "lung": ["A nodule of 5.5 mm in the left upper lobe.", "Both lungs are clear."],
+    "trachea and bronchie": ["Airways are open.", "Wall thickening is noted (mild)."],
+}
+REPORTS = [{region: TEXTS[region][(i >> k) % 2] for k, region in enumerate(REGIONS)} for i in range(32)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("tiny") / "lm"
+    schedule = Schedule(steps=4, tokens=256)
+    return build_tiny_llama(REPORTS, out, hidden_size=64, layers=2, head_dim=16, schedule=schedule, seed=3)
+
+
+def test_tokenizer_writes_reports_and_reads_them_back():
+    tokenizer = train_tokenizer([write_report(list(r), list(r.values())) for r in REPORTS])
+    for report in REPORTS:
+        text = write_report(list(report), list(report.values()))
+        ids = tokenizer(text)["input_ids"]
+        assert ids[0] == tokenizer.bos_token_id
+        assert tokenizer.unk_token_id not in ids
+        assert tokenizer.decode(ids, skip_special_tokens=True).strip() == text.strip()
+
+
+def test_special_tokens_are_distinct_and_digits_single():
+    tokenizer = train_tokenizer(["The region 10 is lung."])
+    ids = [tokenizer.unk_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id]
+    assert sorted(ids) == [0, 1, 2, 3]
+    assert [token for token in tokenizer.tokenize("A nodule of 128 mm.") if token.isdigit()] == ["1", "2", "8"]
+    assert len(tokenizer) < 200
+
+
+def test_unseen_ascii_text_survives():
+    tokenizer = train_tokenizer(["The region 0 is lung."])
+    text = "Zigzag? {x} = ~7%"
+    assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
+
+
+def test_number_is_the_same_token_in_prompt_and_answer(folder):
+    encoder = PromptEncoder(CausalLM(str(folder)).tokenizer, TokenCounts(2, 1, 0))
+    sample = encoder.encode_sample(["heart"] * 4, ["x"] * 4)
+    three = encoder.tokenizer.convert_tokens_to_ids("3")
+    assert (sample.ids == three).sum() == 2
+
+
+def test_folder_loads_as_a_causal_lm(folder):
+    model = CausalLM(str(folder))
+    assert model.hidden_size == 64
+    assert model.context_length == 2048
+    assert model.tokenizer.pad_token == "<pad>"
+    assert len(model.tokenizer) == model.model.config.vocab_size
+    assert model.eos_ids == {model.tokenizer.eos_token_id}
+    record = json.loads((folder / RECORD).read_text())
+    assert record["reports"] == 32
+    assert [mark["step"] for mark in record["curve"]] == [1, 2, 3, 4]
+
+
+def test_same_seed_same_bytes(folder, tmp_path):
+    schedule = Schedule(steps=4, tokens=256)
+    state = torch.random.get_rng_state()
+    again = build_tiny_llama(REPORTS, tmp_path / "b", hidden_size=64, layers=2, head_dim=16, schedule=schedule, seed=3)
+    assert torch.equal(state, torch.random.get_rng_state())
+    for name in ("model.safetensors", "tokenizer.json"):
+        assert (again / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_no_report():
+    with pytest.raises(ConfigError, match="no report"):
+        build_tiny_llama([{}], "nowhere")
+
+
+def test_documents_are_samples_with_words_for_images():
+    import random
+
+    tokenizer = train_tokenizer([write_report(list(r), list(r.values())) for r in REPORTS] + [INSTRUCTION])
+    writer = DocumentWriter(tokenizer, REPORTS, INSTRUCTION)
+    for seed in range(20):
+        document = writer.write(random.Random(seed), 4, brief=False)
+        prompt, answer = document.ids[: document.start], document.ids[document.start :]
+        assert prompt[0] == tokenizer.bos_token_id
+        assert answer[-1] == tokenizer.eos_token_id
+        text = tokenizer.decode(answer, skip_special_tokens=True)
+        names = [text.split(f"The region {slot} is ")[1].split(":")[0] for slot in range(4)]
+        assert len(set(names)) == 4
+        encoder = PromptEncoder(tokenizer, TokenCounts(1, 0, 0))
+        report = next(r for r in REPORTS if all(r[n] in text for n in names))
+        assert answer == encoder.encode_sample(names, [report[n] for n in names]).labels[-len(answer) :].tolist()
+        firsts = [tokenizer(name, add_special_tokens=False)["input_ids"][0] for name in names]
+        assert [document.ids[place] for place in document.names] == firsts
+        spans = tokenizer.decode(prompt).split("The region")[1:]
+        assert all(
+            (name.split()[0] in span) or not told for name, span, told in zip(names, spans, document.told, strict=True)
+        )
+
+
+def test_first_layer_looks_back_by_fixed_offsets(tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    out = build_tiny_llama(REPORTS, tmp_path / "lm", schedule=Schedule(steps=0), layers=2)
+    model = AutoModelForCausalLM.from_pretrained(out, attn_implementation="eager").eval()
+    ids = torch.arange(4, 64).unsqueeze(0)
+    with torch.no_grad():
+        attention = model(ids, output_attentions=True).attentions[0][0]
+    for head, offset in enumerate(OFFSETS):
+        assert attention[head, 50].argmax() == 50 - offset
+        assert attention[head, 50, 50 - offset] > 0.5
+
+
+def test_lookup_is_learnt_in_few_steps(tmp_path):
+    """What the start of the weights is for: without it, names stay at chance for hundreds of such steps."""
+    torch.set_num_threads(1)
+    schedule = Schedule(steps=70, tokens=512, grow=0.5, lr=4e-3)
+    out = build_tiny_llama(REPORTS, tmp_path / "lm", hidden_size=96, layers=2, schedule=schedule)
+    curve = json.loads((out / RECORD).read_text())["curve"]
+    assert curve[-1]["lookup"] > 0.6, curve
