@@ -92,7 +92,12 @@ class Toy:
         texts = [INSTRUCTION, *(text for study in self.studies for text in study.reports.values())]
         tokenizer.train_from_iterator(
             texts * 2,
-            trainers.BpeTrainer(vocab_size=500, special_tokens=list(special.values()), show_progress=False),
+            trainers.BpeTrainer(
+                vocab_size=600,
+                special_tokens=list(special.values()),
+                initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+                show_progress=False,
+            ),
         )
         fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
         torch.manual_seed(0)

@@ -1,10 +1,10 @@
 """A run that is stopped at any step and resumed is, bit for bit, the run that was not stopped."""
 
-import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import lightning as L
 import pytest
@@ -64,9 +64,7 @@ def assert_same(one, other):
     assert trainer.global_step == trainer2.global_step
     for (name, value), (_, value2) in zip(module.state_dict().items(), module2.state_dict().items(), strict=True):
         assert torch.equal(value, value2), name
-    for state, state2 in zip(
-        trainer.optimizers[0].state.values(), trainer2.optimizers[0].state.values(), strict=True
-    ):
+    for state, state2 in zip(trainer.optimizers[0].state.values(), trainer2.optimizers[0].state.values(), strict=True):
         for key in state:
             assert torch.equal(state[key], state2[key]), key
 
@@ -173,8 +171,8 @@ trainer.fit(module, datamodule=toy.data(module))
 
 
 def test_sigterm_saves_and_the_run_goes_on_from_there(toy, tmp_path):
-    tests = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    script = SCRIPT.format(tests=tests, out=str(tmp_path), paths=[str(toy.root), str(toy.store), str(toy.lm)])
+    tests = Path(__file__).resolve().parents[1]
+    script = SCRIPT.format(tests=str(tests), out=str(tmp_path), paths=[str(toy.root), str(toy.store), str(toy.lm)])
     process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE)
     marker, deadline = tmp_path / "step", time.monotonic() + 90
     while not (marker.exists() and marker.read_text() not in ("", "0", "1")):

@@ -92,7 +92,10 @@ def share_of(batches: Sequence[Sequence[int]], rank: int, world: int, even: bool
         rank: which process, from 0.
         world: number of processes.
         even: every process needs as many batches as the others (training): a last batch that is too small to give
-            each of them a study is left out of this epoch. It has other studies in every epoch.
+            each of them a study is left out of this epoch. It has other studies in every epoch. Otherwise (evaluation)
+            nothing is left out; only where there are fewer studies than processes, those without one repeat the first,
+            for a process without any would not take part in summing up.
     """
     kept = [batch for batch in batches if not even or len(batch) >= world]
-    return [part for batch in kept if (part := list(batch[rank::world]))]
+    share = [part for batch in kept if (part := list(batch[rank::world]))]
+    return share if share or even or not batches else [list(batches[0][:1])]
