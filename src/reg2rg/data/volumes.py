@@ -25,7 +25,10 @@ _EXACT = 1 << 30  # intercepts below are added in integers, without overflow
 # have their soft tissue there.
 _AIR_BELOW, _TISSUE, _DENSE_ABOVE = -500, (-150, 150), 500
 _MIN_AIR, _MIN_TISSUE, _MAX_DENSE = 0.01, 0.05, 0.25
-_GATE_SAMPLES = 1 << 20
+_SAMPLES = 1 << 20
+# Spine, scapulae and most of the ribs lie behind the middle of the body. Over real and synthetic scans the mean place
+# of bone was 0.03 to 0.17 of the frame behind the body's; as far in front of it, the header is likely to be wrong.
+_BODY_ABOVE, _BONE_ABOVE, _MIN_BONE, _MAX_FORWARD = -200, 300, 1e-3, 0.03
 
 
 @dataclass(frozen=True)  # no slots: jsonargparse reads a default through vars()
@@ -98,10 +101,13 @@ def read_scan(path: str | Path, options: ReadOptions) -> Scan:
     array = np.empty(orientation.to_ras(stored).shape, np.int16, order="F")
     survey = _convert(image, orientation.from_ras(array))
     survey.refuse(image, options.hu == "check")
-    if options.hu == "check":
-        _gate(array, image.path, survey)
-    volume = Volume(array, orientation.affine(image.affine, shape))
     notes = [*image.notes, *survey.notes()]
+    if options.hu == "check":
+        step = max(1, round((array.size / _SAMPLES) ** (1 / 3)))
+        sample = array[::step, ::step, ::step]
+        _gate(sample, image.path, survey)
+        notes += _suspect_orientation(sample)
+    volume = Volume(array, orientation.affine(image.affine, shape))
     if np.array_equal(image.affine, np.eye(4)):
         notes.append("identity affine: orientation and spacing are taken on trust")
     return Scan(volume, shape, image.affine, tuple(notes))
@@ -183,10 +189,8 @@ def _values(stored: npt.NDArray[Any], slope: float, inter: float, survey: _Surve
     return rounded
 
 
-def _gate(array: HU, path: Path, survey: _Survey) -> None:
+def _gate(sample: HU, path: Path, survey: _Survey) -> None:
     """Refuse values that are not Hounsfield units: raw, rescaled twice, normalised, from a picture, with an offset."""
-    step = max(1, round((array.size / _GATE_SAMPLES) ** (1 / 3)))
-    sample = array[::step, ::step, ::step]
     air = int(np.count_nonzero(sample < _AIR_BELOW))
     tissue = int(np.count_nonzero((sample >= _TISSUE[0]) & (sample <= _TISSUE[1])))
     dense = int(np.count_nonzero(sample > _DENSE_ABOVE))
@@ -206,3 +210,16 @@ def _gate(array: HU, path: Path, survey: _Survey) -> None:
         fix="apply the rescale slope and intercept exactly once, or set hu=trust if the values are right",
         path=path,
     )
+
+
+def _suspect_orientation(sample: HU) -> list[str]:
+    """A note if bone lies in front of the body's middle, as in files whose header swaps front and back."""
+    places = np.linspace(0, 1, sample.shape[1])
+    body = np.count_nonzero(sample > _BODY_ABOVE, axis=(0, 2))
+    bone = np.count_nonzero(sample > _BONE_ABOVE, axis=(0, 2))
+    if bone.sum() < _MIN_BONE * body.sum() or not bone.any():
+        return []
+    forward = float(np.average(places, weights=bone) - np.average(places, weights=body))
+    if forward <= _MAX_FORWARD:
+        return []
+    return ["bone lies in front of soft tissue: the header may swap front and back (look at an overlay)"]
