@@ -1,9 +1,10 @@
 """How arrays become bytes: lossless, one thread, the same bytes every time. ``benchmarks/formats.py`` measures it.
 
-- ``hu``: CT voxels. Neighbouring slices differ little, so each slice is stored as its difference from the one before;
-  zig-zag coding makes small differences of either sign small numbers, bit-shuffling gathers their empty high bits, and
-  Zstandard removes what is then constant.
-- ``view``: fixed-point views, where whole stretches are background: bit-shuffled Zstandard.
+- ``hu``: CT voxels. Neighbours in a slice differ little, so each row is stored as its difference from the row before;
+  zig-zag coding makes small differences of either sign small numbers, byte-shuffling gathers their high bytes, and
+  Zstandard packs what is left, which is mostly noise.
+- ``view``: fixed-point views of HU: byte-shuffle and Zstandard.
+- ``share``: geometry views, nearly all nothing or everything: Zstandard alone.
 - ``bits``: masks, eight voxels a byte, then Zstandard.
 """
 
@@ -35,42 +36,43 @@ class Codec:
 
 
 def encode_hu(array: Array) -> bytes:
-    """Differences along the first axis, zig-zag, bit-shuffle, Zstandard. int16; differences wrap around."""
-    difference = np.array(array)
-    np.subtract(array[1:], array[:-1], out=difference[1:])
-    sign = difference >> 15
-    difference <<= 1
-    difference ^= sign
-    return _compress(difference, 2, 1)
+    """Pack a scan, (d, w, h) int16; differences wrap around."""
+    codes = np.empty_like(array)
+    for scan, code in zip(array, codes, strict=True):  # slice by slice, in the processor's cache
+        code[0] = scan[0]
+        np.subtract(scan[1:], scan[:-1], out=code[1:])
+        sign = code >> 15
+        code <<= 1
+        code ^= sign
+    return _compress(codes, shuffle=True)
 
 
 def decode_hu(part: bytes, out: Array) -> None:
-    """Inverse of `encode_hu`; slice by slice, so that the work stays in the processor's cache."""
+    """Inverse of `encode_hu`."""
     _decompress(part, out)
-    previous = None
-    for current in out:
-        sign = -(current & 1)
-        current >>= 1
-        current &= 0x7FFF  # zig-zag codes are unsigned
-        current ^= sign
-        if previous is not None:
-            current += previous
-        previous = current
+    for code in out:
+        sign = code & 1
+        np.negative(sign, out=sign)
+        unsigned = code.view(np.uint16)
+        unsigned >>= 1
+        code ^= sign
+    for row in range(1, out.shape[1]):  # one row of all slices at a time: long additions, few calls
+        out[:, row] += out[:, row - 1]
 
 
 def encode_view(array: Array) -> bytes:
-    """Bit-shuffle and Zstandard."""
-    return _compress(array, array.itemsize, 1)
+    """Pack a view of HU, int16."""
+    return _compress(array, shuffle=True)
 
 
-def decode_view(part: bytes, out: Array) -> None:
-    """Inverse of `encode_view`."""
-    _decompress(part, out)
+def encode_share(array: Array) -> bytes:
+    """Pack a geometry view, int16."""
+    return _compress(array, shuffle=False)
 
 
 def encode_bits(array: Array) -> bytes:
     """Eight voxels a byte, Zstandard."""
-    return _compress(np.packbits(array.reshape(-1), bitorder="little"), 1, 3)
+    return _compress(np.packbits(array.reshape(-1), bitorder="little"), shuffle=False)
 
 
 def decode_bits(part: bytes, out: Array) -> None:
@@ -80,12 +82,17 @@ def decode_bits(part: bytes, out: Array) -> None:
     out.reshape(-1)[:] = np.unpackbits(packed, count=out.size, bitorder="little").view(bool)
 
 
-def _compress(array: Array, typesize: int, level: int) -> bytes:
+def _compress(array: Array, *, shuffle: bool) -> bytes:
     import blosc2  # a second to import, needed by those alone who open an entry
 
-    filters = [blosc2.Filter.BITSHUFFLE if typesize > 1 else blosc2.Filter.NOFILTER]
     packed = blosc2.compress2(
-        array, codec=blosc2.Codec.ZSTD, clevel=level, typesize=typesize, filters=filters, blocksize=_BLOCK, nthreads=1
+        array,
+        codec=blosc2.Codec.ZSTD,
+        clevel=1,
+        typesize=array.itemsize,
+        filters=[blosc2.Filter.SHUFFLE if shuffle else blosc2.Filter.NOFILTER],
+        blocksize=_BLOCK,
+        nthreads=1,
     )
     return bytes(packed)
 
@@ -98,6 +105,7 @@ def _decompress(part: bytes, out: Array) -> None:
 
 CODECS = {
     "hu": Codec(encode_hu, decode_hu),
-    "view": Codec(encode_view, decode_view),
+    "view": Codec(encode_view, _decompress),
+    "share": Codec(encode_share, _decompress),
     "bits": Codec(encode_bits, decode_bits),
 }

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from reg2rg.errors import ConfigError, DataFault
 from reg2rg.types import HU, Mask, RegionVolume, Volume
-
-Scalar = TypeVar("Scalar", bound=np.generic)
 
 FOREGROUND_HU = -1000
 """Voxels above this value are foreground (published code: CropForeground with ``value > -1000``)."""
@@ -43,7 +41,7 @@ class Detail:
     """Native detail of one study.
 
     Attributes:
-        array: (h, w, d) int16 HU, the scan cropped to its foreground; the first axis is contiguous in memory.
+        array: (h, w, d) int16 HU, the scan cropped to its foreground; as in files, the first axis is fastest in memory.
         affine: (4, 4) float64, voxel indices of the *crop* -> RAS millimetres.
         origin: index of the crop's first voxel in the scan.
         shape: shape of the whole scan in voxels.
@@ -94,7 +92,7 @@ class Detail:
 
 
 def crop_to_foreground(source: RegionVolume) -> Detail:
-    """Crop a scan to its foreground and each mask to its box.
+    """Crop a scan to its foreground and each mask to its box. Nothing is copied: the arrays look into the source.
 
     Args:
         source: the scan with whole masks.
@@ -120,7 +118,7 @@ def crop_to_foreground(source: RegionVolume) -> Detail:
         if own is None:
             notes.append(f"{name}: its mask lies wholly outside the scan's foreground")
             continue
-        masks[name] = RegionMask(own, fortran_copy(inside[box_slices(own)]))
+        masks[name] = RegionMask(own, inside[box_slices(own)])
     if not masks:
         raise DataFault.of(
             "NO_REGION",
@@ -130,7 +128,7 @@ def crop_to_foreground(source: RegionVolume) -> Detail:
         )
     origin = (box[0][0], box[1][0], box[2][0])
     return Detail(
-        array=fortran_copy(array[box_slices(box)]),
+        array=array[box_slices(box)],
         affine=_shifted(source.volume.affine, origin),
         origin=origin,
         shape=(array.shape[0], array.shape[1], array.shape[2]),
@@ -164,11 +162,6 @@ def bounding_box(array: HU | Mask, above: int | None = None) -> Box | None:
 def box_slices(box: Box) -> tuple[slice, slice, slice]:
     """The box as an index into an array."""
     return slice(*box[0]), slice(*box[1]), slice(*box[2])
-
-
-def fortran_copy(array: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
-    """A copy whose first axis is contiguous, as NIfTI files store it; never a view that keeps the whole scan alive."""
-    return np.array(array, order="F", copy=True)
 
 
 def _span(line: Any) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
+from reg2rg.data.memory import keep_freed_memory
 from reg2rg.errors import Reg2RGError
 
 Item = TypeVar("Item")
@@ -129,7 +130,8 @@ def _stalled(seconds: float, running: Sequence[str]) -> str:
 
 
 def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and end when it is gone."""
+    """Leave Ctrl-C to the parent, end when it is gone, keep memory for the next item."""
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -71,7 +71,7 @@ def write_views(path: Path, study: str, key: str, detail: Detail, views: Views) 
         assert one.texture is not None  # asked for
         assert one.geometry is not None
         arrays.append((f"texture/{name}", one.texture[0], "view"))
-        arrays.append((f"geometry/{name}", one.geometry[0], "view"))
+        arrays.append((f"geometry/{name}", one.geometry[0], "share"))
     meta = {"format": FORMAT, "kind": "views", "id": study, "key": key, "views": views.key}
     meta["regions"] = list(detail.regions)
     write_container(path, meta, arrays)
