@@ -127,6 +127,10 @@ def _check_round_trip(module: nn.Module, build: Callable[[], nn.Module], run: Ca
     with torch.no_grad():
         same = torch.equal(run(copy.eval()), run(module.eval()))
     _require(same, module, "state dict", "other output after a round trip", "all that matters to be in it")
+    for name, tensor in module.state_dict().items():
+        _require(
+            tensor.is_contiguous(), module, f"state dict {name}", "strides", "a contiguous tensor, for safetensors"
+        )
 
 
 def _require(good: bool, module: nn.Module, part: str, found: str, expected: str) -> None:

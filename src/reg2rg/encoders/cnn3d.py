@@ -44,7 +44,8 @@ class CNN3D(Encoder):
         self.size, self.patch, self.grid = size, patch, grid
         self.cells = split_size(size, patch, "patches of")
         self.out_channels, self.num_tokens = dim, grid[0] * grid[1] * grid[2]
-        self.stem = nn.Linear(patch[0] * patch[1] * patch[2] + 2, channels[0])
+        self.stem = nn.Linear(patch[0] * patch[1] * patch[2], channels[0])
+        self.extremes = nn.Linear(2, channels[0], bias=False)
         self.stages = nn.ModuleList(_Stage(a, b) for a, b in pairwise(channels))
         self.mix = nn.Linear(2 * sum(channels), dim)
         self.norm = nn.LayerNorm(dim)
@@ -54,7 +55,9 @@ class CNN3D(Encoder):
     def forward(self, volumes: Tensor) -> Tensor:
         """(N, 1, H, W, D) to (N, T, C); cells in the order h, w, d with d fastest."""
         check_size(volumes, self.size, self)
-        features = F.gelu(self.stem(self._patches(volumes)))  # (N, h, w, d, C)
+        patches = self._patches(volumes).to(self.stem.weight.dtype)  # (N, h, w, d, voxels)
+        extremes = torch.stack(torch.aminmax(patches, dim=-1), dim=-1)  # (N, h, w, d, 2)
+        features = F.gelu(self.stem(patches) + self.extremes(extremes))  # (N, h, w, d, C)
         features = features.permute(0, 4, 1, 2, 3)  # (N, C, h, w, d), channels last in memory
         pooled = [self._pool(features)]
         for stage in self.stages:
@@ -65,11 +68,9 @@ class CNN3D(Encoder):
         return dropped
 
     def _patches(self, volumes: Tensor) -> Tensor:
-        """(N, 1, H, W, D) to (N, h, w, d, voxels + 2): the voxels of each patch, their maximum and minimum."""
+        """(N, 1, H, W, D) to (N, h, w, d, voxels)."""
         (h, w, d), (p, q, r) = self.cells, self.patch
-        parts = volumes.reshape(-1, h, p, w, q, d, r).permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, h, w, d, p * q * r)
-        low, high = torch.aminmax(parts, dim=-1, keepdim=True)
-        return torch.cat([parts, high, low], dim=-1).to(self.stem.weight.dtype)
+        return volumes.reshape(-1, h, p, w, q, d, r).permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, h, w, d, p * q * r)
 
     def _pool(self, features: Tensor) -> Tensor:
         """(N, C, h, w, d) to (N, 2 C, *grid): mean and maximum over each cell."""
@@ -83,7 +84,6 @@ class _Stage(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv3d(in_channels, out_channels, 3, stride=2, padding=1, bias=False)
-        self.conv.weight.data = self.conv.weight.data.contiguous(memory_format=torch.channels_last_3d)
         self.norm = nn.GroupNorm(out_channels // 8, out_channels)
 
     def forward(self, features: Tensor) -> Tensor:

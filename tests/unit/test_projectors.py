@@ -1,0 +1,27 @@
+"""Projectors."""
+
+import pytest
+import torch
+
+from reg2rg.projectors import LinearProjector, MLPProjector
+
+
+def test_linear_is_one_affine_map() -> None:
+    projector, tokens = LinearProjector(3, 5), torch.randn(2, 4, 3)
+    expected = torch.einsum("ntc,ec->nte", tokens, projector.linear.weight) + projector.linear.bias
+    torch.testing.assert_close(projector(tokens), expected)
+    assert (projector.in_channels, projector.out_channels) == (3, 5)
+
+
+@pytest.mark.parametrize(("factor", "hidden"), [(1.0, 6), (0.5, 3), (4, 24)])
+def test_hidden_width_follows_the_language_model(factor: float, hidden: int) -> None:
+    projector = MLPProjector(4, 6, hidden_factor=factor)
+    assert projector(torch.zeros(1, 1, 4)).shape == (1, 1, 6)
+    assert sum(p.numel() for p in projector.parameters()) == 2 * 4 + (4 + 1) * hidden + (hidden + 1) * 6
+
+
+def test_widths_that_cannot_be() -> None:
+    with pytest.raises(ValueError, match="widths 0 -> 4"):
+        LinearProjector(0, 4)
+    with pytest.raises(ValueError, match="leaves no channel"):
+        MLPProjector(4, 4, hidden_factor=0)
