@@ -16,7 +16,7 @@ from reg2rg.data.batch import Batch, collate
 from reg2rg.data.datasets.base import Dataset
 from reg2rg.data.loader import StudyLoader
 from reg2rg.data.order import EVAL_SEED, bucketed_batches, generator
-from reg2rg.data.prompt import PromptEncoder, TokenCounts
+from reg2rg.data.prompt import INSTRUCTION, PromptEncoder, TokenCounts
 from reg2rg.data.samples import Entry, StudySamples
 from reg2rg.data.store import Store
 from reg2rg.data.views import Views
@@ -53,6 +53,7 @@ class RegionReportDataModule(L.LightningDataModule):
         eval_batch_size: the same for validation, test and predict; `batch_size` by default.
         workers: worker processes; by default one for each core but one, at most 8.
         max_length: longest sample in tokens.
+        instruction: text at the end of the prompt; the published one by default.
         seed: of the order of studies and regions.
         region_schedule: curriculum: first epoch -> most regions a sample; 0 lifts the bound.
         max_skip: share of a split's studies that may be missing in the store or unreadable.
@@ -79,6 +80,7 @@ class RegionReportDataModule(L.LightningDataModule):
         eval_batch_size: int | None = None,
         workers: int | None = None,
         max_length: int = 2048,
+        instruction: str = INSTRUCTION,
         seed: int = 0,
         region_schedule: dict[int, int] | None = None,
         max_skip: float = 0.0,
@@ -99,6 +101,7 @@ class RegionReportDataModule(L.LightningDataModule):
         self.workers = default_workers() if workers is None else workers
         self.region_schedule, self.max_skip = region_schedule, max_skip
         self.limit_eval_studies, self.cache_bytes = limit_eval_studies, int(cache_gb * 2**30) if cache else 0
+        self.instruction = instruction
         self.test_regions, self.predict_split, self.timeout = test_regions, predict_split, timeout
         self._entries: dict[tuple[Split, bool], list[Entry]] = {}
         self._done: frozenset[str] = frozenset()
@@ -117,7 +120,7 @@ class RegionReportDataModule(L.LightningDataModule):
                 tokenizer = AutoTokenizer.from_pretrained(tokenizer)
             except (OSError, ValueError) as error:
                 raise ConfigError(f"data.tokenizer {self.tokenizer}: {str(error).splitlines()[0]}") from error
-        return PromptEncoder(tokenizer, self.token_counts, self.identity, self.max_length)
+        return PromptEncoder(tokenizer, self.token_counts, self.identity, self.max_length, self.instruction)
 
     def setup(self, stage: str) -> None:
         """List the studies of the splits that `stage` needs.

@@ -1,0 +1,102 @@
+"""From NIfTI files to reports on held-out scans, at toy size: the demo's way, with nothing left out but its length."""
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from reg2rg.checkpoints import AtomicCheckpointIO, SaveOnTerm, read_checkpoint
+from reg2rg.data.datamodule import RegionReportDataModule
+from reg2rg.data.datasets.radgenome import RadGenome
+from reg2rg.data.phantom.writer import write_phantoms
+from reg2rg.data.prepare import prepare
+from reg2rg.data.prompt import INSTRUCTION
+from reg2rg.data.views import Views
+from reg2rg.encoders.cnn3d import CNN3D
+from reg2rg.language.causal_lm import CausalLM
+from reg2rg.language.pretraining import Schedule
+from reg2rg.language.tiny import build_tiny_llama
+from reg2rg.metrics.scores import mean_recognition, recognition_by_region
+from reg2rg.optimization import OptimizerConfig
+from reg2rg.predict import PredictionWriter
+from reg2rg.projectors import LinearProjector
+from reg2rg.records import read_predictions, read_records
+from reg2rg.training import Reg2RG
+
+SIZE = (32, 32, 32)
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    root = tmp_path_factory.mktemp("chain")
+    write_phantoms(root / "data", studies=10, seed=0, size=(64, 64, 48), workers=0)
+    dataset = RadGenome(str(root / "data"), val_fraction=0.2, labels="multi_abnormality_labels")
+    summary = prepare(dataset, root / "store", workers=0)
+    reports = [study.reports for study in dataset.studies() if study.split == "train"]
+    build_tiny_llama(
+        reports, root / "lm", hidden_size=32, layers=2, heads=2, instruction=INSTRUCTION, schedule=Schedule(steps=0)
+    )
+    return root, dataset, summary
+
+
+def build(root, dataset):
+    torch.manual_seed(0)
+    module = Reg2RG(
+        texture=CNN3D(size=SIZE, channels=(8, 16), dim=24),
+        geometry=CNN3D(size=SIZE, channels=(8, 8), grid=(1, 1, 1), dim=16),
+        global_="texture",
+        projector=LinearProjector,
+        llm=CausalLM(str(root / "lm")),
+        optimizer=OptimizerConfig(lr=3e-3, warmup_steps=2),
+        max_new_tokens=60,
+        val_generate=1,
+    )
+    data = RegionReportDataModule(
+        dataset, str(root / "store"), str(root / "lm"), module.token_counts, views=Views(size=SIZE), batch_size=2,
+        workers=1, cache=True,
+    )  # fmt: skip
+    return module, data
+
+
+def test_scan_to_report(chain, tmp_path):
+    root, dataset, _ = chain
+    assert {study.split for study in dataset.studies()} == {"train", "val", "test"}
+    module, data = build(root, dataset)
+    keeper = ModelCheckpoint(dirpath=tmp_path / "ckpt", monitor="val/loss", filename="best", save_last=True)
+    trainer = L.Trainer(
+        max_epochs=3,
+        accelerator="cpu",
+        logger=[CSVLogger(tmp_path), TensorBoardLogger(tmp_path)],
+        callbacks=[keeper, SaveOnTerm()],
+        plugins=[AtomicCheckpointIO()],
+        gradient_clip_val=1.0,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, datamodule=data)
+    losses = [
+        float(line.split(",")[2]) for line in (tmp_path / "lightning_logs/version_0/metrics.csv").read_text().splitlines()[1:]
+        if line.split(",")[2]
+    ]  # fmt: skip
+    assert losses[-1] < losses[0]
+    assert "val/recognition" in trainer.callback_metrics
+
+    best = tmp_path / "ckpt" / "best.ckpt"
+    fresh, data = build(root, dataset)
+    fresh.load_state_dict(read_checkpoint(best)["state_dict"])
+    L.Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[PredictionWriter(str(tmp_path / "out"))]
+    ).predict(fresh, datamodule=data, return_predictions=False)
+    held_out = [study for study in dataset.studies() if study.split == "test"]
+    records = list(read_records(tmp_path / "out"))
+    assert [record["study"] for record in records] == [study.id for study in held_out]
+    for record, study in zip(records, held_out, strict=True):
+        assert set(record["regions"]) <= set(study.reports)
+        assert record["reference"] == {region: study.reports[region] for region in record["regions"]}
+        assert all(paragraph["region"] in record["regions"] for paragraph in record["paragraphs"])
+    predictions = read_predictions(tmp_path / "out", {study.id: study.findings for study in held_out})
+    assert 0 <= mean_recognition(recognition_by_region(predictions)) <= 1
+    assert all(prediction.findings for prediction in predictions)
