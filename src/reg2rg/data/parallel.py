@@ -1,14 +1,15 @@
 """Work on many studies in several processes: progress, order kept, nothing hangs.
 
 - Workers are spawned, with one thread each; they end when their parent dies, however it dies.
-- A task returns its faults; it never lets an exception out, because one that cannot be pickled would leave the parent
-  waiting for ever. `run_tasks` turns whatever escapes into an error that names the item.
+- A task should return its faults. What it raises all the same ends the run with an error that names the item. It
+  travels as text: an exception that cannot be pickled would leave the parent waiting for ever.
 - A worker that the system kills (most often for memory) breaks the pool: the error says so and names the items.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import multiprocessing
 import os
@@ -16,16 +17,19 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+import traceback
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from pathlib import Path
+from typing import TypeVar, cast
 
 from reg2rg.data.memory import keep_freed_memory
 from reg2rg.errors import Reg2RGError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+_Answer = tuple[Result | None, str | None]
 
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLOSC_NTHREADS")
 STALL_SECONDS = 1800.0
@@ -55,7 +59,7 @@ def run_tasks(
         Reg2RGError: a worker died, no task ended for `stall_seconds`, or a task let an exception out.
     """
     with _progress(title, len(items)) as advance:
-        results = _serial(task, items) if workers == 0 else _pooled(task, items, name, workers, stall_seconds)
+        results = _serial(task, items, name) if workers == 0 else _pooled(task, items, name, workers, stall_seconds)
         for item, result in results:
             advance()
             yield item, result
@@ -66,9 +70,11 @@ def default_workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _serial(task: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
+def _serial(
+    task: Callable[[Item], Result], items: Sequence[Item], name: Callable[[Item], str]
+) -> Iterator[tuple[Item, Result]]:
     for item in items:
-        yield item, task(item)
+        yield item, _result(_call(task, item), name(item))
 
 
 def _pooled(
@@ -79,50 +85,62 @@ def _pooled(
     stall_seconds: float,
 ) -> Iterator[tuple[Item, Result]]:
     waiting = iter(items)
-    running: dict[Future[Result], Item] = {}
+    running: dict[Future[_Answer[Result]], Item] = {}
     before = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")
+    workers = min(workers, max(1, len(items)))
     with _single_threaded_children():
-        pool = ProcessPoolExecutor(min(workers, max(1, len(items))), mp_context=context, initializer=_start_worker)
+        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
         try:
-            for item in waiting:
-                running[pool.submit(task, item)] = item
-                if len(running) >= 2 * workers:
-                    break
+            for item in itertools.islice(waiting, 2 * workers):
+                running[pool.submit(_call, task, item)] = item
             while running:
                 done, _ = wait(running, timeout=stall_seconds, return_when=FIRST_COMPLETED)
                 if not done:
-                    raise Reg2RGError(_stalled(stall_seconds, [name(item) for item in running.values()]))
+                    raise Reg2RGError(_stalled(stall_seconds, map(name, running.values())))
                 for future in done:
-                    item = running[future]
-                    result = _result(future, name(item), [name(other) for other in running.values()])
-                    del running[future]
-                    for following in waiting:
-                        running[pool.submit(task, following)] = following
-                        break
-                    yield item, result
-        except BaseException:
+                    answer = future.result()
+                    item = running.pop(future)
+                    for following in itertools.islice(waiting, 1):
+                        running[pool.submit(_call, task, following)] = following
+                    yield item, _result(answer, name(item))
+        except BaseException as error:
             # Every write is atomic, so workers may be ended at any moment.
             pool.shutdown(wait=False, cancel_futures=True)
             for child in set(multiprocessing.active_children()) - before:
                 child.terminate()
+            if isinstance(error, BrokenProcessPool):
+                raise Reg2RGError(_killed(map(name, running.values()))) from None
             raise
         pool.shutdown(wait=True)
 
 
-def _result(future: Future[Result], item: str, running: Sequence[str]) -> Result:
+def _call(task: Callable[[Item], Result], item: Item) -> _Answer[Result]:
+    """Run a task in a worker. An exception travels as text: some cannot be pickled, and would never arrive."""
     try:
-        return future.result()
-    except BrokenProcessPool:
-        raise Reg2RGError(
-            "a worker process was ended from outside, most often by the system for want of memory, while these were in "
-            f"work: {', '.join(running)}. What was finished is kept. Fix: run again with fewer workers"
-        ) from None
-    except Exception as error:
-        raise Reg2RGError(f"{item}: {type(error).__name__}: {error}") from error
+        return task(item), None
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        return None, f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
 
 
-def _stalled(seconds: float, running: Sequence[str]) -> str:
+def _result(answer: _Answer[Result], item: str) -> Result:
+    result, error = answer
+    if error is not None:
+        raise Reg2RGError(f"{item}: {error}")
+    return cast("Result", result)
+
+
+def _killed(running: Iterable[str]) -> str:
+    return (
+        "a worker process was ended from outside, most often by the system for want of memory, while these were in "
+        f"work: {', '.join(running)}. What was finished is kept. Fix: run again with fewer workers"
+    )
+
+
+def _stalled(seconds: float, running: Iterable[str]) -> str:
     return (
         f"no worker finished anything for {seconds:.0f} s; in work: {', '.join(running)}. What was finished is kept. "
         "Fix: check that the data's file system answers, then run again"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -230,20 +231,41 @@ def wait_for_entries(root: Path, count: int, process: subprocess.Popen) -> None:
         time.sleep(0.0005)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_killed_anywhere_and_run_again(studies, tmp_path, script, finished, workers):
-    """SIGKILL at several moments of one preparation; what is left is sound, and the end is the same bytes."""
+def check_all_readable(root: Path) -> None:
+    store = Store(root)
+    for study in store.studies():
+        store.read(study)
+
+
+def test_killed_at_any_moment_and_run_again(studies, tmp_path, finished):
+    """SIGKILL of a forked preparation, at 12 moments spread over its whole course."""
     root = tmp_path / "store"
-    rng = random.Random(workers)
-    for entries in (0, 1, 3, 5):
-        process = start(script, root, workers)
-        wait_for_entries(root, entries, process)
-        time.sleep(rng.random() * 0.01)
+    context = multiprocessing.get_context("fork")
+    start = time.monotonic()
+    run(studies, tmp_path / "timed")
+    whole = time.monotonic() - start
+    killed = 0
+    for moment in range(12):
+        process = context.Process(target=run, args=(studies, root))
+        process.start()
+        time.sleep(whole * (0.08 + 0.04 * moment) * random.Random(moment).uniform(0.5, 1.5))
         process.kill()
-        process.communicate()
-        store = Store(root)
-        for study in store.studies():
-            store.read(study)
+        process.join()
+        killed += process.exitcode == -signal.SIGKILL
+        check_all_readable(root)
+    assert killed > 2
+    assert run(studies, root).repaired == 0
+    assert not list(root.rglob("*.tmp.*"))
+    assert digests(root) == finished
+
+
+def test_killed_with_workers_and_run_again(studies, tmp_path, script, finished):
+    root = tmp_path / "store"
+    process = start(script, root, 2)
+    wait_for_entries(root, 2, process)
+    process.kill()
+    process.communicate()
+    check_all_readable(root)
     time.sleep(0.5)  # orphaned workers end by themselves
     assert run(studies, root).repaired == 0
     assert digests(root) == finished
