@@ -10,11 +10,13 @@ Authors of plug-ins call them in their own tests::
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from reg2rg.data.datasets.base import SPLITS, Dataset
 from reg2rg.encoders.base import Encoder
 from reg2rg.projectors import Projector
 
@@ -92,6 +94,36 @@ def check_projector(
     _check_round_trip(projector, lambda: build(in_channels, out_channels), lambda copy: copy(tokens))
 
 
+def check_dataset(build: Callable[[], Dataset]) -> None:
+    """Check a dataset against the contract of `reg2rg.data.datasets.base.Dataset`, on a folder that has studies.
+
+    Ids sorted, unique and fit for file names; known splits; no patient in two splits; images that exist; two
+    constructions that list the same; records that can be sent to worker processes.
+
+    Args:
+        build: makes the dataset; called twice.
+
+    Raises:
+        ContractError: naming the first part that is broken.
+    """
+    dataset = build()
+    _require(isinstance(dataset, Dataset), dataset, "type", "no subclass of Dataset", "one")
+    studies = dataset.studies()
+    ids = [study.id for study in studies]
+    _require(bool(ids), dataset, "studies", "none", "some in the folder that the check is given")
+    _require(ids == sorted(set(ids)), dataset, "study ids", "duplicates or no order", "sorted, unique ids")
+    patients: dict[str, str] = {}
+    for study in studies:
+        unsafe = not study.id or study.id.startswith(".") or any(c in study.id for c in "/\\\0")
+        _require(not unsafe, dataset, "study id", repr(study.id), "one fit for a file name")
+        _require(study.split in SPLITS, dataset, f"split of {study.id}", repr(study.split), f"one of {SPLITS}")
+        other = patients.setdefault(study.patient, study.split)
+        _require(other == study.split, dataset, f"patient {study.patient}", "two splits", "one")
+        _require(study.image.is_file(), dataset, f"image of {study.id}", f"no file at {study.image}", "a file")
+    _require(build().studies() == studies, dataset, "studies", "another list the second time", "the same")
+    _require(pickle.loads(pickle.dumps(studies)) == studies, dataset, "pickling", "other records", "the same")
+
+
 def _check_tokens(module: nn.Module, tokens: Tensor, expected: tuple[int, ...], when: str) -> None:
     _require(tuple(tokens.shape) == expected, module, f"shape {when}", str(tuple(tokens.shape)), str(expected))
     _require(bool(tokens.isfinite().all()), module, f"output {when}", "inf or nan", "finite numbers")
@@ -133,6 +165,6 @@ def _check_round_trip(module: nn.Module, build: Callable[[], nn.Module], run: Ca
         )
 
 
-def _require(good: bool, module: nn.Module, part: str, found: str, expected: str) -> None:
+def _require(good: bool, module: object, part: str, found: str, expected: str) -> None:
     if not good:
         raise ContractError(f"{type(module).__name__}: {part}: found {found}, expected {expected}")

@@ -1,0 +1,25 @@
+"""The code on the page about components runs, in order, and its components keep their contracts."""
+
+import re
+from pathlib import Path
+
+from reg2rg.data.datasets.base import DATASETS
+from reg2rg.encoders import ENCODERS
+from reg2rg.projectors import PROJECTORS
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "components.md"
+
+
+def test_code_on_the_page_runs() -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), flags=re.DOTALL | re.MULTILINE)
+    assert len(blocks) >= 6
+    registries = (ENCODERS, PROJECTORS, DATASETS)
+    before = [dict(registry._classes) for registry in registries]
+    scope = {"__name__": "components_page"}
+    try:
+        for block in blocks:
+            exec(compile(block, str(PAGE), "exec"), scope)
+    finally:
+        for registry, classes in zip(registries, before, strict=True):
+            registry._classes.clear()
+            registry._classes.update(classes)

@@ -1,0 +1,134 @@
+"""The contract checks catch what they are for."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from reg2rg.data.datasets.base import Dataset, Listing
+from reg2rg.encoders import Encoder
+from reg2rg.projectors import LinearProjector, Projector
+from reg2rg.testing import ContractError, check_dataset, check_encoder, check_projector
+from reg2rg.types import LabelMap, Study
+
+SIZE = (4, 4, 2)
+
+
+class Good(Encoder):
+    def __init__(self) -> None:
+        super().__init__()
+        self.out_channels, self.num_tokens = 3, 2
+        self.linear = nn.Linear(16, 3)
+
+    def forward(self, volumes: Tensor) -> Tensor:
+        return self.linear(volumes.reshape(len(volumes), 2, 16))
+
+
+class NoWidth(Good):
+    def __init__(self) -> None:
+        super().__init__()
+        del self.num_tokens
+
+
+class WrongWidth(Good):
+    def __init__(self) -> None:
+        super().__init__()
+        self.out_channels = 4
+
+
+class LooksAtOthers(Good):
+    def forward(self, volumes: Tensor) -> Tensor:
+        return super().forward(volumes - volumes.mean(0))
+
+
+class NotFinite(Good):
+    def forward(self, volumes: Tensor) -> Tensor:
+        return super().forward(volumes / volumes.std(dim=(1, 2, 3, 4), keepdim=True))
+
+
+class Random(Good):
+    def forward(self, volumes: Tensor) -> Tensor:
+        return super().forward(volumes + torch.rand_like(volumes))
+
+
+class Unused(Good):
+    def __init__(self) -> None:
+        super().__init__()
+        self.spare = nn.Linear(1, 1)
+
+
+class Detached(Good):
+    def forward(self, volumes: Tensor) -> Tensor:
+        return super().forward(volumes) * 0
+
+
+class Forgetful(Good):
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = torch.rand(3)
+
+    def forward(self, volumes: Tensor) -> Tensor:
+        return super().forward(volumes) + self.hidden
+
+
+@pytest.mark.parametrize(
+    ("encoder", "message"),
+    [
+        (NoWidth, "num_tokens: found None"),
+        (WrongWidth, r"shape on random volumes: found \(3, 2, 3\), expected \(3, 2, 4\)"),
+        (LooksAtOthers, "batch composition"),
+        (NotFinite, "output on empty volumes: found inf or nan"),
+        (Random, "eval mode: found two passes that differ"),
+        (Unused, "gradient of spare.weight: found none"),
+        (Detached, "gradients: found zeros alone"),
+        (Forgetful, "state dict: found other output"),
+    ],
+)
+def test_encoders_that_break_the_contract(encoder: Callable[[], Encoder], message: str) -> None:
+    with pytest.raises(ContractError, match=message):
+        check_encoder(encoder, SIZE)
+
+
+def test_an_encoder_that_keeps_it() -> None:
+    check_encoder(Good, SIZE)
+
+
+class Narrow(Projector):
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens
+
+
+def test_projectors() -> None:
+    check_projector(LinearProjector)
+    with pytest.raises(ContractError, match=r"Narrow: shape on random tokens: found \(3, 4, 12\)"):
+        check_projector(Narrow)
+
+
+class Listed(Dataset):
+    def __init__(self, *studies: Study) -> None:
+        super().__init__()
+        self.listed = studies
+
+    def scan(self) -> Listing:
+        return Listing(self.listed)
+
+
+def study(image: Path, name: str = "a", split: str = "train") -> Study:
+    return Study(name, name, split, image, LabelMap(image, {"lung": (1,)}))
+
+
+def test_datasets(tmp_path: Path) -> None:
+    image = tmp_path / "a.nii"
+    image.touch()
+    check_dataset(lambda: Listed(study(image)))
+    for wrong, message in (
+        (study(tmp_path / "none.nii"), "image of a: found no file"),
+        (study(image, "../a"), "study id: found '../a'"),
+        (study(image, split="dev"), "split of a: found 'dev'"),
+    ):
+        with pytest.raises(ContractError, match=message):
+            check_dataset(lambda wrong=wrong: Listed(wrong))
+    with pytest.raises(ContractError, match="duplicates"):
+        check_dataset(lambda: Listed(study(image), study(image)))
