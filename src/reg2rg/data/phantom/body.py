@@ -8,7 +8,7 @@ from reg2rg.data.phantom.grid import Canvas, Float
 from reg2rg.data.phantom.patient import Patient
 from reg2rg.data.phantom.shapes import Profile, boxed_ellipsoid, ellipsoid, ripple, rounded, smooth_max
 
-FAT, MUSCLE, SKIN = -105.0, 52.0, 30.0
+FAT, MUSCLE, SKIN = -112.0, 52.0, 30.0
 
 _INNER_WIDTH = Profile(
     [(-220, 116), (-120, 124), (-60, 126), (0, 122), (50, 108), (80, 90), (100, 68), (112, 46), (119, 12), (126, 3)]
@@ -59,7 +59,7 @@ def _above_diaphragm(canvas: Canvas, patient: Patient) -> Float:
     x, y, z = canvas.body
     right, left = patient.domes
     collapse = patient.has("atelectasis")
-    if collapse and collapse.place.startswith("lower"):  # lost volume draws the dome up
+    if collapse and "lower" in collapse.place:  # lost volume draws the dome up
         right, left = right + 10 * ("right" in collapse.place), left + 10 * ("left" in collapse.place)
     depth2 = (y / np.float32(90)) ** 2
     height = np.full_like(x, -128)

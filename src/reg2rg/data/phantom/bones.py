@@ -40,7 +40,7 @@ def _lay(canvas: Canvas, where: Indices, share: Float, hu: Float | float) -> Non
 
 
 def _spine(canvas: Canvas, patient: Patient) -> None:
-    x, y, z = canvas.body
+    x, y, _ = canvas.body
     where, (px, py, pz) = _subset(canvas, (np.abs(x) < 44) & (y < -20) & (y > -135) & (canvas.fields["skin"] < -3))
     back = py - SPINE_Y(pz)
     steps = (pz + np.float32(150)) / np.float32(VERTEBRA)
@@ -101,7 +101,7 @@ def _ribs(canvas: Canvas) -> None:
 def _sternum(canvas: Canvas) -> None:
     x, y, z = canvas.body
     wall = canvas.fields["wall"]
-    where, (px, py, pz) = _subset(canvas, (np.abs(x) < 30) & (y > 10) & (wall > 0) & (wall < 14) & (z > -62) & (z < 96))
+    where, (px, _, pz) = _subset(canvas, (np.abs(x) < 30) & (y > 10) & (wall > 0) & (wall < 14) & (z > -62) & (z < 96))
     half = np.where(pz > 52, 13 + 0.28 * (pz - 52), 13 - 0.07 * np.maximum(0, -pz)).astype(np.float32)
     level = np.maximum(pz - 84, -50 - pz)
     plate = np.maximum(np.maximum(np.abs(px) - half, np.abs(wall.ravel()[where] - 7) - 5), level)

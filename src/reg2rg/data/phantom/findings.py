@@ -1,7 +1,7 @@
 """What a synthetic patient has: findings drawn by chance, each with its region, place and size.
 
-A finding here is a plain record. How it looks is in `lesions`, how it reads is in `sentences`; both take their words and
-millimetres from the record, so text and image cannot disagree.
+A finding here is a plain record. How it looks is in `lesions`, how it reads is in `sentences`; both take their words
+and millimetres from the record, so text and image cannot disagree.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import numpy as np
 Point = tuple[float, float, float]
 
 LOBES: dict[str, tuple[Point, Point]] = {
-    "upper lobe of the right lung": ((62, 8, 62), (14, 22, 14)),
-    "middle lobe of the right lung": ((74, 46, -36), (10, 12, 8)),
-    "lower lobe of the right lung": ((72, -48, -36), (14, 14, 20)),
-    "upper lobe of the left lung": ((-62, 8, 62), (14, 22, 14)),
-    "lower lobe of the left lung": ((-76, -48, -38), (12, 14, 18)),
+    "right upper lobe": ((62, 8, 62), (14, 22, 14)),
+    "right middle lobe": ((74, 46, -36), (10, 12, 8)),
+    "right lower lobe": ((72, -48, -36), (14, 14, 20)),
+    "left upper lobe": ((-62, 8, 62), (14, 22, 14)),
+    "left lower lobe": ((-76, -48, -38), (12, 14, 18)),
 }
 """Lobe -> middle of its safe inside and half width around it (mm in the standard body) where lesions are put."""
 
 STATIONS: dict[str, tuple[Point, ...]] = {
-    "right paratracheal": ((22, -14, 62), (24, -8, 82), (20, -26, 48)),
-    "prevascular": ((-16, 34, 72), (6, 40, 66), (-24, 24, 84)),
-    "subcarinal": ((4, -34, 16), (16, -36, 6), (-8, -36, 4)),
+    "right paratracheal": ((27, -14, 62), (28, -8, 88), (25, -26, 46), (34, 0, 74)),
+    "prevascular": ((-26, 34, 70), (2, 44, 68), (-30, 18, 86), (-14, 40, 92)),
+    "subcarinal": ((6, -38, 16), (24, -42, 2), (-14, -40, 4), (8, -36, -14)),
 }
 """Lymph node station -> middles of its nodes (mm in the standard body)."""
 
@@ -71,7 +71,7 @@ def _scatter(rng: Rng, lobe: str, count: int = 1) -> tuple[Point, ...]:
 
 
 def _salt(rng: Rng) -> int:
-    return int(rng.integers(1, 2**16))
+    return int(rng.integers(100, 2**16))
 
 
 _FOCAL: dict[str, tuple[str, float]] = {
@@ -113,15 +113,15 @@ def _focal(rng: Rng, kind: str, lobes: list[str]) -> Finding:
     label, salt = _FOCAL[kind][0], _salt(rng)
     if kind == "fibrosis":
         side = _side(rng, both=0.5)
-        lobes[:] = [lobe for lobe in lobes if not (lobe.startswith("upper") and (side in lobe or side == "both"))]
+        lobes[:] = [lobe for lobe in lobes if not ("upper" in lobe and (side in lobe or side == "both"))]
         return Finding(kind, "lung", label, place=side, salt=salt)
     if kind == "nodule" and rng.random() < 0.3:
         points = tuple(point for lobe in lobes for point in _scatter(rng, lobe, 1 + (len(lobes) < 5)))
-        return Finding("nodules", "lung", label, place="both lungs", size=_pick(rng, 10, 15), points=points, salt=salt)
+        return Finding("nodules", "lung", label, place="both lungs", size=_pick(rng, 15, 20), points=points, salt=salt)
     low = kind in ("atelectasis", "bronchiectasis")
-    lobe = next((name for name in lobes if not (low and name.startswith("upper"))), lobes[0])
+    lobe = next((name for name in lobes if not (low and "upper" in name)), lobes[0])
     lobes.remove(lobe)
-    sizes = {"nodule": (10, 15, 20), "ground glass": (40, 50, 60), "consolidation": (40, 50, 60)}.get(kind)
+    sizes = {"nodule": (15, 20, 25), "ground glass": (40, 50, 60), "consolidation": (40, 50, 60)}.get(kind)
     return Finding(
         kind, "lung", label, place=lobe, size=_pick(rng, *sizes) if sizes else 0, points=_scatter(rng, lobe), salt=salt
     )
@@ -132,7 +132,7 @@ def _heart(rng: Rng) -> list[Finding]:
     if rng.random() < 0.27:
         out.append(Finding("cardiomegaly", "heart", "Cardiomegaly"))
     if rng.random() < 0.25:
-        out.append(Finding("pericardial effusion", "heart", "Pericardial effusion", size=_pick(rng, 10, 15, 20)))
+        out.append(Finding("pericardial effusion", "heart", "Pericardial effusion", size=_pick(rng, 10, 15)))
     if rng.random() < 0.30:
         out.append(Finding("coronary calcification", "heart", "Coronary artery wall calcification", salt=_salt(rng)))
     if rng.random() < 0.13:
@@ -144,7 +144,7 @@ def _mediastinum(rng: Rng) -> list[Finding]:
     out = []
     if rng.random() < 0.27:
         station = str(rng.choice(list(STATIONS)))
-        size = _pick(rng, 15, 20, 25)
+        size = _pick(rng, 20, 25, 30)
         out.append(
             Finding("lymph nodes", "mediastinum", "Lymphadenopathy", station, size, STATIONS[station], _salt(rng))
         )

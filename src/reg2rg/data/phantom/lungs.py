@@ -15,7 +15,7 @@ PLEURA_INSIDE, PLEURA_OUTSIDE = 3.0, 3.2
 
 
 def draw_lungs(canvas: Canvas, patient: Patient) -> None:
-    """Paint air-filled lungs with fluid around them, mark lung and pleura; leaves ``lung``, each voxel's share of lung."""
+    """Paint air-filled lungs with fluid around them, mark lung and pleura; leaves the shares ``lung``."""
     space = canvas.fields["lungs"]
     fluid = _fluid(canvas, patient)
     chest = canvas.cover(space)
@@ -66,14 +66,15 @@ def _parenchyma(canvas: Canvas, patient: Patient) -> Float:
     if septa:
         _, edge = cells(points, 26, septa.salt)
         wall = np.clip((3.0 - edge) / 3.0 + 0.25, 0, 1) * np.clip((70 - points[:, 2]) / 60, 0.15, 1)
-        flat[where] += 460 * wall.astype(np.float32)
+        flat[where] += 330 * wall.astype(np.float32)
     return base
 
 
 _HILA = {1: np.array([44.0, -22.0, 14.0]), -1: np.array([-46.0, -26.0, 18.0])}
 _TARGETS = np.array(
-    [[40, 20, 85], [80, 10, 60], [70, 50, 40], [90, -30, 40], [50, -60, 60], [95, 30, 0], [70, 62, -10], [105, -10, -20],
-     [90, -60, 0], [60, -75, -20], [75, 40, -55], [100, 0, -75], [95, -50, -80], [60, -70, -90], [105, -35, -50], [60, 10, -60]],
+    [[40, 20, 85], [80, 10, 60], [70, 50, 40], [90, -30, 40], [50, -60, 60], [95, 30, 0], [70, 62, -10], [60, 10, -60],
+     [105, -10, -20], [90, -60, 0], [60, -75, -20], [75, 40, -55], [100, 0, -75], [95, -50, -80], [60, -70, -90],
+     [105, -35, -50]],
     dtype=float,
 )  # fmt: skip
 """Ends of the main branches of the right lung; the left lung's are mirrored."""
@@ -91,8 +92,8 @@ def _tree(patient: Patient) -> list[tuple[npt.NDArray[np.float64], npt.NDArray[n
             for _ in range(2):
                 tip = end + rng.normal(0, 13, 3)
                 fork = knee + (tip - knee) * rng.uniform(0.45, 0.6) + rng.normal(0, 3, 3)
-                rods.append((knee, fork, 2.6, 1.7))
-                rods.extend((fork, tip + rng.normal(0, 9, 3), 1.6, 0.7) for _ in range(2))
+                rods.append((knee, fork, 2.8, 1.9))
+                rods.extend((fork, tip + rng.normal(0, 9, 3), 1.8, 0.8) for _ in range(2))
     return rods
 
 

@@ -95,6 +95,7 @@ def draw_vessels(canvas: Canvas, patient: Patient) -> None:
             canvas.mark("mediastinum", (distance < 1) & chest[box], box)
     bed = (
         chest
+        & (canvas.fields["heart"] > 4)
         & (canvas.fields["wall"] < -2)
         & (canvas.fields["lungs"] > 1)
         & (canvas.body[2] > -70)
@@ -105,7 +106,12 @@ def draw_vessels(canvas: Canvas, patient: Patient) -> None:
 
 def _lift(size: float) -> npt.NDArray[np.float64]:
     """A large heart grows to the left and front."""
-    return np.array([-7.0, 4.0, 0.0]) * max(0.0, size - 1) * 4
+    return np.array([-10.0, 4.0, -2.0]) * max(0.0, size - 1) * 4
+
+
+def _size(size: float) -> npt.NDArray[np.float64]:
+    """Factors of the heart's radii: a large heart grows most along its long axis, which fluid around it does not."""
+    return size + np.array([0.5, -0.1, -0.1]) * max(0.0, size - 1.05)
 
 
 def _fluid(patient: Patient) -> float:
@@ -115,21 +121,21 @@ def _fluid(patient: Patient) -> float:
 
 def heart_window(canvas: Canvas, patient: Patient) -> Box | None:
     """The part of the canvas around the heart."""
-    reach = (HEART_RADII[0] * patient.heart + _fluid(patient) + 10) * patient.scale
+    reach = (_size(patient.heart)[0] * HEART_RADII[0] + _fluid(patient) + 10) * patient.scale
     middle = patient.warp.to_scanner(HEART_MIDDLE + _lift(patient.heart))
     return canvas.box(middle - reach, middle + reach)
 
 
 def _oval(canvas: Canvas, size: float, middle: npt.ArrayLike = (0, 0, 0), radii: npt.ArrayLike = (1, 1, 1)) -> Float:
     """An ellipsoid in the heart's own axes, in parts of the heart's radii."""
-    offset = np.asarray(middle) * HEART_RADII @ HEART_TURN
-    centre = HEART_MIDDLE + _lift(size) + offset * size
-    return ellipsoid(*canvas.body, centre, HEART_RADII * np.asarray(radii) * size, HEART_TURN)
+    full = HEART_RADII * _size(size)
+    centre = HEART_MIDDLE + _lift(size) + (np.asarray(middle) * full) @ HEART_TURN
+    return ellipsoid(*canvas.body, centre, full * np.asarray(radii), HEART_TURN)
 
 
 def heart_point(patient: Patient, u: float, v: float, w: float) -> npt.NDArray[np.float64]:
     """A place given in parts of the heart's radii along its own axes -> scanner mm."""
-    body = HEART_MIDDLE + _lift(patient.heart) + (np.array([u, v, w]) * HEART_RADII * patient.heart) @ HEART_TURN
+    body = HEART_MIDDLE + _lift(patient.heart) + (np.array([u, v, w]) * HEART_RADII * _size(patient.heart)) @ HEART_TURN
     return patient.warp.to_scanner(body)
 
 

@@ -1,67 +1,101 @@
-"""Reports of synthetic patients: one paragraph a region, true of the image."""
+"""Reports of synthetic patients: one paragraph a region, true of the image. The phrases are in ``phrases.yaml``."""
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
 
 import numpy as np
+import yaml
 
 from reg2rg.data.phantom.findings import Finding
 from reg2rg.data.phantom.patient import Patient
-from reg2rg.data.phantom.phrases import ABNORMAL, NORMAL
 
-_MOST_WORDS = 38
-_MOST_SENTENCES = 4
+_MOST_WORDS, _MOST_SENTENCES = 35, 4
+
+
+@dataclass(frozen=True, slots=True)
+class Normal:
+    """A statement of what is not there.
+
+    Attributes:
+        say: its phrasings.
+        absent: kinds of findings that rule it out.
+        healthy: ``True`` only where the region has no finding, ``False`` only where it has one, ``None`` in both.
+        first: stands before the findings.
+    """
+
+    say: tuple[str, ...]
+    absent: frozenset[str]
+    healthy: bool | None
+    first: bool
+
+    def fits(self, kinds: frozenset[str]) -> bool:
+        """Whether the statement is true and wanted for a region with these findings."""
+        return not kinds & self.absent and (self.healthy is None or self.healthy is not bool(kinds))
+
+
+@functools.cache
+def _phrases() -> tuple[Mapping[str, tuple[str, ...]], Mapping[str, tuple[Normal, ...]]]:
+    """Kind of finding -> its phrasings, and region -> its statements of normality."""
+    text = files("reg2rg.data.phantom").joinpath("phrases.yaml").read_text("utf-8")
+    data: dict[str, Any] = yaml.safe_load(text)
+    abnormal = {kind: tuple(say) for kind, say in data["abnormal"].items()}
+    normal = {
+        region: tuple(
+            Normal(
+                tuple(entry["say"]), frozenset(entry.get("absent", ())), entry.get("healthy"), entry.get("first", False)
+            )
+            for entry in entries
+        )
+        for region, entries in data["normal"].items()
+    }
+    return abnormal, normal
+
+
+def _choose(phrases: tuple[str, ...], rng: np.random.Generator) -> str:
+    return phrases[int(rng.integers(len(phrases)))]
 
 
 def write_sentence(finding: Finding, rng: np.random.Generator) -> str:
     """One phrasing of a finding with its own place and size filled in."""
-    phrases = ABNORMAL[finding.kind]
     place = finding.place
-    side = "in both hemithorax" if place == "both" else f"in the {place} hemithorax"
+    side = "on both sides" if place == "both" else f"in the {place} hemithorax"
     small = "small" if finding.size < 20 else "moderate" if finding.size < 40 else "large"
-    apex = "apex of both lungs" if place == "both" else f"apex of the {place} lung"
-    phrase = phrases[int(rng.integers(len(phrases)))]
-    return phrase.format(
-        place=place, size=finding.size, hemithorax=side, small=small, amount=small.capitalize(), apex=apex
-    )
-
-
-def _allowed(rules: tuple[str, ...], kinds: set[str]) -> bool:
-    return not kinds if "*" in rules else not kinds & set(rules)
+    if finding.kind == "fibrosis":
+        place = "apex of both lungs" if place == "both" else f"apex of the {place} lung"
+    phrase = _choose(_phrases()[0][finding.kind], rng)
+    return phrase.format(place=place, size=finding.size, side=side, small=small)
 
 
 def _paragraph(region: str, findings: list[Finding], rng: np.random.Generator) -> tuple[str, ...]:
-    """Sentences of one region: what is seen, and some of what is not, within the limits of length."""
-    kinds = {finding.kind for finding in findings}
+    """Sentences of one region: what is seen, and what is not as far as there is room."""
+    kinds = frozenset(finding.kind for finding in findings)
     told = [write_sentence(finding, rng) for finding in findings]
-    before, after = [], []
-    for when, rules, phrases in NORMAL[region]:
-        if _allowed(rules, kinds):
-            sentence = phrases[int(rng.integers(len(phrases)))]
-            (before if when == "first" else after).append(sentence)
-    if region == "lung" and not findings:
-        after = after[:1] + after[2:]  # the first says it all; saying "no nodule" twice is no report
-    budget = _MOST_WORDS - sum(len(sentence.split()) for sentence in told)
-    room = _MOST_SENTENCES - len(told)
-    kept: list[str] = []
-    for sentence in [*before, *after]:
-        if room and len(sentence.split()) <= budget:
-            kept.append(sentence)
-            budget -= len(sentence.split())
-            room -= 1
     rng.shuffle(told)
-    return (*[s for s in before if s in kept], *told, *[s for s in after if s in kept])
+    words, count = sum(len(sentence.split()) for sentence in told), len(told)
+    before: list[str] = []
+    after: list[str] = []
+    for statement in _phrases()[1][region]:
+        sentence = _choose(statement.say, rng)
+        if not statement.fits(kinds) or count == _MOST_SENTENCES or words + len(sentence.split()) > _MOST_WORDS:
+            continue
+        (before if statement.first else after).append(sentence)
+        words, count = words + len(sentence.split()), count + 1
+    return (*before, *told, *after)
 
 
 def write_report(patient: Patient) -> Mapping[str, tuple[str, ...]]:
-    """Region -> its sentences, for every region that the patient's scan shows, in the order of the drawing table."""
+    """Region -> its sentences, for every region that the patient's scan shows."""
     rng = patient.rng(7)
-    out = {}
-    for region in sorted(patient.regions):
-        out[region] = _paragraph(region, [f for f in patient.findings if f.region == region], rng)
-    return out
+    return {
+        region: _paragraph(region, [finding for finding in patient.findings if finding.region == region], rng)
+        for region in sorted(patient.regions)
+    }
 
 
 def labels(patient: Patient) -> frozenset[str]:
@@ -69,25 +103,21 @@ def labels(patient: Patient) -> frozenset[str]:
     return frozenset(finding.label for finding in patient.findings if finding.label)
 
 
-def vocabulary() -> frozenset[str]:
-    """Every word, number and mark that the phrases can produce."""
-    text = " ".join(phrase for phrases in ABNORMAL.values() for phrase in phrases)
-    text += " ".join(phrase for rows in NORMAL.values() for _, _, phrases in rows for phrase in phrases)
-    return frozenset(re.findall(r"\w+(?:-\w+)*|[^\w\s{}]", text))
-
-
 _PARTS: tuple[tuple[str, str, str], ...] = (
-    ("lung", "lobe of the right lung", "lung/lung/right lung"),
-    ("lung", "lobe of the left lung", "lung/lung/left lung"),
-    ("abdomen", "liver", "abdomen/abdomen/liver"),
-    ("abdomen", "spleen", "abdomen/abdomen/spleen"),
-    ("mediastinum", "aorta", "mediastinum/mediastinum/aorta"),
+    ("lung", r"right \w+ lobe", "lung/lung/right lung"),
+    ("lung", r"left \w+ lobe", "lung/lung/left lung"),
+    ("abdomen", r"\bliver\b", "abdomen/abdomen/liver"),
+    ("abdomen", r"\bspleen\b", "abdomen/abdomen/spleen"),
+    ("mediastinum", r"\baorta\b", "mediastinum/mediastinum/aorta"),
 )
-"""Region, words that a sentence about one of its parts has, and the part's path."""
+"""Region, expression for a sentence about one of its parts, and the part's path."""
 
 
-def sub_anatomy(patient: Patient, report: Mapping[str, tuple[str, ...]]) -> list[tuple[str, str]]:
+def sub_anatomy(report: Mapping[str, tuple[str, ...]]) -> list[tuple[str, str]]:
     """Some sentences once more under the path of the part they speak of, as the real tables have them."""
     return [
-        (path, sentence) for region, words, path in _PARTS for sentence in report.get(region, ()) if words in sentence
+        (path, sentence)
+        for region, words, path in _PARTS
+        for sentence in report.get(region, ())
+        if re.search(words, sentence)
     ]

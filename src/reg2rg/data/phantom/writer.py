@@ -1,4 +1,6 @@
-"""Write synthetic studies to disk in the layout of RadGenome-ChestCT::
+"""Write synthetic studies to disk in the layout of RadGenome-ChestCT.
+
+::
 
     train_preprocessed/train_1/train_1a/train_1_a_1.nii.gz
     train_region_mask/seg_train_1_a_1/<region>.nii.gz
@@ -190,7 +192,7 @@ def _report_rows(job: Job, patient: Patient) -> list[tuple[str, str, str]]:
     shown, _ = _regions(patient)
     rows = [(volume, "", " ".join(" ".join(report[region]) for region in shown))]
     rows += [(volume, region, " ".join(report[region])) for region in shown]
-    rows += [(volume, part, sentence) for part, sentence in sub_anatomy(patient, report)]
+    rows += [(volume, part, sentence) for part, sentence in sub_anatomy(report)]
     return rows
 
 
