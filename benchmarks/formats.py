@@ -3,7 +3,7 @@
     python benchmarks/formats.py [--size 512x512x200]
 
 Native detail: the cropped scan (int16) and ten boxed masks. Views: 11 x int16 in 1/16 HU and 10 of geometry. One
-thread; files in a temporary folder, so reading is from the page cache. Rows whose package is not installed are left out.
+thread; files in a temporary folder, so reading is from the page cache. Rows whose package is missing are left out.
 Every row reads back into fresh arrays and is checked for equality. "checked" says whether reading finds a flipped bit.
 """
 
