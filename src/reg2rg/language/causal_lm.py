@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reg2rg.errors import ConfigError, MissingExtraError
 from reg2rg.language.base import LANGUAGE_MODELS, Decoding, Generation, LanguageModel, LogitsMask
 from reg2rg.language.decoding import greedy
 from reg2rg.language.loading import load_tokenizer, trouble
+from reg2rg.language.loss import token_nll
 
 _UNBOUNDED = 1 << 30
 
@@ -74,7 +74,7 @@ class CausalLM(LanguageModel):
         if quantize_4bit and (weights_trainable or (weights_trainable is None and lora is None)):
             raise ConfigError("4-bit weights cannot train. Fix: set lora, or weights_trainable: false")
         if gradient_checkpointing:
-            base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            _checkpoint_activations(base)
         self.config = base.config
         self.hidden_size = int(base.get_input_embeddings().embedding_dim)
         self.context_length = int(getattr(base.config, "max_position_embeddings", None) or _UNBOUNDED)
@@ -125,7 +125,7 @@ class CausalLM(LanguageModel):
             )
         finally:
             hook.remove()
-        return F.cross_entropy(output.logits[0].float(), wanted, reduction="none")
+        return token_nll(output.logits.squeeze(0), wanted)  # squeezing, unlike indexing, copies nothing
 
     def _positions(self, attention_mask: Tensor) -> dict[str, Tensor]:
         """Positions counted over real tokens, needed where padding stands on the left."""
@@ -197,6 +197,15 @@ def _load(path: str, dtype: str, quantize_4bit: bool, revision: str | None) -> A
         )
     except (OSError, ValueError) as error:
         raise trouble(path, error) from error
+
+
+def _checkpoint_activations(base: Any) -> None:
+    """Non-reentrant, so that frozen embeddings need no gradient hook; by the name that this transformers has."""
+    options = {"use_reentrant": False}
+    if hasattr(base, "activation_checkpointing_enable"):
+        base.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
+    else:
+        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
 
 
 def _four_bit(dtype: str) -> Any:
