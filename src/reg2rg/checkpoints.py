@@ -100,8 +100,12 @@ class SaveOnTerm(L.Callback):
     def on_validation_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Do not wait for the end of a long validation."""
-        if trainer.received_sigterm and trainer.state.fn == "fit" and not trainer.sanity_checking:
+        """Do not wait for the end of a long validation.
+
+        Several processes do wait: they get the signal at different batches, and must stop at the same one.
+        """
+        alone = trainer.world_size == 1 and trainer.state.fn == "fit" and not trainer.sanity_checking
+        if alone and trainer.received_sigterm:
             raise SIGTERMException
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:

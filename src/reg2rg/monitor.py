@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from reg2rg.data.batch import Batch
+from reg2rg.errors import Reg2RGError
 from reg2rg.model import GeneratedReport
 
 
@@ -55,6 +57,31 @@ class Throughput:
     def pause(self) -> None:
         """Forget what was counted, so that validation is not taken for training time."""
         self._start, self._tokens, self._samples, self._positions = None, None, 0, 0
+
+
+class OutOfMemoryError(Reg2RGError):
+    """The GPU's memory does not hold a batch; the message names it and what makes it smaller."""
+
+
+@contextlib.contextmanager
+def explained_out_of_memory(batch: Batch) -> Iterator[None]:
+    """Say what was on the GPU when its memory ran out.
+
+    Raises:
+        OutOfMemoryError: instead of torch's own.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        view = batch.texture if batch.texture is not None else batch.global_
+        size = "x".join(map(str, view.shape[2:])) if view is not None else "none"
+        raise OutOfMemoryError(
+            f"the GPU memory does not hold this batch: studies {', '.join(batch.study_ids)}, {len(batch.region_names)} "
+            f"regions, views of {size}, {len(batch)} x {batch.input_ids.shape[1]} positions, "
+            f"{peak_memory_gib(batch.input_ids.device):.1f} GiB at the peak. Fix: lower data.batch_size (and raise "
+            "trainer.accumulate_grad_batches), set the language model's gradient_checkpointing, the encoder's chunk or "
+            "checkpointing, or trainer.precision=bf16-mixed"
+        ) from error
 
 
 def peak_memory_gib(device: torch.device) -> float:

@@ -24,7 +24,7 @@ from reg2rg.errors import ConfigError, Reg2RGError
 from reg2rg.language.base import Decoding, LanguageModel
 from reg2rg.metrics.recognition import RegionLoss, RegionRecognition
 from reg2rg.model import GeneratedReport, ProjectorFactory, RegionReporter
-from reg2rg.monitor import Throughput, peak_memory_gib, show_sample
+from reg2rg.monitor import Throughput, explained_out_of_memory, peak_memory_gib, show_sample
 from reg2rg.optimization import OptimizerConfig, build_optimizer
 from reg2rg.regions import load_region_set
 from reg2rg.report import parse_report
@@ -127,7 +127,8 @@ class Reg2RG(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch, scaled so that the mean of all processes' gradients is the gradient of the union."""
-        nll = self.reporter(batch)
+        with explained_out_of_memory(batch):
+            nll = self.reporter(batch)
         total, tokens, finite = self._summed(nll)
         if not finite:
             self._step_is_finite = False
@@ -187,7 +188,8 @@ class Reg2RG(L.LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[GeneratedReport]:
         """A report for each study."""
-        return self.reporter.generate(batch, self.decoding)
+        with explained_out_of_memory(batch):
+            return self.reporter.generate(batch, self.decoding)
 
     def on_predict_start(self) -> None:
         """Fold adapters into the weights, where that is faster."""
@@ -209,7 +211,7 @@ class Reg2RG(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what trains; add the count of refused steps, and gradients between two steps of an accumulation."""
         kept = kept_names(self)
-        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in kept}
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint.get("state_dict", {}).items() if k in kept}
         checkpoint["reg2rg_non_finite_steps"] = self.non_finite_steps
         if self._between_steps():
             checkpoint[_GRADIENTS] = {n: p.grad for n, p in self.named_parameters() if p.grad is not None}
@@ -258,7 +260,7 @@ class Reg2RG(L.LightningModule):
 
     def _summed(self, nll: Tensor) -> tuple[Tensor, Tensor, bool]:
         """Loss sum and number of label tokens over all processes, and whether all losses are finite."""
-        sums = torch.stack([nll.detach().double().sum(), nll.new_tensor(nll.numel(), dtype=torch.float64)])
+        sums = torch.stack([nll.detach().sum(), nll.new_tensor(float(nll.numel()))])
         if self._world_size > 1:
             sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
         total, tokens = sums

@@ -10,6 +10,7 @@ from reg2rg.checkpoints import AtomicCheckpointIO, read_checkpoint
 from reg2rg.config.saving import CONFIG_KEY
 from reg2rg.errors import ConfigError
 from reg2rg.metrics.recognition import RegionLoss, RegionRecognition, recognition
+from reg2rg.monitor import OutOfMemoryError
 from reg2rg.optimization import OptimizerConfig, build_optimizer, rate_factor
 from reg2rg.report import parse_report
 from reg2rg.training import NonFiniteLossError, Reg2RG
@@ -220,3 +221,15 @@ def test_region_loss_is_a_mean_over_tokens():
     metric.update(torch.tensor([4.0]), torch.tensor([0]), ("heart",))
     figures = {name: float(value) for name, value in metric.compute().items()}
     assert figures == {"all": 4.0, "lung": 1.5, "heart": 3.5}
+
+
+def test_out_of_memory_names_the_batch(toy, monkeypatch):
+    module = toy.module()
+    batch = next(iter(toy.data(module).train_dataloader()))
+
+    def full(_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(module.reporter, "forward", full)
+    with pytest.raises(OutOfMemoryError, match=r"studies s\d, s\d, \d regions, views of 16x16x8, .*data.batch_size"):
+        module.training_step(batch, 0)

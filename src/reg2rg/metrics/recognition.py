@@ -43,7 +43,7 @@ class RegionRecognition(Metric):  # type: ignore[misc]  # torchmetrics is not ty
     def __init__(self, regions: Sequence[str]) -> None:
         super().__init__()
         self.regions = tuple(regions)
-        self.add_state("study_share", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("study_share", torch.zeros(()), dist_reduce_fx="sum")
         self.add_state("studies", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("right", torch.zeros(len(self.regions), dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("given", torch.zeros(len(self.regions), dtype=torch.long), dist_reduce_fx="sum")
@@ -71,7 +71,7 @@ class RegionRecognition(Metric):  # type: ignore[misc]  # torchmetrics is not ty
             its name.
         """
         seen = self.given > 0
-        share = self.right.double() / self.given.clamp(min=1)
+        share = self.right.float() / self.given.clamp(min=1)
         figures = {
             "study": self.study_share / self.studies.clamp(min=1),
             "region": share[seen].mean() if bool(seen.any()) else share.sum(),
@@ -95,8 +95,8 @@ class RegionLoss(Metric):  # type: ignore[misc]
         super().__init__(sync_on_compute=over_processes)
         self.regions = tuple(regions)
         # One more place than regions: tokens that belong to none (EOS).
-        self.add_state("total", torch.zeros(len(self.regions) + 1, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("tokens", torch.zeros(len(self.regions) + 1, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros(len(self.regions) + 1), dist_reduce_fx="sum")
+        self.add_state("tokens", torch.zeros(len(self.regions) + 1), dist_reduce_fx="sum")
 
     def update(self, nll: Tensor, label_region: Tensor, names: Sequence[str]) -> None:
         """Count the label tokens of one batch.
