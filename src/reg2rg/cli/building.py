@@ -32,7 +32,7 @@ class Builder:
             if getattr(error, "located", False):
                 raise
             path = self._find(cls, kwargs)
-            where = self.tree.origin(path) or COMMAND_LINE
+            where = self.tree.origin((*path, "class_path")) or COMMAND_LINE
             message = f"{where}: {'.'.join(map(str, path))} ({cls.__name__}): {error}"
             located = type(error)(message) if isinstance(error, ConfigError) else ConfigError(message)
             located.located = True  # type: ignore[attr-defined]

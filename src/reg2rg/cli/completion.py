@@ -31,24 +31,23 @@ def script(shell: str) -> str:
     for name, command in COMMANDS.items():
         if command.target.startswith("reg2rg.cli.trainer"):
             parser = command_parser(name)
-        elif name == "data":
-            parser = _data_parser()
         else:
             parser = jsonargparse.ArgumentParser()
             parser.add_argument("-c", "--config", help="a config file")
             parser.add_argument("--debug", help="show tracebacks")
         commands.add_subcommand(name, parser, help=command.help)
+        if name == "data":
+            _add_data_commands(parser)
     text: str = root.get_completion_script(f"shtab-{shell}")
     return text
 
 
-def _data_parser() -> Any:
-    """``reg2rg data`` and its sub-commands as jsonargparse wants them."""
+def _add_data_commands(parser: Any) -> None:
+    """The sub-commands of ``reg2rg data`` with their options."""
     import jsonargparse
 
     from reg2rg.cli.data import PARSERS
 
-    parser = jsonargparse.ArgumentParser()
     commands = parser.add_subcommands(required=False)
     for name, (make, _) in PARSERS.items():
         command = jsonargparse.ArgumentParser()
@@ -56,4 +55,3 @@ def _data_parser() -> Any:
             if action.option_strings and action.dest != "help" and "." not in action.dest:
                 command.add_argument(*action.option_strings, help=action.help)
         commands.add_subcommand(name, command)
-    return parser

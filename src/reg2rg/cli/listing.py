@@ -94,7 +94,8 @@ def summary(config: str) -> str:
 
 def components() -> list[Component]:
     """Every component of the package and of the installed plug-ins, by kind and name."""
-    modules = {name: ast.parse(path.read_bytes()) for name, path in (*_own_modules(), *_plugin_modules())}
+    texts = ((name, path.read_bytes()) for name, path in (*_own_modules(), *_plugin_modules()))
+    modules = {name: ast.parse(text) for name, text in texts if b".register" in text or b"Registry(" in text}
     kinds: dict[str, str] = {}
     for tree in modules.values():
         kinds.update(_registries(tree))

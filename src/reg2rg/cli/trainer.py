@@ -168,6 +168,7 @@ class ReportCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Refuse what cannot work while nothing is loaded yet; name the place of what fails in a constructor."""
         config = self.config[self.command]
+        _resolve_checkpoint(config, self.command)
         mistakes = [*check_values(_plain(config), self.tree), *_check_run(config, self.tree, self.command)]
         if mistakes:
             raise ConfigError("\n".join(mistakes))
@@ -206,7 +207,7 @@ def command_parser(command: str) -> LightningArgumentParser:
             made = cls.__new__(cls)
             with contextlib.suppress(_StopHereError):
                 made.__init__(command, Tree(), (), ())  # type: ignore[misc]
-            return made._subcommand_parsers[command]
+            return made._prepare_subcommand_parser(Trainer, command)  # a fresh one: the other has a parent
 
     return ParserOnly.make()
 
@@ -221,6 +222,17 @@ def _plain(config: Namespace) -> dict[str, Any]:
     return values
 
 
+def _resolve_checkpoint(config: Namespace, command: str) -> None:
+    """``--ckpt_path best`` and ``last`` outside ``fit``: the files that the config's ModelCheckpoint writes."""
+    name = config.get("ckpt_path")
+    if command == "fit" or name not in ("best", "last"):
+        return
+    for callback in _plain(config)["trainer"].get("callbacks") or []:
+        folder = callback.get("init_args", {}).get("dirpath")
+        if callback["class_path"].endswith("ModelCheckpoint") and folder:
+            config["ckpt_path"] = str(Path(folder) / f"{name}.ckpt")
+
+
 def _check_run(config: Mapping[str, Any], tree: Tree, command: str) -> Iterable[str]:
     """What this machine and folder must offer for the run."""
     accelerator = config["trainer"].get("accelerator")
@@ -231,7 +243,7 @@ def _check_run(config: Mapping[str, Any], tree: Tree, command: str) -> Iterable[
             "Use --trainer.accelerator=auto (or cpu), or install a torch build with CUDA."
         )
     checkpoint = config.get("ckpt_path")
-    if checkpoint and checkpoint not in ("last", "best", "hpc", "registry") and not Path(checkpoint).exists():
+    if checkpoint and not (command == "fit" and checkpoint in ("last", "hpc")) and not Path(checkpoint).exists():
         where = tree.origin(("ckpt_path",)) or COMMAND_LINE
         yield f"{where}: ckpt_path: no checkpoint at '{checkpoint}'. Expected a file, or one of: last, best."
     store = config["data"].get("store")

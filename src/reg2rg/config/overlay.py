@@ -99,7 +99,7 @@ def _merge_mapping(old: dict[str, Any], new: dict[str, Any], at: Key, base: Tree
         if isinstance(value, str) and _names_class_of(current, value):
             continue  # the same class by its bare name: its arguments stay
         if isinstance(current, dict) and isinstance(value, dict) and not _other_class(current, value):
-            base.origins[target] = overlay.origins.get(target, COMMAND_LINE)
+            base.origins.setdefault(target, overlay.origins.get(target, COMMAND_LINE))
             _merge_mapping(current, value, target, base, overlay)
             continue
         _forget(base, target)

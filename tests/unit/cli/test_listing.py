@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+
+import pytest
+
+from reg2rg.cli.listing import components, constructor_arguments, summary
+from reg2rg.cli.main import main
+from reg2rg.cli.trainer import component_registries
+from reg2rg.config.overlay import packaged_configs
+from reg2rg.data.datamodule import RegionReportDataModule
+from reg2rg.registry import load_plugins
+
+
+def test_the_list_equals_the_registries() -> None:
+    load_plugins()
+    listed = {(item.kind, item.name) for item in components()}
+    registered = {(registry.kind, name) for registry in component_registries() for name in registry}
+    assert listed == registered
+
+
+def test_arguments_and_first_lines_equal_the_classes() -> None:
+    registries = {registry.kind: registry for registry in component_registries()}
+    for item in components():
+        cls = registries[item.kind].get(item.name)
+        assert item.summary == (inspect.getdoc(cls) or "").splitlines()[0]
+        assert [argument.name for argument in item.arguments] == list(inspect.signature(cls).parameters)
+
+
+def test_arguments_of_the_datamodule() -> None:
+    listed = [argument.name for argument in constructor_arguments("reg2rg.data.datamodule", "RegionReportDataModule")]
+    assert listed == list(inspect.signature(RegionReportDataModule).parameters)
+
+
+def test_output(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "encoders"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("encoder\n")
+    assert "\n  CNN3D: " in text
+    assert "\n      size: " in text
+    assert "RadGenome" not in text
+    assert main(["list", "--json"]) == 0
+    table = json.loads(capsys.readouterr().out)
+    assert {"kind", "name", "summary", "arguments", "module"} <= set(table["components"][0])
+    assert set(table["configs"]) == set(packaged_configs())
+
+
+@pytest.mark.parametrize("name", packaged_configs())
+def test_every_packaged_config_says_what_it_is(name: str) -> None:
+    assert len(summary(name)) > 20
+
+
+def test_a_plugin_is_listed_without_being_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    info = tmp_path / "acme_listed-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme_listed\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[reg2rg.plugins]\nacme = acme_listed.parts\n")
+    (tmp_path / "acme_listed").mkdir()
+    (tmp_path / "acme_listed" / "__init__.py").write_text("raise RuntimeError('imported')\n")
+    (tmp_path / "acme_listed" / "parts.py").write_text(
+        "from reg2rg.encoders import ENCODERS, Encoder\n\n@ENCODERS.register\nclass AcmeListed(Encoder):\n"
+        '    """From a plug-in."""\n\n    def __init__(self, width: int = 3): ...\n'
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert main(["list", "encoder"]) == 0
+    assert "  AcmeListed: From a plug-in.\n      width: int = 3\n" in capsys.readouterr().out
