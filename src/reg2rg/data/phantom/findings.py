@@ -6,7 +6,7 @@ and millimetres from the record, so text and image cannot disagree.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +15,10 @@ Point = tuple[float, float, float]
 
 LOBES: dict[str, tuple[Point, Point]] = {
     "right upper lobe": ((62, 8, 62), (14, 22, 14)),
-    "right middle lobe": ((74, 46, -36), (10, 12, 8)),
-    "right lower lobe": ((72, -48, -36), (14, 14, 20)),
+    "right middle lobe": ((74, 46, -30), (10, 10, 8)),
+    "right lower lobe": ((72, -40, -26), (12, 10, 14)),
     "left upper lobe": ((-62, 8, 62), (14, 22, 14)),
-    "left lower lobe": ((-76, -48, -38), (12, 14, 18)),
+    "left lower lobe": ((-76, -40, -28), (10, 10, 14)),
 }
 """Lobe -> middle of its safe inside and half width around it (mm in the standard body) where lesions are put."""
 
@@ -92,7 +92,7 @@ _DIFFUSE: dict[str, tuple[str, float]] = {
 """Patterns of both whole lungs -> label and prevalence. At most one in a patient: they would hide each other."""
 
 
-def _lung(rng: Rng) -> list[Finding]:
+def _lung(rng: Rng, others: Sequence[Finding]) -> list[Finding]:
     out = []
     kinds = list(_DIFFUSE)
     chances = [_DIFFUSE[kind][1] for kind in kinds]
@@ -101,7 +101,9 @@ def _lung(rng: Rng) -> list[Finding]:
         out.append(Finding(drawn, "lung", _DIFFUSE[drawn][0], place="both lungs", salt=_salt(rng)))
     focal = [kind for kind in _FOCAL if rng.random() < _FOCAL[kind][1]]
     rng.shuffle(focal)
-    lobes = list(LOBES)
+    effusion = next((finding.place for finding in others if finding.kind == "pleural effusion"), "none")
+    drowned = [lobe for lobe in LOBES if "lower" in lobe and (effusion == "both" or effusion in lobe)]
+    lobes = [lobe for lobe in LOBES if lobe not in drowned]
     rng.shuffle(lobes)
     for kind in focal[:2]:
         out.append(_focal(rng, kind, lobes))
@@ -121,13 +123,13 @@ def _focal(rng: Rng, kind: str, lobes: list[str]) -> Finding:
     low = kind in ("atelectasis", "bronchiectasis")
     lobe = next((name for name in lobes if not (low and "upper" in name)), lobes[0])
     lobes.remove(lobe)
-    sizes = {"nodule": (15, 20, 25), "ground glass": (40, 50, 60), "consolidation": (40, 50, 60)}.get(kind)
+    sizes = {"nodule": (15, 20, 25), "ground glass": (30, 40, 50), "consolidation": (30, 40, 50)}.get(kind)
     return Finding(
         kind, "lung", label, place=lobe, size=_pick(rng, *sizes) if sizes else 0, points=_scatter(rng, lobe), salt=salt
     )
 
 
-def _heart(rng: Rng) -> list[Finding]:
+def _heart(rng: Rng, others: Sequence[Finding]) -> list[Finding]:
     out = []
     if rng.random() < 0.27:
         out.append(Finding("cardiomegaly", "heart", "Cardiomegaly"))
@@ -140,7 +142,7 @@ def _heart(rng: Rng) -> list[Finding]:
     return out
 
 
-def _mediastinum(rng: Rng) -> list[Finding]:
+def _mediastinum(rng: Rng, others: Sequence[Finding]) -> list[Finding]:
     out = []
     if rng.random() < 0.27:
         station = str(rng.choice(list(STATIONS)))
@@ -150,14 +152,14 @@ def _mediastinum(rng: Rng) -> list[Finding]:
         )
     if rng.random() < 0.30:
         out.append(Finding("aortic calcification", "mediastinum", "Arterial wall calcification", salt=_salt(rng)))
-    if rng.random() < 0.13:
+    if rng.random() < 0.16 and len(out) < 2:
         out.append(Finding("aortic dilatation", "mediastinum", size=_pick(rng, 45, 50)))
     if rng.random() < 0.11:
         out.append(Finding("catheter", "mediastinum", "Medical material"))
     return out
 
 
-def _pleura(rng: Rng) -> list[Finding]:
+def _pleura(rng: Rng, others: Sequence[Finding]) -> list[Finding]:
     out = []
     chance = rng.random()
     if chance < 0.28:
@@ -170,7 +172,7 @@ def _pleura(rng: Rng) -> list[Finding]:
     return out
 
 
-def _airway(rng: Rng) -> list[Finding]:
+def _airway(rng: Rng, others: Sequence[Finding]) -> list[Finding]:
     if rng.random() < 0.25:
         return [Finding("peribronchial thickening", "trachea and bronchie", "Peribronchial thickening")]
     chance = rng.random()
@@ -181,7 +183,7 @@ def _airway(rng: Rng) -> list[Finding]:
     return []
 
 
-def _esophagus(rng: Rng) -> list[Finding]:
+def _esophagus(rng: Rng, others: Sequence[Finding]) -> list[Finding]:
     if rng.random() < 0.27:
         return [Finding("hiatal hernia", "esophagus", "Hiatal hernia", size=_pick(rng, 40, 50, 60), salt=_salt(rng))]
     if rng.random() < 0.2:
@@ -189,7 +191,7 @@ def _esophagus(rng: Rng) -> list[Finding]:
     return []
 
 
-def _abdomen(rng: Rng) -> list[Finding]:
+def _abdomen(rng: Rng, others: Sequence[Finding]) -> list[Finding]:
     options: list[tuple[float, Finding]] = [
         (0.22, Finding("liver cyst", "abdomen", size=_pick(rng, 20, 30, 40), salt=_salt(rng))),
         (0.20, Finding("steatosis", "abdomen")),
@@ -199,7 +201,7 @@ def _abdomen(rng: Rng) -> list[Finding]:
     return [finding for chance, finding in options if rng.random() < chance][:2]
 
 
-def _bone(rng: Rng) -> list[Finding]:
+def _bone(rng: Rng, others: Sequence[Finding]) -> list[Finding]:
     options: list[tuple[float, Finding]] = [
         (0.28, Finding("degeneration", "bone", salt=_salt(rng))),
         (0.16, Finding("compression", "bone", place="thoracic", salt=_salt(rng))),
@@ -209,30 +211,32 @@ def _bone(rng: Rng) -> list[Finding]:
     return [finding for chance, finding in options if rng.random() < chance][:2]
 
 
-def _thyroid(rng: Rng) -> list[Finding]:
+def _thyroid(rng: Rng, others: Sequence[Finding]) -> list[Finding]:
     chance = rng.random()
     if chance < 0.25:
         return [Finding("thyroid nodule", "thyroid", place=_side(rng), size=_pick(rng, 15, 20))]
     return [Finding("goitre", "thyroid")] if chance < 0.48 else []
 
 
-def _breast(rng: Rng) -> list[Finding]:
+def _breast(rng: Rng, others: Sequence[Finding]) -> list[Finding]:
     chance = rng.random()
     if chance < 0.3:
         return [Finding("breast nodule", "breast", place=_side(rng), size=_pick(rng, 15, 20, 25), salt=_salt(rng))]
     return [Finding("breast calcification", "breast", place=_side(rng), salt=_salt(rng))] if chance < 0.55 else []
 
 
-DRAW: dict[str, Callable[[Rng], list[Finding]]] = {
+DRAW: dict[str, Callable[[Rng, Sequence[Finding]], list[Finding]]] = {
     "abdomen": _abdomen,
     "bone": _bone,
     "breast": _breast,
     "esophagus": _esophagus,
     "heart": _heart,
-    "lung": _lung,
     "mediastinum": _mediastinum,
     "pleura": _pleura,
+    "lung": _lung,
     "thyroid": _thyroid,
     "trachea and bronchie": _airway,
 }
-"""Region -> what chance gives it. A region of the region set without an entry is drawn nowhere and told nowhere."""
+"""Region -> what chance gives it, knowing what came before: lesions are not put where fluid would hide them.
+
+A region of the region set without an entry is drawn nowhere and told nowhere."""

@@ -97,7 +97,9 @@ def draw_patient(seed: int, number: int) -> Patient:
     female = bool(rng.random() < 0.55)
     gynecomastia = not female and bool(rng.random() < 0.3)
     warp, scale = _warp(rng, thyroid)
-    findings = {region: draw(rng) for region, draw in DRAW.items()}
+    findings: dict[str, list[Finding]] = {}
+    for region, draw in DRAW.items():
+        findings[region] = draw(rng, [finding for earlier in findings.values() for finding in earlier])
     if not thyroid:
         findings["thyroid"] = []
     if not female:
