@@ -1,7 +1,7 @@
 """Clinical findings read from report text by keywords: small, transparent, aware of negation.
 
-It is no replacement for a trained classifier of reports. Its use is that everybody can see why it says what it says, and
-that it costs nothing: every number made with it is named after it.
+It is no replacement for a trained classifier of reports. Its use is that everybody can see why it says what it says,
+and that it costs nothing: every number made with it is named after it.
 """
 
 from __future__ import annotations

@@ -30,15 +30,28 @@ SENTENCES = [
     ("Lung nodule", "No consolidation was detected, but a 6 mm nodule is observed in the lower lobe."),
     ("Lung nodule", "No infiltration was observed and a nodule of 5 mm is present in the left lung."),
     ("Lung nodule", "No pathology other than a 4 mm nodule in the middle lobe was found."),
-    ("Lung nodule|Emphysema", "Emphysematous changes are seen in both lungs. There are millimetric nodules in the lungs."),
-    ("Arterial wall calcification|Coronary artery wall calcification",
-     "Calcific atheroma plaques are observed in the aorta and coronary arteries."),
+    (
+        "Lung nodule|Emphysema",
+        "Emphysematous changes are seen in both lungs. There are millimetric nodules in the lungs.",
+    ),
+    (
+        "Arterial wall calcification|Coronary artery wall calcification",
+        "Calcific atheroma plaques are observed in the aorta and coronary arteries.",
+    ),
     ("Coronary artery wall calcification", "Coronary artery wall calcifications were noted."),
     ("Cardiomegaly", "Heart size increased. Aortic diameter is normal."),
-    ("Cardiomegaly|Pericardial effusion", "Cardiomegaly is present; a pericardial effusion measuring 8 mm was observed."),
-    ("Pleural effusion|Atelectasis",
-     "A pleural effusion reaching 3 cm is observed on the right, with adjacent atelectatic changes."),
-    ("Pleural effusion", "Pericardial effusion was not observed. Minimal pleural effusion is observed in the left hemithorax."),
+    (
+        "Cardiomegaly|Pericardial effusion",
+        "Cardiomegaly is present; a pericardial effusion measuring 8 mm was observed.",
+    ),
+    (
+        "Pleural effusion|Atelectasis",
+        "A pleural effusion reaching 3 cm is observed on the right, with adjacent atelectatic changes.",
+    ),
+    (
+        "Pleural effusion",
+        "Pericardial effusion was not observed. Minimal pleural effusion is observed in the left hemithorax.",
+    ),
     ("Medical material", "The pacemaker lead extends to the right ventricle."),
     ("Medical material", "Metallic sutures compatible with bypass surgery are observed in the sternum."),
     ("Medical material", "A port catheter ends in the superior vena cava."),
@@ -48,12 +61,18 @@ SENTENCES = [
     ("Pulmonary fibrotic sequela", "Sequela changes are observed at the apical level of the left lung."),
     ("Mosaic attenuation pattern", "Both lungs have a mosaic attenuation pattern (small airway disease?)."),
     ("Peribronchial thickening", "There is an increase in bronchial wall thickness in the central parts."),
-    ("Bronchiectasis|Peribronchial thickening", "Bronchiectasis and peribronchial thickening are observed in the lower lobes."),
+    (
+        "Bronchiectasis|Peribronchial thickening",
+        "Bronchiectasis and peribronchial thickening are observed in the lower lobes.",
+    ),
     ("Interlobular septal thickening", "Smooth thickening of the interlobular septa is observed."),
-    ("Consolidation|Lung opacity", "Consolidations accompanied by ground glass opacities are present in both lower lobes."),
+    (
+        "Consolidation|Lung opacity",
+        "Consolidations accompanied by ground glass opacities are present in both lower lobes.",
+    ),
     ("Lung opacity", "Ground-glass density increases are observed in the subpleural areas."),
     ("Atelectasis", "Linear atelectasis is seen in the lingula. No active infiltration was detected."),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("expected", "text"), SENTENCES)
