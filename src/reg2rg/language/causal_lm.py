@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from reg2rg.errors import ConfigError, MissingExtraError
 from reg2rg.language.base import LANGUAGE_MODELS, Decoding, Generation, LanguageModel, LogitsMask
 from reg2rg.language.decoding import greedy
-from reg2rg.language.loading import load_tokenizer, trouble
+from reg2rg.language.loading import LOADING_ERRORS, load_tokenizer, trouble
 from reg2rg.language.loss import token_nll
 
 _UNBOUNDED = 1 << 30
@@ -195,7 +195,7 @@ def _load(path: str, dtype: str, quantize_4bit: bool, revision: str | None) -> A
         return AutoModelForCausalLM.from_pretrained(
             str(where) if where.exists() else path, use_safetensors=True, trust_remote_code=False, **options
         )
-    except (OSError, ValueError) as error:
+    except LOADING_ERRORS as error:
         raise trouble(path, error) from error
 
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safetensors import SafetensorError
+
 from reg2rg.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+LOADING_ERRORS = (OSError, ValueError, ImportError, SafetensorError)
+"""What Hugging Face raises for a model that is missing, gated, unreachable, damaged, or of another kind."""
 
 
 def load_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenizerBase:
@@ -18,7 +23,7 @@ def load_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenize
     unk, or EOS where there is no unk (GPT-2). The vocabulary never grows, and EOS still gets its label.
 
     Raises:
-        ConfigError: not found, gated or offline; or no EOS token.
+        ConfigError: not found, gated or offline; no EOS token, or a slow tokenizer's package missing.
     """
     from transformers import AutoTokenizer
 
@@ -27,7 +32,7 @@ def load_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenize
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             str(where) if where.exists() else path, revision=revision, trust_remote_code=False
         )
-    except (OSError, ValueError) as error:
+    except LOADING_ERRORS as error:
         raise trouble(path, error) from error
     if tokenizer.eos_token_id is None:
         raise ConfigError(f"{path}: the tokenizer has no EOS token, so a report could never end. Fix: set eos_token")

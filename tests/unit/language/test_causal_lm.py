@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -177,6 +179,16 @@ def test_folder_without_safetensors(llama_folder, tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(ConfigError, match=r"pytorch_model.bin.*safetensors"):
         CausalLM(str(tmp_path))
+
+
+@pytest.mark.parametrize("keep", [0, 100, 0.5])
+def test_truncated_weights_name_the_folder(llama_folder, tmp_path, keep):
+    shutil.copytree(llama_folder, tmp_path / "lm")
+    weights = tmp_path / "lm" / "model.safetensors"
+    data = weights.read_bytes()
+    weights.write_bytes(data[: keep if isinstance(keep, int) else int(len(data) * keep)])
+    with pytest.raises(ConfigError, match=str(tmp_path / "lm")):
+        CausalLM(str(tmp_path / "lm"))
 
 
 def test_four_bit_without_the_extra(llama_folder, monkeypatch):
