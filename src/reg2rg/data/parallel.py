@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 import multiprocessing
 import os
 import signal
@@ -216,7 +215,6 @@ def _progress(title: str, total: int) -> Iterator[Callable[[], None]]:
 def _plain_progress(title: str, total: int, every_seconds: float = 15.0) -> Callable[[], None]:
     start = last = time.monotonic()
     done = 0
-    log = logging.getLogger(__name__)
 
     def advance() -> None:
         nonlocal done, last
@@ -226,7 +224,6 @@ def _plain_progress(title: str, total: int, every_seconds: float = 15.0) -> Call
             last = now
             rate = done / max(1e-9, now - start)
             line = f"{title}: {done}/{total}, {rate:.2f}/s, {(total - done) / rate:.0f} s left"
-            log.info(line)
             sys.stderr.write(line + "\n")
 
     return advance

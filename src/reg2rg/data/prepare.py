@@ -8,6 +8,7 @@ the others: it is skipped, counted and listed with its reason in ``summary.json`
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,9 @@ from reg2rg.errors import EXIT_SKIPPED, ConfigError, Reg2RGError
 from reg2rg.files import write_json
 from reg2rg.regions import RegionSet, load_region_set
 from reg2rg.types import Study
+
+_LOG = logging.getLogger(__name__)
+_STALE_SECONDS = 60
 
 
 class TooManySkippedError(Reg2RGError):
@@ -144,7 +148,6 @@ def prepare(
         with contextlib.closing(tasks):
             for job, outcome in tasks:
                 tally.add(job.study.id, outcome)
-        store.write_index()
         skipped = tuple(sorted([*before, *tally.skipped], key=lambda skip: (skip.study, skip.code)))
         counts = tally.counts
         summary = PrepareSummary(
@@ -159,8 +162,10 @@ def prepare(
             size=tally.size,
             seconds=time.monotonic() - started,
         )
-        _write_summary(store.root, shard, summary, region_set, options, bake)
-    _hold_limit(len(tally.skipped), len(mine), max_skip, skipped)
+        with _writing(store.root):
+            store.write_index()
+            _write_summary(store.root, shard, summary, region_set, options, bake)
+    _hold_limit(tally.skipped, len(mine), max_skip)
     return summary
 
 
@@ -201,7 +206,20 @@ def _only_run(root: Path, shard: tuple[int, int]) -> Iterator[None]:
             raise Reg2RGError(
                 f"another run is preparing shard {shard[0]}/{shard[1]} of the store {root}. Fix: wait for it or stop it"
             ) from None
+        except OSError as error:  # some network file systems have no locks; writes are atomic without one, too
+            _LOG.warning("store %s: no lock can be taken (%s); do not run two preparations of one shard", root, error)
         yield
+
+
+@contextlib.contextmanager
+def _writing(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Reg2RGError(
+            f"cannot write to the store {root}: {error.strerror or error}. What was finished is kept and sound. Fix: "
+            "free space or allow writing there, then run again"
+        ) from error
 
 
 def _remove_leftovers(store: Store, studies: Sequence[str], bake: Views | None) -> None:
@@ -212,8 +230,11 @@ def _remove_leftovers(store: Store, studies: Sequence[str], bake: Views | None) 
         for path in folder.glob(".*.tmp.*"):
             if path.name[1:].split(".r2g.tmp.")[0] in mine:
                 path.unlink(missing_ok=True)
-    for path in store.root.glob(".*.json.tmp.*"):
-        path.unlink(missing_ok=True)
+    now = time.time()
+    for path in store.root.glob(".*.json.tmp.*"):  # those of other shards may be in use, for a moment
+        with contextlib.suppress(FileNotFoundError):
+            if now - path.stat().st_mtime > _STALE_SECONDS:
+                path.unlink()
 
 
 def _write_summary(
@@ -244,10 +265,11 @@ def _codes(skipped: Sequence[Skip]) -> dict[str, int]:
     return dict(sorted(Counter(skip.code for skip in skipped).items()))
 
 
-def _hold_limit(skipped: int, studies: int, max_skip: float, listed: Sequence[Skip]) -> None:
-    if studies and skipped / studies > max_skip:
-        codes = ", ".join(f"{code} {count}" for code, count in _codes(listed).items())
+def _hold_limit(skipped: Sequence[Skip], studies: int, max_skip: float) -> None:
+    if studies and len(skipped) / studies > max_skip:
+        codes = ", ".join(f"{code} {count}" for code, count in _codes(skipped).items())
+        first = min(skipped, key=lambda skip: skip.study)
         raise TooManySkippedError(
-            f"{skipped} of {studies} studies were skipped ({codes}), more than max_skip {max_skip:g} allows; first: "
-            f"{listed[0].message}. Fix: see summary.json in the store, mend the data or raise max_skip"
+            f"{len(skipped)} of {studies} studies were skipped ({codes}), more than max_skip {max_skip:g} allows; "
+            f"first: {first.message}. Fix: see summary.json in the store, mend the data or raise max_skip"
         )
