@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -20,7 +18,8 @@ from reg2rg.data.batch import Batch
 from reg2rg.data.order import mixed_seed
 from reg2rg.data.prompt import TokenCounts
 from reg2rg.encoders.base import Encoder
-from reg2rg.errors import ConfigError, Reg2RGError
+from reg2rg.errors import ConfigError
+from reg2rg.guard import StepGuard
 from reg2rg.language.base import Decoding, LanguageModel
 from reg2rg.metrics.recognition import RegionLoss, RegionRecognition
 from reg2rg.model import GeneratedReport, ProjectorFactory, RegionReporter
@@ -29,14 +28,8 @@ from reg2rg.optimization import OptimizerConfig, build_optimizer
 from reg2rg.regions import load_region_set
 from reg2rg.report import parse_report
 
-log = logging.getLogger(__name__)
-
-_NON_FINITE_IN_A_ROW = 3
 _GRADIENTS = "reg2rg_accumulated_gradients"
-
-
-class NonFiniteLossError(Reg2RGError):
-    """The loss or its gradient was NaN or infinite several times in a row; the message names the studies."""
+_RECOGNITION = {"region": "recognition", "study": "recognition_study"}
 
 
 class Reg2RG(L.LightningModule):
@@ -90,10 +83,7 @@ class Reg2RG(L.LightningModule):
         self.train_losses = RegionLoss(names, over_processes=False)
         self.eval_losses = RegionLoss(names)
         self.recognition = RegionRecognition(names)
-        self.throughput = Throughput()
-        self.non_finite_steps, self._in_a_row = 0, 0
-        self._suspects: list[str] = []
-        self._step_is_finite = True
+        self.throughput, self.guard = Throughput(), StepGuard()
         self._pending_gradients: dict[str, Tensor] = {}
         self._logged_step = self._shown = 0
 
@@ -129,10 +119,8 @@ class Reg2RG(L.LightningModule):
         """Loss of one batch, scaled so that the mean of all processes' gradients is the gradient of the union."""
         with explained_out_of_memory(batch):
             nll = self.reporter(batch)
-        total, tokens, finite = self._summed(nll)
-        if not finite:
-            self._step_is_finite = False
-            self._suspects += _non_finite_studies(batch, nll)
+        total, tokens = self._summed(nll)
+        self.guard.see(batch, nll, total)
         self.train_losses.update(nll, batch.label_region, batch.region_names)
         self.throughput.add(batch)
         self.log("train/loss", total / tokens, prog_bar=True, batch_size=len(batch))
@@ -141,11 +129,8 @@ class Reg2RG(L.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Leave the weights alone if the loss or its gradient is not finite; stop after three such steps in a row."""
-        if not self._step_is_finite or not self._gradients_are_finite():
-            self._refuse_step(optimizer)
-        else:
-            self._in_a_row = 0
-        self._step_is_finite, self._suspects = True, []
+        scales = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        self.guard.clear(optimizer, self.global_step, check_gradients=not scales)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log what is read now and then."""
@@ -155,7 +140,7 @@ class Reg2RG(L.LightningModule):
             return
         self._logged_step = step
         figures = self.throughput.read() | {"peak_memory_gib": peak_memory_gib(self.device)}
-        figures["non_finite_steps"] = float(self.non_finite_steps)
+        figures["non_finite_steps"] = float(self.guard.skipped)
         for group in self.optimizers(use_pl_optimizer=False).param_groups:  # type: ignore[union-attr]
             figures[f"lr_{group['name']}"] = group["lr"]
         named = {f"loss_{name}": value for name, value in self.train_losses.compute().items() if name != "all"}
@@ -212,13 +197,13 @@ class Reg2RG(L.LightningModule):
         """Keep what trains; add the count of refused steps, and gradients between two steps of an accumulation."""
         kept = kept_names(self)
         checkpoint["state_dict"] = {k: v for k, v in checkpoint.get("state_dict", {}).items() if k in kept}
-        checkpoint["reg2rg_non_finite_steps"] = self.non_finite_steps
+        checkpoint["reg2rg_non_finite_steps"] = self.guard.skipped
         if self._between_steps():
             checkpoint[_GRADIENTS] = {n: p.grad for n, p in self.named_parameters() if p.grad is not None}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Read what `on_save_checkpoint` added."""
-        self.non_finite_steps = checkpoint.get("reg2rg_non_finite_steps", 0)
+        self.guard.skipped = checkpoint.get("reg2rg_non_finite_steps", 0)
         self._pending_gradients = checkpoint.get(_GRADIENTS, {})
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
@@ -258,35 +243,12 @@ class Reg2RG(L.LightningModule):
     def _world_size(self) -> int:
         return int(self.trainer.world_size)
 
-    def _summed(self, nll: Tensor) -> tuple[Tensor, Tensor, bool]:
-        """Loss sum and number of label tokens over all processes, and whether all losses are finite."""
+    def _summed(self, nll: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss sum and number of label tokens over all processes."""
         sums = torch.stack([nll.detach().sum(), nll.new_tensor(float(nll.numel()))])
         if self._world_size > 1:
             sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
-        total, tokens = sums
-        return total, tokens, bool(torch.isfinite(total))
-
-    def _gradients_are_finite(self) -> bool:
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        if scaler is not None:  # float16: infinite gradients are its daily business, it skips the step itself
-            return True
-        gradients = [p.grad for p in self.parameters() if p.grad is not None]
-        return not gradients or math.isfinite(float(torch.nn.utils.get_total_norm(gradients)))
-
-    def _refuse_step(self, optimizer: Optimizer) -> None:
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                parameter.grad = None  # AdamW leaves such a parameter and its moments as they are
-        self.non_finite_steps += 1
-        self._in_a_row += 1
-        studies = ", ".join(dict.fromkeys(self._suspects)) or "none by itself: the gradient is at fault"
-        log.warning("Step %d was skipped: loss or gradient not finite. Studies: %s", self.global_step, studies)
-        if self._in_a_row >= _NON_FINITE_IN_A_ROW:
-            raise NonFiniteLossError(
-                f"loss or gradient were not finite {self._in_a_row} times in a row, the last time at step "
-                f"{self.global_step} (studies: {studies}). The weights are those from before. Fix: look at these "
-                "studies with `reg2rg data check`, lower model.optimizer.lr, or use bf16 instead of fp16"
-            )
+        return sums[0], sums[1]
 
     def _between_steps(self) -> bool:
         trainer = self._trainer
@@ -308,17 +270,10 @@ class Reg2RG(L.LightningModule):
         losses = self.eval_losses.compute()
         figures = {("loss" if name == "all" else f"loss_{name}"): value for name, value in losses.items()}
         self.eval_losses.reset()
-        if int(self.recognition.studies):
+        # All processes must take part in summing up, also one that generated nothing.
+        if self.identity and not self.trainer.sanity_checking and (stage == "test" or self.val_generate):
             recognised = self.recognition.compute()
-            figures |= {"recognition": recognised.pop("region"), "recognition_study": recognised.pop("study")}
-            figures |= {f"recognition_{name}": share for name, share in recognised.items()}
+            figures |= {_RECOGNITION.get(name, f"recognition_{name}"): share for name, share in recognised.items()}
         self.recognition.reset()
         self._shown = 0
         self.log_dict({f"{stage}/{name}": value.float() for name, value in figures.items()})
-
-
-def _non_finite_studies(batch: Batch, nll: Tensor) -> list[str]:
-    """Studies of a batch whose own losses are not finite."""
-    row_of_label = (batch.labels != -100).nonzero(as_tuple=True)[0]
-    rows = row_of_label[~torch.isfinite(nll.detach())].tolist()
-    return [batch.study_ids[row] for row in dict.fromkeys(rows)]

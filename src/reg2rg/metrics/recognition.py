@@ -68,12 +68,14 @@ class RegionRecognition(Metric):  # type: ignore[misc]  # torchmetrics is not ty
         Returns:
             ``study``: mean over studies of the share of recognised slots (published protocol); ``region``: mean over
             the regions that were given of their share, so that rare regions count alike; and each region's share under
-            its name.
+            its name. Empty if no study was counted.
         """
+        if not int(self.studies):
+            return {}
         seen = self.given > 0
         share = self.right.float() / self.given.clamp(min=1)
         figures = {
-            "study": self.study_share / self.studies.clamp(min=1),
+            "study": self.study_share / self.studies,
             "region": share[seen].mean() if bool(seen.any()) else share.sum(),
         }
         return figures | {name: share[i] for i, name in enumerate(self.regions) if bool(seen[i])}
