@@ -107,8 +107,8 @@ def _predictions(folder: Path, findings: Mapping[str, Mapping[str, bool] | None]
     predictions = read_predictions(folder, findings)
     if not predictions:
         raise ConfigError(
-            f"{folder}: no predictions (expected studies/<id>.json in it). Fix: run `reg2rg predict` with "
-            f"--predictions {folder}, or name the folder that it wrote"
+            f"{folder}: no predictions (expected studies/<id>.json in it). Fix: run `reg2rg predict`, and name the "
+            "folder of its PredictionWriter: <trainer.default_root_dir>/predictions unless the config says otherwise"
         )
     unknown = [p.study for p in predictions if p.study not in findings]
     if unknown:

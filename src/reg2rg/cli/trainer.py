@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import logging
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,7 +29,7 @@ from reg2rg.config.reading import COMMAND_LINE, Tree
 from reg2rg.config.rules import check_values
 from reg2rg.config.saving import CONFIG_KEY
 from reg2rg.config.schema import Checker
-from reg2rg.errors import ConfigError
+from reg2rg.errors import ConfigError, MissingExtraError
 from reg2rg.registry import Registry, load_plugins
 
 LINKS_WHEN_PARSED = {
@@ -37,6 +39,7 @@ LINKS_WHEN_PARSED = {
 }
 LINKS_WHEN_BUILT = {"data.token_counts": "model.token_counts"}
 _TOP = ("seed_everything", "vars")
+_EXTRAS = {"deepspeed": "deepspeed", "wandb": "wandb", "bitsandbytes": "quant"}
 
 
 def run(invocation: Invocation) -> int:
@@ -53,11 +56,31 @@ def run(invocation: Invocation) -> int:
     with import_policy(invocation.allow_import) as allowed:
         check_class_paths(tree, allowed)
         load_plugins()
+        _quieten()
         try:
             ReportCLI(invocation.command, tree, allowed, flags)
-        except MisconfigurationException as error:
-            raise ConfigError(f"trainer: {error}") from error
+        except (MisconfigurationException, ModuleNotFoundError) as error:
+            for package, extra in _EXTRAS.items():
+                if package in str(error).lower():
+                    fix = f"Fix: pip install 'reg2rg[{extra}]'"
+                    raise MissingExtraError(f"{package} is not installed. {fix}") from error
+            if isinstance(error, MisconfigurationException):
+                raise ConfigError(f"trainer: {error}") from error
+            raise
     return 0
+
+
+def _quieten() -> None:
+    """Leave out what Lightning says on every run that nobody can act on."""
+    tips = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    if _not_a_tip not in tips.filters:
+        tips.addFilter(_not_a_tip)
+    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
+    warnings.filterwarnings("ignore", message=".*number of training batches .* is smaller than the logging interval.*")
+
+
+def _not_a_tip(record: logging.LogRecord) -> bool:
+    return "Tip: For seamless" not in record.getMessage()
 
 
 def core_classes() -> tuple[type[LightningModule], type[LightningDataModule]]:

@@ -1,0 +1,146 @@
+"""Every packaged config goes through the real command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from reg2rg.cli.main import main
+from reg2rg.config.overlay import packaged_configs
+
+BASES = ("phantom.yaml", "reg2rg.yaml", "reg2rg_24gb.yaml")
+OVERLAYS = tuple(name for name in packaged_configs() if "/" in name)
+_cache: dict[tuple[str, ...], dict[str, Any]] = {}
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder without files: packaged configs must be found from anywhere."""
+    monkeypatch.chdir(tmp_path)
+
+
+def printed(capsys: pytest.CaptureFixture[str], *configs: str) -> dict[str, Any]:
+    if configs not in _cache:
+        code = main(["fit", *(word for name in configs for word in ("-c", name)), "--print_config"])
+        captured = capsys.readouterr()
+        assert code == 0, captured.err
+        _cache[configs] = yaml.safe_load(captured.out)
+    return _cache[configs]
+
+
+def changed(old: Any, new: Any, at: str = "") -> dict[str, Any]:
+    """Dotted key -> new value, for what differs."""
+    if old == new:
+        return {}
+    if isinstance(old, dict) and isinstance(new, dict):
+        found = {}
+        for key in {**old, **new}:
+            found |= changed(old.get(key), new.get(key), f"{at}.{key}".lstrip("."))
+        return found
+    return {at: new}
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_base(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    config = printed(capsys, name)
+    callbacks = [entry["class_path"].rpartition(".")[2] for entry in config["trainer"]["callbacks"]]
+    assert {"RichProgressBar", "ModelCheckpoint", "SaveOnTerm", "PredictionWriter"} <= set(callbacks)
+    keeper = config["trainer"]["callbacks"][callbacks.index("ModelCheckpoint")]["init_args"]
+    assert keeper["save_last"] is True
+    assert keeper["monitor"] == "val/loss"
+    loggers = [entry["class_path"].rpartition(".")[2] for entry in config["trainer"]["logger"]]
+    assert loggers[:2] == ["CSVLogger", "TensorBoardLogger"]
+    assert "${" not in yaml.safe_dump(config)
+
+
+def test_the_papers_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    config = printed(capsys, "reg2rg.yaml")
+    model, trainer = config["model"], config["trainer"]
+    assert model["optimizer"] | {} == {**model["optimizer"], "lr": 5e-5, "schedule": "constant", "warmup_steps": 20}
+    assert model["optimizer"]["weight_decay"] == 0.0
+    assert model["llm"]["init_args"]["path"] == "meta-llama/Llama-2-7b-chat-hf"
+    lora = model["llm"]["init_args"]["lora"]
+    assert (lora["rank"], lora["alpha"], lora["dropout"], lora["targets"]) == (8, 32, 0.1, ["q_proj", "v_proj"])
+    perceiver = model["texture"]["init_args"]
+    assert (perceiver["num_latents"], perceiver["depth"]) == (32, 6)
+    vit = perceiver["encoder"]["init_args"]["encoder"]["init_args"]
+    assert (vit["size"], vit["patch"], vit["dim"], vit["depth"]) == ([256, 256, 64], [32, 32, 4], 768, 12)
+    masks = model["geometry"]["init_args"]["encoder"]["init_args"]
+    assert (masks["patch"], masks["dim"], masks["depth"], masks["mlp_dim"]) == ([32, 32, 16], 255, 3, 512)
+    assert masks["table_size"] == [256, 256, 64]
+    assert model["global_"] == "texture"
+    assert (config["data"]["batch_size"], trainer["accumulate_grad_batches"]) == (1, 8)
+    assert (trainer["gradient_clip_val"], trainer["precision"], trainer["max_epochs"]) == (1.0, "bf16-mixed", 6)
+
+
+def test_24gb_takes_the_same_step(capsys: pytest.CaptureFixture[str]) -> None:
+    difference = changed(printed(capsys, "reg2rg.yaml"), printed(capsys, "reg2rg_24gb.yaml"))
+    assert difference["trainer.accumulate_grad_batches"] == 16
+    assert difference["trainer.devices"] == 1
+    assert not any(
+        key.startswith(("data.dataset", "model.optimizer", "model.llm.init_args.lora")) for key in difference
+    )
+
+
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "no_lfd": {"data.views.coupled": True, "model.geometry": None},
+    "no_texture": {"model.texture": None, "model.global_": None},
+    "no_geometry": {"model.geometry": None},
+    "no_global": {"model.global_": None},
+    "no_rra": {"data.identity": False},
+    "text_only": {"model.texture": None, "model.geometry": None, "model.global_": None},
+}
+
+
+@pytest.mark.parametrize("base", ["phantom.yaml", "reg2rg.yaml"])
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_an_ablation_changes_what_it_says_and_nothing_else(
+    name: str, base: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    difference = changed(printed(capsys, base), printed(capsys, base, f"ablations/{name}.yaml"))
+    assert difference == ABLATIONS[name]
+
+
+@pytest.mark.parametrize("base", ["phantom.yaml", "reg2rg.yaml"])
+def test_gpt2(base: str, capsys: pytest.CaptureFixture[str]) -> None:
+    difference = changed(printed(capsys, base), printed(capsys, base, "ablations/gpt2.yaml"))
+    assert all(key.startswith("model.llm.init_args") or key == "data.max_length" for key in difference)
+    assert difference["model.llm.init_args.path"] == "openai-community/gpt2"
+
+
+STRATEGIES = {"ddp": "DDPStrategy", "deepspeed_zero2": "DeepSpeedStrategy", "fsdp": "FSDPStrategy"}
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_strategy(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    config = printed(capsys, "reg2rg.yaml", f"strategies/{name}.yaml")
+    assert config["trainer"]["strategy"]["class_path"].endswith(STRATEGIES[name])
+
+
+def test_wandb_joins_the_other_loggers(capsys: pytest.CaptureFixture[str]) -> None:
+    loggers = printed(capsys, "phantom.yaml", "loggers/wandb.yaml")["trainer"]["logger"]
+    assert [entry["class_path"].rpartition(".")[2] for entry in loggers] == [
+        "CSVLogger",
+        "TensorBoardLogger",
+        "WandbLogger",
+    ]
+
+
+def test_no_overlay_is_untested() -> None:
+    tested = {
+        *(f"ablations/{name}.yaml" for name in (*ABLATIONS, "gpt2")),
+        *(f"strategies/{name}.yaml" for name in STRATEGIES),
+        "loggers/wandb.yaml",
+    }
+    assert set(OVERLAYS) == tested
+    assert set(packaged_configs()) == {*tested, *BASES}
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_the_other_commands_read_the_same_file(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "-c", "phantom.yaml", "--print_config"]) == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["model"] == printed(capsys, "phantom.yaml")["model"]
