@@ -3,8 +3,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-DEMO ?= demo
-STUDIES ?= 600
+STUDIES ?= 500
 SEED ?= 0
 
 BIN := $(VENV)/bin
@@ -28,8 +27,21 @@ $(HERE): $(DEPS)
 	rm -f $(VENV)/here-*
 	touch $@
 
+# The demo is what a lab would type, on synthetic scans. Every step goes on where an earlier run of it stopped.
+RUN := $(BIN)/reg2rg
+FULL := --config phantom.yaml --seed_everything $(SEED)
+BLIND := $(FULL) --config ablations/text_only.yaml --trainer.default_root_dir demo/runs_text_only --trainer.max_steps 120
+
 demo: $(HERE)
-	$(BIN)/python examples/demo.py --out $(DEMO) --studies $(STUDIES) --seed $(SEED)
+	$(RUN) data phantom demo/data --studies $(STUDIES) --seed $(SEED)
+	$(RUN) data check $(FULL) --out demo/check
+	$(RUN) data prepare $(FULL) --bake
+	test -f demo/lm/config.json || $(RUN) lm demo/lm $(FULL) --steps 220 --seed $(SEED)
+	$(RUN) fit $(FULL) --ckpt_path last
+	$(RUN) predict $(FULL) --ckpt_path demo/runs/checkpoints/last.ckpt
+	$(RUN) fit $(BLIND) --ckpt_path last
+	$(RUN) predict $(BLIND) --ckpt_path demo/runs_text_only/checkpoints/last.ckpt
+	$(RUN) page $(FULL) --predictions demo/runs/predictions --compare 'floor: text only, no image=demo/runs_text_only/predictions' --curves 'Reg2RG=demo/runs/csv' --curves 'text only=demo/runs_text_only/csv' --title 'Synthetic chest CT, region by region' --out demo/page.html
 
 test: $(HERE)
 	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered
@@ -44,7 +56,7 @@ docs: $(HERE)
 	$(BIN)/mkdocs build --strict --site-dir site
 
 bench: $(HERE)
-	$(BIN)/python -m benchmarks
+	$(BIN)/python benchmarks/all.py
 
 clean:
-	rm -rf .venv site $(DEMO) .pytest_cache .mypy_cache .ruff_cache .coverage*
+	rm -rf .venv site demo .pytest_cache .mypy_cache .ruff_cache .coverage*

@@ -16,20 +16,33 @@ COLOURS = ("#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed")
 
 
 def read_curves(path: str | Path) -> pd.DataFrame:
-    """Read the ``metrics.csv`` that Lightning's CSV logger writes.
+    """Read what Lightning's CSV logger wrote.
+
+    Args:
+        path: a ``metrics.csv``, or the logger's folder: a run that was stopped and resumed has one file in each
+            ``version_<n>`` below it, which are joined; where they overlap, the later one counts.
 
     Raises:
-        ConfigError: the file is missing or has no ``step`` column.
+        ConfigError: no such file, or one without a ``step`` column.
     """
     path = Path(path)
-    if not path.is_file():
+    files = sorted(path.glob("version_*/metrics.csv"), key=_version) if path.is_dir() else [path]
+    if not files or not files[0].is_file():
         raise ConfigError(
-            f"{path}: no such file (expected the metrics.csv of a training run). Fix: run `reg2rg fit` first"
+            f"{path}: not found (expected metrics.csv of a training run, or the folder of its CSV logger). "
+            "Fix: run `reg2rg fit` first"
         )
-    frame = pd.read_csv(path)
-    if "step" not in frame.columns:
-        raise ConfigError(f"{path}: columns {', '.join(frame.columns)} (expected 'step' among them)")
-    return frame
+    joined = pd.DataFrame({"step": []})
+    for file in files:
+        frame = pd.read_csv(file)
+        if "step" not in frame.columns:
+            raise ConfigError(f"{file}: columns {', '.join(frame.columns)} (expected 'step' among them)")
+        joined = pd.concat([joined[joined["step"] < frame["step"].min()], frame], ignore_index=True)
+    return joined
+
+
+def _version(file: Path) -> int:
+    return int(file.parent.name.removeprefix("version_"))
 
 
 def draw_curves(runs: Mapping[str, pd.DataFrame], panels: Mapping[str, Sequence[str]]) -> str:
