@@ -70,7 +70,7 @@ def _phantom_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="the same seed writes the same bytes")
     parser.add_argument("--size", type=_count, nargs=3, default=(96, 96, 64), metavar=("H", "W", "D"), help="voxels")
     parser.add_argument("--first", type=int, default=0, help="number of the first study, to write in several runs")
-    parser.add_argument("--workers", type=_workers, default=None, help="processes; 0: in this one; one a core by default")
+    parser.add_argument("--workers", type=_workers, default=None, help="processes; 0 for none; one a core by default")
     return parser
 
 
@@ -98,7 +98,7 @@ def _config_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("config")
     group.add_argument("-c", "--config", action="append", metavar="FILE", default=[], help="as for reg2rg fit")
     group.add_argument("--data.KEY", metavar="VALUE", help="any key of the data section, over the files")
-    parser.add_argument("--workers", type=_workers, default=None, help="processes; 0: in this one; one a core by default")
+    parser.add_argument("--workers", type=_workers, default=None, help="processes; 0 for none; one a core by default")
 
 
 def _check_parser() -> argparse.ArgumentParser:

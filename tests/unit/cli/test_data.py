@@ -1,0 +1,130 @@
+"""The commands that work on data alone read the same configs as the training commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from reg2rg.cli.main import Invocation, main
+from reg2rg.cli.section import read_section
+from reg2rg.data.datasets import RadGenome
+from reg2rg.data.store import Store
+
+CONFIG = """\
+seed_everything: 3
+vars: {place: here}
+data:
+  dataset:
+    class_path: RadGenome
+    init_args: {root: phantoms, regions: "${data.regions}"}
+  store: ${vars.place}/store
+  regions: radgenome
+  views: {size: [16, 16, 16]}
+  read: {min_slices: 8}
+  batch_size: 4
+model:
+  texture: {class_path: CNN3D, init_args: {size: "${data.views.size}"}}
+trainer: {max_epochs: 1}
+"""
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("data") / "phantoms"
+    assert main(["data", "phantom", str(out), "--studies", "5", "--size", "40", "40", "36", "--workers", "0"]) == 0
+    return out
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phantoms: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("phantoms").symlink_to(phantoms)
+    Path("run.yaml").write_text(CONFIG)
+
+
+def test_section_is_built_from_the_whole_config() -> None:
+    found = read_section(Invocation("data", ()), ["-c", "run.yaml", "--data.read.hu=trust", "--vars.place=there"])
+    assert isinstance(found.dataset, RadGenome)
+    assert found.store == "there/store"
+    assert found.views.size == (16, 16, 16)
+    assert (found.read.min_slices, found.read.hu) == (8, "trust")
+
+
+def test_check_then_prepare_then_prepare_again(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "check", "-c", "run.yaml", "--workers", "0", "--overlays", "0", "--out", "seen"]) == 0
+    table = json.loads(Path("seen/check.json").read_text())
+    assert sum(table["listed"].values()) == 5
+    command = ["data", "prepare", "-c", "run.yaml", "--workers", "0"]
+    assert main([*command, "--shard", "1/2"]) == 0
+    assert main(command) == 0
+    capsys.readouterr()
+    assert main([*command, "--bake"]) == 0
+    assert "5 of 5 studies are in the store" in capsys.readouterr().out
+    assert len(Store("here/store").studies()) == 5
+
+
+MISTAKES = {
+    "unknown key": ("  batch_size: 4", "  bath_size: 4", "run.yaml:11: data.bath_size: ", "Did you mean 'batch_size'?"),
+    "unknown section": ("trainer:", "trianer:", "run.yaml:14: trianer: ", "Did you mean 'trainer'?"),
+    "unknown dataset": ("RadGenome", "RadGnome", "run.yaml:5: data.dataset: ", "Did you mean 'RadGenome'?"),
+    "unknown argument": ("root: ph", "rot: ph", "run.yaml:6: data.dataset.init_args.rot: ", "Did you mean 'root'?"),
+    "wrong type": ("min_slices: 8", "min_slices: x", "run.yaml:10: data.read.min_slices: ", "a whole number"),
+    "not a choice": ("min_slices: 8", "hu: maybe", "run.yaml:10: data.read.hu: ", "one of 'check', 'trust'"),
+    "no folder": ("root: phantoms", "root: gone", "run.yaml:6: data.dataset.init_args.root: ", "at 'gone'"),
+    "no reference": ("${vars.place}", "${vars.plac}", "run.yaml:7: data.store: ", "Did you mean 'vars.place'?"),
+    "no region set": ("regions: radgenome", "regions: radgnome", "run.yaml:8: data.regions: ", "radgenome"),
+    "no data": ("data:", "dat:", "", "no config gives a 'data' section"),
+    "negative": ("min_slices: 8", "min_slices: -8", "run.yaml:10: data.read.min_slices: ", "1 or more"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+@pytest.mark.parametrize("command", ["check", "prepare"])
+def test_mistakes(name: str, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    old, new, where, words = MISTAKES[name]
+    assert CONFIG.count(old) >= 1
+    Path("run.yaml").write_text(CONFIG.replace(old, new, 1))
+    assert main(["data", command, "-c", "run.yaml"]) == 2
+    message = capsys.readouterr().err
+    assert where in message
+    assert words in message
+    assert "Traceback" not in message
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["prepare", "-c", "run.yaml", "--shard", "3/2"], "--shard: expected I/N"),
+        (["prepare", "-c", "run.yaml", "--data.batchsize=3"], "command line: data.batchsize: "),
+        (["prepare", "-c", "run.yaml", "--workers=-1"], "expected 0 or more"),
+        (["phantom", "out", "--bogus"], "unexpected --bogus"),
+        (["phantom"], "OUT"),
+        (["prepare"], "no config gives a 'data' section"),
+    ],
+)
+def test_wrong_options(args: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", *args]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_keys_that_only_training_needs_are_left_alone() -> None:
+    config = yaml.safe_load(CONFIG)
+    config["data"]["identity"] = False
+    Path("full.yaml").write_text(yaml.safe_dump(config))
+    assert read_section(Invocation("data", ()), ["-c", "full.yaml"]).store == "here/store"
+
+
+def test_no_torch_is_imported_to_prepare(phantoms: Path) -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys\nfrom reg2rg.cli.main import main\n"
+        "assert main(['data', 'prepare', '-c', 'run.yaml', '--workers', '0']) == 0\n"
+        "assert not {'torch', 'lightning', 'transformers'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
