@@ -13,19 +13,24 @@ from reg2rg.encoders.base import ENCODERS, Encoder, Size, check_size, split_size
 
 @ENCODERS.register
 class CNN3D(Encoder):
-    """Strided 3D convolutions, then one token for each cell of a coarse grid.
+    """Strided 3D convolutions and intensity histograms, one token for each cell of a coarse grid.
 
-    The stem embeds patches together with their brightest and darkest voxel; every further stage halves each axis. A
-    token is made of the mean and the maximum of every stage's features over its cell, so that a bright spot of a few
-    voxels reaches it undiluted, plus a learned position. Normalisation is by group, within a volume: nothing depends on
-    what else is in the batch. Features lie channels-last, in which convolutions took half the time on CPUs.
+    The stem embeds patches together with their darkest and brightest voxel; every further stage halves each axis. A
+    token is made of the mean and the maximum of the later stages' features over its cell, of histograms of the patches'
+    darkest, mean and brightest value there, and of a learned position. Extremes keep a bright spot of a few voxels from
+    being averaged away; the histograms say from the first step on how much air, fluid or calcium there is, which
+    convolutions need thousands of volumes to learn. Normalisation is within a volume: nothing depends on the batch.
+
+    Features lie channels-last, in which convolutions took half the time on CPUs. No gradient reaches the input through
+    the histograms.
 
     Args:
-        size: H, W, D of the input in voxels, multiples of `patch`.
+        size: H, W, D of the input in voxels, multiples of `patch`. Intensities are taken to lie in [-1, 1].
         patch: H, W, D of the stem's patches.
-        channels: features of the stem and of each further stage, multiples of 8.
+        channels: features of the stem and of each further stage, multiples of 8; at least one further stage.
         grid: cells along each axis; their product is the number of tokens.
         dim: width of the tokens.
+        bins: bins of each histogram over [-1, 1]; 0 leaves the histograms out.
         dropout: on the tokens, in training.
     """
 
@@ -36,18 +41,25 @@ class CNN3D(Encoder):
         channels: tuple[int, ...] = (32, 64, 128),
         grid: Size = (2, 2, 2),
         dim: int = 192,
+        bins: int = 32,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if not channels or any(width % 8 for width in channels):
-            raise ValueError(f"CNN3D: channels are {channels}, expected at least one, each a multiple of 8")
-        self.size, self.patch, self.grid = size, patch, grid
-        self.cells = split_size(size, patch, "patches of")
+        if len(channels) < 2 or any(width < 1 or width % 8 for width in channels):
+            raise ValueError(f"CNN3D: channels are {channels}, expected at least two, each a multiple of 8")
+        self.size, self.patch, self.grid, self.bins = size, patch, grid, bins
+        self.patches = split_size(size, patch, "patches of")
+        if any(not 1 <= g <= p for g, p in zip(grid, self.patches, strict=True)):
+            raise ValueError(f"CNN3D: grid is {grid}, expected at most one cell a patch: {self.patches}")
         self.out_channels, self.num_tokens = dim, grid[0] * grid[1] * grid[2]
         self.stem = nn.Linear(patch[0] * patch[1] * patch[2], channels[0])
         self.extremes = nn.Linear(2, channels[0], bias=False)
         self.stages = nn.ModuleList(_Stage(a, b) for a, b in pairwise(channels))
-        self.mix = nn.Linear(2 * sum(channels), dim)
+        self.mix = nn.Linear(2 * sum(channels[1:]), dim)
+        if bins:
+            self.histogram = nn.Linear(3 * bins, dim, bias=False)
+            nn.init.normal_(self.histogram.weight, std=0.5)
+        self.register_buffer("cell_of_patch", _cell_of_patch(self.patches, grid), persistent=False)
         self.norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
         self.position = nn.Parameter(torch.randn(self.num_tokens, dim) * 0.02)
@@ -55,27 +67,44 @@ class CNN3D(Encoder):
     def forward(self, volumes: Tensor) -> Tensor:
         """(N, 1, H, W, D) to (N, T, C); cells in the order h, w, d with d fastest."""
         check_size(volumes, self.size, self)
-        patches = self._patches(volumes).to(self.stem.weight.dtype)  # (N, h, w, d, voxels)
-        extremes = torch.stack(torch.aminmax(patches, dim=-1), dim=-1)  # (N, h, w, d, 2)
-        features = F.gelu(self.stem(patches) + self.extremes(extremes))  # (N, h, w, d, C)
+        patches = self._patchify(volumes)  # (N, P, voxels)
+        low, high = torch.aminmax(patches, dim=-1)
+        extremes = torch.stack([low, high], dim=-1)  # (N, P, 2)
+        dtype = self.stem.weight.dtype
+        features = F.gelu(self.stem(patches.to(dtype)) + self.extremes(extremes.to(dtype)))  # (N, P, C)
+        features = features.reshape(len(features), *self.patches, -1)
         features = features.permute(0, 4, 1, 2, 3)  # (N, C, h, w, d), channels last in memory
-        pooled = [self._pool(features)]
+        pooled = []
         for stage in self.stages:
             features = stage(features)
-            pooled.append(self._pool(features))
-        tokens = self.norm(self.mix(torch.cat(pooled, dim=1).flatten(2).transpose(1, 2)))  # (N, T, C)
-        dropped: Tensor = self.dropout(tokens + self.position)
+            pooled += [F.adaptive_avg_pool3d(features, self.grid), F.adaptive_max_pool3d(features, self.grid)]
+        tokens = self.mix(torch.cat(pooled, dim=1).flatten(2).transpose(1, 2))  # (N, T, C)
+        if self.bins:
+            statistics = torch.stack([low, patches.mean(dim=-1), high], dim=-1)
+            tokens = tokens + self.histogram(self._histograms(statistics).to(dtype))
+        dropped: Tensor = self.dropout(self.norm(tokens) + self.position)
         return dropped
 
-    def _patches(self, volumes: Tensor) -> Tensor:
-        """(N, 1, H, W, D) to (N, h, w, d, voxels)."""
-        (h, w, d), (p, q, r) = self.cells, self.patch
-        return volumes.reshape(-1, h, p, w, q, d, r).permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, h, w, d, p * q * r)
+    def _patchify(self, volumes: Tensor) -> Tensor:
+        """(N, 1, H, W, D) to (N, P, voxels)."""
+        (h, w, d), (p, q, r) = self.patches, self.patch
+        cut = volumes.reshape(-1, h, p, w, q, d, r).permute(0, 1, 3, 5, 2, 4, 6)
+        return cut.reshape(-1, h * w * d, p * q * r)
 
-    def _pool(self, features: Tensor) -> Tensor:
-        """(N, C, h, w, d) to (N, 2 C, *grid): mean and maximum over each cell."""
-        mean = F.adaptive_avg_pool3d(features, self.grid)
-        return torch.cat([mean, F.adaptive_max_pool3d(features, self.grid)], dim=1)
+    @torch.no_grad()
+    def _histograms(self, statistics: Tensor) -> Tensor:
+        """Statistics of the patches (N, P, 3) to (N, T, 3 bins): square roots of the shares of a cell's patches.
+
+        The root makes each histogram a vector of length one and lets a single bright patch among a thousand be seen.
+        """
+        count, kinds = len(statistics), statistics.shape[-1]
+        cells = self.get_buffer("cell_of_patch")  # (P,)
+        bins = ((statistics.float() + 1) * (self.bins / 2)).long().clamp_(0, self.bins - 1)
+        slots = (cells[:, None] * kinds + torch.arange(kinds, device=cells.device)) * self.bins + bins  # (N, P, 3)
+        counts = torch.zeros(count, self.num_tokens * kinds * self.bins, device=cells.device)
+        counts.scatter_add_(1, slots.flatten(1), counts.new_ones(1).expand(count, slots[0].numel()))
+        counts = counts.reshape(count, self.num_tokens, kinds * self.bins)
+        return (counts * (kinds / counts.sum(-1, keepdim=True))).sqrt()
 
 
 class _Stage(nn.Module):
@@ -88,3 +117,9 @@ class _Stage(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return F.gelu(self.norm(self.conv(features)))
+
+
+def _cell_of_patch(patches: Size, grid: Size) -> Tensor:
+    """Index of the grid cell that each patch lies in, (P,), both in the order h, w, d with d fastest."""
+    h, w, d = (torch.arange(p) * g // p for p, g in zip(patches, grid, strict=True))
+    return ((h[:, None, None] * grid[1] + w[None, :, None]) * grid[2] + d[None, None, :]).flatten()
