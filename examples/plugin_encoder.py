@@ -37,7 +37,9 @@ class SlabMeans(Encoder):
     def forward(self, volumes: Tensor) -> Tensor:
         return self.linear(self.pool(volumes).flatten(1, 3).transpose(1, 2))  # (N, slabs, dim)
 '''
-ENTRY_POINTS = "[reg2rg.plugins]\nmylab = mylab_encoders\n"  # in pyproject.toml: [project.entry-points."reg2rg.plugins"]
+ENTRY_POINTS = (
+    "[reg2rg.plugins]\nmylab = mylab_encoders\n"  # in pyproject.toml: [project.entry-points."reg2rg.plugins"]
+)
 OVERLAY = """
 data: {dataset: {init_args: {root: OUT/data}}, store: OUT/store, views: {size: [32, 32, 32]}, workers: 0}
 model:

@@ -1,6 +1,6 @@
 """Report on one scan: a CT, its region masks and a checkpoint go in, paragraphs tied to regions come out.
 
-python examples/predict_one_scan.py --checkpoint best.ckpt --image ct.nii.gz --masks "seg/{region}.nii.gz" --out report
+python examples/predict_one_scan.py --checkpoint best.ckpt --image ct.nii.gz --masks "seg/{region}.nii.gz"
 Without a checkpoint a toy model is trained first, on phantoms, and reports on one of them.
 """
 
@@ -19,6 +19,7 @@ from reg2rg.config.saving import read_config
 from reg2rg.data.datasets import Manifest
 from reg2rg.data.prepare import prepare
 from reg2rg.data.views import Views
+from reg2rg.regions import load_region_set
 
 TOY = """
 data: {dataset: {init_args: {root: OUT/data}}, store: OUT/store, views: {size: [32, 32, 32]}, workers: 0}
@@ -30,7 +31,6 @@ trainer: {default_root_dir: OUT/runs, max_steps: 2, limit_val_batches: 1, enable
 
 def train_toy(out: Path) -> tuple[Path, Path, str]:
     """What `make demo` does, at toy size: a checkpoint, and a held-out scan with the pattern of its masks."""
-    out.mkdir(parents=True, exist_ok=True)
     (out / "toy.yaml").write_text(TOY.replace("OUT", str(out.resolve())))
     config = ["--config", "phantom.yaml", "--config", str(out / "toy.yaml")]
     for command in (
@@ -54,23 +54,22 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/predict_one_scan"))
     options = parser.parse_args()
     out = options.out
+    out.mkdir(parents=True, exist_ok=True)
     given = (options.checkpoint, options.image, options.masks)
     checkpoint, image, masks = given if all(given) else train_toy(out)
-
-    table = out / "one.jsonl"
-    out.mkdir(parents=True, exist_ok=True)
-    table.write_text(json.dumps({"id": "scan", "split": "test", "image": str(image.resolve())}) + "\n")
-    dataset = Manifest(str(table), root="/", masks=str(Path(masks).resolve()).lstrip("/"))
+    files = {name: Path(masks.format(region=name)).resolve() for name in load_region_set().names}
+    row = {"id": "scan", "split": "test", "image": str(image.resolve())}
+    row["masks"] = {name: str(file) for name, file in files.items() if file.is_file()}
+    (out / "one.jsonl").write_text(json.dumps(row) + "\n")
+    dataset = Manifest(str(out / "one.jsonl"), root="/")
     prepare(dataset, out / "one", workers=0, max_skip=0.0)
-
     settings = read_config(read_checkpoint(checkpoint))["data"]  # the input that the model was trained on
     model = Reg2RG.from_checkpoint(checkpoint)
     data = RegionReportDataModule(
         dataset, str(out / "one"), model.tokenizer, model.token_counts, views=Views(**settings["views"]),
         max_length=settings["max_length"], test_regions="all", workers=0,
     )  # fmt: skip
-    trainer = L.Trainer(logger=False, enable_progress_bar=False, enable_checkpointing=False)
-    [[answer]] = trainer.predict(model, datamodule=data)  # one batch of one study
+    [[answer]] = L.Trainer(logger=False).predict(model, datamodule=data)  # one batch of one study
     report = parse_report(answer.text, answer.regions)
     (out / "report.json").write_text(json.dumps(report.by_region(), indent=2))
     for paragraph in report.paragraphs:

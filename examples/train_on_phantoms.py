@@ -14,7 +14,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
 from reg2rg import Reg2RG, RegionReportDataModule
-from reg2rg.checkpoints import AtomicCheckpointIO
 from reg2rg.data.datasets import RadGenome
 from reg2rg.data.phantom.writer import write_phantoms
 from reg2rg.data.prepare import prepare
@@ -37,15 +36,13 @@ def main() -> None:
     parser.add_argument("--studies", type=int, default=6)
     parser.add_argument("--size", type=int, nargs=3, default=(48, 48, 32), help="voxels of a scan and of its views")
     parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--lm-steps", type=int, default=0, help="training of the language model on report text")
-    parser.add_argument("--workers", type=int, default=0, help="processes; 0 works in this one")
+    parser.add_argument("--lm-steps", type=int, default=0, help="of the language model, on text")
     options = parser.parse_args()
     out, size = options.out, tuple(options.size)
-
-    # Scans on disk, then in the store. RadGenome reads the layout of RadGenome-ChestCT, which phantoms are written in.
-    write_phantoms(out / "data", studies=options.studies, seed=0, size=size, workers=options.workers)
+    # Scans on disk, in the layout of RadGenome-ChestCT, then in the store. `workers=None` would take all cores.
+    write_phantoms(out / "data", studies=options.studies, seed=0, size=size, workers=0)
     dataset = RadGenome(str(out / "data"), val_fraction=0.1)
-    prepare(dataset, out / "store", workers=options.workers)
+    prepare(dataset, out / "store", workers=0)
 
     # A small language model from the training reports. With a pretrained one this step falls away.
     reports = [study.reports for study in dataset.studies() if study.split == "train"]
@@ -59,27 +56,20 @@ def main() -> None:
         projector=LinearProjector,
         llm=CausalLM(str(out / "lm")),
         optimizer=OptimizerConfig(lr=1e-3, schedule="cosine", warmup_steps=10),
-        tag_std=0.02,
-        max_new_tokens=40 if options.epochs == 1 else 400,
-        val_generate=1,
+        max_new_tokens=400 if options.epochs > 1 else 40,
     )
     data = RegionReportDataModule(
         dataset, str(out / "store"), model.tokenizer, model.token_counts, views=Views(size=size), batch_size=2,
-        workers=options.workers,
+        workers=None if options.epochs > 1 else 0,
     )  # fmt: skip
     trainer = L.Trainer(
         max_epochs=options.epochs,
-        accelerator="auto",
         gradient_clip_val=1.0,
-        num_sanity_val_steps=0,
-        log_every_n_steps=1,
         logger=CSVLogger(out, name="csv"),
         callbacks=[ModelCheckpoint(out / "checkpoints", save_last=True), PredictionWriter(str(out / "predictions"))],
-        plugins=[AtomicCheckpointIO()],
     )
     trainer.fit(model, datamodule=data)
     trainer.predict(model, datamodule=data, return_predictions=False)
-
     recognised = recognition_by_region(read_predictions(out / "predictions"))
     print(f"regions named rightly on held-out scans: {mean_recognition(recognised):.2f}")
     print(f"reports: {out / 'predictions' / 'predictions.csv'}")

@@ -1,0 +1,206 @@
+"""The documentation is true: its Python runs, its commands run or parse, its files, links and modules exist.
+
+Blocks of a page run in their order, in one folder that holds the demo's data at toy size. Python blocks share a namespace.
+A YAML block with a ``title`` is written under that name. A fence marked ``notest`` is not run: weights, GPUs, networks.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning
+import pytest
+
+from reg2rg.cli.main import main
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+NOTEST = {"config.md": 3, "install.md": 2, "performance.md": 1, "quickstart.md": 1}
+"""Blocks that are not run, by page; the others have none."""
+RUNS_TRAINER = "quickstart.md"
+"""The page whose training commands run; elsewhere their arguments are folded and checked."""
+NOT_OURS = {"git", "pip", "python3", "pre-commit", "tensorboard"}
+
+_FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_LM = ["--steps", "0", "--hidden_size", "32", "--layers", "2", "--heads", "2"]
+_FIT = (
+    "--trainer.max_epochs 1 --trainer.limit_train_batches 1 --trainer.limit_val_batches 1 --model.max_new_tokens 8 "
+    "--model.val_generate 1 --data.workers 0 --trainer.accelerator cpu"
+).split()
+
+
+@dataclass(frozen=True)
+class Block:
+    page: Path
+    line: int
+    language: str
+    info: str
+    text: str
+
+    @property
+    def runs(self) -> bool:
+        return "notest" not in self.info.split()
+
+
+def blocks(page: Path) -> list[Block]:
+    text = page.read_text(encoding="utf-8")
+    return [
+        Block(page, text.count("\n", 0, match.start()) + 1, match[1], match[2].strip(), match[3])
+        for match in _FENCE.finditer(text)
+    ]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory) -> Path:
+    """What the first commands of the quickstart leave, at toy size."""
+    from reg2rg.data.datasets import RadGenome
+    from reg2rg.data.phantom.writer import write_phantoms
+    from reg2rg.data.prepare import prepare
+    from reg2rg.data.prompt import INSTRUCTION
+    from reg2rg.language.pretraining import Schedule
+    from reg2rg.language.tiny import build_tiny_llama
+
+    root = tmp_path_factory.mktemp("docs")
+    write_phantoms(root / "demo/data", studies=6, seed=0, size=(48, 48, 32), workers=0)
+    dataset = RadGenome(str(root / "demo/data"))
+    prepare(dataset, root / "demo/store", workers=0)
+    reports = [study.reports for study in dataset.studies() if study.split == "train"]
+    build_tiny_llama(
+        reports,
+        root / "demo/lm",
+        hidden_size=32,
+        layers=2,
+        heads=2,
+        instruction=INSTRUCTION,
+        schedule=Schedule(steps=0),
+    )
+    return root
+
+
+class ToyTrainer(lightning.Trainer):
+    """One short batch of whatever a page trains."""
+
+    def __init__(self, **arguments) -> None:
+        toy = {
+            "max_epochs": 1,
+            "limit_train_batches": 1,
+            "limit_val_batches": 1,
+            "accelerator": "cpu",
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+        }
+        super().__init__(**{**arguments, **toy})
+
+
+def test_what_is_not_run_is_counted() -> None:
+    found = {page.name: sum(not block.runs for block in blocks(page)) for page in PAGES}
+    assert {name: count for name, count in found.items() if count} == NOTEST
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_page(page, demo, tmp_path, monkeypatch, components) -> None:
+    todo = [block for block in blocks(page) if block.runs and (block.language in ("python", "bash") or title(block))]
+    if not todo:
+        pytest.skip("no block to run")
+    folder = tmp_path / "work"
+    shutil.copytree(demo, folder)
+    monkeypatch.chdir(folder)
+    namespace = {"__name__": page.stem}
+    for block in todo:
+        place = f"{page.name}:{block.line}"
+        if block.language == "python":
+            code = compile("\n" * block.line + block.text, str(page), "exec")
+            with monkeypatch.context() as patch:
+                patch.setattr(lightning, "Trainer", ToyTrainer)
+                exec(code, namespace)
+        elif block.language == "bash":
+            for words in commands(block.text):
+                run(words, page, f"{place}: {shlex.join(words)}")
+        else:
+            Path(title(block)).write_text(block.text, encoding="utf-8")
+
+
+def title(block: Block) -> str:
+    found = re.search(r'title="([^"]+)"', block.info)
+    return found[1] if found and block.language == "yaml" else ""
+
+
+def commands(text: str) -> list[list[str]]:
+    """The words of each command, without comments and redirections."""
+    lines = [shlex.split(line, comments=True) for line in text.replace("\\\n", " ").splitlines()]
+    return [line[: line.index(">")] if ">" in line else line for line in lines if line]
+
+
+def run(words: list[str], page: Path, place: str) -> None:
+    program, *args = words
+    name = Path(program).name
+    if name == "reg2rg":
+        code = main(toy(args, page))
+        assert code == 0, f"{place}: exit code {code}"
+    elif name == "make":
+        targets = [word for word in args if "=" not in word]
+        known = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert targets, place
+        assert set(targets) <= set(known), f"{place}: Makefile has {known}"
+    elif name == "python":
+        assert (ROOT / args[0]).is_file(), f"{place}: no such script"
+    else:
+        assert name in NOT_OURS, f"{place}: neither run nor marked notest"
+
+
+def toy(args: list[str], page: Path) -> list[str]:
+    """The same command, small."""
+    what = args[:2] if args[:1] == ["data"] else args[:1]
+    if what == ["data", "phantom"]:
+        small = [*args, "--size", "48", "48", "32", "--workers", "1"]
+        small[args.index("--studies") + 1] = "6"
+        return small
+    if what == ["data", "check"]:
+        return [*args, "--overlays", "1", "--workers", "1"]
+    if what == ["data", "prepare"]:
+        return [*args, "--workers", "1"]
+    if what == ["lm"]:
+        return [*args, *_LM]
+    if what[0] in ("fit", "validate", "test", "predict"):
+        return [*args, *_FIT] if page.name == RUNS_TRAINER else [*args, "--print_config"]
+    return args
+
+
+def test_the_file_tree_of_readme_is_complete() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    tree = re.search(r"<!-- tree -->\n```text\nsrc/reg2rg/\n(.*?)```", text, re.DOTALL)
+    assert tree is not None
+    named, folder = set(), ""
+    for line in tree[1].splitlines():
+        name = line.split()[0]
+        assert len(line.split()) > 3, f"no description: {line}"
+        if line.startswith("    "):
+            named.add(folder + name.rstrip("/"))
+        else:
+            folder = name if name.endswith("/") else ""
+            named.add(name.rstrip("/"))
+    package = ROOT / "src" / "reg2rg"
+    there = {
+        str(path.relative_to(package))
+        for path in [*package.glob("*"), *package.glob("*/*")]
+        if (path.suffix == ".py" and path.name != "__init__.py") or (path / "__init__.py").is_file()
+    }
+    assert named == there, f"python docs/make_tree.py; differs in {sorted(named ^ there)}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_pictures_exist(page) -> None:
+    text = _FENCE.sub("", page.read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
+        if not target.startswith(("http:", "https:", "mailto:")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_picture_of_readme_is_small() -> None:
+    assert (ROOT / "docs/images/overview.png").stat().st_size < 200_000
