@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -13,7 +14,7 @@ from reg2rg.data.phantom.shapes import boxed_capsule, boxed_ellipsoid, ripple
 Rows = npt.NDArray[np.floating]
 """Points, one a row, or one point."""
 
-CALCIUM, METAL = 900.0, 3000.0
+CALCIUM, METAL = 1200.0, 3000.0
 
 
 def ball(
@@ -42,9 +43,11 @@ def cloud(canvas: Canvas, middle: Rows, radii: npt.ArrayLike, soft: float, salt:
     return box, canvas.cover(distance, soft) * canvas.fields["lung"][box]
 
 
-def wire(canvas: Canvas, track: list[Rows], radius: float) -> None:
+def wire(canvas: Canvas, track: Sequence[Rows], radius: float, region: str = "") -> None:
     """A metal thread through the points of `track`."""
     for a, b in pairwise(track):
         found = boxed_capsule(canvas, a, b, radius, radius)
         if found:
             canvas.paint(canvas.cover(found[1]), METAL, found[0])
+            if region:
+                canvas.mark(region, found[1] < 0, found[0])

@@ -23,9 +23,10 @@ LOBES: dict[str, tuple[Point, Point]] = {
 """Lobe -> middle of its safe inside and half width around it (mm in the standard body) where lesions are put."""
 
 STATIONS: dict[str, tuple[Point, ...]] = {
-    "right paratracheal": ((27, -14, 62), (28, -8, 88), (25, -26, 46), (34, 0, 74)),
-    "prevascular": ((-26, 34, 70), (2, 44, 68), (-30, 18, 86), (-14, 40, 92)),
-    "subcarinal": ((6, -38, 16), (24, -42, 2), (-14, -40, 4), (8, -36, -14)),
+    "right paratracheal": ((38, -6, 62), (40, -18, 82), (38, 10, 78), (30, -26, 48)),
+    "prevascular": ((-36, 26, 72), (-34, 38, 56), (-34, 10, 88), (-14, 46, 74)),
+    "right hilar": ((56, -14, 14), (52, -32, -4), (50, -26, 34), (46, -40, -20)),
+    "left hilar": ((-60, -20, 18), (-54, -36, 0), (-56, -24, 38), (-50, -44, -18)),
 }
 """Lymph node station -> middles of its nodes (mm in the standard body)."""
 
@@ -206,7 +207,7 @@ def _bone(rng: Rng, others: Sequence[Finding]) -> list[Finding]:
         (0.28, Finding("degeneration", "bone", salt=_salt(rng))),
         (0.16, Finding("compression", "bone", place="thoracic", salt=_salt(rng))),
         (0.20, Finding("rib sclerosis", "bone", place=_side(rng), size=15, salt=_salt(rng))),
-        (0.12, Finding("sternal wires", "bone", "Medical material")),
+        (0.12, Finding("spinal rods", "bone", "Medical material")),
     ]
     return [finding for chance, finding in options if rng.random() < chance][:2]
 

@@ -45,7 +45,7 @@ def aortic_calcification(canvas: Canvas, patient: Patient, finding: Finding) -> 
         along = chain[k + 1, :3] - chain[k, :3]
         out = np.cross(along, rng.normal(0, 1, 3))
         spot = at[:3] + out / np.linalg.norm(out) * (at[3] - 1)
-        ball(canvas, patient.warp.to_scanner(spot), float(rng.uniform(3.4, 4.6)), CALCIUM, region="mediastinum")
+        ball(canvas, patient.warp.to_scanner(spot), float(rng.uniform(4.4, 5.8)), CALCIUM, region="mediastinum")
 
 
 def lymph_nodes(canvas: Canvas, patient: Patient, finding: Finding) -> None:
@@ -153,19 +153,19 @@ def catheter(canvas: Canvas, patient: Patient, finding: Finding) -> None:
     if found:
         canvas.paint(canvas.cover(found[1]), METAL, found[0])
     stops = np.array([[60, 30, 98], [36, 10, 98], [29, 12, 82], [30, 10, 52], [28, 8, 16]], float)
-    wire(canvas, [port, *patient.warp.to_scanner(stops)], 2.4)
+    wire(canvas, [port, *patient.warp.to_scanner(stops)], 3.0)
 
 
-def sternal_wires(canvas: Canvas, patient: Patient, finding: Finding) -> None:
-    """Steel loops around the breastbone after an operation on the heart."""
-    wall = np.abs(canvas.fields["wall"] - 7) - 6.5
-    x, y, z = canvas.body
-    for level in (-34, -12, 10, 34, 62):
-        ring = np.abs(np.maximum(np.abs(x) - 17, wall)) - 1.2
-        distance = np.maximum(np.maximum(ring, np.abs(z - np.float32(level) - 0.12 * x) - 2.2), 20 - y)
-        share = canvas.cover(np.asarray(distance, dtype=np.float32))
-        canvas.paint(share, METAL)
-        canvas.mark("bone", share > 0.4)
+def spinal_rods(canvas: Canvas, patient: Patient, finding: Finding) -> None:
+    """Two metal rods behind the lower thoracic spine, held by screws that go through into the vertebrae."""
+    levels = np.array([-104.0, -79.0, -54.0, -29.0])
+    backs = SPINE_Y(levels.astype(np.float32))
+    for side in (1, -1):
+        heads = [patient.warp.to_scanner([24 * side, y - 40, z]) for y, z in zip(backs, levels, strict=True)]
+        tips = [patient.warp.to_scanner([10 * side, y - 2, z]) for y, z in zip(backs, levels, strict=True)]
+        wire(canvas, heads, 6.0, region="bone")
+        for head, tip in zip(heads, tips, strict=True):
+            wire(canvas, [head, tip], 3.0, region="bone")
 
 
 DRAW_LESION: dict[str, Callable[[Canvas, Patient, Finding], None]] = {
@@ -194,6 +194,6 @@ DRAW_LESION: dict[str, Callable[[Canvas, Patient, Finding], None]] = {
     "breast calcification": breast_finding,
     "pacemaker": pacemaker,
     "catheter": catheter,
-    "sternal wires": sternal_wires,
+    "spinal rods": spinal_rods,
 }
 """Findings drawn on top. The others are part of the anatomy (a large heart, fluid, a thick wall) and drawn with it."""

@@ -57,12 +57,12 @@ def fibrosis(canvas: Canvas, patient: Patient, finding: Finding) -> None:
     for side in (1, -1):
         if finding.place != "both" and (side == 1) != (finding.place == "right"):
             continue
-        knot = np.array([50.0 * side, -10, 80]) + rng.normal(0, 5, 3)
-        for _ in range(7):
+        knot = np.array([52.0 * side, -10, 78]) + rng.normal(0, 5, 3)
+        for _ in range(9):
             far = knot + rng.normal([8 * side, 0, 4], [18, 26, 18])
-            _streak(canvas, patient, knot + rng.normal(0, 4, 3), far, 4.0, 2.0)
+            _streak(canvas, patient, knot + rng.normal(0, 4, 3), far, 4.8, 2.4)
         _streak(canvas, patient, knot, np.array([40.0 * side, -24, 40]), 3.0, 1.5)
-        cap = boxed_ellipsoid(canvas, patient.warp.to_scanner([44 * side, -24, 112]), [24, 24, 11])
+        cap = boxed_ellipsoid(canvas, patient.warp.to_scanner([44 * side, -24, 112]), [28, 30, 15])
         if cap:
             canvas.paint(canvas.cover(cap[1]) * canvas.fields["lung"][cap[0]], 20, cap[0])
 
@@ -72,7 +72,7 @@ def _streak(canvas: Canvas, patient: Patient, a: Rows, b: Rows, ra: float, rb: f
     found = boxed_capsule(canvas, ends[0], ends[1], ra, rb)
     if found:
         box, distance = found
-        canvas.paint(canvas.cover(distance) * canvas.fields["lung"][box] * 0.9, 10, box)
+        canvas.paint(canvas.cover(distance) * canvas.fields["lung"][box], 25, box)
 
 
 def atelectasis(canvas: Canvas, patient: Patient, finding: Finding) -> None:
@@ -108,19 +108,18 @@ def bronchiectasis(canvas: Canvas, patient: Patient, finding: Finding) -> None:
 
 
 def emphysema(canvas: Canvas, patient: Patient, finding: Finding) -> None:
-    """Holes without walls all over the upper lungs, and thin-walled bullae under the pleura."""
+    """Holes without walls all over the upper lungs, and thin-walled bullae between them."""
     rng = patient.rng(finding.salt)
     lung = canvas.fields["lung"]
     for side in (1, -1):
-        for i in range(34):
-            bulla = i < 6
-            spot = np.array(
-                [side * rng.uniform(28, 108), rng.uniform(-70, 66), rng.uniform(10, 108) - 30 * rng.random() ** 3]
-            )
+        for i in range(36):
+            bulla = i < 13
+            deep = 40 * rng.random() ** 3
+            spot = np.array([side * rng.uniform(28, 108), rng.uniform(-70, 66), rng.uniform(10, 108) - deep])
             middle = patient.warp.to_scanner(spot)
-            radius = rng.uniform(12, 19) if bulla else rng.uniform(7, 11)
+            radius = rng.uniform(11, 19) if bulla else rng.uniform(7, 12)
             if bulla:
-                ball(canvas, middle, radius + 2.2, -700, within=lung)
+                ball(canvas, middle, radius + 2.8, -600, within=lung)
             ball(canvas, middle, radius, -1000, within=lung)
 
 
@@ -140,6 +139,7 @@ def pleural_thickening(canvas: Canvas, patient: Patient, finding: Finding) -> No
     share = canvas.cover(distance)
     canvas.paint(share, 420 if plaque else 32)
     canvas.mark("pleura", share > 0.5)
+    canvas.masks["lung"] &= share <= 0.5
 
 
 def secretion(canvas: Canvas, patient: Patient, finding: Finding) -> None:

@@ -62,7 +62,7 @@ def _parenchyma(canvas: Canvas, patient: Patient) -> Float:
         bent = points + 7 * np.sin(points[:, [1, 2, 0]] * np.float32(0.13))  # no straight edges in life
         value, edge = cells(bent, 46, mosaic.salt)
         trapped = np.where(value < 0.5, -1, 1) * np.clip(edge / 6 + 0.3, 0, 1)
-        flat[where] += 25 + 95 * trapped.astype(np.float32)
+        flat[where] += 25 + 115 * trapped.astype(np.float32)
     if septa:
         _, edge = cells(points, 26, septa.salt)
         wall = np.clip((3.0 - edge) / 3.0 + 0.25, 0, 1) * np.clip((70 - points[:, 2]) / 60, 0.15, 1)
