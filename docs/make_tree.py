@@ -21,13 +21,13 @@ WIDTH, COLUMN = 118, 26
 ORDER = (
     "types registry regions report errors files labels records model optimization training checkpoints guard monitor "
     "predict projectors testing"
-).split()
-PACKAGES = "data encoders language metrics config cli page".split()
+)
+PACKAGES = "data encoders language metrics config cli page"
 DATA = (
     "inflate nifti grid volumes placement masks datasets phantom check check_study check_result check_report "
     "check_overlays prepare prepare_study parallel memory detail pooling views device_views scaling store container "
     "codecs store_files store_index prompt order samples batch loader datamodule"
-).split()
+)
 
 
 def modules() -> list[Path]:
@@ -47,8 +47,9 @@ def _counts(path: Path) -> bool:
     return path.suffix == ".py" and path.stem != "__init__"
 
 
-def _place(path: Path, order: list[str]) -> tuple[int, str]:
-    return (order.index(path.stem) if path.stem in order else len(order), path.stem)
+def _place(path: Path, order: str) -> tuple[int, str]:
+    words = order.split()
+    return (words.index(path.stem) if path.stem in words else len(words), path.stem)
 
 
 def sentence(path: Path) -> str:

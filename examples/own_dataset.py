@@ -42,6 +42,7 @@ def toy_table(root: Path) -> Path:
 
 
 def main() -> None:
+    """Look at everything, then prepare."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--table", type=Path, help="CSV or JSON lines, one row a study")
     parser.add_argument("--out", type=Path, default=Path("runs/own_dataset"))
@@ -59,9 +60,7 @@ def main() -> None:
     store = Store(out / "store")
     for study in store.studies():
         print(f"{study}: {', '.join(store.regions(study))}")
-    # From here everything is as with any other data: data.dataset in the config becomes
-    #   class_path: Manifest
-    #   init_args: {path: studies.csv}
+    print(f"in a config:  data: {{dataset: {{class_path: Manifest, init_args: {{path: {dataset.path}}}}}}}")
 
 
 if __name__ == "__main__":

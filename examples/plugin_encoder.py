@@ -1,6 +1,6 @@
-"""An own encoder as a plug-in: a package names its module under the entry point `reg2rg.plugins`, a config uses the name.
+"""An own encoder as a plug-in: an installed package names its module, and configs use the encoder by its name.
 
-The script writes such a package, puts it where Python looks, as `pip install` would, and trains a few steps with it.
+The script writes such a package where Python looks for packages, as `pip install` would, and trains two steps with it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from pathlib import Path
 from reg2rg.cli.main import main as reg2rg
 
 MODULE = '''
-import torch
 from torch import Tensor, nn
 
 from reg2rg.encoders import ENCODERS, Encoder
@@ -46,15 +45,15 @@ model:
   texture: {class_path: SlabMeans, init_args: {side: 8, slabs: 4}}
   llm: {init_args: {path: OUT/lm}}
   val_generate: 0
-trainer: {default_root_dir: OUT/runs, max_steps: 2, limit_val_batches: 1, enable_progress_bar: false}
+trainer: {default_root_dir: OUT/runs, max_steps: 2, limit_val_batches: 1}
 """
 
 
 def main() -> None:
+    """Write the package, then use it from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/plugin_encoder"))
     out = parser.parse_args().out.resolve()
-
     site = out / "site-packages"
     installed = site / "mylab_encoders-1.0.dist-info"
     installed.mkdir(parents=True, exist_ok=True)
@@ -62,7 +61,6 @@ def main() -> None:
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: mylab-encoders\nVersion: 1.0\n")
     (installed / "entry_points.txt").write_text(ENTRY_POINTS)
     sys.path.insert(0, str(site))
-
     (out / "own.yaml").write_text(OVERLAY.replace("OUT", str(out)))
     config = ["--config", "phantom.yaml", "--config", str(out / "own.yaml")]
     for command in (

@@ -21,11 +21,9 @@ from reg2rg.data.prepare import prepare
 from reg2rg.data.views import Views
 from reg2rg.regions import load_region_set
 
-TOY = """
-data: {dataset: {init_args: {root: OUT/data}}, store: OUT/store, views: {size: [32, 32, 32]}, workers: 0}
+TOY = """data: {dataset: {init_args: {root: OUT/data}}, store: OUT/store, views: {size: [32, 32, 32]}, workers: 0}
 model: {llm: {init_args: {path: OUT/lm}}, max_new_tokens: 40, val_generate: 0}
-trainer: {default_root_dir: OUT/runs, max_steps: 2, limit_val_batches: 1, enable_progress_bar: false, callbacks: [
-  {class_path: ModelCheckpoint, init_args: {dirpath: OUT/runs, save_last: true, enable_version_counter: false}}]}
+trainer: {default_root_dir: OUT/runs, max_steps: 2, limit_val_batches: 1}
 """
 
 
@@ -43,18 +41,18 @@ def train_toy(out: Path) -> tuple[Path, Path, str]:
             raise SystemExit(code)
     image = next((out / "data").glob("valid_preprocessed/**/*.nii.gz"))
     masks = out / "data" / "valid_region_mask" / f"seg_{image.name.removesuffix('.nii.gz')}" / "{region}.nii.gz"
-    return out / "runs" / "last.ckpt", image, str(masks)
+    return out / "runs" / "checkpoints" / "last.ckpt", image, str(masks)
 
 
 def main() -> None:
+    """Prepare one scan, rebuild the model from its checkpoint, report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", type=Path, help="written by `reg2rg fit`")
     parser.add_argument("--image", type=Path, help="CT in Hounsfield units, NIfTI")
     parser.add_argument("--masks", help='one file a region, as "folder/{region}.nii.gz"')
     parser.add_argument("--out", type=Path, default=Path("runs/predict_one_scan"))
     options = parser.parse_args()
-    out = options.out
-    out.mkdir(parents=True, exist_ok=True)
+    (out := options.out).mkdir(parents=True, exist_ok=True)
     given = (options.checkpoint, options.image, options.masks)
     checkpoint, image, masks = given if all(given) else train_toy(out)
     files = {name: Path(masks.format(region=name)).resolve() for name in load_region_set().names}

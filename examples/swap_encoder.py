@@ -40,6 +40,7 @@ def encoders() -> dict[str, Encoder]:
 
 
 def main() -> None:
+    """Prepare phantoms once, then train each encoder on them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/swap_encoder"))
     parser.add_argument("--steps", type=int, default=2)

@@ -31,6 +31,7 @@ from reg2rg.records import read_predictions
 
 
 def main() -> None:
+    """From nothing to reports on held-out phantoms."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/train_on_phantoms"))
     parser.add_argument("--studies", type=int, default=6)
@@ -47,7 +48,6 @@ def main() -> None:
     # A small language model from the training reports. With a pretrained one this step falls away.
     reports = [study.reports for study in dataset.studies() if study.split == "train"]
     build_tiny_llama(reports, out / "lm", instruction=INSTRUCTION, schedule=Schedule(steps=options.lm_steps))
-
     L.seed_everything(0)
     model = Reg2RG(
         texture=CNN3D(size=size),
@@ -70,8 +70,8 @@ def main() -> None:
     )
     trainer.fit(model, datamodule=data)
     trainer.predict(model, datamodule=data, return_predictions=False)
-    recognised = recognition_by_region(read_predictions(out / "predictions"))
-    print(f"regions named rightly on held-out scans: {mean_recognition(recognised):.2f}")
+    named = mean_recognition(recognition_by_region(read_predictions(out / "predictions")))
+    print(f"regions named rightly on held-out scans: {named:.2f}")
     print(f"reports: {out / 'predictions' / 'predictions.csv'}")
 
 

@@ -6,6 +6,7 @@ python docs/images/make_way.py [--out docs/images/way.svg]
 from __future__ import annotations
 
 import argparse
+import itertools
 import tempfile
 import textwrap
 from pathlib import Path
@@ -31,7 +32,7 @@ BLUE, GREY, GREEN = "#e3eefb", "#f3f3f3", "#e6f4ea"
 
 # Boxes: left, bottom, width, height in a frame of 100 x 64; colour; heading; text below it.
 BOXES = (
-    (1, 37, 17, 26, GREY, "scan, masks, texts", "one text a region\ndata/datasets, volumes"),
+    (1, 37, 17, 26, GREY, "scan, masks, texts", "one text a region\n\ndata/datasets, volumes"),
     (
         22,
         37,
@@ -100,7 +101,7 @@ def draw_frame(axes: Axes) -> None:
         axes.text(middle, y, text, ha="center", va="bottom" if below else "top", fontsize=9.5, linespacing=1.3)
     for *via, before, end in ARROWS:
         path = [*via, before]
-        for a, b in zip(path, path[1:], strict=False):
+        for a, b in itertools.pairwise(path):
             axes.plot((a[0], b[0]), (a[1], b[1]), color="#444444", lw=1.2, solid_capstyle="round")
         axes.annotate("", end, before, arrowprops={"arrowstyle": "-|>", "color": "#444444", "lw": 1.2, "shrinkA": 0})
 
@@ -115,8 +116,10 @@ def main() -> None:
     draw_frame(figure.add_axes((0, 0, 1, 1)))
 
     middle = int(np.argwhere(volume.masks[REGION]).mean(axis=0)[2])
-    thumbnail(figure, (3, 43, 13, 15), np.clip(volume.volume.array[:, :, middle], -1000, 200), "")
-    assert views.texture is not None and views.geometry is not None and views.global_ is not None
+    thumbnail(figure, (3, 44, 13, 14.5), np.clip(volume.volume.array[:, :, middle], -1000, 200), "")
+    assert views.texture is not None
+    assert views.geometry is not None
+    assert views.global_ is not None
     half = views.texture.shape[3] // 2
     place = int(views.geometry[0].sum(axis=(0, 1)).argmax())
     shown = (
@@ -127,11 +130,11 @@ def main() -> None:
     for row, (title, picture) in enumerate(shown):
         thumbnail(figure, (44, 42 - 18.3 * row, 15, 13.8), picture, title)
     said = (
-        "... The region 0 is [texture tokens][geometry tokens].\nThe region 1 is [texture tokens]... Given the\n"
+        "... The region 0 is [texture tokens]\n[geometry tokens]. The region 1 is ... Given the\n"
         f"provided global and regional information ...\n\nThe region 0 is {REGION}: "
     )
     lines = textwrap.wrap(f"{text} The region 1 is ...", 48)
-    figure.text(0.025, 26.8 / 64, said + "\n" + "\n".join(lines[:8]), fontsize=10, va="top", linespacing=1.4)
+    figure.text(0.025, 28 / 64, said + "\n" + "\n".join(lines[:8]), fontsize=10, va="top", linespacing=1.4)
     figure.savefig(options.out, metadata={"Date": None})
     print(f"{options.out}: {options.out.stat().st_size / 1e3:.0f} kB")
 

@@ -1,7 +1,8 @@
 """The documentation is true: its Python runs, its commands run or parse, its files, links and modules exist.
 
-Blocks of a page run in their order, in one folder that holds the demo's data at toy size. Python blocks share a namespace.
-A YAML block with a ``title`` is written under that name. A fence marked ``notest`` is not run: weights, GPUs, networks.
+Blocks of a page run in their order, in one folder that holds the demo's data at toy size; Python blocks share a
+namespace. A YAML block with a ``title`` is written under that name. A fence marked ``notest`` is not run: it needs
+weights, GPUs or a network.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _LM = ["--steps", "0", "--hidden_size", "32", "--layers", "2", "--heads", "2"]
 _FIT = (
     "--trainer.max_epochs 1 --trainer.limit_train_batches 1 --trainer.limit_val_batches 1 --model.max_new_tokens 8 "
     "--model.val_generate 1 --data.workers 0 --trainer.accelerator cpu"
-).split()
+)
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ def toy(args: list[str], page: Path) -> list[str]:
     if what == ["lm"]:
         return [*args, *_LM]
     if what[0] in ("fit", "validate", "test", "predict"):
-        return [*args, *_FIT] if page.name == RUNS_TRAINER else [*args, "--print_config"]
+        return [*args, *_FIT.split()] if page.name == RUNS_TRAINER else [*args, "--print_config"]
     return args
 
 
