@@ -1,7 +1,8 @@
 """Preparing a study: the published recipe beside ours, on the same synthetic CT with ten masks.
 
-    python benchmarks/prepare.py            512 x 512 x 200 for both (the published recipe needs 16-19 GiB),
-                                            and 512 x 512 x 300 for ours alone
+    python benchmarks/prepare.py            512 x 512 x 200 for both, and 512 x 512 x 300 for ours alone; with less
+                                            than 19 GiB of free memory, which the published recipe needs, both
+                                            stand beside each other at the quick size instead
     python benchmarks/prepare.py --quick    256 x 256 x 150
 
 The published recipe (the data set of Reg2RG) is composed from the same library calls: nibabel's get_fdata in float64,
@@ -22,7 +23,9 @@ import tempfile
 import time
 from pathlib import Path
 
-SIZE = (256, 256, 64)
+SIZE = (256, 256, 64)  # of a view
+PUBLISHED_NEEDS = 19 * 2**30  # bytes, at the full size
+FULL, LONG, QUICK = (512, 512, 200), (512, 512, 300), (256, 256, 150)
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLOSC_NTHREADS"), "1")
 
 
@@ -203,19 +206,20 @@ def main() -> None:
         run = {"published": published, "ours": ours}[options.side]
         print(json.dumps(run(study, options.folder)))
         return
-    sizes = [(256, 256, 150)] if options.quick else [(512, 512, 200), (512, 512, 300)]
+    both, alone = [FULL], [LONG]
+    if options.quick:
+        both, alone = [QUICK], []
+    elif options.ours_only:
+        both, alone = [], [FULL, LONG]
+    elif free_memory() < PUBLISHED_NEEDS:
+        print("Too little free memory for the published recipe at full size: side by side at the quick size instead.")
+        both, alone = [QUICK], [FULL, LONG]
     figures = []
-    for number, size in enumerate(sizes):
+    for size in both + alone:
         with tempfile.TemporaryDirectory(prefix="reg2rg-bench-") as name:
             folder = Path(name)
             write_study(folder / "scan", size)
-            theirs = None
-            need = 19 * 2**30 * (size[0] * size[1] * size[2]) / (512 * 512 * 200)
-            if number == 0 and not options.ours_only:
-                if free_memory() < need:
-                    print(f"published recipe left out: it needs about {need / 2**30:.0f} GiB of free memory")
-                else:
-                    theirs = in_process("published", size, folder)
+            theirs = in_process("published", size, folder) if size in both else None
             mine = in_process("ours", size, folder)
             report(size, theirs, mine)
             figures.append({"size": size, "published": theirs, "ours": mine})
