@@ -1,57 +1,99 @@
-"""``reg2rg completion bash|zsh|tcsh``: a script that completes commands, keys and component names."""
+"""``reg2rg completion bash|zsh|tcsh``: a script that completes commands, keys and component names.
+
+Written by shtab from keys that are read from the source text, like ``reg2rg list``. jsonargparse's own generator cannot
+serve here: it follows components into components, and an encoder that wraps an encoder never ends.
+"""
 
 from __future__ import annotations
 
 import argparse
+import ast
+import re
 import sys
-from typing import Any
+from collections.abc import Iterator
+from importlib.machinery import PathFinder
+from pathlib import Path
 
+from reg2rg.cli.data import PARSERS
+from reg2rg.cli.listing import Component, class_arguments, components, constructor_arguments
 from reg2rg.cli.main import COMMANDS, Invocation
+from reg2rg.config.overlay import packaged_configs
+
+# Names in annotations that stand for a component, by kind.
+_KINDS = {"Encoder": "encoder", "ProjectorFactory": "projector", "LanguageModel": "llm", "Dataset": "dataset"}
+# Settings that are written as a mapping of their fields.
+_RECORDS = {
+    "OptimizerConfig": "reg2rg.optimization",
+    "Views": "reg2rg.data.views",
+    "ReadOptions": "reg2rg.data.volumes",
+}
 
 
 def run(invocation: Invocation) -> int:
     """Print the script; see `reg2rg.cli.main`."""
     options = argparse.ArgumentParser(prog="reg2rg completion", description="Print a shell completion script.")
     options.add_argument("shell", choices=("bash", "zsh", "tcsh"))
-    shell = options.parse_args(list(invocation.args)).shell
-    sys.stdout.write(script(shell))
+    sys.stdout.write(script(options.parse_args(list(invocation.args)).shell))
     return 0
 
 
 def script(shell: str) -> str:
     """The completion script for `shell`."""
-    import jsonargparse
+    import shtab
 
-    from reg2rg.cli.trainer import command_parser
-    from reg2rg.registry import load_plugins
-
-    load_plugins()
-    root = jsonargparse.ArgumentParser(prog="reg2rg")
-    commands = root.add_subcommands(required=False)
+    root = argparse.ArgumentParser(prog="reg2rg")
+    commands = root.add_subparsers()
+    keys = dict(training_keys(components()))
     for name, command in COMMANDS.items():
-        if command.target.startswith("reg2rg.cli.trainer"):
-            parser = command_parser(name)
-        else:
-            parser = jsonargparse.ArgumentParser()
-            parser.add_argument("-c", "--config", help="a config file")
-            parser.add_argument("--debug", help="show tracebacks")
-        commands.add_subcommand(name, parser, help=command.help)
+        parser = commands.add_parser(name, help=command.help)
         if name == "data":
             _add_data_commands(parser)
-    text: str = root.get_completion_script(f"shtab-{shell}")
+            continue
+        parser.add_argument("-c", "--config", choices=packaged_configs(), help="a config")
+        parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        if command.target.startswith("reg2rg.cli.trainer"):
+            parser.add_argument("--print_config", action="store_true", help="print the folded config")
+            parser.add_argument("--ckpt_path", help="checkpoint, or last, best")
+            for key, choices in keys.items():
+                parser.add_argument(f"--{key}", choices=choices or None, help=key)
+    text: str = shtab.complete(root, shell)
     return text
 
 
-def _add_data_commands(parser: Any) -> None:
+def training_keys(found: list[Component]) -> Iterator[tuple[str, list[str]]]:
+    """Dotted keys of a training config, each with the component names that it takes, if any."""
+    sections = {"model": ("reg2rg.training", "Reg2RG"), "data": ("reg2rg.data.datamodule", "RegionReportDataModule")}
+    for section, (module, name) in sections.items():
+        for argument in constructor_arguments(module, name):
+            key, words = f"{section}.{argument.name}", re.findall(r"\w+", argument.annotation)
+            kinds = [_KINDS[word] for word in words if word in _KINDS]
+            chosen = [item for item in found if item.kind in kinds]
+            yield key, [item.name for item in chosen]
+            below = {part.name for item in chosen for part in item.arguments}
+            below |= {
+                field.name for word in words if word in _RECORDS for field in class_arguments(_RECORDS[word], word)
+            }
+            yield from ((f"{key}.{part}", []) for part in sorted(below))
+    yield from ((f"trainer.{name}", []) for name in _trainer_arguments())
+
+
+def _trainer_arguments() -> list[str]:
+    """Arguments of Lightning's Trainer, without the seconds that importing it takes."""
+    spec = PathFinder.find_spec("lightning")
+    if spec is None or spec.origin is None:
+        return []
+    path = Path(spec.origin).parent / "pytorch" / "trainer" / "trainer.py"
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+            return [argument.arg for argument in node.args.kwonlyargs]
+    return []
+
+
+def _add_data_commands(parser: argparse.ArgumentParser) -> None:
     """The sub-commands of ``reg2rg data`` with their options."""
-    import jsonargparse
-
-    from reg2rg.cli.data import PARSERS
-
-    commands = parser.add_subcommands(required=False)
+    commands = parser.add_subparsers()
     for name, (make, _) in PARSERS.items():
-        command = jsonargparse.ArgumentParser()
+        command = commands.add_parser(name)
         for action in make()._actions:
             if action.option_strings and action.dest != "help" and "." not in action.dest:
                 command.add_argument(*action.option_strings, help=action.help)
-        commands.add_subcommand(name, command)

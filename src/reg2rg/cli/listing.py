@@ -105,10 +105,23 @@ def components() -> list[Component]:
 
 def constructor_arguments(module: str, name: str) -> tuple[Argument, ...]:
     """Constructor arguments of a class of this package, without importing it."""
+    return tuple(_arguments(_class(module, name)))
+
+
+def class_arguments(module: str, name: str) -> tuple[Argument, ...]:
+    """Fields of a dataclass of this package, without importing it."""
+    return tuple(
+        Argument(item.target.id, ast.unparse(item.annotation), ast.unparse(item.value) if item.value else "")
+        for item in _class(module, name).body
+        if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+    )
+
+
+def _class(module: str, name: str) -> ast.ClassDef:
     path = Path(str(files("reg2rg"))).joinpath(*module.split(".")[1:]).with_suffix(".py")
     for node in ast.parse(path.read_bytes()).body:
         if isinstance(node, ast.ClassDef) and node.name == name:
-            return tuple(_arguments(node))
+            return node
     raise LookupError(f"{module} has no class {name}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import logging
 import warnings
@@ -164,7 +163,7 @@ class ReportCLI(LightningCLI):
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """Only the command that runs: building the parsers of the other three costs a second."""
         every = LightningCLI.subcommands()
-        return {self.command: every[self.command]} if self.command else every
+        return {self.command: every[self.command]}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """A parser that knows where the config was written."""
@@ -216,27 +215,6 @@ class ReportCLI(LightningCLI):
         mistakes = [*check_references(self.tree), *checker.check(sections, linked)]
         if mistakes:
             raise ConfigError("\n".join(mistakes))
-
-
-def command_parser(command: str) -> LightningArgumentParser:
-    """The parser of one trainer command, for completion scripts."""
-
-    class ParserOnly(ReportCLI):
-        def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-            raise _StopHereError
-
-        @classmethod
-        def make(cls) -> LightningArgumentParser:
-            made = cls.__new__(cls)
-            with contextlib.suppress(_StopHereError):
-                made.__init__(command, Tree(), (), ())  # type: ignore[misc]
-            return made._prepare_subcommand_parser(Trainer, command)  # a fresh one: the other has a parent
-
-    return ParserOnly.make()
-
-
-class _StopHereError(Exception):
-    """Ends the construction of a command line whose parser is all that is wanted."""
 
 
 def _plain(config: Namespace) -> dict[str, Any]:

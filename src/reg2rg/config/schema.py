@@ -117,7 +117,7 @@ class Checker:
             for position, item in enumerate(value):
                 for option in options:
                     inner = typing.get_args(option)
-                    if typing.get_origin(option) is not None and inner and components([inner[0]]):
+                    if typing.get_origin(option) is not None and inner and components(alternatives(inner[0])):
                         self._value(item, inner[0], (*at, position))
                         break
             return

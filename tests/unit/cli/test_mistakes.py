@@ -117,6 +117,7 @@ MISTAKES: list[tuple[str, Edit, str, tuple[str, ...]]] = [
     ),
     ("unknown encoder, bare", put("model.geometry", "VitT3D"), "VitT3D", ("unknown encoder", "Did you mean 'ViT3D'?")),
     ("unknown callback", put("trainer.callbacks.0.class_path", "ModelChekpoint"), "ModelChek", ("'ModelCheckpoint'",)),
+    ("unknown plugin", put("trainer.plugins", ["AtomicIO"]), "AtomicIO", ("unknown",)),
     ("unknown llm", put("model.llm.class_path", "CausalLLM"), "CausalLLM", ("unknown llm", "Did you mean 'CausalLM'?")),
     ("unknown dataset", put("data.dataset.class_path", "Radgenome_"), "Radgenome_", ("dataset", "'RadGenome'")),
     (

@@ -128,6 +128,33 @@ def test_a_printed_config_runs_and_means_the_same(
     assert {**again, "config": None} == {**first, "config": None}
 
 
+def test_without_defaults_it_is_shorter_and_means_the_same(parsed: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "-c", "good.yaml", "--print_config=skip_default"]) == 0
+    text = capsys.readouterr().out
+    assert len(text.splitlines()) < 50
+    Path("printed.yaml").write_text(text)
+    again, first = (parsed("fit", "-c", name)["config"] for name in ("printed.yaml", "good.yaml"))
+    assert {**again, "config": None} == {**first, "config": None}
+
+
+def test_help_of_a_trainer_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "--model.llm" in text
+    assert "--trainer.max_epochs" in text
+
+
+def test_an_extra_that_is_not_installed(
+    parsed: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(self: ReportCLI) -> None:
+        raise ModuleNotFoundError("No module named 'wandb'")
+
+    monkeypatch.setattr(ReportCLI, "instantiate_classes", missing)
+    assert main(["fit", "-c", "good.yaml"]) == 2
+    assert "wandb is not installed. Fix: pip install 'reg2rg[wandb]'" in capsys.readouterr().err
+
+
 def test_links_fill_the_data_from_the_model(parsed: Any) -> None:
     config = parsed("fit", "-c", "good.yaml", "--data.identity=false", "--data.regions=lobes")["config"]
     assert config["data"]["tokenizer"] == "hub/model"
@@ -252,11 +279,3 @@ def test_a_broken_plugin_raises_its_own_error(
     monkeypatch.syspath_prepend(str(site))
     assert main(["fit", "-c", "good.yaml"]) != 0
     assert "not_there_at_all" in capsys.readouterr().err
-
-
-def test_completion_script(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["completion", "bash"]) == 0
-    script = capsys.readouterr().out
-    assert "--model.optimizer.lr" in script
-    assert "CNN3D" in script
-    assert "phantom" in script
