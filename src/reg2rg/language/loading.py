@@ -45,19 +45,20 @@ def trouble(path: str, error: Exception) -> ConfigError:
     """One message for a model that cannot be had, with the ways out."""
     where = Path(path).expanduser()
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reason = lines[0] if lines else type(error).__name__
+    reason = (lines[0] if lines else type(error).__name__).rstrip(".") + "."
     if where.exists():
         held = ", ".join(sorted(entry.name for entry in where.iterdir())[:12]) if where.is_dir() else "a file"
         return ConfigError(
             f"language model {where}: {reason} The folder holds: {held or 'nothing'} (expected config.json, "
-            "tokenizer.json and *.safetensors of a causal language model). Fix: save the model again with "
-            "save_pretrained(safe_serialization=True), or name another folder"
+            "tokenizer.json and *.safetensors of a causal language model). Fix: save the model and its "
+            "tokenizer again with save_pretrained, or name another folder"
         )
-    looks_local = path.startswith((".", "/", "~")) or path.count("/") != 1
-    kind = "no such folder" if looks_local else reason
+    looks_local = path.startswith((".", "/", "~")) or path.count("/") > 1
+    page = "its page on the hub" if looks_local else f"https://huggingface.co/{path}"
+    kind = "no such folder." if looks_local else f"no such folder, and as a hub id: {reason}"
     return ConfigError(
         f"language model '{path}': {kind} Three ways out: (1) give the path of a folder with config.json, "
         "tokenizer.json and *.safetensors; (2) for a gated model accept its licence at "
-        f"https://huggingface.co/{path} and set HF_TOKEN (offline machines: download it elsewhere, or set HF_HOME to a "
-        "filled cache); (3) use an open model, or make a small one from your own reports with 'reg2rg lm'"
+        f"{page} and set HF_TOKEN (offline machines: download it elsewhere, or set HF_HOME to a filled "
+        "cache); (3) use an open model, or make a small one from your own reports with 'reg2rg lm'"
     )

@@ -166,7 +166,9 @@ def test_missing_folder_tells_three_ways_out():
 def test_hub_id_offline(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(ConfigError, match=r"'nobody/nothing'.*Three ways out.*HF_TOKEN") as caught:
+    with pytest.raises(
+        ConfigError, match=r"'nobody/nothing': no such folder, and as a hub id: .*Three ways out.*HF_TOKEN"
+    ) as caught:
         CausalLM("nobody/nothing")
     assert "\n" not in str(caught.value)
 
