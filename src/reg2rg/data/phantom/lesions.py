@@ -37,6 +37,7 @@ def coronary_calcification(canvas: Canvas, patient: Patient, finding: Finding) -
 def aortic_calcification(canvas: Canvas, patient: Patient, finding: Finding) -> None:
     """Dense flecks on the wall of arch and descending aorta."""
     rng = patient.rng(finding.salt)
+    outside = (~canvas.masks["trachea and bronchie"]).astype(np.float32)
     chain = np.array([*ASCENDING[2:], *ARCH[1:], *DESCENDING[1:4]], dtype=float)
     for i in range(11):
         t = 0.4 + (len(chain) - 1.5) * (i + rng.random() * 0.6) / 11
@@ -45,7 +46,8 @@ def aortic_calcification(canvas: Canvas, patient: Patient, finding: Finding) -> 
         along = chain[k + 1, :3] - chain[k, :3]
         out = np.cross(along, rng.normal(0, 1, 3))
         spot = at[:3] + out / np.linalg.norm(out) * (at[3] - 1)
-        ball(canvas, patient.warp.to_scanner(spot), float(rng.uniform(4.4, 5.8)), CALCIUM, region="mediastinum")
+        radius = float(rng.uniform(4.4, 5.8))
+        ball(canvas, patient.warp.to_scanner(spot), radius, CALCIUM, within=outside, region="mediastinum")
 
 
 def lymph_nodes(canvas: Canvas, patient: Patient, finding: Finding) -> None:
@@ -53,11 +55,12 @@ def lymph_nodes(canvas: Canvas, patient: Patient, finding: Finding) -> None:
     for i, point in enumerate(finding.points):
         middle = patient.warp.to_scanner(point)
         radius = finding.size / 2 * (1 if i == 0 else 0.8)
-        found = boxed_ellipsoid(canvas, middle, [radius * 1.0, radius * 0.9, radius * 1.25])
+        found = boxed_ellipsoid(canvas, middle, [radius, radius * 0.9, radius])
         if found:
             box, distance = found
-            canvas.paint(canvas.cover(distance - 2), -115, box)
-            canvas.paint(canvas.cover(distance), 55, box)
+            outside = ~canvas.masks["trachea and bronchie"][box]
+            canvas.paint(canvas.cover(distance - 2) * outside, -115, box)
+            canvas.paint(canvas.cover(distance) * outside, 55, box)
             canvas.mark("mediastinum", distance < 0, box)
 
 
