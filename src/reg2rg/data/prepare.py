@@ -143,7 +143,7 @@ def prepare(
     jobs = [Job(study, store.root, region_set, options, bake, verify) for study in mine]
     tally = _Tally()
     with _only_run(store.root, shard):
-        _remove_leftovers(store, [study.id for study in mine], bake)
+        _remove_leftovers(store, [study.id for study in mine], bake, alone=shard[1] == 1)
         tasks = run_tasks(prepare_one, jobs, name=job_name, workers=workers, title="prepare")
         with contextlib.closing(tasks):
             for job, outcome in tasks:
@@ -222,7 +222,7 @@ def _writing(root: Path) -> Iterator[None]:
         ) from error
 
 
-def _remove_leftovers(store: Store, studies: Sequence[str], bake: Views | None) -> None:
+def _remove_leftovers(store: Store, studies: Sequence[str], bake: Views | None, *, alone: bool) -> None:
     """Remove temporary files that a killed run of this shard left behind."""
     mine = frozenset(studies)
     folders = [store.root / "native", *([] if bake is None else [store.root / "views" / bake.key])]
@@ -233,7 +233,7 @@ def _remove_leftovers(store: Store, studies: Sequence[str], bake: Views | None) 
     now = time.time()
     for path in store.root.glob(".*.json.tmp.*"):  # those of other shards may be in use, for a moment
         with contextlib.suppress(FileNotFoundError):
-            if now - path.stat().st_mtime > _STALE_SECONDS:
+            if alone or now - path.stat().st_mtime > _STALE_SECONDS:
                 path.unlink()
 
 
