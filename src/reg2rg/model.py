@@ -23,7 +23,7 @@ from reg2rg.projectors import Projector
 ProjectorFactory = Callable[[int, int], Projector]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: Lightning copies what predict returns field by field
 class GeneratedReport:
     """One study's report as generated.
 
