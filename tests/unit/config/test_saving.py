@@ -17,7 +17,7 @@ class Holder(nn.Module):
 def test_a_module_is_rebuilt_from_its_section() -> None:
     text = (
         "model:\n  width: 5\n  texture:\n    class_path: reg2rg.encoders.TokenMean\n    init_args:\n      encoder:\n"
-        "        class_path: CNN3D\n        init_args: {size: [16, 16, 16], channels: [8], dim: 8}\n"
+        "        class_path: CNN3D\n        init_args: {size: [16, 16, 16], channels: [8, 16], dim: 8}\n"
     )
     section = read_config({CONFIG_KEY: text})["model"]
     built = build(Holder, section)
