@@ -13,8 +13,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from reg2rg.alignment import WordAlignment
 from reg2rg.data.batch import Batch
-from reg2rg.data.prompt import TAGS, TokenCounts
+from reg2rg.data.prompt import IGNORED, TAGS, TokenCounts
 from reg2rg.encoders.base import Encoder
 from reg2rg.errors import ConfigError
 from reg2rg.language.base import Decoding, LanguageModel
@@ -51,6 +52,7 @@ class RegionReporter(nn.Module):
         projector: ``(encoder width, language model width) -> Projector``; each encoder gets its own.
         llm: the language model.
         tag_std: standard deviation of the learned tag vectors at the start; the published code has 1.
+        align_words: give the model a `WordAlignment`, whose loss `losses` returns.
 
     Raises:
         ConfigError: ``global_="texture"`` without a texture encoder.
@@ -64,6 +66,7 @@ class RegionReporter(nn.Module):
         projector: ProjectorFactory,
         llm: LanguageModel,
         tag_std: float = 1.0,
+        align_words: bool = False,
     ) -> None:
         super().__init__()
         self.shares_texture = isinstance(global_, str)
@@ -80,6 +83,8 @@ class RegionReporter(nn.Module):
         self.global_projector = None if self.global_ is None else projector(self.global_.out_channels, width)
         self.tags = nn.Parameter(torch.randn(TAGS, width) * tag_std)
         self.llm = llm
+        has_region_tokens = texture is not None or geometry is not None
+        self.words = WordAlignment(len(llm.tokenizer)) if align_words and has_region_tokens else None
 
     @property
     def token_counts(self) -> TokenCounts:
@@ -102,8 +107,22 @@ class RegionReporter(nn.Module):
         Raises:
             ConfigError: the longest sample is longer than the language model's context; with the arithmetic.
         """
+        return self.losses(batch)[0]
+
+    def losses(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """What `forward` returns, and the summed word-alignment loss of the same pass, or ``None`` without one."""
         self._require_context(batch)
-        return self.llm.answer_nll(self.embed(batch), batch.attention_mask, batch.labels)
+        table = self.visual_table(batch)
+        nll = self.llm.answer_nll(self._filled(batch, table), batch.attention_mask, batch.labels)
+        if self.words is None:
+            return nll, None
+        counts = self.token_counts
+        tokens = table[TAGS + len(batch) * counts.global_ :].reshape(
+            -1, counts.texture + counts.geometry, table.shape[1]
+        )
+        vocabulary = self.llm.embed(torch.arange(len(self.words.bias), device=table.device)[None])[0]
+        labels = batch.labels[batch.labels != IGNORED]
+        return nll, self.words(tokens, vocabulary, labels, batch.label_region)
 
     @torch.no_grad()
     def generate(self, batch: Batch, decoding: Decoding | None = None) -> list[GeneratedReport]:
@@ -138,9 +157,12 @@ class RegionReporter(nn.Module):
         Returns:
             (B, L, E).
         """
+        return self._filled(batch, self.visual_table(batch))
+
+    def _filled(self, batch: Batch, table: Tensor) -> Tensor:
         text = self.llm.embed(batch.input_ids)
-        table = self.visual_table(batch).to(text.dtype)
-        filled: Tensor = text.index_put((batch.visual_rows, batch.visual_cols), table[batch.visual_source])
+        slots = (batch.visual_rows, batch.visual_cols)
+        filled: Tensor = text.index_put(slots, table.to(text.dtype)[batch.visual_source])
         return filled
 
     def visual_table(self, batch: Batch) -> Tensor:

@@ -52,6 +52,7 @@ class Reg2RG(L.LightningModule):
         regions: region set by name or file; the same as the data's.
         identity: reports name their regions; the same as the data's.
         tag_std: standard deviation of the learned tag vectors at the start.
+        word_alignment: weight of `WordAlignment`, for encoders that start from nothing; 0 as published.
         seed: of dropout and whatever else is drawn in a training step.
         max_new_tokens: longest generated report.
         val_generate: validation studies that a report is generated for; 0 turns it off. Test generates for all.
@@ -69,13 +70,15 @@ class Reg2RG(L.LightningModule):
         regions: str = "radgenome",
         identity: bool = True,
         tag_std: float = 1.0,
+        word_alignment: float = 0.0,
         seed: int = 0,
         max_new_tokens: int = 500,
         val_generate: int = 16,
         val_samples: int = 2,
     ) -> None:
         super().__init__()
-        self.reporter = RegionReporter(texture, geometry, global_, projector, llm, tag_std)
+        self.reporter = RegionReporter(texture, geometry, global_, projector, llm, tag_std, word_alignment > 0)
+        self.word_alignment = word_alignment
         self.optimizer_config, self.identity, self.seed = optimizer, identity, seed
         self.decoding = Decoding(max_new_tokens=max_new_tokens)
         self.val_generate, self.val_samples = val_generate, val_samples
@@ -118,13 +121,16 @@ class Reg2RG(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch, scaled so that the mean of all processes' gradients is the gradient of the union."""
         with explained_out_of_memory(batch):
-            nll = self.reporter(batch)
+            nll, words = self.reporter.losses(batch)
         total, tokens = self._summed(nll)
         self.guard.see(batch, nll, total)
         self.train_losses.update(nll, batch.label_region, batch.region_names)
         self.throughput.add(batch)
         self.log("train/loss", total / tokens, prog_bar=True, batch_size=len(batch))
         loss: Tensor = nll.sum() * (self._world_size / tokens)
+        if words is not None:
+            self.log("train/word_loss", words.detach() / len(nll), batch_size=len(batch))
+            loss = loss + self.word_alignment * words * (self._world_size / tokens)
         return loss
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
