@@ -277,7 +277,7 @@ def test_interrupt_is_clean(tmp_path, script):
     process = start(script, root, 2)
     wait_for_entries(root, 1, process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the parent and its workers
-    _, error = process.communicate(timeout=20)
+    _, error = process.communicate(timeout=90)
     assert process.returncode != 0
     assert error.count("Traceback") == 1  # the parent's KeyboardInterrupt; the command line turns it into exit code 130
     assert "KeyboardInterrupt" in error
@@ -294,7 +294,7 @@ def test_killed_worker_is_a_clear_error(tmp_path, script):
     for child in children.read_text().split():
         if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
             os.kill(int(child), signal.SIGKILL)
-    _, error = process.communicate(timeout=20)
+    _, error = process.communicate(timeout=90)
     assert process.returncode == 1
     assert "a worker process was ended from outside" in error
     assert "fewer workers" in error
