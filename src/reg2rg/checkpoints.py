@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -50,6 +51,8 @@ class AtomicCheckpointIO(CheckpointIO):
         """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in path.parent.glob(f".{glob.escape(path.name)}.tmp.*"):  # of a run that was killed while writing
+            leftover.unlink(missing_ok=True)
         require_space(path, int(_HEADROOM * tensor_bytes(checkpoint)))
         try:
             with atomic_write(path) as stream:

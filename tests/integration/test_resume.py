@@ -145,7 +145,7 @@ def test_checkpoint_of_lightnings_own_callback(toy, tmp_path):
 
 
 SCRIPT = """
-import logging, sys, time
+import sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from conftest import Toy
@@ -156,33 +156,64 @@ from reg2rg.checkpoints import AtomicCheckpointIO, SaveOnTerm
 class Slow(L.Callback):
     def on_train_batch_end(self, trainer, *_):
         Path({out!r}, "step").write_text(str(trainer.global_step))
-        time.sleep(0.2)
+        time.sleep({pause})
 
 toy = Toy.__new__(Toy)
 toy.root, toy.store, toy.lm = (Path(p) for p in {paths!r})
 toy.studies = [toy._study(i) for i in range(8)]
 module = toy.module()
-keeper = ModelCheckpoint(dirpath={out!r}, every_n_train_steps=100, save_last=True)
-trainer = L.Trainer(max_steps=60, max_epochs=-1, accelerator="cpu", logger=False, enable_progress_bar=False,
-    enable_model_summary=False, plugins=[AtomicCheckpointIO()], callbacks=[Slow(), keeper, SaveOnTerm()],
+keeper = ModelCheckpoint(dirpath={out!r}, every_n_train_steps={every}, save_last=True, enable_version_counter=False)
+trainer = L.Trainer(max_steps={steps}, max_epochs=-1, accelerator="cpu", logger=False, enable_progress_bar=False,
+    enable_model_summary=False, plugins=[AtomicCheckpointIO()], callbacks=[keeper, SaveOnTerm(), Slow()],
     gradient_clip_val=1.0, num_sanity_val_steps=0)
-trainer.fit(module, datamodule=toy.data(module))
+last = Path({out!r}, "last.ckpt")
+trainer.fit(module, datamodule=toy.data(module), ckpt_path=str(last) if last.exists() else None)
 """
 
 
-def test_sigterm_saves_and_the_run_goes_on_from_there(toy, tmp_path):
-    tests = Path(__file__).resolve().parents[1]
-    script = SCRIPT.format(tests=str(tests), out=str(tmp_path), paths=[str(toy.root), str(toy.store), str(toy.lm)])
-    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE)
-    marker, deadline = tmp_path / "step", time.monotonic() + 90
-    while not (marker.exists() and marker.read_text() not in ("", "0", "1")):
-        assert process.poll() is None, process.stderr.read().decode()
+def start(toy, out, steps, every, pause):
+    """Train in a process of its own; returns it."""
+    tests, paths = str(Path(__file__).resolve().parents[1]), [str(toy.root), str(toy.store), str(toy.lm)]
+    script = SCRIPT.format(tests=tests, paths=paths, out=str(out), steps=steps, every=every, pause=pause)
+    return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def wait_for_step(process, out, step):
+    marker, deadline = out / "step", time.monotonic() + 300
+    while not (marker.exists() and int(marker.read_text() or 0) >= step):
+        assert process.poll() is None, "the run ended before it was stopped"
         assert time.monotonic() < deadline
-        time.sleep(0.05)
+        time.sleep(0.02)
+
+
+def test_sigterm_saves_and_the_run_goes_on_from_there(toy, tmp_path):
+    process = start(toy, tmp_path, steps=200, every=1000, pause=0.2)
+    wait_for_step(process, tmp_path, 2)
     process.send_signal(signal.SIGTERM)
-    process.wait(timeout=30)
+    process.wait(timeout=120)
     assert process.returncode == 143
     saved = tmp_path / "last.ckpt"
     step = read_checkpoint(saved)["global_step"]
     assert step >= 2
     assert_same(run(toy, steps=step + 4), run(toy, steps=step + 4, resume=saved))
+
+
+@pytest.mark.slow
+def test_killed_runs_go_on_bit_for_bit(toy, tmp_path):
+    """Killed three times, at moments that follow no step, while every step is saved."""
+    steps = 40
+    for kill in (3, 11, 23):
+        process = start(toy, tmp_path, steps, every=1, pause=0.03)
+        wait_for_step(process, tmp_path, kill)
+        time.sleep(0.007 * kill)
+        process.kill()
+        process.wait()
+        assert read_checkpoint(tmp_path / "last.ckpt")["global_step"] >= kill - 1
+    process = start(toy, tmp_path, steps, every=1, pause=0)
+    assert process.wait(timeout=300) == 0
+    module, _, _ = run(toy, steps=steps)
+    saved = read_checkpoint(tmp_path / "last.ckpt")
+    assert saved["global_step"] == steps
+    for name, value in saved["state_dict"].items():
+        assert torch.equal(value, module.state_dict()[name]), name
+    assert not [path for path in tmp_path.iterdir() if path.name.endswith(".ckpt") and path.name.startswith("last-")]

@@ -91,6 +91,13 @@ def test_code_in_a_checkpoint_never_runs(tmp_path):
     assert not (tmp_path / "canary").exists()
 
 
+def test_what_a_kill_left_behind_is_removed(path):
+    leftover = path.with_name(".last.ckpt.tmp.12345")
+    leftover.write_bytes(b"half a checkpoint")
+    AtomicCheckpointIO().save_checkpoint(SOME, path)
+    assert not leftover.exists()
+
+
 def test_missing_file_names_its_neighbours(path):
     with pytest.raises(ConfigError, match=r"nothing\.ckpt: no such checkpoint. The folder has last\.ckpt"):
         read_checkpoint(path.parent / "nothing.ckpt")

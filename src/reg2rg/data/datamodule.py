@@ -242,11 +242,16 @@ class RegionReportDataModule(L.LightningDataModule):
             with_target=with_target,
             cache_bytes=self.cache_bytes if purpose in ("train", "val") else 0,
         )
+        if self.workers:  # the tokenizer's own threads do not survive a fork; it would say so for every worker
+            os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         size = (self.batch_size if train else self.eval_batch_size) * world
         seed = self.seed if train else EVAL_SEED
 
+        overfits = train and getattr(self.trainer, "overfit_batches", 0) > 0
+
         def plan(epoch: int) -> list[list[int]]:
+            epoch = 0 if overfits else epoch  # always the same few batches
             return bucketed_batches(samples.lengths(epoch), size, seed, epoch)
 
         return StudyLoader(
