@@ -179,6 +179,11 @@ class ReportCLI(LightningCLI):
             parser.link_arguments(source, target)
         for target, source in LINKS_WHEN_BUILT.items():
             parser.link_arguments(source, target, apply_on="instantiate")
+        for action in parser._actions:  # jsonargparse takes a null for an argument that is missing
+            section, _, name = action.dest.partition(".")
+            given = self.tree.values.get(section)
+            if isinstance(given, dict) and name in given:
+                action.required = False
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and word OmegaConf's errors."""
