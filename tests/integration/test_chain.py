@@ -77,10 +77,8 @@ def test_scan_to_report(chain, tmp_path):
         enable_model_summary=False,
     )
     trainer.fit(module, datamodule=data)
-    losses = [
-        float(line.split(",")[2]) for line in (tmp_path / "lightning_logs/version_0/metrics.csv").read_text().splitlines()[1:]
-        if line.split(",")[2]
-    ]  # fmt: skip
+    rows = (tmp_path / "lightning_logs/version_0/metrics.csv").read_text().splitlines()[1:]
+    losses = [float(loss) for row in rows if (loss := row.split(",")[2])]
     assert losses[-1] < losses[0]
     assert "val/recognition" in trainer.callback_metrics
 

@@ -54,7 +54,7 @@ class Plane:
         Returns:
             axial: front at the top; coronal: head at the top; both with the patient's right on the left.
         """
-        plane = np.take(array, self.index, self.axis)
+        plane: npt.NDArray[Any] = np.take(array, self.index, self.axis)
         return plane[::-1, ::-1].T
 
 
@@ -111,7 +111,8 @@ def write_overlay(path: Path, found: RegionVolume, regions: Sequence[str], title
     absent = [name for name in regions if name not in found.masks]
     figure.suptitle(title + (f"    no mask: {', '.join(absent)}" if absent else ""), color="white", fontsize=13, y=0.99)
     with atomic_write(path) as stream:
-        FigureCanvasAgg(figure).print_png(stream, metadata={"Software": None})
+        # Not savefig, which a user's matplotlibrc changes.
+        FigureCanvasAgg(figure).print_png(stream, metadata={"Software": None})  # type: ignore[no-untyped-call]
 
 
 def _extent(plane: Plane, shape: tuple[int, ...], spacing: Sequence[float]) -> tuple[float, float, float, float]:

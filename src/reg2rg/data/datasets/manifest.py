@@ -101,9 +101,10 @@ class Manifest(Dataset):
                 skipped.append(Skip.of(fault, where))
         for column in keys.unused:
             notes.add("UNUSED_COLUMN", column)
-        for region in self.regions if self.label_map is not None else ():
-            if region.name not in self.label_map:
-                notes.add("NO_SOURCE", f"{region.name}: no label in label_map. {region.note}".rstrip())
+        if self.label_map is not None:
+            for region in self.regions:
+                if region.name not in self.label_map:
+                    notes.add("NO_SOURCE", f"{region.name}: no label in label_map. {region.note}".rstrip())
         if not any(study.split == "val" for study in studies):
             studies = carve_validation(studies, self.val_fraction)
         return Listing(tuple(studies), tuple(skipped), notes.freeze())
