@@ -231,6 +231,6 @@ def test_out_of_memory_names_the_batch(toy, monkeypatch):
     def full(_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
-    monkeypatch.setattr(module.reporter, "forward", full)
+    monkeypatch.setattr(module.reporter, "losses", full)
     with pytest.raises(OutOfMemoryError, match=r"studies s\d, s\d, \d regions, views of 16x16x8, .*data.batch_size"):
         module.training_step(batch, 0)

@@ -348,7 +348,8 @@ def test_every_reason_code_stands_in_the_data_guide() -> None:
     root = Path(__file__).parents[3]
     word = re.compile(r'"([A-Z][A-Z0-9]*_[A-Z_0-9]+)"')
     sources = [path for path in (root / "src/reg2rg/data").rglob("*.py") if "phantom" not in path.parts]
-    used = {code for path in sources for code in word.findall(path.read_text())}
+    lines = [line for path in sources for line in path.read_text().splitlines() if "os.environ" not in line]
+    used = {code for line in lines for code in word.findall(line)}
     used -= {code for code in used if code.endswith(("_THREADS", "_NTHREADS")) or code.startswith("HU_")}
     documented = set(re.findall(r"`([A-Z][A-Z0-9_]+)`", (root / "docs/data.md").read_text()))
     assert used - documented == set()
