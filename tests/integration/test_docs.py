@@ -30,7 +30,7 @@ _FENCE = re.compile(r"^(<!-- notest: [^\n]+ -->\n+)?^```(\w+)([^\n]*)\n(.*?)^```
 _LM = ["--steps", "0", "--hidden_size", "32", "--layers", "2", "--heads", "2"]
 _FIT = (
     "--trainer.max_epochs 1 --trainer.limit_train_batches 1 --trainer.limit_val_batches 1 --model.max_new_tokens 8 "
-    "--model.val_generate 1 --data.workers 0 --trainer.accelerator cpu"
+    "--model.val_generate 1 --data.workers 0 --trainer.accelerator cpu --trainer.val_check_interval 1"
 )
 
 
