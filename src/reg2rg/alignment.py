@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _START_LOGIT = -4.0
+_START_SCALE = 3.0
 _BIAS_SCALE = 10.0
 
 
@@ -34,7 +35,7 @@ class WordAlignment(nn.Module):
         super().__init__()
         # A tenth of the bias, so that one learning rate moves rare words' odds as fast as it moves everything else.
         self.bias = nn.Parameter(torch.full((vocabulary,), _START_LOGIT / _BIAS_SCALE))
-        self.scale = nn.Parameter(torch.zeros(()))
+        self.scale = nn.Parameter(torch.tensor(_START_SCALE).log())
 
     def forward(self, tokens: Tensor, table: Tensor, labels: Tensor, label_region: Tensor) -> Tensor:
         """Sum over regions and vocabulary.

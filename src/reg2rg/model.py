@@ -114,15 +114,21 @@ class RegionReporter(nn.Module):
         self._require_context(batch)
         table = self.visual_table(batch)
         nll = self.llm.answer_nll(self._filled(batch, table), batch.attention_mask, batch.labels)
-        if self.words is None:
-            return nll, None
+        return nll, None if self.words is None else self._word_loss(batch, table)
+
+    def word_loss(self, batch: Batch) -> Tensor | None:
+        """The summed word-alignment loss alone: the language model is not run. ``None`` without one."""
+        return None if self.words is None else self._word_loss(batch, self.visual_table(batch))
+
+    def _word_loss(self, batch: Batch, table: Tensor) -> Tensor:
+        assert self.words is not None
         counts = self.token_counts
-        tokens = table[TAGS + len(batch) * counts.global_ :].reshape(
-            -1, counts.texture + counts.geometry, table.shape[1]
-        )
+        of_regions = table[TAGS + len(batch) * counts.global_ :]
+        tokens = of_regions.reshape(-1, counts.texture + counts.geometry, table.shape[1])
         vocabulary = self.llm.embed(torch.arange(len(self.words.bias), device=table.device)[None])[0]
         labels = batch.labels[batch.labels != IGNORED]
-        return nll, self.words(tokens, vocabulary, labels, batch.label_region)
+        loss: Tensor = self.words(tokens, vocabulary, labels, batch.label_region)
+        return loss
 
     @torch.no_grad()
     def generate(self, batch: Batch, decoding: Decoding | None = None) -> list[GeneratedReport]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reg2rg.registry import Registry
@@ -63,10 +64,15 @@ class MLPProjector(Projector):
         in_channels: the encoder's width.
         out_channels: the language model's width.
         hidden_factor: hidden width as a multiple of `out_channels`.
+        rms: root mean square that every token is scaled to, such as that of the language model's own embeddings;
+            ``None`` leaves tokens as they are.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, hidden_factor: float = 1.0) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, hidden_factor: float = 1.0, rms: float | None = None
+    ) -> None:
         super().__init__(in_channels, out_channels)
+        self.rms = rms
         hidden = round(hidden_factor * out_channels)
         if hidden < 1:
             raise ValueError(f"MLPProjector: hidden_factor {hidden_factor} of width {out_channels} leaves no channel")
@@ -77,4 +83,4 @@ class MLPProjector(Projector):
     def forward(self, tokens: Tensor) -> Tensor:
         """(N, T, C) to (N, T, E)."""
         projected: Tensor = self.layers(tokens)
-        return projected
+        return projected if self.rms is None else self.rms * F.rms_norm(projected, projected.shape[-1:])

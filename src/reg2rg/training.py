@@ -53,6 +53,9 @@ class Reg2RG(L.LightningModule):
         identity: reports name their regions; the same as the data's.
         tag_std: standard deviation of the learned tag vectors at the start.
         word_alignment: weight of `WordAlignment`, for encoders that start from nothing; 0 as published.
+        word_alignment_steps: optimiser steps at the start that train by word alignment alone and leave the language
+            model out; several times cheaper than the others. With DDP they need
+            ``trainer.strategy: ddp_find_unused_parameters_true``.
         seed: of dropout and whatever else is drawn in a training step.
         max_new_tokens: longest generated report.
         val_generate: validation studies that a report is generated for; 0 turns it off. Test generates for all.
@@ -71,6 +74,7 @@ class Reg2RG(L.LightningModule):
         identity: bool = True,
         tag_std: float = 1.0,
         word_alignment: float = 0.0,
+        word_alignment_steps: int = 0,
         seed: int = 0,
         max_new_tokens: int = 500,
         val_generate: int = 16,
@@ -78,7 +82,7 @@ class Reg2RG(L.LightningModule):
     ) -> None:
         super().__init__()
         self.reporter = RegionReporter(texture, geometry, global_, projector, llm, tag_std, word_alignment > 0)
-        self.word_alignment = word_alignment
+        self.word_alignment, self.word_alignment_steps = word_alignment, word_alignment_steps
         self.optimizer_config, self.identity, self.seed = optimizer, identity, seed
         self.decoding = Decoding(max_new_tokens=max_new_tokens)
         self.val_generate, self.val_samples = val_generate, val_samples
@@ -120,6 +124,8 @@ class Reg2RG(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch, scaled so that the mean of all processes' gradients is the gradient of the union."""
+        if self.global_step < self.word_alignment_steps and self.reporter.words is not None:
+            return self._word_alignment_step(batch)
         with explained_out_of_memory(batch):
             nll, words = self.reporter.losses(batch)
         total, tokens = self._summed(nll)
@@ -129,9 +135,23 @@ class Reg2RG(L.LightningModule):
         self.log("train/loss", total / tokens, prog_bar=True, batch_size=len(batch))
         loss: Tensor = nll.sum() * (self._world_size / tokens)
         if words is not None:
-            self.log("train/word_loss", words.detach() / len(nll), batch_size=len(batch))
+            self._log_word_loss(words, len(nll), batch)
             loss = loss + self.word_alignment * words * (self._world_size / tokens)
         return loss
+
+    def _word_alignment_step(self, batch: Batch) -> Tensor:
+        """Loss of one batch, scaled as in `training_step`."""
+        with explained_out_of_memory(batch):
+            words = self.reporter.word_loss(batch)
+        assert words is not None
+        labels = len(batch.label_region)
+        _, tokens = self._summed(torch.zeros(labels, device=words.device))
+        self.throughput.add(batch)
+        self._log_word_loss(words, labels, batch)
+        return self.word_alignment * words * (self._world_size / tokens)
+
+    def _log_word_loss(self, words: Tensor, labels: int, batch: Batch) -> None:
+        self.log("train/word_loss", words.detach() / labels, prog_bar=True, batch_size=len(batch))
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Leave the weights alone if the loss or its gradient is not finite; stop after three such steps in a row."""
@@ -149,8 +169,10 @@ class Reg2RG(L.LightningModule):
         figures["non_finite_steps"] = float(self.guard.skipped)
         for group in self.optimizers(use_pl_optimizer=False).param_groups:  # type: ignore[union-attr]
             figures[f"lr_{group['name']}"] = group["lr"]
-        named = {f"loss_{name}": value for name, value in self.train_losses.compute().items() if name != "all"}
-        self.train_losses.reset()
+        named = {}
+        if self.train_losses.update_called:  # not while words alone are aligned
+            named = {f"loss_{name}": value for name, value in self.train_losses.compute().items() if name != "all"}
+            self.train_losses.reset()
         logged = {f"train/{name}": float(value) for name, value in (figures | named).items()}
         self.log_dict(logged, batch_size=len(batch))
 

@@ -25,3 +25,8 @@ def test_widths_that_cannot_be() -> None:
         LinearProjector(0, 4)
     with pytest.raises(ValueError, match="leaves no channel"):
         MLPProjector(4, 4, hidden_factor=0)
+
+
+def test_tokens_are_scaled_to_a_root_mean_square() -> None:
+    tokens = MLPProjector(4, 6, rms=2.0)(torch.randn(2, 3, 4))
+    torch.testing.assert_close(tokens.square().mean(-1).sqrt(), torch.full((2, 3), 2.0), rtol=1e-3, atol=0)

@@ -70,6 +70,25 @@ def test_a_model_learns(toy):
     assert float(run.callback_metrics["train/loss"]) < 0.5
 
 
+def test_word_alignment_steps_leave_the_language_model_out(toy):
+    module = toy.module(word_alignment=1.0, word_alignment_steps=3)
+    before = {name: value.clone() for name, value in module.named_parameters()}
+    run = trainer(toy, max_steps=3)
+    run.fit(module, datamodule=toy.data(module))
+    assert math.isfinite(run.callback_metrics["train/word_loss"])
+    assert "train/loss" not in run.callback_metrics
+    changed = {name for name, value in module.named_parameters() if not torch.equal(value, before[name])}
+    assert any(name.startswith("reporter.texture.") for name in changed)
+    assert not any(name.startswith("reporter.llm.") for name in changed)
+
+    module = toy.module(word_alignment=1.0, word_alignment_steps=3)
+    run = trainer(toy, max_steps=5)
+    run.fit(module, datamodule=toy.data(module))
+    assert math.isfinite(run.callback_metrics["train/loss"])
+    changed = {name for name, value in module.named_parameters() if not torch.equal(value, before[name])}
+    assert any(name.startswith("reporter.llm.") for name in changed)
+
+
 def test_checkpoint_holds_what_trains_and_loads_strictly(toy, fitted):
     module, _, path = fitted
     checkpoint = read_checkpoint(path)

@@ -22,10 +22,10 @@ def run(invocation: Invocation) -> int:
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write the model into")
     parser.add_argument("-c", "--config", action="append", metavar="FILE", default=[], help="as for reg2rg fit")
     parser.add_argument("--hidden_size", type=int, default=128, help="width")
-    parser.add_argument("--layers", type=int, default=4, help="depth")
+    parser.add_argument("--layers", type=int, default=3, help="depth")
     parser.add_argument("--heads", type=int, default=8, help="attention heads")
     parser.add_argument("--vocab_size", type=int, default=1000, help="most tokens")
-    parser.add_argument("--steps", type=int, default=300, help="of training on report text; 0 for none")
+    parser.add_argument("--steps", type=int, default=500, help="of training on report text; 0 for none")
     parser.add_argument("--seed", type=int, default=0, help="of weights and documents")
     options, rest = parser.parse_known_args(list(invocation.args))
     config_args = [*(word for name in options.config for word in ("--config", name)), *rest]
@@ -37,7 +37,7 @@ def run(invocation: Invocation) -> int:
     if not studies:
         raise ConfigError("data.dataset: no study of the training split has a report to learn words from.")
 
-    from reg2rg.data.prompt import GLOBAL_PREFIX, INSTRUCTION, REGION_PREFIX
+    from reg2rg.data.prompt import GLOBAL_PREFIX, REGION_PREFIX
     from reg2rg.language.pretraining import Schedule
     from reg2rg.language.tiny import build_tiny_llama
 
@@ -48,7 +48,7 @@ def run(invocation: Invocation) -> int:
         layers=options.layers,
         heads=options.heads,
         vocab_size=options.vocab_size,
-        instruction=INSTRUCTION,
+        instruction=section.instruction,
         prompt_texts=(GLOBAL_PREFIX, REGION_PREFIX),
         schedule=Schedule(steps=options.steps),
         seed=options.seed,

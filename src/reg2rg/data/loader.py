@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from reg2rg.data.batch import Batch, Sample
+from reg2rg.data.memory import keep_freed_memory
 from reg2rg.data.order import share_of
 from reg2rg.errors import EXIT_SKIPPED, ConfigError, DataFault, Reg2RGError
 
@@ -158,6 +159,7 @@ class StudyLoader:
             collate_fn=_Collate(collate),
             timeout=timeout if workers else 0,
             persistent_workers=workers > 0,
+            worker_init_fn=_start_worker,
             pin_memory=pin,
             generator=torch.Generator(),  # or each epoch would draw from the global one
         )
@@ -252,6 +254,10 @@ class StudyLoader:
                     f"The last: {fault}"
                 )
             log.warning("Left out (%d of at most %d): %s", len(self.skipped), allowed, fault)
+
+
+def _start_worker(number: int) -> None:
+    keep_freed_memory()
 
 
 def _shared_memory() -> str:

@@ -9,6 +9,8 @@ initialisation (Trockman and Kolter, 2023), this starts both halves near what tr
   function of distance) and writes what stood there into a subspace of its own;
 - layer 1, head h compares the subspace of the token just before (the question) with the one of its offset (the places),
   on the slow rotary frequencies, and copies what it finds;
+- layer 2, half of the heads look for the last question (by a cue that stands before each) and copy what it found, so
+  that a whole paragraph knows its region's words and not its first one alone;
 - the output head starts as the scaled token table, so that what is copied gains in probability.
 
 Training is free to change all of it.
@@ -28,22 +30,36 @@ OFFSETS = (1, 3, 4, 5, 6, 7, 8, 9)
 
 SHARPNESS = 22.0
 """Logit of a layer-0 head at its offset, over that of far tokens on average."""
-MATCH = 2.0
+MATCH = 1.5
 """Gain of queries and keys in layer 1."""
-COPY = 0.5
+COPY = 1.0
 """Gain of what layer 1 copies."""
-OUTPUT = 0.05
+OUTPUT = 0.15
 """Output head, as a share of the token table (whose rows have unit variance)."""
+CUE_OFFSET = 3
+"""Distance of the cue from the question's end ('region _ 3 is')."""
+RECALL = 4.0
+"""Gain of the cue in layer 2."""
+CARRY = 8.0
+"""Gain of what layer 2 copies."""
 REACH = 400
 """Distance in tokens over which a match must survive rotation."""
 
 
-def start_lookup(model: Any, generator: torch.Generator, offsets: Sequence[int] = OFFSETS) -> None:
+def start_lookup(
+    model: Any,
+    generator: torch.Generator,
+    numbers: Sequence[int] = (),
+    cue: int | None = None,
+    offsets: Sequence[int] = OFFSETS,
+) -> None:
     """Set the weights of a fresh `LlamaForCausalLM` with attention biases and untied embeddings in place.
 
     Args:
         model: at least two layers; one offset a head is used, in turn.
         generator: of the random projections.
+        numbers: ids of the tokens that number regions; they start orthogonal and are what is compared. As many as fit.
+        cue: id of the token `CUE_OFFSET` before the end of each question; ``None`` sets nothing in layer 2.
         offsets: see `OFFSETS`; the first is the question's.
 
     Raises:
@@ -57,12 +73,14 @@ def start_lookup(model: Any, generator: torch.Generator, offsets: Sequence[int] 
     half = head_dim // 2
     slow = [i for i in range(half) if frequencies[i] * REACH < 1.2]
     dims = torch.tensor(slow + [half + i for i in slow])
-    content = _orthogonal(len(dims), width, generator)
     basis = _orthogonal(width, width, generator)
     subspaces = [basis[i : i + len(dims)] for i in range(0, width - len(dims) + 1, len(dims))]
     with torch.no_grad():
         table = model.model.embed_tokens.weight
         table.copy_(torch.randn(table.shape, generator=generator))
+        special = [*([] if cue is None else [cue]), *numbers][: len(dims)]
+        content = _orthogonal(len(dims), width, generator)
+        table[special] = content[: len(special)] * math.sqrt(width)
         model.lm_head.weight.copy_(table * OUTPUT)
         back, match = model.model.layers[0].self_attn, model.model.layers[1].self_attn
         for head in range(heads):
@@ -79,6 +97,22 @@ def start_lookup(model: Any, generator: torch.Generator, offsets: Sequence[int] 
             copied = _orthogonal(head_dim, width, generator)
             match.v_proj.weight[rows] = copied
             match.o_proj.weight[:, rows] = COPY * copied.T
+        if cue is not None and config.num_hidden_layers > 2:
+            direction = subspaces[list(offsets).index(CUE_OFFSET) % len(subspaces)][0]
+            _start_recall(model.model.layers[2].self_attn, direction, frequencies, head_dim, heads, basis)
+
+
+def _start_recall(attention: Any, cue: Tensor, frequencies: Tensor, head_dim: int, heads: int, basis: Tensor) -> None:
+    """Half of the heads attend to the last position that holds the direction `cue`, and copy it whole."""
+    near = [i for i in range(head_dim // 2) if 0.001 < frequencies[i] < 0.04]
+    size = math.sqrt(RECALL)
+    for head in range(heads // 2):
+        rows = slice(head * head_dim, (head + 1) * head_dim)
+        query, key = torch.zeros(head_dim), torch.zeros(head_dim, len(cue))
+        query[near], key[near] = size, size * cue
+        attention.q_proj.bias[rows], attention.k_proj.weight[rows] = query, key
+        block = basis[torch.arange(head * head_dim, (head + 1) * head_dim) % len(basis)]
+        attention.v_proj.weight[rows], attention.o_proj.weight[:, rows] = block, CARRY * block.T
 
 
 def _offset_biases(offset: int, frequencies: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:

@@ -30,13 +30,11 @@ class Schedule:
         steps: optimizer steps; the work is bounded by them.
         tokens: ids a step, about.
         lr: peak learning rate, after a warm-up of a twentieth of the steps; falls to a twentieth along a cosine.
-        grow: share of the steps over which documents grow from two regions to all, and briefs give way to full text.
     """
 
-    steps: int = 300
-    tokens: int = 2048
-    lr: float = 2e-3
-    grow: float = 0.4
+    steps: int = 500
+    tokens: int = 1024
+    lr: float = 4e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,6 @@ class Mark:
     Attributes:
         step: optimizer steps so far.
         seconds: wall time so far.
-        regions: regions of a document at this time.
         loss: of held-out documents with all regions and full text, nats a token.
         lookup: share of names written rightly where the name stands in the region's place; chance is 1 / regions.
         naming: the same over all names, most of which can be told from the words alone.
@@ -54,7 +51,6 @@ class Mark:
 
     step: int
     seconds: float
-    regions: int
     loss: float
     lookup: float
     naming: float
@@ -79,7 +75,7 @@ def pretrain(
         held_out: a writer of documents that are not trained on; by default, other documents of `writer`.
     """
     rng, start, curve = random.Random(seed), time.monotonic(), []
-    test = (held_out or writer).batch(random.Random(seed + 1), writer.most_regions, False, 4096)
+    test = (held_out or writer).batch(random.Random(seed + 1), writer.most_regions, 4096)
     matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     vectors = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}]
@@ -87,10 +83,8 @@ def pretrain(
     model.train()
     with progress("language model", schedule.steps) as advance:
         for step in range(schedule.steps):
-            grown = min(1.0, step / max(1.0, schedule.grow * schedule.steps))
-            most = round(2 + grown * (writer.most_regions - 2))
-            brief = rng.random() < 0.9 - 0.8 * grown
-            batch = writer.batch(rng, rng.randint(max(1, most // 2), most), brief, schedule.tokens)
+            regions = rng.randint(1, writer.most_regions)
+            batch = writer.batch(rng, regions, schedule.tokens)
             for group in optimizer.param_groups:
                 group["lr"] = schedule.lr * _rate(step, schedule.steps)
             loss, _ = _loss(model, batch)
@@ -99,7 +93,7 @@ def pretrain(
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             if (step + 1) * marks // schedule.steps > step * marks // schedule.steps:
-                mark = Mark(step + 1, round(time.monotonic() - start, 1), most, *_evaluate(model, test))
+                mark = Mark(step + 1, round(time.monotonic() - start, 1), *_evaluate(model, test))
                 log.info(
                     "step %d: loss %.3f, look-up %.2f, naming %.2f", mark.step, mark.loss, mark.lookup, mark.naming
                 )
@@ -115,7 +109,8 @@ def _rate(step: int, steps: int) -> float:
 
 def _loss(model: Any, batch: Documents) -> tuple[Tensor, Tensor]:
     """Weighted loss and the greedy tokens at label positions. Padding is on the right: causality hides it."""
-    hidden = model.model(input_ids=batch.ids, use_cache=False).last_hidden_state
+    embedded = batch.embed(model.get_input_embeddings().weight)
+    hidden = model.model(inputs_embeds=embedded, use_cache=False).last_hidden_state
     labelled = batch.labels[:, 1:] != -100
     logits, labels = model.lm_head(hidden[:, :-1][labelled]), batch.labels[:, 1:][labelled]
     weights = 1 + (NAME_WEIGHT - 1) * batch.names[:, 1:][labelled].float()

@@ -14,9 +14,9 @@ import torch
 from reg2rg.errors import ConfigError
 from reg2rg.files import write_json
 from reg2rg.language.documents import DocumentWriter
-from reg2rg.language.lookup import start_lookup
+from reg2rg.language.lookup import CUE_OFFSET, start_lookup
 from reg2rg.language.pretraining import Schedule, pretrain
-from reg2rg.report import write_report
+from reg2rg.report import write_paragraph, write_report
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -63,7 +63,7 @@ def build_tiny_llama(
     reports: Sequence[Mapping[str, str]],
     out: str | Path,
     hidden_size: int = 128,
-    layers: int = 4,
+    layers: int = 3,
     heads: int = 8,
     head_dim: int = 32,
     vocab_size: int = 1000,
@@ -81,7 +81,7 @@ def build_tiny_llama(
         reports: region -> text of each training study.
         out: folder to write; holds model, tokenizer and `RECORD` afterwards.
         hidden_size: width E.
-        layers: at least two.
+        layers: at least two; a third lets a whole paragraph look up.
         heads: of attention.
         head_dim: width of a head.
         vocab_size: most tokens.
@@ -106,7 +106,9 @@ def build_tiny_llama(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _llama(tokenizer, hidden_size, layers, heads, head_dim)
-        start_lookup(model, generator)
+        openings = [write_paragraph(slot, "", "").partition(":")[0].rstrip() for slot in range(10)]
+        ids = tokenizer(openings, add_special_tokens=False)["input_ids"]
+        start_lookup(model, generator, [row[-2] for row in ids], ids[0][-1 - CUE_OFFSET])
         curve = []
         if schedule.steps:
             cut = max(1, len(reports) // 10)  # the curve is of reports that are not trained on, where there are enough

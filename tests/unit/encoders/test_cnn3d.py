@@ -1,5 +1,7 @@
 """CNN3D: independence of batch mates, where findings go, and sizes."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -43,11 +45,15 @@ def test_histograms_count_patches() -> None:
     volume[0, 0, 0, 0, 0] = 0.9  # one patch of the 128 of the first cell has a brightest voxel in the last bin
     patches = encoder._patchify(volume)
     found = encoder._histograms(torch.stack([patches.amin(-1), patches.mean(-1), patches.amax(-1)], dim=-1))
-    shares = (found**2).reshape(2, 3, 4)
-    expected = torch.zeros(2, 3, 4)
-    expected[:, :, 0] = 1
-    expected[0, 2] = torch.tensor([127, 0, 0, 1]) / 128
-    torch.testing.assert_close(shares, expected)
+    shares, above = found.reshape(2, 3, 2, 4).unbind(2)
+    counts = torch.zeros(2, 3, 4)
+    counts[:, :, 0] = 128
+    counts[0, 2] = torch.tensor([127, 0, 0, 1])
+    torch.testing.assert_close(shares**2, counts / 128)
+    reached = torch.zeros(2, 3, 4)  # patches at or above each bin's lower edge
+    reached[:, :, 0] = 128
+    reached[0, 2, 1:] = 1
+    torch.testing.assert_close(above, 2 * (1 + reached).log() / math.log(129) - 1)
     assert cnn(bins=0)(volume).shape == (1, 8, 12)
 
 

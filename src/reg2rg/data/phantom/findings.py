@@ -120,11 +120,11 @@ def _focal(rng: Rng, kind: str, lobes: list[str]) -> Finding:
         return Finding(kind, "lung", label, place=side, salt=salt)
     if kind == "nodule" and rng.random() < 0.3:
         points = tuple(point for lobe in lobes for point in _scatter(rng, lobe, 1 + (len(lobes) < 5)))
-        return Finding("nodules", "lung", label, place="both lungs", size=_pick(rng, 15, 20), points=points, salt=salt)
+        return Finding("nodules", "lung", label, place="both lungs", size=_pick(rng, 20, 25), points=points, salt=salt)
     low = kind in ("atelectasis", "bronchiectasis")
     lobe = next((name for name in lobes if not (low and "upper" in name)), lobes[0])
     lobes.remove(lobe)
-    sizes = {"nodule": (15, 20, 25), "ground glass": (30, 40, 50), "consolidation": (30, 40, 50)}.get(kind)
+    sizes = {"nodule": (20, 25, 30), "ground glass": (60, 70, 80), "consolidation": (40, 50, 60)}.get(kind)
     return Finding(
         kind, "lung", label, place=lobe, size=_pick(rng, *sizes) if sizes else 0, points=_scatter(rng, lobe), salt=salt
     )
@@ -147,7 +147,7 @@ def _mediastinum(rng: Rng, others: Sequence[Finding]) -> list[Finding]:
     out = []
     if rng.random() < 0.27:
         station = str(rng.choice(list(STATIONS)))
-        size = _pick(rng, 20, 25, 30)
+        size = _pick(rng, 30, 35, 40)
         out.append(
             Finding("lymph nodes", "mediastinum", "Lymphadenopathy", station, size, STATIONS[station], _salt(rng))
         )

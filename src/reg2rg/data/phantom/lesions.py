@@ -51,7 +51,7 @@ def aortic_calcification(canvas: Canvas, patient: Patient, finding: Finding) -> 
 
 
 def lymph_nodes(canvas: Canvas, patient: Patient, finding: Finding) -> None:
-    """Large round nodes at one station; the first is the largest."""
+    """Large round enhancing nodes at one station; the first is the largest."""
     for i, point in enumerate(finding.points):
         middle = patient.warp.to_scanner(point)
         radius = finding.size / 2 * (1 if i == 0 else 0.8)
@@ -60,7 +60,7 @@ def lymph_nodes(canvas: Canvas, patient: Patient, finding: Finding) -> None:
             box, distance = found
             outside = ~canvas.masks["trachea and bronchie"][box]
             canvas.paint(canvas.cover(distance - 2) * outside, -115, box)
-            canvas.paint(canvas.cover(distance) * outside, 55, box)
+            canvas.paint(canvas.cover(distance) * outside, 110, box)
             canvas.mark("mediastinum", distance < 0, box)
 
 

@@ -21,10 +21,10 @@ def _turn(rng: np.random.Generator, angle: float) -> Rows:
 
 
 def nodule(canvas: Canvas, patient: Patient, finding: Finding) -> None:
-    """One round solid spot, or several of which the first is the largest."""
+    """One round calcified spot, or several of which the first is the largest."""
     for i, point in enumerate(finding.points):
         radius = finding.size / 2 * (1 if i == 0 else 0.7)
-        ball(canvas, patient.warp.to_scanner(point), radius, 45, within=canvas.fields["lung"])
+        ball(canvas, patient.warp.to_scanner(point), radius, 320, within=canvas.fields["lung"])
 
 
 def ground_glass(canvas: Canvas, patient: Patient, finding: Finding) -> None:
@@ -81,7 +81,7 @@ def atelectasis(canvas: Canvas, patient: Patient, finding: Finding) -> None:
     turn = _turn(rng, rng.uniform(0.35, 0.6))
     for lift in (-9, 10):
         middle = patient.warp.to_scanner(np.add(finding.points[0], [0, 0, lift]))
-        found = boxed_ellipsoid(canvas, middle, [38, 30, 4.2], turn)
+        found = boxed_ellipsoid(canvas, middle, [38, 30, 5.5], turn)
         if found:
             canvas.paint(canvas.cover(found[1]) * canvas.fields["lung"][found[0]], 25, found[0])
 
@@ -92,17 +92,17 @@ def bronchiectasis(canvas: Canvas, patient: Patient, finding: Finding) -> None:
     hub = np.asarray(finding.points[0])
     side = np.sign(hub[0])
     rods = []
-    for i in range(7):
-        angle = 2 * np.pi * i / 7
-        offset = np.array([17 * np.cos(angle), 17 * np.sin(angle), 0]) * (i > 0)
+    for i in range(9):
+        angle = 2 * np.pi * i / 8
+        offset = np.array([24 * np.cos(angle), 24 * np.sin(angle), 0]) * (i > 0)
         start = hub + offset + [-4 * side, 3, 17]
         rods.append(
             patient.warp.to_scanner(np.array([start, start + np.array([8 * side, -4, -32]) + rng.normal(0, 4, 3)]))
         )
     lung = canvas.fields["lung"]
-    for extra, hu in ((3.2, 30.0), (0.0, -985.0)):
+    for extra, hu in ((3.6, 30.0), (0.0, -985.0)):
         for a, b in rods:
-            found = boxed_capsule(canvas, a, b, 4.6 + extra, 5.2 + extra)
+            found = boxed_capsule(canvas, a, b, 5.4 + extra, 6.4 + extra)
             if found:
                 canvas.paint(canvas.cover(found[1]) * lung[found[0]], hu, found[0])
 

@@ -15,7 +15,7 @@ import yaml
 from reg2rg.data.phantom.findings import Finding
 from reg2rg.data.phantom.patient import Patient
 
-_MOST_WORDS, _MOST_SENTENCES = 35, 4
+_MOST_WORDS, _MOST_SENTENCES = 28, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +80,10 @@ def _paragraph(region: str, findings: list[Finding], rng: np.random.Generator) -
     words, count = sum(len(sentence.split()) for sentence in told), len(told)
     before: list[str] = []
     after: list[str] = []
-    for statement in _phrases()[1][region]:
+    normal = _phrases()[1][region]
+    for statement in (normal[i] for i in rng.permutation(len(normal))):
         sentence = _choose(statement.say, rng)
-        if not statement.fits(kinds) or count == _MOST_SENTENCES or words + len(sentence.split()) > _MOST_WORDS:
+        if not statement.fits(kinds) or count >= _MOST_SENTENCES or words + len(sentence.split()) > _MOST_WORDS:
             continue
         (before if statement.first else after).append(sentence)
         words, count = words + len(sentence.split()), count + 1
