@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -21,6 +22,9 @@ from reg2rg.data.order import share_of
 from reg2rg.errors import EXIT_SKIPPED, ConfigError, DataFault, Reg2RGError
 
 log = logging.getLogger(__name__)
+
+_LOOK = 5.0
+"""Seconds after which a silent worker is looked after: Lightning takes away the signal handler by which torch watches."""
 
 Key = tuple[int, int]
 """Index of a study and epoch: all that a worker needs to make the sample."""
@@ -157,7 +161,7 @@ class StudyLoader:
             batch_sampler=self._keys,
             num_workers=workers,
             collate_fn=_Collate(collate),
-            timeout=timeout if workers else 0,
+            timeout=(min(timeout, _LOOK) if timeout else _LOOK) if workers else 0,
             persistent_workers=workers > 0,
             worker_init_fn=_start_worker,
             pin_memory=pin,
@@ -226,17 +230,23 @@ class StudyLoader:
                 raise delivery.faults[0]  # the other processes wait for this one's gradients
 
     def _next(self, deliveries: Iterator[Delivery], batch: Sequence[int]) -> Delivery:
-        try:
-            return next(deliveries)
-        except RuntimeError as error:
-            if not self.workers:
-                raise
-            studies = ", ".join(self.samples.study(index) for index in batch)
-            raise LoaderError(
-                f"a data worker failed while batch {self._position} was awaited (studies {studies}): {error}. "
-                f"{_shared_memory()} Fix: fewer --data.workers (now {self.workers}), more memory, or, if a worker was "
-                f"only slow, a longer --data.timeout (now {self.timeout:g} s)"
-            ) from error
+        begun = time.monotonic()
+        while True:
+            try:
+                return next(deliveries)
+            except RuntimeError as error:
+                if not self.workers:
+                    raise
+                silent = "timed out" in str(error)
+                if silent and not 0 < self.timeout <= time.monotonic() - begun:
+                    continue
+                what = f"no answer for {self.timeout:g} s" if silent else str(error)
+                studies = ", ".join(self.samples.study(index) for index in batch)
+                raise LoaderError(
+                    f"a data worker failed while batch {self._position} was awaited (studies {studies}): {what}. "
+                    f"{_shared_memory()} Fix: fewer --data.workers (now {self.workers}), more memory, or, if a worker "
+                    f"was only slow, a longer --data.timeout (now {self.timeout:g} s)"
+                ) from error
 
     def _count(self, faults: Sequence[Reg2RGError]) -> None:
         for fault in faults:

@@ -1,9 +1,11 @@
 import os
+import signal
 import time
 
 import numpy as np
 import pytest
 
+from reg2rg.data import loader as loader_module
 from reg2rg.data.batch import Batch
 from reg2rg.data.loader import LoaderError, StudyLoader, TooManyFaultsError
 from reg2rg.data.prompt import TokenCounts
@@ -246,6 +248,21 @@ def test_a_dead_or_silent_worker_ends_with_the_studies_it_had(failure, options):
     with pytest.raises(LoaderError, match=r"studies study2, study3.*--data.workers"):
         list(loader({3: failure}, 2, **options))
     assert time.monotonic() - begun < 30
+
+
+def test_a_dead_worker_is_noticed_without_the_signal_that_tells_of_it():
+    """Lightning's trainer puts back the handlers that it found, so a second run in a process has torch's no more."""
+    list(loader({}, 2))  # sets torch's handler, which it does once
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        test_a_dead_or_silent_worker_ends_with_the_studies_it_had(die, {})
+    finally:
+        signal.signal(signal.SIGCHLD, handler)
+
+
+def test_a_slow_worker_is_waited_for(monkeypatch):
+    monkeypatch.setattr(loader_module, "_LOOK", 0.2)
+    assert len(list(loader({3: lambda: time.sleep(1)}, 2))) == 3
 
 
 @pytest.mark.parametrize("workers", [0, 2])
