@@ -24,7 +24,7 @@ from reg2rg.errors import EXIT_SKIPPED, ConfigError, DataFault, Reg2RGError
 log = logging.getLogger(__name__)
 
 _LOOK = 5.0
-"""Seconds after which a silent worker is looked after: Lightning takes away the signal handler by which torch watches."""
+"""Seconds until a silent worker is looked after: Lightning takes away the signal handler by which torch watches."""
 
 Key = tuple[int, int]
 """Index of a study and epoch: all that a worker needs to make the sample."""
