@@ -1,129 +1,81 @@
-"""Clinical findings read from report text by keywords: small, transparent, aware of negation.
+"""Clinical findings read from report text by rules: transparent, aware of denial, doubt, the past, and of sections.
 
-It is no replacement for a trained classifier of reports. Its use is that everybody can see why it says what it says,
-and that it costs nothing: every number made with it is named after it.
+It is no replacement for a trained classifier of reports. Its use is that everybody can see why it says what it says
+(`KeywordReader.explain`), and that it costs nothing: every number made with it is named after it. How far it agrees
+with the trained classifier of the field is in docs/labeler.md.
+
+The way of a text: sections that tell nothing of this scan are dropped, the rest is cut into sentences, sentences into
+clauses in which a denial or a doubt has its reach, and every clause is read by the rules of `finding_rules`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from reg2rg.labels import FINDINGS
+from reg2rg.metrics import finding_rules as words
+from reg2rg.metrics.finding_rules import KEYWORDS, Rule
 
-__all__ = ["FINDINGS", "KEYWORDS", "KeywordReader", "Rule"]
+__all__ = ["FINDINGS", "KEYWORDS", "KeywordReader", "Mention", "Rule", "Status"]
 
-_CALCIUM = r"calcif|calcific|atheroma|atheroscl"
-_GROWN = r"enlarge|increase|larger|wider|dilat|above normal"
-_NOT_LUNG = r"thyroid|breast|adrenal|schmorl|gland|liver|hepatic|axill|skin|subcutaneous|bone|vertebra"
+Status = Literal["present", "uncertain", "absent"]
 
+_CACHED_SENTENCES = 50_000
 
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One way to say a finding.
-
-    Attributes:
-        words: regular expressions that must all match at the beginning of words of one clause.
-        unless: a clause with a match of this is about something else.
-    """
-
-    words: tuple[str, ...]
-    unless: str = ""
-
-
-KEYWORDS: Mapping[str, tuple[Rule, ...]] = {
-    "Medical material": (
-        Rule(
-            (
-                r"pacemaker|catheter|stent\b|stents\b|sternotom|suture|prosthe|implant|electrode|port\b|icd\b|tracheostomy",
-            )
-        ),
-        Rule((r"metal|surgical|medical", r"material|clip|wire|plate|screw|device|valve")),
-        Rule((r"wires?\b|tube\b|cannula|drain\b",)),
-    ),
-    "Arterial wall calcification": (
-        Rule((_CALCIUM, r"aort|arterial|supraaortic|carotid|subclavian|vascular")),
-        Rule((r"plaque", r"aort|arterial|supraaortic|carotid|subclavian|vascular")),
-    ),
-    "Cardiomegaly": (
-        Rule((r"cardiomegal",)),
-        Rule((r"heart|cardiac|cardiothoracic", _GROWN), unless=r"pericardi|pulmonary|aort|rate"),
-    ),
-    "Pericardial effusion": (Rule((r"pericardial|pericardium", r"effusion|fluid")),),
-    "Coronary artery wall calcification": (
-        Rule((r"coronar", _CALCIUM)),
-        Rule((r"coronar", r"plaque")),
-    ),
-    "Hiatal hernia": (Rule((r"hiatal|hiatus|paraesophageal|diaphragmatic", r"herni")),),
-    "Lymphadenopathy": (
-        Rule((r"lymphadenopath|adenopath",)),
-        Rule(
-            (r"lymph", r"nodes?\b", r"enlarge|patholog|conglomerat|increase|reach|measur|largest"),
-            unless=r"millimetric",
-        ),
-    ),
-    "Emphysema": (Rule((r"emphysem|bulla|bullous|bleb",)),),
-    "Atelectasis": (Rule((r"atelecta|subatelecta|collapsed lung",)),),
-    "Lung nodule": (
-        Rule((r"nodul|micronodul",), unless=_NOT_LUNG + r"|nodular (?:infiltrat|pattern)"),
-        Rule((r"mass\b|masses\b", r"lung|lobe|lobes|parenchyma|pulmonary"), unless=_NOT_LUNG),
-    ),
-    "Lung opacity": (
-        Rule((r"ground|opaci|infiltrat|frosted",), unless=r"ground of"),
-        Rule((r"densit", r"increase", r"lung|lobe|lobes|subpleural|parenchyma"), unless=_NOT_LUNG),
-    ),
-    "Pulmonary fibrotic sequela": (
-        Rule((r"sequel|fibrotic|fibrosis|fibroatelect|honeycomb",), unless=r"rib\b|fractur"),
-    ),
-    "Pleural effusion": (
-        Rule(
-            (r"pleural|hemithorax|pleura\b", r"effusion|fluid"),
-            unless=r"pericardial effusion (?:is|was) (?:observed|present)",
-        ),
-        Rule((r"hydrothorax|hemothorax|hydropneumothorax",)),
-    ),
-    "Mosaic attenuation pattern": (Rule((r"mosaic",)),),
-    "Peribronchial thickening": (
-        Rule((r"peribronchial|peribronchovascular|bronchovascular", r"thick|cuff|increase")),
-        Rule((r"bronch", r"wall", r"thick"), unless=r"(?:of )?normal (?:wall )?thick|thickness (?:is|are|was|were) n"),
-    ),
-    "Consolidation": (Rule((r"consolidat",)),),
-    "Bronchiectasis": (
-        Rule((r"bronchiecta|bronchiolectas",)),
-        Rule((r"dilat|ectatic", r"bronchi\b|bronchus\b|bronchial")),
-    ),
-    "Interlobular septal thickening": (Rule((r"sept(?:al|a|um)\b|interlobular", r"thick")),),
-}
-"""Label -> the ways to say it. A clause that fits any of them mentions the finding."""
-
-_PSEUDO = r"\b(?:no|without|not) (?:\w+ ){0,3}(?:change|changed|progression|difference)\w*|\bnot only\b"
-"""Words that look like a negation of the finding and are none."""
-
-_BEFORE = r"\b(?:no|without|neither|nor|free of|absence of|negative for|lack of|instead of|resolution of)\b"
-"""Negates what follows in the clause."""
-
-_AFTER = (
-    r"\b(?:not|resolved|disappeared|vanished|absent|ruled out|excluded|completely regressed|totally regressed"
-    r"|regressed completely|cleared)\b"
+_SENTENCES = re.compile(
+    r"(?<=[.!?])\s+"
+    r"|(?<=[a-z)]\.)(?=[A-Z])"  # a missing space: "nodules.No effusion"
+    r"|\n+(?=\s*(?:[A-Z0-9•*-]|$))"  # a line that goes on in lower case is a wrapped one: "No pleural\neffusion"
+    r"|;"
 )
-"""Negates the clause, wherever it stands."""
-
-_SENTENCES = re.compile(r"(?<=[.!?])\s+|\n+|;")
 _BREAK = re.compile(
     r"\b(?:but|however|although|though|whereas|while|except(?: for)?|other than|apart from|otherwise)\b", re.IGNORECASE
 )
 _JOINT = re.compile(r",? and |, ", re.IGNORECASE)
-_VERB = re.compile(r"\b(?:is|are|was|were|has|have|had|shows?|contains?|reach(?:es|ed)?)\b", re.IGNORECASE)
+_VERB = re.compile(
+    r"\b(?:is|are|was|were|has|have|had|shows?|contains?|reach(?:es|ed)?|sees?|can be|could be)\b", re.IGNORECASE
+)
+_OPENS = re.compile(
+    r"(?:multiple|several|few|a|an|some|many|numerous|single|scattered|diffuse|both|bilateral|mild|minimal|slight(?:ly)?"
+    r"|there (?:is|are|was|were))\b",
+    re.IGNORECASE,
+)
+"""Begins an affirmation: what follows "no consolidation, multiple nodules" is not denied."""
+
+_MANY = re.compile(r"\s*(?:multiple|several|few|a few|some|many|numerous)\b", re.IGNORECASE)
+_PARENTHESIS = re.compile(r"\([^()]*(?:\)|$)")  # left open where the sentence was cut: "(a? b?)"
+_HEADING = re.compile(
+    rf"(?:(?m:^)|(?<=[.!?:;])[ \t]+)[ \t*#_]*(?:(?P<other>{words.OTHER_SECTIONS})|(?P<own>{words.FINDING_SECTIONS}))"
+    r"[ \t*_]*:|\n(?=[ \t]*\n)|(?m:^)[ \t]*[A-Z][A-Za-z /&]{2,40}:",
+    re.IGNORECASE,
+)
+_DENIES_NEXT = re.compile(words.DENIES_NEXT, re.IGNORECASE)
+_DENIES_CLAUSE = re.compile(words.DENIES_CLAUSE, re.IGNORECASE)
+_DOUBTS_NEXT = re.compile(words.DOUBTS_NEXT, re.IGNORECASE)
+_DOUBTS_CLAUSE = re.compile(words.DOUBTS_CLAUSE, re.IGNORECASE)
+_NO_DENIAL = re.compile(rf"{words.PSEUDO}|{words.DOUBTS_CLAUSE}", re.IGNORECASE)
 
 
-def _split_joints(text: str) -> list[str]:
-    """Cut at 'and' or a comma where both sides are statements of their own: each has a verb."""
-    for joint in _JOINT.finditer(text):
-        left, right = text[: joint.start()], text[joint.end() :]
-        if _VERB.search(left) and _VERB.search(right):
-            return [left, *_split_joints(right)]
-    return [text]
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """A clause that speaks of a finding, and what it says.
+
+    Attributes:
+        label: the finding.
+        clause: the words of the text.
+        rule: the rule that fits them.
+        status: what they say of the finding.
+        cue: the words that deny it or make it uncertain; ``""`` where it is plainly affirmed.
+    """
+
+    label: str
+    clause: str
+    rule: Rule
+    status: Status
+    cue: str = ""
 
 
 class KeywordReader:
@@ -131,48 +83,184 @@ class KeywordReader:
 
     Args:
         keywords: label -> rules; the packaged ones cover the 18 labels of CT-RATE.
+        uncertain: what a finding counts as that is mentioned with doubt only ("possible", "cannot be excluded", "?").
+            A report that names a finding with doubt directs the reader to it, and a classifier that was trained on
+            yes and no answers, as RadBERT was, has the words of the finding to go by. So the default is present.
     """
 
-    def __init__(self, keywords: Mapping[str, tuple[Rule, ...]] = KEYWORDS) -> None:
-        self._rules = {
-            label: tuple(
-                (
-                    tuple(re.compile(rf"\b(?:{word})", re.IGNORECASE) for word in rule.words),
-                    re.compile(rf"\b(?:{rule.unless})", re.IGNORECASE) if rule.unless else None,
-                )
-                for rule in rules
-            )
+    def __init__(
+        self,
+        keywords: Mapping[str, tuple[Rule, ...]] = KEYWORDS,
+        uncertain: Literal["present", "absent"] = "present",
+    ) -> None:
+        self.uncertain = uncertain
+        self._rules = {label: tuple(_Compiled.of(rule) for rule in rules) for label, rules in keywords.items()}
+        # The first words of all rules of a label: most sentences are done with after one search a label.
+        self._hints = {
+            label: re.compile(rf"\b(?:{'|'.join(rule.words[0] for rule in rules)})", re.IGNORECASE)
             for label, rules in keywords.items()
         }
-        self._pseudo = re.compile(_PSEUDO, re.IGNORECASE)
-        self._before = re.compile(_BEFORE, re.IGNORECASE)
-        self._after = re.compile(_AFTER, re.IGNORECASE)
+        self._seen: dict[str, tuple[Mention, ...]] = {}
 
     def read(self, text: str) -> dict[str, bool]:
         """Label -> whether the text says that it is present. Silence counts as absent."""
         found = dict.fromkeys(self._rules, False)
-        for clause in self.clauses(text):
-            for label in found:
-                found[label] = found[label] or self._affirms(label, clause)
+        for mention in self.mentions(text):
+            if mention.status == "present" or (mention.status == "uncertain" and self.uncertain == "present"):
+                found[mention.label] = True
         return found
 
-    def clauses(self, text: str) -> list[str]:
-        """The text cut where a negation ends: at sentences, at 'but' and the like, and after a finished statement."""
-        pieces = (
-            clause
-            for sentence in _SENTENCES.split(text)
-            for part in _BREAK.split(self._pseudo.sub("", sentence))
-            for clause in _split_joints(part)
-        )
-        return [piece.strip() for piece in pieces if piece.strip()]
+    def explain(self, text: str) -> dict[str, Mention | None]:
+        """Label -> the mention that decided: the first plain one, else the first with doubt, else the first denial.
 
-    def _affirms(self, label: str, clause: str) -> bool:
-        for words, unless in self._rules[label]:
-            if unless is not None and unless.search(clause):
-                continue
-            hits = [word.search(clause) for word in words]
-            if all(hits):
-                last = max(hit.start() for hit in hits if hit)
-                if not self._after.search(clause) and not self._before.search(clause, 0, last + 1):
-                    return True
-        return False
+        ``None`` where the text is silent.
+        """
+        rank = {"present": 0, "uncertain": 1, "absent": 2}
+        decided: dict[str, Mention | None] = dict.fromkeys(self._rules)
+        for mention in self.mentions(text):
+            best = decided[mention.label]
+            if best is None or rank[mention.status] < rank[best.status]:
+                decided[mention.label] = mention
+        return decided
+
+    def mentions(self, text: str) -> Iterator[Mention]:
+        """All mentions of all labels, sentence by sentence."""
+        for sentence in _sentences(text):
+            known = self._seen.get(sentence)
+            if known is None:
+                if len(self._seen) >= _CACHED_SENTENCES:
+                    self._seen.clear()
+                known = self._seen[sentence] = tuple(self._read_sentence(sentence))
+            yield from known
+
+    def clauses(self, text: str) -> list[str]:
+        """The text cut where a denial ends: at sentences, at 'but' and the like, and after a finished statement."""
+        return [clause.strip() for sentence in _sentences(text) for clause, _ in _clauses(sentence)]
+
+    def _read_sentence(self, sentence: str) -> Iterator[Mention]:
+        labels = [label for label, hint in self._hints.items() if hint.search(sentence)]
+        if labels:
+            for clause, bare in _clauses(sentence):
+                for label in labels:
+                    mention = self._read_clause(label, clause, bare)
+                    if mention is not None:
+                        yield mention
+
+    def _read_clause(self, label: str, clause: str, bare: str) -> Mention | None:
+        """What a clause says of a label: the rule that affirms it most, if any fits."""
+        weakest: Mention | None = None
+        for rule in self._rules[label]:
+            for first, last in rule.matches(clause):
+                status, cue = _judge(clause, bare, first, last)
+                mention = Mention(label, clause.strip(), rule.rule, status, cue)
+                if status == "present":
+                    return mention
+                if weakest is None or (status == "uncertain" and weakest.status == "absent"):
+                    weakest = mention
+        return weakest
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    rule: Rule
+    words: tuple[re.Pattern[str], ...]
+    unless: re.Pattern[str] | None
+
+    @classmethod
+    def of(cls, rule: Rule) -> _Compiled:
+        patterns = tuple(re.compile(rf"\b(?:{word})", re.IGNORECASE) for word in rule.words)
+        return cls(rule, patterns, re.compile(rf"\b(?:{rule.unless})", re.IGNORECASE) if rule.unless else None)
+
+    def matches(self, clause: str) -> Iterator[tuple[int, int]]:
+        """Where the rule fits: start of its first and of its last word; every place of a rule of one word."""
+        if self.unless is not None and self.unless.search(clause):
+            return
+        hits = [word.search(clause) for word in self.words]
+        starts = [hit.start() for hit in hits if hit is not None]
+        if len(starts) < len(hits):
+            return
+        if len(hits) > 1:
+            yield min(starts), max(starts)
+            return
+        for hit in self.words[0].finditer(clause):
+            yield hit.start(), hit.start()
+
+
+def _judge(clause: str, bare: str, first: int, last: int) -> tuple[Status, str]:
+    """What the clause says of a finding whose words start at `first` to `last`, and the cue that decides.
+
+    Args:
+        clause: the words.
+        bare: the same with everything blanked that looks like a denial and is none.
+        first: start of the finding's first word.
+        last: start of its last word.
+    """
+    denial = _DENIES_NEXT.search(bare, 0, last + 1) or _DENIES_CLAUSE.search(bare, first)
+    if denial:
+        return "absent", denial[0]
+    doubt = _DOUBTS_NEXT.search(clause, 0, last + 1)
+    if doubt:
+        return "uncertain", doubt[0]
+    for found in _DOUBTS_CLAUSE.finditer(clause, first):
+        around = next((p for p in _PARENTHESIS.finditer(clause) if p.start() < found.start() < p.end()), None)
+        if around is None or around.start() < last:
+            return "uncertain", found[0]
+    return "present", ""
+
+
+def _sentences(text: str) -> Iterator[str]:
+    for part in _own_sections(text):
+        for sentence in _SENTENCES.split(part):
+            if sentence and not sentence.isspace():
+                yield sentence
+
+
+def _own_sections(text: str) -> Iterator[str]:
+    """The text without sections such as history, technique and comparison; all of it where it has no headings.
+
+    Such a section ends at the next heading or blank line.
+    """
+    start, skipping = 0, False
+    for heading in _HEADING.finditer(text):
+        if heading["other"]:
+            if not skipping:
+                yield text[start : heading.start()]
+            skipping = True
+        elif skipping or heading["own"]:
+            if not skipping:
+                yield text[start : heading.start()]
+            start, skipping = heading.end() if heading["own"] else heading.start(), False
+    if not skipping:
+        yield text[start:]
+
+
+def _clauses(sentence: str) -> Iterator[tuple[str, str]]:
+    """Each clause, with its words and with everything blanked that looks like a denial and is none."""
+    bare = _NO_DENIAL.sub(lambda found: " " * len(found[0]), sentence)
+    start = 0
+    ends = [(found.start(), found.end()) for found in _BREAK.finditer(bare)]
+    for end, follows in [*ends, (len(bare), len(bare))]:
+        for left, right in _statements(bare, start, end):
+            if not sentence[left:right].isspace() and left < right:
+                yield sentence[left:right], bare[left:right]
+        start = follows
+
+
+def _statements(bare: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Cut at 'and' or a comma where both sides are statements of their own."""
+    for joint in list(_JOINT.finditer(bare, start, end)):
+        if _is_cut(bare[start : joint.start()], bare[joint.end() : end]):
+            yield start, joint.start()
+            start = joint.end()
+    yield start, end
+
+
+def _is_cut(left: str, right: str) -> bool:
+    """Whether a joint separates statements: each side has a verb, or one affirms and the other denies."""
+    if _VERB.search(left) and _VERB.search(right):
+        return True
+    if _DENIES_NEXT.search(left):
+        return _OPENS.match(right) is not None
+    if _DENIES_NEXT.match(right):
+        return True
+    return _MANY.match(left) is not None and _DENIES_CLAUSE.search(right.split(",")[0]) is not None
