@@ -1,0 +1,136 @@
+"""Intervals over patients: every number is a function of sums over studies, so that a resample is a weighted sum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reg2rg.evaluation.results import Group, Number
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Statistic:
+    """A number before it has an interval.
+
+    Attributes:
+        group: as in `Number`.
+        scope: as in `Number`.
+        name: as in `Number`.
+        definition: as in `Number`.
+        units: (studies, k) what each study adds.
+        value: (..., k) sums -> (...,) numbers.
+        n: how many units it is made of.
+        std: standard deviation over them, where the number is their mean.
+        point: the number, where it is not ``value`` of the sums (a published median); the interval stays that of
+            ``value``.
+        score: higher is better.
+    """
+
+    group: Group
+    scope: str
+    name: str
+    definition: str
+    units: NDArray[Any]
+    value: Callable[[Array], Array]
+    n: int
+    std: float | None = None
+    point: float | None = None
+    score: bool = True
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """As `Number.key`."""
+        return self.group, self.scope, self.name
+
+    def number(self, low: float | None = None, high: float | None = None) -> Number:
+        """The number with its interval."""
+        value = float(self.value(self.units.sum(axis=0, dtype=np.float64))) if self.point is None else self.point
+        return Number(
+            self.group, self.scope, self.name, value, self.n, self.definition, self.std, low, high, self.score
+        )
+
+
+class Resamples:
+    """Resamples of patients: how often each is drawn.
+
+    Args:
+        patients: whose each study is; studies of a patient are drawn together.
+        count: resamples.
+        seed: of the draws. The same studies and seed give the same draws, which is what makes comparisons paired.
+    """
+
+    def __init__(self, patients: Sequence[str], count: int = 1000, seed: int = 0) -> None:
+        names, self._of_study = np.unique(np.asarray(patients, dtype=object).astype(str), return_inverse=True)
+        generator = np.random.default_rng(seed)
+        shares = np.full(len(names), 1 / len(names))
+        self._times = generator.multinomial(len(names), shares, size=count).astype(np.float64)
+        self.patients, self.count = len(names), count
+
+    def draws(self, statistic: Statistic) -> Array:
+        """(count,) values of the statistic."""
+        units = np.asarray(statistic.units, dtype=np.float64)
+        sums = np.zeros((self.patients, units.shape[1]))
+        np.add.at(sums, self._of_study, units)
+        return np.asarray(statistic.value(self._times @ sums), dtype=np.float64)
+
+
+def interval(draws: Array, confidence: float) -> tuple[float, float] | tuple[None, None]:
+    """Percentile interval; none if no draw has a value."""
+    known = draws[np.isfinite(draws)]
+    if not known.size:
+        return None, None
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(known, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def p_value(differences: Array) -> float:
+    """Two-sided: how often a resample shows no difference or one to the other side; never 0 for finitely many."""
+    known = differences[np.isfinite(differences)]
+    if not known.size:
+        return 1.0
+    down, up = (known <= 0).sum(), (known >= 0).sum()
+    return float(min(1.0, 2 * (min(down, up) + 1) / (known.size + 1)))
+
+
+def mean_statistic(
+    group: Group,
+    scope: str,
+    name: str,
+    definition: str,
+    *,
+    rows: NDArray[np.intp],
+    values: Array,
+    studies: int,
+    point: float | None = None,
+    score: bool = True,
+) -> Statistic:
+    """The mean of one value a unit.
+
+    Args:
+        group: as in `Number`.
+        scope: as in `Number`.
+        name: as in `Number`.
+        definition: as in `Number`.
+        rows: (units,) the study of each unit.
+        values: (units,) its value.
+        studies: how many studies there are.
+        point: as in `Statistic`.
+        score: as in `Statistic`.
+    """
+    units = np.zeros((studies, 2))
+    np.add.at(units[:, 0], rows, values)
+    np.add.at(units[:, 1], rows, 1.0)
+    std = float(np.std(values)) if len(values) else None
+    return Statistic(group, scope, name, definition, units, _mean, len(values), std, point, score)
+
+
+def _mean(sums: Array) -> Array:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(sums[..., 0] / sums[..., 1])
