@@ -27,6 +27,7 @@ from reg2rg.monitor import Throughput, explained_out_of_memory, peak_memory_gib,
 from reg2rg.optimization import OptimizerConfig, build_optimizer
 from reg2rg.regions import load_region_set
 from reg2rg.report import parse_report
+from reg2rg.report_scores import ReportScores
 
 _GRADIENTS = "reg2rg_accumulated_gradients"
 _RECOGNITION = {"region": "recognition", "study": "recognition_study"}
@@ -90,6 +91,7 @@ class Reg2RG(L.LightningModule):
         self.train_losses = RegionLoss(names, over_processes=False)
         self.eval_losses = RegionLoss(names)
         self.recognition = RegionRecognition(names)
+        self.report_scores = ReportScores(load_region_set(regions), identity)
         self.throughput, self.guard = Throughput(), StepGuard()
         self._pending_gradients: dict[str, Tensor] = {}
         self._logged_step = self._shown = 0
@@ -286,10 +288,12 @@ class Reg2RG(L.LightningModule):
 
     def _evaluate(self, batch: Batch, generate: bool) -> None:
         self.eval_losses.update(self.reporter(batch), batch.label_region, batch.region_names)
-        if not generate or not self.identity:
+        if not generate:
             return
         for i, answer in enumerate(self.reporter.generate(batch, self.decoding)):
-            self.recognition.update(answer.regions, parse_report(answer.text, answer.regions))
+            if self.identity:
+                self.recognition.update(answer.regions, parse_report(answer.text, answer.regions))
+            self.report_scores.update(answer.study, answer.regions, batch.reports[i], answer.text)
             if self._shown < self.val_samples and self.trainer.is_global_zero:
                 self._shown += 1
                 show_sample(self.loggers, f"sample_{self._shown}", answer, batch.reports[i], self.global_step)
@@ -299,9 +303,11 @@ class Reg2RG(L.LightningModule):
         figures = {("loss" if name == "all" else f"loss_{name}"): value for name, value in losses.items()}
         self.eval_losses.reset()
         # All processes must take part in summing up, also one that generated nothing.
-        if self.identity and not self.trainer.sanity_checking and (stage == "test" or self.val_generate):
-            recognised = self.recognition.compute()
+        if not self.trainer.sanity_checking and (stage == "test" or self.val_generate):
+            recognised = self.recognition.compute() if self.identity else {}
             figures |= {_RECOGNITION.get(name, f"recognition_{name}"): share for name, share in recognised.items()}
+            figures |= {name: torch.tensor(value) for name, value in self.report_scores.compute().items()}
         self.recognition.reset()
+        self.report_scores.reset()
         self._shown = 0
         self.log_dict({f"{stage}/{name}": value.float() for name, value in figures.items()})
