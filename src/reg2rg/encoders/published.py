@@ -3,37 +3,62 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-_VIT3D = (
-    (r"to_patch_embedding\.1\.", "patch_norm."),
-    (r"to_patch_embedding\.2\.", "patch_linear."),
-    (r"to_patch_embedding\.3\.", "token_norm."),
-    (r"pos_embedding\.row_embed\.weight", "position_h"),
-    (r"pos_embedding\.col_embed\.weight", "position_w"),
-    (r"pos_embedding\.dep_embed\.weight", "position_d"),
-    (r"transformer\.layers\.(\d+)\.0\.norm\.", r"blocks.\1.attention_norm."),
-    (r"transformer\.layers\.(\d+)\.0\.fn\.to_qkv\.", r"blocks.\1.attention.qkv."),
-    (r"transformer\.layers\.(\d+)\.0\.fn\.to_out\.0\.", r"blocks.\1.attention.out."),
-    (r"transformer\.layers\.(\d+)\.1\.norm\.", r"blocks.\1.mlp_norm."),
-    (r"transformer\.layers\.(\d+)\.1\.fn\.net\.0\.", r"blocks.\1.mlp_in."),
-    (r"transformer\.layers\.(\d+)\.1\.fn\.net\.3\.", r"blocks.\1.mlp_out."),
+
+@dataclass(frozen=True, slots=True)
+class PublishedKey:
+    """One tensor of a published file, or one a layer.
+
+    Attributes:
+        name: as published; ``{n}`` is the number of the layer.
+        ours: its name in this package.
+        shape: one word an axis: a number, a size's name, or either times or divided by the other (``3*inner``,
+            ``dim/3``).
+    """
+
+    name: str
+    ours: str
+    shape: str
+
+
+def _pair(name: str, ours: str, weight: str, bias: str) -> tuple[PublishedKey, PublishedKey]:
+    return PublishedKey(f"{name}.weight", f"{ours}.weight", weight), PublishedKey(f"{name}.bias", f"{ours}.bias", bias)
+
+
+_BLOCK, _LAYER = "transformer.layers.{n}", "layers.{n}"
+VIT3D_KEYS: tuple[PublishedKey, ...] = (
+    *_pair("to_patch_embedding.1", "patch_norm", "patch", "patch"),
+    *_pair("to_patch_embedding.2", "patch_linear", "dim patch", "dim"),
+    *_pair("to_patch_embedding.3", "token_norm", "dim", "dim"),
+    PublishedKey("pos_embedding.row_embed.weight", "position_h", "rows_h dim/3"),
+    PublishedKey("pos_embedding.col_embed.weight", "position_w", "rows_w dim/3"),
+    PublishedKey("pos_embedding.dep_embed.weight", "position_d", "rows_d dim/3"),
+    *_pair(f"{_BLOCK}.0.norm", "blocks.{n}.attention_norm", "dim", "dim"),
+    PublishedKey(f"{_BLOCK}.0.fn.to_qkv.weight", "blocks.{n}.attention.qkv.weight", "3*inner dim"),
+    *_pair(f"{_BLOCK}.0.fn.to_out.0", "blocks.{n}.attention.out", "dim inner", "dim"),
+    *_pair(f"{_BLOCK}.1.norm", "blocks.{n}.mlp_norm", "dim", "dim"),
+    *_pair(f"{_BLOCK}.1.fn.net.0", "blocks.{n}.mlp_in", "mlp dim", "mlp"),
+    *_pair(f"{_BLOCK}.1.fn.net.3", "blocks.{n}.mlp_out", "dim mlp", "dim"),
 )
-_PERCEIVER = (
-    (r"layers\.(\d+)\.0\.norm_media\.", r"layers.\1.media_norm."),
-    (r"layers\.(\d+)\.0\.norm_latents\.", r"layers.\1.latent_norm."),
-    (r"layers\.(\d+)\.0\.to_q\.", r"layers.\1.query."),
-    (r"layers\.(\d+)\.0\.to_kv\.", r"layers.\1.key_value."),
-    (r"layers\.(\d+)\.0\.to_out\.", r"layers.\1.out."),
-    (r"layers\.(\d+)\.1\.0\.", r"layers.\1.mlp_norm."),
-    (r"layers\.(\d+)\.1\.1\.", r"layers.\1.mlp_in."),
-    (r"layers\.(\d+)\.1\.3\.", r"layers.\1.mlp_out."),
-    (r"norm\.(weight|bias)$", r"norm.\1"),
-    (r"latents$", "latents"),
+"""The 3D ViT: ``patch`` counts the numbers of a patch, of all its channels."""
+PERCEIVER_KEYS: tuple[PublishedKey, ...] = (
+    PublishedKey("latents", "latents", "latents dim"),
+    *_pair(f"{_LAYER}.0.norm_media", "layers.{n}.media_norm", "dim", "dim"),
+    *_pair(f"{_LAYER}.0.norm_latents", "layers.{n}.latent_norm", "dim", "dim"),
+    PublishedKey(f"{_LAYER}.0.to_q.weight", "layers.{n}.query.weight", "inner dim"),
+    PublishedKey(f"{_LAYER}.0.to_kv.weight", "layers.{n}.key_value.weight", "2*inner dim"),
+    PublishedKey(f"{_LAYER}.0.to_out.weight", "layers.{n}.out.weight", "dim inner"),
+    *_pair(f"{_LAYER}.1.0", "layers.{n}.mlp_norm", "dim", "dim"),
+    PublishedKey(f"{_LAYER}.1.1.weight", "layers.{n}.mlp_in.weight", "mlp dim"),
+    PublishedKey(f"{_LAYER}.1.3.weight", "layers.{n}.mlp_out.weight", "dim mlp"),
+    *_pair("norm", "norm", "dim", "dim"),
 )
+"""The Perceiver resampler."""
 _NORM, _LINEAR = "to_patch_embedding.1.", "to_patch_embedding.2."
 
 
@@ -49,12 +74,12 @@ def is_published_perceiver(weights: Mapping[str, Tensor]) -> bool:
 
 def rename_vit3d(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Published names of the 3D ViT to those of `ViT3D`, one to one; unknown names stay and fail at the load."""
-    return {_renamed(name, _VIT3D): tensor for name, tensor in weights.items()}
+    return _renamed(weights, VIT3D_KEYS)
 
 
 def rename_perceiver(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Published names of the Perceiver to those of `PerceiverResampler`, one to one."""
-    return {_renamed(name, _PERCEIVER): tensor for name, tensor in weights.items()}
+    return _renamed(weights, PERCEIVER_KEYS)
 
 
 def fold_channels(weights: Mapping[str, Tensor], voxels: int) -> dict[str, Tensor]:
@@ -101,9 +126,12 @@ def fold_channels(weights: Mapping[str, Tensor], voxels: int) -> dict[str, Tenso
     }
 
 
-def _renamed(name: str, rules: tuple[tuple[str, str], ...]) -> str:
-    for pattern, ours in rules:
-        new, hits = re.subn(f"^{pattern}", ours, name)
-        if hits:
-            return new
-    return name
+def _renamed(weights: Mapping[str, Tensor], keys: Sequence[PublishedKey]) -> dict[str, Tensor]:
+    ours = {key.name: key.ours for key in keys}
+    renamed = {}
+    for name, tensor in weights.items():
+        layer = re.search(r"(?<=layers\.)\d+", name)
+        template = name if layer is None else name[: layer.start()] + "{n}" + name[layer.end() :]
+        target = ours.get(template, name)
+        renamed[target if layer is None else target.replace("{n}", layer[0])] = tensor
+    return renamed
