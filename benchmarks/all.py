@@ -16,6 +16,7 @@ QUICK = {
     "language": ("--quick",),
     "step": ("--quick",),
     "generate": ("--quick",),
+    "evaluate": ("--quick",),
 }
 
 if __name__ == "__main__":
