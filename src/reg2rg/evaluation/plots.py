@@ -382,7 +382,7 @@ def _dots(
     axes.set_xlim(min(low, -0.02 * high), high)
 
 
-def _name_floors(figure: Figure, evaluation: Evaluation, panels: Sequence[Sequence[Number]], columns: int = 3) -> None:
+def _name_floors(figure: Figure, evaluation: Evaluation, panels: Sequence[Sequence[Number]], columns: int = 2) -> None:
     """Legend of the value and of those floors that were drawn."""
     values = floor_values(evaluation)
     drawn = {floor for panel in panels for number in panel for floor in values.get(number.key, {})}
