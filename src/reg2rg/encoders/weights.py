@@ -5,41 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from reg2rg.errors import ConfigError
+from reg2rg.tensors import open_tensors
 
 
 def read_weights(path: str | Path, part: str = "") -> dict[str, Tensor]:
-    """Read a state dict from ``.safetensors``, or from a PyTorch file without running code it may hold.
+    """Read a state dict without running code that a file may hold; numbers are read when they are used.
 
     Args:
-        path: the file.
+        path: ``.safetensors``, a PyTorch file, or a folder with one of them, such as ``reg2rg convert`` writes.
         part: name of the sub-dict to take if the file is a dict of state dicts.
 
     Raises:
         ConfigError: no such file, unreadable, or not a state dict.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise ConfigError(f"weights {path}: no such file (expected .safetensors, or .pth of tensors). Fix: the path")
-    try:
-        loaded = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
-        raise ConfigError(f"weights {path}: cannot be read ({error}). Fix: download or write the file again") from error
-    except Exception as error:  # torch.load raises pickle.UnpicklingError and others for files that hold code
-        raise ConfigError(
-            f"weights {path}: not a file of tensors ({type(error).__name__}). Fix: convert it to .safetensors"
-        ) from error
-    if isinstance(loaded, dict) and isinstance(loaded.get(part), dict):
-        loaded = loaded[part]
-    wrong = [name for name, tensor in loaded.items() if not isinstance(tensor, Tensor)] if loaded else ["nothing"]
+    source = open_tensors(path, mapped_only=False)
+    source = source.part(part) if part else source
+    wrong = list(source.others) or ([] if source.entries else ["nothing"])
     if wrong:
         raise ConfigError(f"weights {path}: {wrong[0]!r} is not a tensor (expected a state dict). Fix: extract that")
-    return dict(loaded)
+    return dict(source)
 
 
 def load_checked(module: nn.Module, weights: Mapping[str, Tensor], source: str | Path) -> None:

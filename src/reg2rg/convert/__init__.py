@@ -1,0 +1,34 @@
+"""Published weights to folders of this package: every key accounted for, nothing run, little memory."""
+
+from reg2rg.convert import radbert, radfm
+from reg2rg.convert.accounting import Account, Key, account, keys_of
+from reg2rg.convert.check import Sums, TensorSum, differences, read_sums, sum_tensor, sum_tensors
+from reg2rg.convert.converting import RECORD, Conversion, convert, open_published, verify_folder
+from reg2rg.convert.formats import FORMATS, Format, Opened, Options, register
+from reg2rg.convert.writing import WEIGHTS
+
+__all__ = [
+    "FORMATS",
+    "RECORD",
+    "WEIGHTS",
+    "Account",
+    "Conversion",
+    "Format",
+    "Key",
+    "Opened",
+    "Options",
+    "Sums",
+    "TensorSum",
+    "account",
+    "convert",
+    "differences",
+    "keys_of",
+    "open_published",
+    "radbert",
+    "radfm",
+    "read_sums",
+    "register",
+    "sum_tensor",
+    "sum_tensors",
+    "verify_folder",
+]
