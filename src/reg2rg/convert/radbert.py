@@ -141,15 +141,24 @@ def _write(opened: Opened, tensors: Mapping[str, Tensor], folder: Path) -> Mappi
 
 
 def _check_tokenizer(folder: Path, backbone: Path, copied: list[str]) -> None:
-    from transformers import AutoTokenizer
+    """A tokenizer must be there, and its ids must be rows of the model; transformers makes an empty one of no file."""
+    from transformers import AutoConfig, AutoTokenizer
 
-    try:
-        AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, TypeError, ImportError) as error:
-        raise ConfigError(
-            f"--backbone {backbone}: no tokenizer can be made of its files ({', '.join(copied) or 'none'}; expected "
-            f"tokenizer.json, or vocab.json and merges.txt; {str(error).splitlines()[0]}). Fix: download them there"
-        ) from error
+    reason = ""
+    if "tokenizer.json" in copied or {"vocab.json", "merges.txt"} <= set(copied):
+        try:
+            tokens = len(AutoTokenizer.from_pretrained(folder, local_files_only=True))
+        except Exception as error:  # the parsers of tokenizers raise bare exceptions
+            reason = f"; {str(error).splitlines()[0]}"
+        else:
+            rows = AutoConfig.from_pretrained(folder, local_files_only=True).vocab_size
+            if tokens <= rows:
+                return
+            reason = f"; it has {tokens} tokens, the model embeds {rows}"
+    raise ConfigError(
+        f"--backbone {backbone}: no tokenizer can be made of its files ({', '.join(copied) or 'none'}; expected "
+        f"tokenizer.json, or vocab.json and merges.txt{reason}). Fix: download them there"
+    )
 
 
 RADBERT = register(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -78,6 +81,12 @@ def check_target(to: Path, needed: int) -> None:
 
 def write_tensors(tensors: Mapping[str, Tensor], folder: Path) -> None:
     """Write `WEIGHTS` into `folder`."""
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS, {"format": "pt"})
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS, {"format": "pt"})
+    except SafetensorError as error:
+        code = re.search(r"os error (\d+)", str(error))  # the only place where it says what the system said
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
     # safetensors makes files for their owner alone; this gives them the rights that any other file gets here.
     (folder / WEIGHTS).chmod(folder.stat().st_mode & 0o666)
