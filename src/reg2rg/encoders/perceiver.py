@@ -62,6 +62,8 @@ class _Resampler(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        # All layers standardise the tokens alike and differ in gain and bias only, so this half is done once.
+        tokens = F.layer_norm(tokens, self.norm.normalized_shape, eps=self.norm.eps)
         latents = self.latents.expand(tokens.shape[0], -1, -1)
         for layer in self.layers:
             latents = layer(tokens, latents)
@@ -70,7 +72,10 @@ class _Resampler(nn.Module):
 
 
 class _Layer(nn.Module):
-    """Cross-attention of the latents to tokens and latents, then a perceptron; both added to the latents."""
+    """Cross-attention of the latents to tokens and latents, then a perceptron; both added to the latents.
+
+    Tokens come standardised: `media_norm` only has its gain and bias left to apply.
+    """
 
     def __init__(self, dim: int, heads: int, head_dim: int, mlp_dim: int) -> None:
         super().__init__()
@@ -86,10 +91,35 @@ class _Layer(nn.Module):
 
     def forward(self, tokens: Tensor, latents: Tensor) -> Tensor:
         normed = self.latent_norm(latents)
-        # Tokens and latents are projected apart and joined after it: the concatenation is narrower there.
-        keys_values = torch.cat([self.key_value(self.media_norm(tokens)), self.key_value(normed)], dim=1)
-        key, value = (split_heads(part, self.heads) for part in keys_values.chunk(2, dim=-1))
-        mixed = F.scaled_dot_product_attention(split_heads(self.query(normed), self.heads), key, value)
-        latents = latents + self.out(join_heads(mixed))
+        query = split_heads(self.query(normed), self.heads)  # (N, heads, L, K)
+        # What all keys share, the softmax does not see, and what all values share comes out as it is: so the bias of
+        # the tokens' norm is taken from the few latents and added back once, instead of being added to every token.
+        bias = self.media_norm.bias
+        own = self.key_value(normed - bias)
+        # Few latents are cheaper carried to the tokens' width than many tokens to the heads' (here by half, and the
+        # backward pass by two thirds: it has no gradient of projected tokens to form).
+        attend = self._attend_in_tokens if query.shape[2] <= query.shape[3] else self._attend_in_heads
+        mixed = join_heads(attend(tokens, query, own)) + self.key_value.weight.chunk(2)[1] @ bias
+        latents = latents + self.out(mixed)
         updated: Tensor = latents + self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(latents))))
         return updated
+
+    def _attend_in_heads(self, tokens: Tensor, query: Tensor, own: Tensor) -> Tensor:
+        """Project every token to a key and a value, then attend: (N, heads, L, K)."""
+        both = torch.cat([self.key_value(tokens * self.media_norm.weight), own], dim=1)
+        key, value = (split_heads(part, self.heads) for part in both.chunk(2, dim=-1))
+        return F.scaled_dot_product_attention(query, key, value)
+
+    def _attend_in_tokens(self, tokens: Tensor, query: Tensor, own: Tensor) -> Tensor:
+        """The same with the projections moved over: q (W t) = (q W) t, and the sum of a (W t) = W (the sum of a t)."""
+        gained = self.key_value.weight * self.media_norm.weight
+        to_key, to_value = gained.unflatten(0, (2, self.heads, -1))  # (heads, K, C) each
+        key, value = (split_heads(part, self.heads) for part in own.chunk(2, dim=-1))
+        query = query * query.shape[-1] ** -0.5
+        wide = torch.einsum("nhlk,hkc->nhlc", query, to_key)
+        at_tokens = torch.matmul(wide.flatten(1, 2), tokens.transpose(1, 2)).unflatten(1, wide.shape[1:3])
+        at_latents = torch.matmul(query, key.transpose(-1, -2))
+        weights = torch.cat([at_tokens, at_latents], dim=-1).softmax(dim=-1)  # (N, heads, L, T + L)
+        of_tokens, of_latents = weights.split([tokens.shape[1], own.shape[1]], dim=-1)
+        mean = torch.matmul(of_tokens.flatten(1, 2), tokens).unflatten(1, wide.shape[1:3])  # (N, heads, L, C)
+        return torch.einsum("nhlc,hkc->nhlk", mean, to_value) + torch.matmul(of_latents, value)

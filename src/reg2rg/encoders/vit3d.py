@@ -77,8 +77,9 @@ class ViT3D(Encoder):
     def forward(self, volumes: Tensor) -> Tensor:
         """(N, 1, H, W, D) to (N, T, C); tokens in the order h, w, d with d fastest."""
         check_size(volumes, self.size, self)
-        patches = self._patchify(volumes + self.shift).to(self.patch_linear.weight.dtype)  # (N, T, voxels)
-        tokens = self.token_norm(self.patch_linear(self.patch_norm(patches))) + self.positions()
+        shifted = volumes + self.shift if self.shift else volumes
+        patches = self._patchify(shifted).to(self.patch_linear.weight.dtype)  # (N, T, voxels)
+        tokens = self.token_norm(self._embed(patches)) + self.positions()
         tokens = F.dropout(tokens, self.embedding_dropout, self.training)
         for block in self.blocks:
             if self.checkpointing and torch.is_grad_enabled():
@@ -87,6 +88,17 @@ class ViT3D(Encoder):
                 tokens = block(tokens)
         embedded: Tensor = tokens
         return embedded
+
+    def _embed(self, patches: Tensor) -> Tensor:
+        """(N, T, voxels) to (N, T, C): the norm over a patch and the linear map behind it."""
+        norm, linear = self.patch_norm, self.patch_linear
+        if patches.requires_grad or not torch.is_grad_enabled():
+            embedded: Tensor = linear(norm(patches))
+            return embedded
+        # Patches are data here and need no gradient. With the norm's gain and bias folded into the linear map nothing
+        # between the two needs one either, which is a third of the map's cost and most of its memory.
+        plain = F.layer_norm(patches, norm.normalized_shape, eps=norm.eps)
+        return F.linear(plain, linear.weight * norm.weight, linear.bias + linear.weight @ norm.bias)
 
     def positions(self) -> Tensor:
         """Position embedding of every cell of the grid, (T, C): the tables of the three axes side by side."""

@@ -49,6 +49,15 @@ def test_frozen_in_chunks_is_the_same() -> None:
         Frozen(encoder, chunk=-1)
 
 
+@pytest.mark.parametrize(("size", "expected"), [(SIZE, [3]), ((80, 80, 48), [1, 1, 1])])
+def test_frozen_takes_a_thousand_tokens_at_a_time_on_a_cpu(size: tuple[int, int, int], expected: list[int]) -> None:
+    """8 tokens a volume: all three at once; 1,200: one by one."""
+    encoder, passed = vit(size=size, table_size=size).eval(), []
+    encoder.register_forward_hook(lambda _, args, __: passed.append(len(args[0])))
+    Frozen(encoder)(torch.rand(3, 1, *size))
+    assert passed == expected
+
+
 def test_only_the_resampler_above_a_frozen_encoder_trains() -> None:
     model = PerceiverResampler(Frozen(vit()), num_latents=2, depth=1, heads=1, head_dim=4).train()
     model(torch.rand(1, 1, *SIZE)).square().sum().backward()
