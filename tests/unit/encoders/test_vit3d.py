@@ -1,7 +1,6 @@
-"""ViT3D against a plain float64 rewriting of the published equations, and against the published names."""
+"""ViT3D: sizes, names, dropout, checkpointing. Its numbers are held in tests/parity."""
 
 import json
-import math
 import os
 from pathlib import Path
 
@@ -10,94 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reg2rg.encoders import TokenMean, ViT3D, fold_channels
+from reg2rg.encoders import TokenMean, ViT3D
 from reg2rg.encoders.published import rename_vit3d
-from reg2rg.encoders.weights import load_checked
 
 SIZE, PATCH, TABLES = (16, 8, 12), (4, 4, 3), (32, 16, 24)
 DIM, DEPTH, HEADS, HEAD_DIM, MLP = 12, 2, 3, 5, 14
-Weights = dict[str, Tensor]
-
-
-def published_weights(channels: int, seed: int = 0) -> Weights:
-    """Random weights under the published names; the norms' gains and offsets too."""
-    generator = torch.Generator().manual_seed(seed)
-    voxels = channels * math.prod(PATCH)
-    rows = [t // p for t, p in zip(TABLES, PATCH, strict=True)]
-    shapes: dict[str, tuple[int, ...]] = {
-        "to_patch_embedding.1.weight": (voxels,),
-        "to_patch_embedding.1.bias": (voxels,),
-        "to_patch_embedding.2.weight": (DIM, voxels),
-        "to_patch_embedding.2.bias": (DIM,),
-        "to_patch_embedding.3.weight": (DIM,),
-        "to_patch_embedding.3.bias": (DIM,),
-        "pos_embedding.row_embed.weight": (rows[0], DIM // 3),
-        "pos_embedding.col_embed.weight": (rows[1], DIM // 3),
-        "pos_embedding.dep_embed.weight": (rows[2], DIM // 3),
-    }
-    for n in range(DEPTH):
-        layer = f"transformer.layers.{n}"
-        shapes |= {
-            f"{layer}.0.norm.weight": (DIM,),
-            f"{layer}.0.norm.bias": (DIM,),
-            f"{layer}.0.fn.to_qkv.weight": (3 * HEADS * HEAD_DIM, DIM),
-            f"{layer}.0.fn.to_out.0.weight": (DIM, HEADS * HEAD_DIM),
-            f"{layer}.0.fn.to_out.0.bias": (DIM,),
-            f"{layer}.1.norm.weight": (DIM,),
-            f"{layer}.1.norm.bias": (DIM,),
-            f"{layer}.1.fn.net.0.weight": (MLP, DIM),
-            f"{layer}.1.fn.net.0.bias": (MLP,),
-            f"{layer}.1.fn.net.3.weight": (DIM, MLP),
-            f"{layer}.1.fn.net.3.bias": (DIM,),
-        }
-    return {name: torch.randn(shape, generator=generator, dtype=torch.float64) for name, shape in shapes.items()}
-
-
-def layer_norm(x: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
-    mean = x.sum(-1, keepdim=True) / x.shape[-1]
-    variance = ((x - mean) ** 2).sum(-1, keepdim=True) / x.shape[-1]
-    return (x - mean) / torch.sqrt(variance + 1e-5) * gain + offset
-
-
-def gelu(x: Tensor) -> Tensor:
-    return 0.5 * x * (1 + torch.erf(x / math.sqrt(2)))
-
-
-def plain_vit(volume: Tensor, w: Weights) -> Tensor:
-    """One volume (c, H, W, D) to (T, C) by loops, as the published code describes itself."""
-    channels, grid = volume.shape[0], [s // p for s, p in zip(SIZE, PATCH, strict=True)]
-    tokens = []
-    for a in range(grid[0]):
-        for b in range(grid[1]):
-            for c in range(grid[2]):
-                numbers = [
-                    volume[k, a * PATCH[0] + i, b * PATCH[1] + j, c * PATCH[2] + f]
-                    for i in range(PATCH[0])
-                    for j in range(PATCH[1])
-                    for f in range(PATCH[2])
-                    for k in range(channels)
-                ]
-                x = layer_norm(torch.stack(numbers), w["to_patch_embedding.1.weight"], w["to_patch_embedding.1.bias"])
-                x = w["to_patch_embedding.2.weight"] @ x + w["to_patch_embedding.2.bias"]
-                x = layer_norm(x, w["to_patch_embedding.3.weight"], w["to_patch_embedding.3.bias"])
-                place = []
-                for cell, cells, name in zip((a, b, c), grid, ("row", "col", "dep"), strict=True):
-                    table = w[f"pos_embedding.{name}_embed.weight"]
-                    place.append(table[(cell + 1) * (len(table) // cells) - 1])
-                tokens.append(x + torch.cat(place))
-    x = torch.stack(tokens)
-    for n in range(DEPTH):
-        layer = f"transformer.layers.{n}"
-        normed = layer_norm(x, w[f"{layer}.0.norm.weight"], w[f"{layer}.0.norm.bias"])
-        qkv = (normed @ w[f"{layer}.0.fn.to_qkv.weight"].T).reshape(-1, 3, HEADS, HEAD_DIM)
-        logits = torch.einsum("thk,shk->hts", qkv[:, 0], qkv[:, 1]) * HEAD_DIM**-0.5
-        share = logits.exp() / logits.exp().sum(-1, keepdim=True)
-        mixed = torch.einsum("hts,shk->thk", share, qkv[:, 2]).reshape(-1, HEADS * HEAD_DIM)
-        x = x + mixed @ w[f"{layer}.0.fn.to_out.0.weight"].T + w[f"{layer}.0.fn.to_out.0.bias"]
-        normed = layer_norm(x, w[f"{layer}.1.norm.weight"], w[f"{layer}.1.norm.bias"])
-        hidden = gelu(normed @ w[f"{layer}.1.fn.net.0.weight"].T + w[f"{layer}.1.fn.net.0.bias"])
-        x = x + hidden @ w[f"{layer}.1.fn.net.3.weight"].T + w[f"{layer}.1.fn.net.3.bias"]
-    return x
 
 
 def small_vit(**changes: object) -> ViT3D:
@@ -119,38 +35,6 @@ def volumes() -> Tensor:
     return torch.rand(2, 1, *SIZE, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 2 - 1
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_equals_the_published_equations(channels: int, volumes: Tensor) -> None:
-    weights = published_weights(channels)
-    vit = small_vit().double().eval()
-    load_checked(vit, vit.adapt_weights(weights), "random")
-    expected = torch.stack([plain_vit(volume.expand(channels, -1, -1, -1), weights) for volume in volumes])
-    with torch.no_grad():
-        assert (vit(volumes) - expected).abs().max() < 1e-9
-
-
-def test_shift_is_not_seen_but_keeps_flat_patches_exact(volumes: Tensor) -> None:
-    weights = published_weights(1)
-    found = []
-    for shift in (0.0, 1.0):
-        vit = small_vit(shift=shift).double().eval()
-        load_checked(vit, vit.adapt_weights(weights), "random")
-        found.append(vit(volumes))
-    assert (found[0] - found[1]).abs().max() < 1e-9
-
-
-def test_folding_leaves_the_rest_and_the_input_alone() -> None:
-    weights = published_weights(3)
-    before = {name: tensor.clone() for name, tensor in weights.items()}
-    folded = fold_channels(weights, voxels=math.prod(PATCH))
-    assert all(torch.equal(weights[name], tensor) for name, tensor in before.items())
-    assert set(folded) == set(weights)
-    assert folded["to_patch_embedding.2.weight"].shape == (DIM, math.prod(PATCH))
-    assert fold_channels(folded, voxels=math.prod(PATCH)).keys() == folded.keys()
-    with pytest.raises(ValueError, match="expected a multiple of the 7 voxels"):
-        fold_channels(weights, voxels=7)
-
-
 def test_checkpointing_gives_the_same_gradients(volumes: Tensor) -> None:
     plain, recomputing = (small_vit(dropout=0.0, embedding_dropout=0.0).double() for _ in range(2))
     recomputing.checkpointing = True
@@ -159,6 +43,28 @@ def test_checkpointing_gives_the_same_gradients(volumes: Tensor) -> None:
         vit(volumes).square().sum().backward()
     for (name, a), b in zip(plain.named_parameters(), recomputing.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad, msg=name)
+
+
+def test_folding_the_norm_over_a_patch_changes_no_gradient(volumes: Tensor) -> None:
+    """Volumes that need no gradient take the shorter way."""
+    vit = small_vit(shift=0.0).double().eval()
+    for parameter in (vit.patch_norm.weight, vit.patch_norm.bias):
+        torch.nn.init.normal_(parameter)
+    found = []
+    for volume in (volumes, volumes.clone().requires_grad_()):
+        tokens = vit(volume)
+        found.append([tokens, *torch.autograd.grad(tokens.square().sum(), list(vit.parameters()))])
+    with torch.no_grad():
+        torch.testing.assert_close(vit(volumes), found[0][0])
+    torch.testing.assert_close(found[0], found[1])
+
+
+def test_the_norm_over_a_patch_keeps_no_more_than_it_needs(volumes: Tensor) -> None:
+    """Of all that is as large as the patches, the standardised ones alone are kept for the backward pass."""
+    vit, kept = small_vit().double(), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(t.numel()), t)[1], lambda t: t):
+        vit(volumes)
+    assert sum(size == volumes.numel() for size in kept) == 1
 
 
 def test_gradients_are_right() -> None:
@@ -185,13 +91,6 @@ def test_default_is_the_published_size() -> None:
     assert (mask.num_tokens, mask.out_channels, mask.encoder.num_tokens) == (1, 255, 256)
     assert sum(p.numel() for p in mask.parameters()) == 6_569_359
     assert len(mask.state_dict()) == 42
-
-
-def test_position_rows_follow_the_published_rule() -> None:
-    with torch.device("cpu"):
-        vit = ViT3D(depth=0, dim=3)
-    assert vit.get_buffer("rows_h").tolist() == list(range(1, 16, 2))
-    assert vit.get_buffer("rows_d").tolist() == list(range(7, 128, 8))
 
 
 @pytest.mark.parametrize(
