@@ -94,27 +94,25 @@ def sum_tensors(source: TensorSource, step: Callable[[int], None] = lambda count
 def sum_tensor(tensor: Tensor, step: Callable[[int], None] = lambda count: None) -> TensorSum:
     """Sums of one tensor; see `TensorSum`."""
     flat = tensor.detach().reshape(-1)
-    total, absolute = torch.zeros(LANES, dtype=torch.float64), torch.zeros(LANES, dtype=torch.float64)
-    digest, non_finite, read = hashlib.sha256(), 0, 0
+    total, absolute, wide = (torch.zeros(min(LANES, len(flat)), dtype=torch.float64) for _ in range(3))
+    digest, read = hashlib.sha256(), 0
     for start in range(0, len(flat), _PIECE):
         piece = flat[start : start + _PIECE]
         digest.update(piece.contiguous().view(torch.uint8).numpy().data)
-        wide = piece.double()
-        non_finite += len(wide) - int(wide.isfinite().sum())
-        for lanes in torch.split(wide, LANES):  # adding rows one by one fixes the order, which a reduction leaves open
-            total[: len(lanes)] += lanes
-            absolute[: len(lanes)] += lanes.abs()
+        for lanes in torch.split(piece, LANES):  # adding row by row fixes the order, which a reduction leaves open
+            numbers = wide[: len(lanes)].copy_(lanes)
+            total[: len(lanes)] += numbers
+            absolute[: len(lanes)] += numbers.abs_()
         read += piece.nbytes
         step(read // MIB)
         read %= MIB
-    finite = non_finite == 0
-    dtype = str(tensor.dtype).removeprefix("torch.")
+    finite = bool(absolute.isfinite().all())
     return TensorSum(
         tuple(tensor.shape),
-        dtype,
+        str(tensor.dtype).removeprefix("torch."),
         math.fsum(total.tolist()) if finite else None,
         math.fsum(absolute.tolist()) if finite else None,
-        non_finite,
+        0 if finite else sum(int((~piece.isfinite()).sum()) for piece in torch.split(flat, _PIECE)),
         digest.hexdigest(),
     )
 
