@@ -28,7 +28,8 @@ def packaged_folder() -> Path:
 def packaged_configs() -> list[str]:
     """Names of the packaged configs as ``--config`` takes them: ``reg2rg.yaml``, ``ablations/no_geometry.yaml``."""
     folder = packaged_folder()
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.yaml"))
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*.yaml"))
+    return sorted(name for name in names if not name.startswith("sweeps/"))  # a sweep is no config
 
 
 def find_config(name: str, asked_by: str = "command line", beside: Path | None = None) -> Path:

@@ -1,0 +1,1 @@
+"""Sweeps of ablations: runs x seeds, trained, scored and compared in one table."""

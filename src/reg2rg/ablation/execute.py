@@ -1,0 +1,299 @@
+"""One run, from its config to its evaluation: the same commands that a person would type, one after another."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import yaml
+
+from reg2rg.ablation.plan import CONFIG, EVALUATION, PREDICTIONS
+from reg2rg.ablation.recorder import PARENT, read_progress
+from reg2rg.ablation.state import (
+    LOG,
+    STAGES,
+    Keys,
+    describe_machine,
+    is_done,
+    lock,
+    made_by,
+    now,
+    read_run,
+    write_run,
+)  # fmt: skip
+from reg2rg.ablation.sweep import Scoring
+from reg2rg.files import atomic_write
+
+METRICS = "metrics.csv"
+_STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)
+_TAIL = 12
+Call = Callable[[Sequence[str]], int]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A job as it is handed to whatever runs it; plain data that can be sent to another machine.
+
+    Attributes:
+        run: name of the run.
+        seed: its seed.
+        title: its row.
+        folder: of the run.
+        config: resolved.
+        digest: of the config.
+        data: digest of its data.
+        code: a finished run must have been made by this code; "" if that does not matter.
+        scoring: what is evaluated.
+        train_references: table of training reports for the floors, or ``None``.
+        allow_import: packages that configs may name.
+        threads: of each process; ``None`` leaves that to the libraries.
+        environment: further environment variables.
+    """
+
+    run: str
+    seed: int
+    title: str
+    folder: Path
+    config: Mapping[str, Any]
+    digest: str
+    data: str
+    scoring: Scoring
+    code: str = ""
+    train_references: Path | None = None
+    allow_import: tuple[str, ...] = ()
+    threads: int | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def keys(self) -> Keys:
+        """What its stages depend on."""
+        return Keys.of(self.digest, self.data, self.scoring)
+
+    @property
+    def name(self) -> str:
+        """As people read it."""
+        return f"{self.run}, seed {self.seed}"
+
+    def command(self, stage: str) -> list[str]:
+        """The words behind ``reg2rg`` for a stage."""
+        config, scoring = ["--config", str(self.folder / CONFIG)], self.scoring
+        allow = [word for package in self.allow_import for word in ("--allow-import", package)]
+        if stage == "fit":
+            return ["fit", *allow, *config, "--ckpt_path", "last"]
+        if stage == "predict":
+            return [
+                "predict", *allow, *config, "--ckpt_path", scoring.checkpoint, "--data.predict_split", scoring.split
+            ]  # fmt: skip
+        words = ["evaluate", str(self.folder / PREDICTIONS), "--out", str(self.folder / EVALUATION)]
+        words += ["--protocol", scoring.protocol, "--labeler", scoring.labeler, "--name", self.title]
+        data = self.config.get("data")
+        if isinstance(data, Mapping) and data.get("regions"):
+            words += ["--regions", str(data["regions"])]
+        if self.train_references is not None:
+            words += ["--train-references", str(self.train_references)]
+        return words
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a task ended.
+
+    Attributes:
+        status: ``busy``: another process works on it.
+        seconds: that this took.
+        message: of a failure: stage, exit code and the end of the log.
+    """
+
+    status: Literal["done", "failed", "stopped", "busy"]
+    seconds: float = 0.0
+    message: str = ""
+
+
+class Stop:
+    """Told to stop, it ends the processes that are under way, so that they save; asked again, it kills them."""
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self._processes: set[subprocess.Popen[bytes]] = set()
+        self._guard = threading.Lock()
+
+    def add(self, process: subprocess.Popen[bytes]) -> None:
+        """Watch over a process."""
+        with self._guard:
+            self._processes.add(process)
+        if self.event.is_set():
+            self._signal(process, signal.SIGTERM)
+
+    def discard(self, process: subprocess.Popen[bytes]) -> None:
+        """It has ended."""
+        with self._guard:
+            self._processes.discard(process)
+
+    def __call__(self, kill: bool = False) -> None:
+        """Stop."""
+        self.event.set()
+        with self._guard:
+            for process in self._processes:
+                self._signal(process, signal.SIGKILL if kill else signal.SIGTERM)
+
+    @staticmethod
+    def _signal(process: subprocess.Popen[bytes], number: int) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, number)  # it leads a group of its own, data workers included
+
+
+def execute(task: Task, stop: Stop | None = None, call: Call | None = None) -> Outcome:
+    """Do what is left of a task.
+
+    Args:
+        task: the run.
+        stop: ends it early.
+        call: runs a ``reg2rg`` command in this process; by default each stage is a process of its own.
+    """
+    stop = stop or Stop()
+    begun = time.monotonic()
+    with lock(lock_of(task.folder)) as held:
+        if held is None:
+            return Outcome("busy")
+        record = _opened(task)
+        for stage in STAGES:
+            if is_done(record, stage, task.keys):
+                continue
+            if stop.event.is_set():
+                return Outcome("stopped", time.monotonic() - begun)
+            _begin_stage(task, stage, record)
+            started = time.monotonic()
+            code = _run_stage(task, stage, stop, call, held)
+            seconds = time.monotonic() - started
+            if code != 0:
+                return _ended(task, record, stage, code, stop, time.monotonic() - begun)
+            entry = {"key": getattr(task.keys, stage), "seconds": round(seconds, 2), "ended": now()}
+            record["stages"][stage] = entry | {"code": record["code"]}
+            record["figures"] = read_progress(task.folder)
+            if stage == "fit":
+                _join_metrics(task.folder)
+            write_run(task.folder, record)
+        return Outcome("done", time.monotonic() - begun)
+
+
+def lock_of(folder: Path) -> Path:
+    """The lock of a run; beside its folder, which may be moved while the lock is held."""
+    return folder.with_name(f".{folder.name}.lock")
+
+
+def _opened(task: Task) -> dict[str, Any]:
+    """``run.json`` of the folder with what it is for. A run of other settings is moved aside, or back in place."""
+    record = read_run(task.folder)
+    if record and (record.get("key") != task.keys.fit or not made_by(record, task.code)):
+        task.folder.rename(_aside(task.folder, record["key"]))
+        record = {}
+    earlier = _aside(task.folder, task.keys.fit, new=False)
+    if not record and earlier.is_dir() and not task.folder.exists() and made_by(read_run(earlier), task.code):
+        earlier.rename(task.folder)
+        record = read_run(task.folder)
+    task.folder.mkdir(parents=True, exist_ok=True)
+    record = record or {"run": task.run, "seed": task.seed, "begun": now(), "stages": {}}
+    record |= {"key": task.keys.fit, "config": task.digest, "data": task.data, **describe_machine(task.threads)}
+    record.pop("failure", None)
+    with atomic_write(task.folder / CONFIG, "w") as stream:
+        yaml.safe_dump(dict(task.config), stream, sort_keys=False)
+    write_run(task.folder, record)
+    return record
+
+
+def _aside(folder: Path, key: str, new: bool = True) -> Path:
+    """Where the run of a key stands when another one has its place."""
+    place = folder.with_name(f"{folder.name}.{key[:8]}")
+    number = 1
+    while new and place.exists():
+        number += 1
+        place = folder.with_name(f"{folder.name}.{key[:8]}-{number}")
+    return place
+
+
+def _begin_stage(task: Task, stage: str, record: dict[str, Any]) -> None:
+    """Results of other settings do not stay beside new ones; those that belong here are completed."""
+    key = getattr(task.keys, stage)
+    begun = record.setdefault("begun_stages", {})
+    folder = task.folder / (EVALUATION if stage == "evaluate" else PREDICTIONS)
+    if stage != "fit" and begun.get(stage) != key and folder.exists():
+        shutil.rmtree(folder)
+    begun[stage] = key
+    write_run(task.folder, record)
+
+
+def _run_stage(task: Task, stage: str, stop: Stop, call: Call | None, held: int) -> int:
+    words = task.command(stage)
+    with open(task.folder / LOG, "a", encoding="utf-8") as log:
+        log.write(f"\n=== {now()} reg2rg {' '.join(words)}\n")
+        log.flush()
+        if call is not None:
+            return _call_here(call, words, log)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "reg2rg.cli.main", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=_environment(task),
+            start_new_session=True,
+            pass_fds=[held],  # while it lives, even alone, the folder is taken
+        )
+    stop.add(process)
+    try:
+        return process.wait()
+    finally:
+        stop.discard(process)
+
+
+def _call_here(call: Call, words: Sequence[str], log: IO[str]) -> int:
+    with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        return call(words)
+
+
+def _environment(task: Task) -> dict[str, str]:
+    found = {**os.environ, PARENT: str(os.getpid()), "PYTHONUNBUFFERED": "1", **task.environment}
+    found.pop("COLUMNS", None)
+    if task.threads is not None:
+        found |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(task.threads))
+    return found
+
+
+def _ended(task: Task, record: dict[str, Any], stage: str, code: int, stop: Stop, seconds: float) -> Outcome:
+    if stop.event.is_set() or code in _STOPPED:
+        return Outcome("stopped", seconds)
+    tail = log_tail(task.folder / LOG)
+    message = f"{stage} ended with exit code {code}; the end of {task.folder / LOG}:\n{tail}"
+    record["failure"] = {"stage": stage, "exit_code": code, "at": now(), "log": tail}
+    write_run(task.folder, record)
+    return Outcome("failed", seconds, message)
+
+
+def log_tail(path: Path, lines: int = _TAIL) -> str:
+    """The last lines of a log, from its last error message on if that is among them."""
+    with contextlib.suppress(OSError):
+        found = [line.rstrip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+        found = [line for line in found if line][-lines:]
+        errors = [place for place, line in enumerate(found) if line.startswith("error:")]
+        return "\n".join(found[errors[-1] :] if errors else found)
+    return ""
+
+
+def _join_metrics(folder: Path) -> None:
+    """One table of what was logged, over all resumes."""
+    from reg2rg.errors import Reg2RGError
+    from reg2rg.page.curves import read_curves
+
+    with contextlib.suppress(Reg2RGError):  # a run without any logged step
+        joined = read_curves(folder / "csv")
+        with atomic_write(folder / METRICS, "w") as stream:
+            joined.to_csv(stream, index=False, lineterminator="\n")

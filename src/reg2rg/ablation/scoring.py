@@ -1,0 +1,184 @@
+"""Predictions of a run as statistics that a paired bootstrap can resample; and floors, which have no seed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from reg2rg.evaluation.bootstrap import Array, Statistic
+from reg2rg.evaluation.findings import Labelled, findings_statistics
+from reg2rg.evaluation.floors import COMMONEST_PARAGRAPHS, EVERYTHING, SHUFFLED
+from reg2rg.evaluation.language import score_texts
+from reg2rg.evaluation.protocols import find_protocol
+from reg2rg.evaluation.reading import read_reports
+from reg2rg.evaluation.recognition import recognise, recognition_statistics
+from reg2rg.evaluation.results import REPORT
+from reg2rg.evaluation.writing import METRICS as METRICS_FILE
+from reg2rg.metrics.findings import KeywordReader
+from reg2rg.metrics.labelers import Labeler
+from reg2rg.metrics.scores import (
+    Counts,
+    Prediction,
+    commonest_paragraphs,
+    floor_commonest,
+    floor_swapped,
+    say_everything,
+    summarise,
+)
+from reg2rg.records import read_predictions
+from reg2rg.regions import RegionSet
+from reg2rg.types import Study
+
+TRUTH = ("Truth precision (micro)", "Truth recall (micro)", "Truth F1 (micro)")
+_LANGUAGE = ("BLEU", "METEOR", "ROUGE", "CIDEr")
+_SHOWN_FLOORS = (COMMONEST_PARAGRAPHS, SHUFFLED, EVERYTHING)
+Truth = Mapping[str, Mapping[str, bool]]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one run with one seed is worth.
+
+    Attributes:
+        studies: ids, in the order of the statistics' units.
+        patients: whose each study is.
+        statistics: metric -> statistic.
+    """
+
+    studies: tuple[str, ...]
+    patients: tuple[str, ...]
+    statistics: Mapping[str, Statistic]
+
+    def value(self, metric: str) -> float | None:
+        """A metric's number, ``None`` if there is none."""
+        statistic = self.statistics.get(metric)
+        if statistic is None:
+            return None
+        found = statistic.number().value
+        return found if np.isfinite(found) else None
+
+
+class Scorer:
+    """Scores folders of predictions the same way.
+
+    Args:
+        protocol: name of the evaluation's protocol.
+        labeler: reads findings; ``None`` leaves them out.
+        regions: region set of the data.
+        metrics: names that are wanted.
+        truth: study -> labels, where the data set has them.
+    """
+
+    def __init__(
+        self, protocol: str, labeler: Labeler | None, regions: RegionSet, metrics: Sequence[str], truth: Truth
+    ) -> None:
+        self.protocol, self.labeler, self.regions = find_protocol(protocol), labeler, regions
+        self.metrics, self.truth = tuple(metrics), truth
+        self._reader = KeywordReader()
+        self._read: dict[str, Mapping[str, bool]] = {}
+
+    def score(self, predictions: Path, identity: bool = True) -> Scores:
+        """Score a folder that ``reg2rg predict`` wrote.
+
+        Args:
+            predictions: the folder.
+            identity: its reports name their regions; otherwise nothing is recognised, rightly or wrongly.
+        """
+        reports = read_reports(predictions, None, self.regions)
+        pairs, protocol = reports.pairs, self.protocol
+        statistics: list[Statistic] = []
+        if any(name.startswith(_LANGUAGE) for name in self.metrics):
+            statistics += score_texts(pairs, protocol, reports.regions).statistics
+        if self.labeler is not None:
+            truth = self.labeler.label([pair.reference_text for pair in pairs])
+            said = self.labeler.label([pair.prediction_text for pair in pairs])
+            unanswered = np.asarray([pair.unanswered for pair in pairs])
+            statistics += findings_statistics(Labelled(self.labeler.labels, truth, said), unanswered, protocol)
+        if identity and (found := recognise(pairs, protocol, reports.regions)) is not None:
+            statistics += recognition_statistics(found, protocol, len(pairs))
+        kept = {item.name: item for item in statistics if item.scope == REPORT and item.name in self.metrics}
+        studies = tuple(pair.study for pair in pairs)
+        if self.truth and set(TRUTH) & set(self.metrics):
+            kept |= self._truth_statistics(read_predictions(predictions, self.truth), studies)
+        return Scores(studies, tuple(pair.patient for pair in pairs), kept)
+
+    def _truth_statistics(self, predictions: Sequence[Prediction], studies: Sequence[str]) -> dict[str, Statistic]:
+        """Findings in the text against labels of the data set, as on the page of ``reg2rg page``."""
+        by_study = {prediction.study: prediction for prediction in predictions}
+        units = np.asarray([self._counts(by_study[study]) for study in studies], dtype=np.float64)
+        text = "findings read from the paragraphs by keywords, against the data set's labels; all labels in one pot"
+        figures: tuple[Callable[[Array], Array], ...] = (_precision, _recall, _f1)
+        return {
+            name: Statistic("findings", REPORT, name, text, units, figure, len(studies))
+            for name, figure in zip(TRUTH, figures, strict=True)
+            if name in self.metrics
+        }
+
+    def _counts(self, prediction: Prediction) -> tuple[int, int, int]:
+        said, found = self.read(prediction.text), Counts()
+        for label, there in (prediction.findings or {}).items():
+            told = said.get(label, False)
+            found += Counts(int(there and told), int(told and not there), int(there and not told))
+        return found.tp, found.fp, found.fn
+
+    def read(self, text: str) -> Mapping[str, bool]:
+        """Findings that a text affirms; a text that comes again is not read again."""
+        if text not in self._read:
+            self._read[text] = self._reader.read(text)
+        return self._read[text]
+
+
+def evaluated_floors(evaluation: Path, metrics: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Floor -> metric -> value, from what ``reg2rg evaluate`` wrote for the full model."""
+    content = json.loads((evaluation / METRICS_FILE).read_text(encoding="utf-8"))
+    found: dict[str, dict[str, float]] = {}
+    for name in _SHOWN_FLOORS:
+        numbers = content.get("floors", {}).get(name, [])
+        values = {
+            number["name"]: number["value"]
+            for number in numbers
+            if number["scope"] == REPORT and number["name"] in metrics and number["value"] is not None
+        }
+        if values:
+            found[name] = values
+    return found
+
+
+def truth_floors(
+    predictions: Path, truth: Truth, train: Sequence[Study], read: Callable[[str], Mapping[str, bool]]
+) -> dict[str, dict[str, float]]:
+    """The same floors against the data set's labels."""
+    own = [item for item in read_predictions(predictions, truth) if item.findings is not None]
+    if not own:
+        return {}
+    rows: dict[str, tuple[float, float, float]] = {}
+    floors = {SHUFFLED: floor_swapped(own)}
+    if train:
+        floors[COMMONEST_PARAGRAPHS] = floor_commonest(own, commonest_paragraphs(train))
+    for name, told in floors.items():
+        summary = summarise(told, read)
+        rows[name] = summary.precision, summary.recall, summary.f1
+    everything = say_everything(own)
+    rows[EVERYTHING] = everything.precision, everything.recall, everything.f1
+    return {name: dict(zip(TRUTH, row, strict=True)) for name, row in rows.items()}
+
+
+def _precision(sums: Array) -> Array:
+    return _share(sums[..., 0], sums[..., 0] + sums[..., 1])
+
+
+def _recall(sums: Array) -> Array:
+    return _share(sums[..., 0], sums[..., 0] + sums[..., 2])
+
+
+def _f1(sums: Array) -> Array:
+    return _share(2 * sums[..., 0], 2 * sums[..., 0] + sums[..., 1] + sums[..., 2])
+
+
+def _share(part: Array, whole: Array) -> Array:
+    """0 of nothing is 0, as in `Counts`."""
+    return np.asarray(np.divide(part, whole, out=np.zeros_like(part), where=whole != 0))

@@ -1,0 +1,118 @@
+"""Data that runs need and that are not there yet: made once, by the commands that the sweep names."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import yaml
+
+from reg2rg.ablation.execute import Call
+from reg2rg.ablation.plan import Plan, filled_in, resolved
+from reg2rg.ablation.state import code_digest, lock, now
+from reg2rg.errors import Reg2RGError
+from reg2rg.files import atomic_write, write_json
+
+FOLDER = "data"
+_WAIT_S = 2.0
+
+
+class StepFailedError(Reg2RGError):
+    """A step that makes data failed; no run can start."""
+
+
+class PlannedStep:
+    """A step with its references filled in.
+
+    Args:
+        run: words of the command.
+        makes: what is there when it is done.
+        resumes: it may run again.
+        folder: of the sweep, which keeps a note of finished steps.
+    """
+
+    def __init__(self, run: Sequence[str], makes: Path, resumes: bool, folder: Path) -> None:
+        self.run, self.makes, self.resumes = list(run), makes, resumes
+        name = hashlib.sha256("\0".join([str(makes.resolve()), *run]).encode()).hexdigest()[:16]
+        self.note = folder / FOLDER / f"{name}.json"
+
+    @property
+    def text(self) -> str:
+        """The command as typed."""
+        return shlex.join(["reg2rg", *self.run])
+
+    @property
+    def done(self) -> bool:
+        """What it makes is there, and was made by this command, or by one that does not resume."""
+        if not self.makes.exists():
+            return False
+        if not self.resumes:
+            return True
+        try:
+            return f'"code": "{code_digest()}"' in self.note.read_text(encoding="utf-8")
+        except OSError:
+            return False
+
+
+def planned_steps(plan: Plan) -> list[PlannedStep]:
+    """The steps of a plan, in order, each once."""
+    config = str(plan.out / FOLDER / "config.yaml")
+    found: dict[tuple[str, ...], PlannedStep] = {}
+    for step in plan.steps:
+        trees = [job.config for job in plan.jobs if step in job.run.data][:1]
+        from reg2rg.config.reading import Tree
+
+        tree = Tree(dict(trees[0])) if trees else plan.tree
+        words = [filled_in(word, tree).replace("{config}", config) for word in shlex.split(step.run)]
+        makes = Path(filled_in(step.makes, tree))
+        found.setdefault(tuple(words), PlannedStep(words, makes, step.resumes, plan.out))
+    return list(found.values())
+
+
+def make_data(plan: Plan, call: Call, say: Callable[[str], None]) -> None:
+    """Run the steps that are not done, one after another. Two sweeps that need the same data wait for each other.
+
+    Args:
+        plan: of the sweep.
+        call: runs a ``reg2rg`` command.
+        say: told what is being done.
+
+    Raises:
+        StepFailedError: with the command.
+    """
+    steps = planned_steps(plan)
+    if not steps:
+        return
+    config = resolved(plan.tree, str(plan.out / FOLDER / "nowhere"))
+    with atomic_write(plan.out / FOLDER / "config.yaml", "w") as stream:
+        yaml.safe_dump(config, stream, sort_keys=False)
+    for step in steps:
+        waited = False
+        while not step.done:
+            with lock(step.makes.parent / f".{step.makes.name}.ablate.lock") as held:
+                if held is None:
+                    if not waited:
+                        say(f"data: another process makes {step.makes}; waiting for it")
+                    waited = True
+                else:
+                    if not step.done:
+                        _make(step, call, say)
+                    break
+            time.sleep(_WAIT_S)
+
+
+def _make(step: PlannedStep, call: Call, say: Callable[[str], None]) -> None:
+    say(f"data: {step.text}")
+    begun = time.monotonic()
+    code = call(step.run)
+    if code != 0 or not step.makes.exists():
+        why = f"ended with exit code {code}" if code else f"did not make {step.makes}"
+        raise StepFailedError(f"the data step `{step.text}` {why}. Fix: see its message above, then run again")
+    write_json(
+        step.note,
+        {"command": step.run, "makes": str(step.makes), "code": code_digest(), "at": now(),
+         "seconds": round(time.monotonic() - begun, 1)},
+    )  # fmt: skip

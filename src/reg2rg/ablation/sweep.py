@@ -1,0 +1,410 @@
+"""A sweep as its YAML file describes it: a base config, named runs, seeds, data to make, what to evaluate."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from reg2rg.config.overlay import find_config, packaged_folder
+from reg2rg.config.reading import Key, Tree, lookup, read_tree
+from reg2rg.errors import ConfigError
+from reg2rg.evaluation.protocols import find_protocol
+from reg2rg.registry import did_you_mean
+
+FOLDER = "sweeps"
+METRICS = (
+    "Recognition (mean over regions)",
+    "Truth precision (micro)",
+    "Truth recall (micro)",
+    "Truth F1 (micro)",
+    "CE precision (micro)",
+    "CE recall (micro)",
+    "CE F1 (micro)",
+    "CRG",
+    "BLEU-4",
+    "METEOR",
+    "ROUGE-L",
+)
+"""What a table shows where the sweep does not say otherwise; numbers that a data set does not have are left out."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+_SPLITS = ("train", "val", "test")
+_CHECKPOINTS = ("last", "best")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A command that makes data which runs need.
+
+    Attributes:
+        run: words of a ``reg2rg`` command; ``${key}`` refers to the config, ``{config}`` is a file that holds it.
+        makes: what is there when it is done; written last, or the step must be one that resumes.
+        resumes: the command finds out by itself what is left to do, so that it may run again.
+        only: for bases that are this packaged config or lie over it; "" for all.
+    """
+
+    run: str
+    makes: str
+    resumes: bool = False
+    only: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run of a sweep, without its seed.
+
+    Attributes:
+        name: folder and key.
+        title: row of the table.
+        overlays: configs over the base.
+        values: of the key ``set``: written over the overlays.
+        only: as in `Step`.
+        floor: shown below the table's rule, and not tested against the full model.
+        paper: row of the paper's table that it corresponds to.
+        data: further steps that this run needs.
+    """
+
+    name: str
+    title: str
+    overlays: tuple[str, ...] = ()
+    values: Tree = field(default_factory=Tree, compare=False)
+    only: str = ""
+    floor: bool = False
+    paper: str = ""
+    data: tuple[Step, ...] = ()
+
+    @property
+    def content(self) -> tuple[Any, ...]:
+        """What decides how it is trained."""
+        return self.overlays, repr(self.values.values), self.only, self.data
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """What is evaluated, and how.
+
+    Attributes:
+        protocol: of `reg2rg evaluate`.
+        labeler: ``rules``, ``none``, or the folder of a classifier.
+        split: that reports are generated for.
+        checkpoint: ``last`` or ``best``.
+        metrics: names of the numbers in the table.
+        resamples: of the paired bootstrap.
+    """
+
+    protocol: str = "strict"
+    labeler: str = "rules"
+    split: str = "test"
+    checkpoint: str = "last"
+    metrics: tuple[str, ...] = METRICS
+    resamples: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class TableSpec:
+    """A table of a sweep.
+
+    Attributes:
+        name: of its files.
+        title: above it.
+        about: a paragraph below the title.
+        full: name of the run that the others are compared with.
+        runs: names, in the order of the rows.
+        paper: name of the paper's table, or "".
+    """
+
+    name: str
+    title: str
+    about: str
+    full: str
+    runs: tuple[str, ...]
+    paper: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """A whole sweep.
+
+    Attributes:
+        name: stem of its file.
+        base: config files that all runs lie over.
+        seeds: of ``seed_everything``.
+        runs: by name.
+        tables: what is made of them.
+        scoring: what is evaluated.
+        data: steps that make what all runs need.
+        minutes: packaged base -> minutes that a run was measured to take, where the file gives it.
+    """
+
+    name: str
+    base: tuple[str, ...]
+    seeds: tuple[int, ...]
+    runs: Mapping[str, Run]
+    tables: tuple[TableSpec, ...]
+    scoring: Scoring
+    data: tuple[Step, ...] = ()
+    minutes: Mapping[str, float] = field(default_factory=dict)
+
+
+def packaged_sweeps() -> list[str]:
+    """Names of the packaged sweeps."""
+    return sorted(path.stem for path in (packaged_folder() / FOLDER).glob("*.yaml"))
+
+
+def find_sweep(name: str, asked_by: str = "command line", beside: Path | None = None) -> Path:
+    """The file that `name` means: in the working folder (or `beside`) first, then among the packaged sweeps.
+
+    Raises:
+        ConfigError: found nowhere.
+    """
+    bare = name.removeprefix(f"{FOLDER}/").removesuffix(".yaml")
+    if bare in packaged_sweeps() and not any(
+        (folder / word).is_file() for folder in (beside or Path(), Path()) for word in (name, f"{name}.yaml")
+    ):
+        return packaged_folder() / FOLDER / f"{bare}.yaml"
+    try:
+        return find_config(name, asked_by, beside)
+    except ConfigError:
+        raise ConfigError(
+            f"{asked_by}: no sweep file '{name}' in {Path.cwd()}.{did_you_mean(bare, packaged_sweeps())} "
+            f"Packaged: {', '.join(packaged_sweeps())}."
+        ) from None
+
+
+def load_sweep(name: str) -> Sweep:
+    """Read a sweep and those that it includes.
+
+    Raises:
+        ConfigError: with file, line and key: an unknown key, a wrong type, two different runs of one name, no run.
+    """
+    sweep = _load(find_sweep(name), ())
+    if not sweep.runs:
+        raise ConfigError(f"{name}: the sweep has no run. Fix: name some under 'runs:', or include another sweep")
+    if not sweep.base:
+        raise ConfigError(f"{name}: the sweep has no base config. Fix: name one under 'base:', such as phantom.yaml")
+    return sweep
+
+
+class _File:
+    """One sweep file: values with their places."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.tree = path, read_tree(path)
+
+    def wrong(self, key: Key, expected: str) -> ConfigError:
+        where = self.tree.origin(key) or self.path
+        found = lookup(self.tree.values, key)
+        return ConfigError(f"{where}: {'.'.join(map(str, key))}: expected {expected}, found {found!r}.")
+
+    def keys(self, at: Key, known: Sequence[str]) -> dict[str, Any]:
+        """The mapping at `at`, whose keys must be among `known`."""
+        value = lookup(self.tree.values, at) if at else self.tree.values
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            raise self.wrong(at, "a mapping")
+        for key in value:
+            if key not in known:
+                path = ".".join(map(str, (*at, key)))
+                where = self.tree.origin((*at, key)) or self.path
+                raise ConfigError(
+                    f"{where}: {path}: a sweep has no key '{key}' here.{did_you_mean(str(key), list(known))} "
+                    f"It takes: {', '.join(known)}."
+                )
+        return value
+
+    def text(self, key: Key, default: str = "") -> str:
+        value = lookup(self.tree.values, key)
+        if value is None:
+            return default
+        if not isinstance(value, str):
+            raise self.wrong(key, "a text")
+        return value
+
+    def flag(self, key: Key) -> bool:
+        value = lookup(self.tree.values, key)
+        if value is not None and not isinstance(value, bool):
+            raise self.wrong(key, "true or false")
+        return bool(value)
+
+    def texts(self, key: Key) -> tuple[str, ...]:
+        value = lookup(self.tree.values, key)
+        value = [value] if isinstance(value, str) else value
+        if value is None:
+            return ()
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise self.wrong(key, "a text or a list of texts")
+        return tuple(value)
+
+    def choice(self, key: Key, known: Sequence[str], default: str) -> str:
+        value = self.text(key, default)
+        if value not in known:
+            raise self.wrong(key, f"one of {', '.join(known)}")
+        return value
+
+    def below(self, key: Key) -> Tree:
+        """The part at `key` as a config of its own, with the places of its values."""
+        value = lookup(self.tree.values, key)
+        if value is None:
+            return Tree()
+        if not isinstance(value, dict):
+            raise self.wrong(key, "a mapping of config keys to values")
+        size = len(key)
+        origins = {k[size:]: origin for k, origin in self.tree.origins.items() if k[:size] == key and len(k) > size}
+        return Tree(value, origins)
+
+
+_TOP = (
+    "title", "about", "include", "base", "seeds", "full", "paper", "runs", "data", "evaluate", "minutes_per_run",
+)  # fmt: skip
+_RUN = ("title", "overlays", "set", "for", "floor", "paper", "data")
+_STEP = ("run", "makes", "resumes", "for")
+_SCORING = tuple(item.name for item in fields(Scoring))
+
+
+def _load(path: Path, above: tuple[Path, ...]) -> Sweep:
+    file = _File(path)
+    file.keys((), _TOP)
+    parts = []
+    for place, name in enumerate(file.texts(("include",))):
+        where = f"{file.tree.origin(('include', place)) or file.tree.origin(('include',))}: include"
+        other = find_sweep(name, where, path.parent)
+        if other.resolve() in {p.resolve() for p in (*above, path)}:
+            raise ConfigError(f"{where}: '{name}' leads back to this file. Remove one of the two 'include' lines.")
+        parts.append(_load(other, (*above, path)))
+    runs: dict[str, Run] = {}
+    for part in parts:
+        _join(runs, part.runs.values(), path)
+    own = list(_runs(file))
+    _join(runs, own, path)
+    scoring = _scoring(file, parts[0].scoring if parts else Scoring())
+    steps = list(dict.fromkeys(step for part in parts for step in part.data))
+    steps += [step for step in _steps(file, ("data",)) if step not in steps]
+    return Sweep(
+        name=path.stem,
+        base=file.texts(("base",)) or (parts[0].base if parts else ()),
+        seeds=_seeds(file) or (parts[0].seeds if parts else (0,)),
+        runs=runs,
+        tables=_tables(file, parts, runs, bool(own)),
+        scoring=scoring,
+        data=tuple(steps),
+        minutes={key: value for part in parts for key, value in part.minutes.items()} | _minutes(file),
+    )
+
+
+def _join(runs: dict[str, Run], more: Sequence[Run] | Any, path: Path) -> None:
+    for run in more:
+        if run.name in runs and runs[run.name].content != run.content:
+            raise ConfigError(
+                f"{path}: runs.{run.name}: another sweep has a different run of this name. Fix: give it another name"
+            )
+        runs.setdefault(run.name, run)
+
+
+def _tables(file: _File, parts: Sequence[Sweep], runs: Mapping[str, Run], own: bool) -> tuple[TableSpec, ...]:
+    """A file with runs makes one table, with the included runs; one without: those of its parts, and one of all."""
+    name = file.path.stem
+    inherited = next((table for part in parts for table in part.tables), None)
+    full = file.text(("full",), inherited.full if inherited else next(iter(runs), ""))
+    if full not in runs:
+        raise ConfigError(
+            f"{file.tree.origin(('full',)) or file.path}: full: there is no run '{full}' to compare with. "
+            f"Runs: {', '.join(runs)}."
+        )
+    order = sorted(runs, key=lambda key: (runs[key].floor, key != full))
+    table = TableSpec(
+        name, file.text(("title",), name), file.text(("about",)), full, tuple(order), file.text(("paper",))
+    )
+    if own or len(parts) < 2:
+        return (table,)
+    return (*dict.fromkeys(table for part in parts for table in part.tables), table)
+
+
+def _runs(file: _File) -> Iterator[Run]:
+    entries = lookup(file.tree.values, ("runs",))
+    if entries is None:
+        return
+    if not isinstance(entries, dict):
+        raise file.wrong(("runs",), "a mapping of names to runs")
+    for name in entries:
+        at = ("runs", name)
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise ConfigError(
+                f"{file.tree.origin(at)}: runs.{name}: a run's name is a folder's: letters, digits and _ . + - are "
+                "expected."
+            )
+        file.keys(at, _RUN)
+        yield Run(
+            name=name,
+            title=file.text((*at, "title"), name.replace("_", " ")),
+            overlays=file.texts((*at, "overlays")),
+            values=file.below((*at, "set")),
+            only=file.text((*at, "for")),
+            floor=file.flag((*at, "floor")),
+            paper=file.text((*at, "paper")),
+            data=tuple(_steps(file, (*at, "data"))),
+        )
+
+
+def _steps(file: _File, at: Key) -> Iterator[Step]:
+    entries = lookup(file.tree.values, at)
+    if entries is None:
+        return
+    if not isinstance(entries, list):
+        raise file.wrong(at, "a list of steps, each with 'run' and 'makes'")
+    for place in range(len(entries)):
+        here = (*at, place)
+        file.keys(here, _STEP)
+        step = Step(
+            file.text((*here, "run")),
+            file.text((*here, "makes")),
+            file.flag((*here, "resumes")),
+            file.text((*here, "for")),
+        )
+        if not step.run or not step.makes:
+            raise file.wrong(here, "a step with 'run' (a reg2rg command) and 'makes' (the path that it writes last)")
+        yield step
+
+
+def _scoring(file: _File, inherited: Scoring) -> Scoring:
+    given = file.keys(("evaluate",), _SCORING)
+    at: Key = ("evaluate",)
+    metrics = file.texts((*at, "metrics"))
+    resamples = given.get("resamples", inherited.resamples)
+    if not isinstance(resamples, int) or resamples < 1:
+        raise file.wrong((*at, "resamples"), "a whole number above 0")
+    scoring = replace(
+        inherited,
+        protocol=file.text((*at, "protocol"), inherited.protocol),
+        labeler=file.text((*at, "labeler"), inherited.labeler),
+        split=file.choice((*at, "split"), _SPLITS, inherited.split),
+        checkpoint=file.choice((*at, "checkpoint"), _CHECKPOINTS, inherited.checkpoint),
+        metrics=metrics or inherited.metrics,
+        resamples=resamples,
+    )
+    try:
+        find_protocol(scoring.protocol)
+    except ConfigError as error:
+        raise ConfigError(f"{file.tree.origin((*at, 'protocol'))}: evaluate.protocol: {error}") from None
+    return scoring
+
+
+def _seeds(file: _File) -> tuple[int, ...]:
+    value = lookup(file.tree.values, ("seeds",))
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not value or not all(type(item) is int and item >= 0 for item in value):
+        raise file.wrong(("seeds",), "a list of whole numbers from 0 on, such as [0, 1, 2]")
+    return tuple(dict.fromkeys(value))
+
+
+def _minutes(file: _File) -> dict[str, float]:
+    value = lookup(file.tree.values, ("minutes_per_run",))
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(item, int | float) for item in value.values()):
+        raise file.wrong(("minutes_per_run",), "a mapping of base configs to minutes, such as {phantom.yaml: 6}")
+    return {str(key): float(item) for key, item in value.items()}
