@@ -102,10 +102,11 @@ def show_sample(loggers: Iterable[Any], name: str, answer: GeneratedReport, text
         loggers: the trainer's.
         name: what the logger files it under.
         answer: the generated report.
-        texts: reference texts in slot order.
+        texts: reference texts in slot order; without regions the whole report alone.
         step: optimiser step.
     """
-    reference = "\n\n".join(f"{region}: {text}" for region, text in zip(answer.regions, texts, strict=True))
+    names = [f"{region}: " for region in answer.regions] or [""]
+    reference = "\n\n".join(name + text for name, text in zip(names, texts, strict=True))
     for logger in loggers:
         experiment: Any = getattr(logger, "experiment", None)
         if hasattr(logger, "log_text"):

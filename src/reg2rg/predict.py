@@ -104,6 +104,7 @@ class PredictionWriter(L.Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         run = {
             "model": _weights_digest(trainer, pl_module),
+            "target": data.target,
             "identity": data.identity,
             "order": data.order,
             "decoding": str(getattr(pl_module, "decoding", "")),
@@ -126,9 +127,13 @@ def record(answer: GeneratedReport, texts: tuple[str, ...], question: str, ident
 
     Args:
         answer: its generated report.
-        texts: reference texts in slot order, ``""`` where there is none.
+        texts: reference texts in slot order, ``""`` where there is none; without regions the whole report alone.
         question: the prompt as people read it.
         identity: the report names its regions.
+
+    Returns:
+        the record. Its ``reference`` maps region -> text; a report without regions stands there under ``""``, as in
+        RadGenome's tables.
     """
     report = parse_report(answer.text, answer.regions, identity)
     return {
@@ -140,7 +145,7 @@ def record(answer: GeneratedReport, texts: tuple[str, ...], question: str, ident
         "invalid": list(report.invalid),
         "duplicate": list(report.duplicate),
         "missing": list(report.missing),
-        "reference": dict(zip(answer.regions, texts, strict=True)),
+        "reference": dict(zip(answer.regions or ("",), texts, strict=True)),
         "question": question,
     }
 

@@ -44,19 +44,20 @@ def read_predictions(
         findings: study -> truth labels, where they are known.
     """
     return [
-        Prediction(
-            found["study"],
-            tuple(found["regions"]),
-            Report(
-                tuple(Paragraph(p["slot"], p["region"], p["text"]) for p in found["paragraphs"]),
-                tuple(found["invalid"]),
-                tuple(found["duplicate"]),
-                tuple(found["missing"]),
-            ),
-            (findings or {}).get(found["study"]),
-        )
+        Prediction(found["study"], tuple(found["regions"]), _report(found), (findings or {}).get(found["study"]))
         for found in read_records(out)
     ]
+
+
+def _report(found: Mapping[str, Any]) -> Report:
+    if not found["regions"]:  # a report as a whole: one paragraph that belongs to no region
+        return Report((Paragraph(0, "", " ".join(found["text"].split())),))
+    return Report(
+        tuple(Paragraph(p["slot"], p["region"], p["text"]) for p in found["paragraphs"]),
+        tuple(found["invalid"]),
+        tuple(found["duplicate"]),
+        tuple(found["missing"]),
+    )
 
 
 def write_table(out: str | Path) -> Path:
@@ -70,10 +71,15 @@ def write_table(out: str | Path) -> Path:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(COLUMNS)
         for found in read_records(out):
-            reference = write_report(found["regions"], [found["reference"][region] for region in found["regions"]])
-            row = (found["study"], found["question"], reference, found["text"])
+            row = (found["study"], found["question"], reference_text(found), found["text"])
             writer.writerow([as_cell(text) for text in row])
     return path
+
+
+def reference_text(record: Mapping[str, Any]) -> str:
+    """The reference of a record as one text: with region prefixes, or the whole report where there are no regions."""
+    order, texts = record["regions"], record["reference"]
+    return write_report(order, [texts.get(region, "") for region in order]) if order else texts.get("", "")
 
 
 def as_cell(text: str) -> str:

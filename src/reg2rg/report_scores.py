@@ -28,6 +28,7 @@ LOGGED: Mapping[str, str] = {
     "METEOR": "meteor",
     "ROUGE-L": "rouge_l",
     "CIDEr": "cider",
+    "CIDEr-D": "cider",
     "CE precision (micro)": "findings_precision",
     "CE recall (micro)": "findings_recall",
     "CE F1 (micro)": "findings_f1",
@@ -70,7 +71,7 @@ class ReportScores(Metric):  # type: ignore[misc]  # torchmetrics is not typed h
         Args:
             study: its id; one that comes twice, as samplers pad with, counts once.
             given: its regions in slot order.
-            references: their texts, ``""`` for a region without one.
+            references: their texts, ``""`` for a region without one; without regions the whole report alone.
             prediction: the generated report.
         """
         line = json.dumps([study, list(given), list(references), prediction]) + "\n"
@@ -86,7 +87,7 @@ class ReportScores(Metric):  # type: ignore[misc]  # torchmetrics is not typed h
             kept[study] = (tuple(given), references, prediction)
         pairs = []
         for study, (given, references, prediction) in sorted(kept.items()):
-            reference = write_report(given, references, self.identity)
+            reference = write_report(given, references, self.identity) if given else references[0]
             pair = pair_texts(study, patient_of(study), reference, prediction, self.regions, given)
             if any(references):
                 pairs.append(pair)

@@ -37,7 +37,7 @@ def run(invocation: Invocation) -> int:
     if not studies:
         raise ConfigError("data.dataset: no study of the training split has a report to learn words from.")
 
-    from reg2rg.data.prompt import GLOBAL_PREFIX, REGION_PREFIX
+    from reg2rg.data.prompt import GLOBAL_PREFIX, INSTRUCTION, REGION_PREFIX
     from reg2rg.language.pretraining import Schedule
     from reg2rg.language.tiny import build_tiny_llama
 
@@ -48,7 +48,7 @@ def run(invocation: Invocation) -> int:
         layers=options.layers,
         heads=options.heads,
         vocab_size=options.vocab_size,
-        instruction=section.instruction,
+        instruction=section.instruction or INSTRUCTION,
         prompt_texts=(GLOBAL_PREFIX, REGION_PREFIX),
         schedule=Schedule(steps=options.steps),
         seed=options.seed,

@@ -42,6 +42,11 @@ def run(invocation: Invocation) -> int:
     studies = {study.id: study for study in section.dataset.studies()}
     findings = {study.id: study.findings for study in studies.values()}
     own = _predictions(options.predictions, findings)
+    if not any(prediction.given for prediction in own):
+        raise ConfigError(
+            f"{options.predictions}: reports without regions (expected regions: the page ties paragraphs to them). "
+            "Fix: score them with `reg2rg evaluate`, or set them beside reports with regions: --compare NAME=DIR"
+        )
     others = {name: _predictions(path, findings) for name, path in _pairs(options.compare, "--compare")}
     reader = KeywordReader()
     train = [study for study in studies.values() if study.split == "train"]

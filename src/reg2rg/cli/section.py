@@ -25,7 +25,6 @@ from reg2rg.config.reading import COMMAND_LINE, Tree
 from reg2rg.config.rules import check_values
 from reg2rg.config.schema import Checker
 from reg2rg.data.datasets import DATASETS, Dataset
-from reg2rg.data.prompt import INSTRUCTION
 from reg2rg.data.views import Views
 from reg2rg.data.volumes import ReadOptions
 from reg2rg.errors import ConfigError
@@ -44,7 +43,7 @@ class DataSection:
         regions: region set by name or file.
         views: settings of the views.
         read: how scans and masks are read.
-        instruction: text between the regions and the report.
+        instruction: text between the regions and the report; ``None`` for the published one.
     """
 
     dataset: Dataset
@@ -52,7 +51,7 @@ class DataSection:
     regions: str = "radgenome"
     views: Views = Views()  # noqa: RUF009 (frozen)
     read: ReadOptions = ReadOptions()  # noqa: RUF009 (frozen)
-    instruction: str = INSTRUCTION
+    instruction: str | None = None
 
 
 class Parser(ArgumentParser):  # type: ignore[misc]

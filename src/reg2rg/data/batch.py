@@ -23,8 +23,9 @@ class Sample:
 
     Attributes:
         study: its id.
-        regions: region names in slot order.
-        reports: their texts; ``""`` for a region that is prompted without having one.
+        regions: region names in slot order; none for a report as a whole.
+        reports: their texts; ``""`` for a region that is prompted without having one. Without regions, the whole report
+            alone.
         encoded: prompt, and target where there is one.
         texture: (R, H, W, D) int16, slot order, or ``None`` when no encoder looks at it.
         geometry: (R, H, W, D) int16, or ``None``.
@@ -58,7 +59,7 @@ class Batch:
         label_region: (K,) for each label, in row-major order: index among the N regions, -1 for EOS.
         study_ids: ids of the B studies.
         regions: names in slot order, for each study.
-        reports: their texts, for each study.
+        reports: their texts, for each study; of a study without regions the whole report alone.
         sentences_cut: sentences that did not fit, over all studies.
     """
 

@@ -16,7 +16,7 @@ from reg2rg.data.batch import Batch, collate
 from reg2rg.data.datasets.base import Dataset
 from reg2rg.data.loader import StudyLoader
 from reg2rg.data.order import EVAL_SEED, bucketed_batches, generator
-from reg2rg.data.prompt import INSTRUCTION, PromptEncoder, TokenCounts
+from reg2rg.data.prompt import INSTRUCTION, WHOLE_INSTRUCTION, PromptEncoder, TokenCounts
 from reg2rg.data.samples import Entry, StudySamples
 from reg2rg.data.store import Store
 from reg2rg.data.views import Views
@@ -28,7 +28,13 @@ from reg2rg.types import Study
 log = logging.getLogger(__name__)
 
 Split = Literal["train", "val", "test"]
+Target = Literal["regions", "joined", "whole"]
 _MOST_WORKERS = 8
+_NEEDS: dict[Target, str] = {
+    "regions": "a region that has text and a mask",
+    "joined": "a region that has text and a mask",
+    "whole": "a whole report",
+}
 
 
 class RegionReportDataModule(L.LightningDataModule):
@@ -46,6 +52,9 @@ class RegionReportDataModule(L.LightningDataModule):
         regions: region set by name or file.
         views: settings of the views.
         read: how ``reg2rg data check`` and ``prepare`` read scans and masks; kept here so that one config says it all.
+        target: what is to be written. ``"regions"``: a paragraph for each region. The others are for models that see
+            the whole image alone, and have no regions in the prompt: ``"joined"``, one text, the words that
+            ``"regions"`` has, in the order of the region set; ``"whole"``, the whole report as the dataset has it.
         identity: name each region in its target (region-report alignment).
         order: ``"listed"`` keeps the regions in the order of the region set, as the published code does in validation
             and test. It makes recognising a region nearly free.
@@ -53,14 +62,16 @@ class RegionReportDataModule(L.LightningDataModule):
         eval_batch_size: the same for validation, test and predict; `batch_size` by default.
         workers: worker processes; by default one for each core but one, at most 8.
         max_length: longest sample in tokens.
-        instruction: text at the end of the prompt; the published one by default.
+        instruction: text at the end of the prompt; by default the published one, or for a report without regions one
+            like it.
         seed: of the order of studies and regions.
         region_schedule: curriculum: first epoch -> most regions a sample; 0 lifts the bound.
         max_skip: share of a split's studies that may be missing in the store or unreadable.
         limit_eval_studies: validate, test and predict on so many studies, always the same ones.
         cache: keep views in memory, where the data are small.
         cache_gb: memory for them, for each split.
-        test_regions: regions that test and predict prompt.
+        test_regions: regions that test and predict prompt: those with a text, or all that have a mask. Without
+            regions: studies that have a text, or all.
         predict_split: the split that ``predict`` reports on.
         timeout: seconds to wait for a worker.
     """
@@ -74,13 +85,14 @@ class RegionReportDataModule(L.LightningDataModule):
         regions: str = "radgenome",
         views: Views = Views(),  # noqa: B008 (frozen)
         read: ReadOptions = ReadOptions(),  # noqa: B008 (frozen)
+        target: Target = "regions",
         identity: bool = True,
         order: Literal["shuffled", "listed"] = "shuffled",
         batch_size: int = 1,
         eval_batch_size: int | None = None,
         workers: int | None = None,
         max_length: int = 2048,
-        instruction: str = INSTRUCTION,
+        instruction: str | None = None,
         seed: int = 0,
         region_schedule: dict[int, int] | None = None,
         max_skip: float = 0.0,
@@ -94,14 +106,21 @@ class RegionReportDataModule(L.LightningDataModule):
         super().__init__()
         if batch_size < 1 or (eval_batch_size is not None and eval_batch_size < 1):
             raise ConfigError(f"data.batch_size {batch_size}, eval_batch_size {eval_batch_size}: 1 or more is expected")
+        if target != "regions" and token_counts.region:
+            raise ConfigError(
+                f"data.target '{target}' puts no region into the prompt, but the model has {token_counts.texture} "
+                f"texture and {token_counts.geometry} geometry tokens for each. Fix: set model.texture and "
+                "model.geometry to null, and give the encoder of the whole image as model.global_"
+            )
         self.dataset, self.region_set, self.views, self.read = dataset, load_region_set(regions), views, read
         self.store_path, self.tokenizer, self.token_counts = store, tokenizer, token_counts
+        self.target = target
         self.identity, self.order, self.max_length, self.seed = identity, order, max_length, seed
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.workers = default_workers() if workers is None else workers
         self.region_schedule, self.max_skip = region_schedule, max_skip
         self.limit_eval_studies, self.cache_bytes = limit_eval_studies, int(cache_gb * 2**30) if cache else 0
-        self.instruction = instruction
+        self.instruction = instruction or (INSTRUCTION if target == "regions" else WHOLE_INSTRUCTION)
         self.test_regions, self.predict_split, self.timeout = test_regions, predict_split, timeout
         self._entries: dict[tuple[Split, bool], list[Entry]] = {}
         self._done: frozenset[str] = frozenset()
@@ -141,8 +160,8 @@ class RegionReportDataModule(L.LightningDataModule):
                 self.encoder.encode(max(len(entry.regions) for entry in entries))
             elif split != "val" or stage != "fit":
                 raise ConfigError(
-                    f"the dataset has no study in split '{split}' that is in the store {self.store_path} with a region "
-                    "to report on. Fix: check the dataset's folders, and run `reg2rg data prepare`"
+                    f"the dataset has no study in split '{split}' that is in the store {self.store_path} with "
+                    f"{_NEEDS[self.target]}. Fix: check the dataset's folders, and run `reg2rg data prepare`"
                 )
 
     def entries(self, split: Split, all_masks: bool = False) -> list[Entry]:
@@ -199,27 +218,30 @@ class RegionReportDataModule(L.LightningDataModule):
                 fix="run `reg2rg data prepare` and see what it skipped; to go on without them raise data.max_skip",
                 path=self.store_path,
             )
-        entries, empty = [], 0
-        for study in studies:
-            if study.id not in prepared:
-                continue
-            masks = set(self.store.regions(study.id))
-            names = tuple(
-                name for name in self.region_set.names if name in masks and (all_masks or study.reports.get(name))
-            )
-            empty += not names
-            if names:
-                entries.append(Entry(study.id, names, tuple(study.reports.get(name, "") for name in names)))
-        if missing or empty:
+        listed = [self._entry(study, all_masks) for study in studies if study.id in prepared]
+        entries = [entry for entry in listed if entry is not None]
+        if missing or len(entries) < len(listed):
             log.warning(
-                "Split %s: %d studies; left out %d that are not in the store and %d without a region that has text "
-                "and a mask.",
+                "Split %s: %d studies; left out %d that are not in the store and %d without %s.",
                 split,
                 len(entries),
                 len(missing),
-                empty,
+                len(listed) - len(entries),
+                _NEEDS[self.target],
             )
         return entries
+
+    def _entry(self, study: Study, all_masks: bool) -> Entry | None:
+        """What samples of a study need, or ``None`` if there is nothing to report on."""
+        masks = set(self.store.regions(study.id))
+        names = tuple(
+            name for name in self.region_set.names if name in masks and (all_masks or study.reports.get(name))
+        )
+        texts = tuple(study.reports.get(name, "") for name in names)
+        if self.target == "regions":
+            return Entry(study.id, names, texts) if names else None
+        report = study.whole if self.target == "whole" else " ".join(filter(None, texts))
+        return Entry(study.id, (), (report,)) if report or all_masks else None
 
     def _limited(self, entries: list[Entry]) -> list[Entry]:
         if self.limit_eval_studies is None or len(entries) <= self.limit_eval_studies:

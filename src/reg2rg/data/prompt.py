@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,6 +41,12 @@ INSTRUCTION = (
     "information about these anatomical structures and any abnormalities that are essential. You can refer to the "
     "global information as the context and take it as a supplement when generating each region report."
 )
+
+WHOLE_INSTRUCTION = (
+    "Given the provided global information from this CT scan, please generate a comprehensive medical report. Provide "
+    "detailed information about the anatomical structures and any abnormalities that are essential."
+)
+"""For reports without regions; the library's own, after the published one."""
 
 IMAGE_OPEN, IMAGE_CLOSE, REGION_OPEN, REGION_CLOSE = range(4)
 """Rows of the source table that hold the learned tags."""
@@ -96,7 +102,8 @@ class EncodedSample:
         labels: (L,) the id at target positions and at EOS, `IGNORED` elsewhere. Not shifted.
         visual_positions: (S,), as in `Prompt`.
         visual_sources: (S,), as in `Prompt`.
-        region_of_label: (K,) for each label position, in order, the slot whose paragraph it belongs to; -1 for EOS.
+        region_of_label: (K,) for each label position, in order, the slot whose paragraph it belongs to; -1 for EOS and
+            for a report without regions.
         sentences_cut: sentences dropped from the end of the report because the sample was too long.
     """
 
@@ -194,15 +201,31 @@ class PromptEncoder:
         """
         prompt = self.encode(len(regions))
         if not with_target:
-            ignored = np.full(len(prompt.ids), IGNORED, dtype=np.int64)
-            nothing = np.empty(0, dtype=np.int64)
-            return EncodedSample(prompt.ids, ignored, prompt.visual_positions, prompt.visual_sources, nothing)
+            return _without_target(prompt)
         if texts is None:
             raise ValueError("a sample with a target needs texts")
         paragraphs = [
             write_paragraph(slot, region, text, self.identity) + " "
             for slot, (region, text) in enumerate(zip(regions, texts, strict=True))
         ]
+        return self._with_target(prompt, paragraphs)
+
+    def encode_whole(self, report: str | None) -> EncodedSample:
+        """Encode a sample without regions: the prompt has the tokens of the whole image alone.
+
+        Args:
+            report: the whole report, or ``None`` for the prompt alone.
+
+        Raises:
+            ConfigError, DataFault: as `encode_sample`.
+        """
+        prompt = self.encode(0)
+        if report is None:
+            return _without_target(prompt)
+        sample = self._with_target(prompt, [report + " "])
+        return replace(sample, region_of_label=np.full_like(sample.region_of_label, -1))
+
+    def _with_target(self, prompt: Prompt, paragraphs: Sequence[str]) -> EncodedSample:
         ids, slots, cut = self._fit(paragraphs, len(prompt.ids))
         target = np.append(np.asarray(ids, dtype=np.int64), self.eos_id)
         return EncodedSample(
@@ -285,6 +308,11 @@ class PromptEncoder:
             cut = len(ends) + 1 - kept
         slots = np.maximum(np.searchsorted(starts, last, side="right") - 1, 0)
         return ids, slots, cut
+
+
+def _without_target(prompt: Prompt) -> EncodedSample:
+    ignored, nothing = np.full(len(prompt.ids), IGNORED, dtype=np.int64), np.empty(0, dtype=np.int64)
+    return EncodedSample(prompt.ids, ignored, prompt.visual_positions, prompt.visual_sources, nothing)
 
 
 def _first_id(*ids: int | None) -> int:

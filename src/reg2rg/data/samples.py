@@ -37,8 +37,8 @@ class Entry:
 
     Attributes:
         study: its id.
-        regions: the regions that may be prompted, in the order of the region set.
-        reports: their texts, ``""`` where there is none.
+        regions: the regions that may be prompted, in the order of the region set. None for a report as a whole.
+        reports: their texts, ``""`` where there is none; without regions the whole report alone.
     """
 
     study: str
@@ -163,9 +163,13 @@ class StudySamples:
         """
         entry = self.entries[index]
         names = self.order(index, epoch)
-        by_region = dict(zip(entry.regions, entry.reports, strict=True))
-        texts = tuple(by_region[name] for name in names)
-        encoded = self.encoder.encode_sample(names, texts, with_target=self.with_target)
+        if entry.regions:
+            by_region = dict(zip(entry.regions, entry.reports, strict=True))
+            texts = tuple(by_region[name] for name in names)
+            encoded = self.encoder.encode_sample(names, texts, with_target=self.with_target)
+        else:
+            texts = entry.reports
+            encoded = self.encoder.encode_whole(texts[0] if self.with_target else None)
         found = self._views(index, names)
         return Sample(
             entry.study, names, texts, encoded, found.get("texture"), found.get("geometry"), found.get("global")
@@ -178,7 +182,7 @@ class StudySamples:
         lengths = []
         for entry in self.entries:
             count = min(len(entry.regions), bound or len(entry.regions))
-            characters = sum(map(len, entry.reports)) * count // max(1, len(entry.regions))
+            characters = sum(map(len, entry.reports)) * (count or 1) // max(1, len(entry.regions))
             lengths.append(count * region + characters // _CHARACTERS_PER_TOKEN)
         return lengths
 

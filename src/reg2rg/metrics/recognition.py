@@ -49,12 +49,14 @@ class RegionRecognition(Metric):  # type: ignore[misc]  # torchmetrics is not ty
         self.add_state("given", torch.zeros(len(self.regions), dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, given: Sequence[str], report: Report) -> None:
-        """Count one study.
+        """Count one study. One without regions has nothing to recognise and does not count.
 
         Args:
             given: its regions in slot order.
             report: what was generated, parsed.
         """
+        if not given:
+            return
         self.study_share += recognition(given, report)
         self.studies += 1
         for region, hit in zip(given, recognised(given, report), strict=True):

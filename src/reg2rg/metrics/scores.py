@@ -136,9 +136,9 @@ class Summary:
 def summarise(predictions: Sequence[Prediction], read: Reader) -> Summary:
     """The headline figures of a set of predictions."""
     counts = findings_by_label(predictions, read)
-    total = micro(counts)
+    total, by_region = micro(counts), recognition_by_region(predictions)
     return Summary(
-        recognition=mean_recognition(recognition_by_region(predictions)),
+        recognition=mean_recognition(by_region) if by_region else None,
         precision=total.precision,
         recall=total.recall,
         f1=total.f1,

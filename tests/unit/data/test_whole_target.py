@@ -1,0 +1,172 @@
+"""Reports without regions: the whole report as target, from the prompt to the scores."""
+
+import csv
+import json
+from dataclasses import replace
+
+import lightning as L
+import pytest
+import torch
+
+from reg2rg.cli.main import main
+from reg2rg.data.datamodule import RegionReportDataModule
+from reg2rg.data.datasets.base import Dataset, Listing
+from reg2rg.data.prompt import GLOBAL_PREFIX, INSTRUCTION, WHOLE_INSTRUCTION, PromptEncoder, TokenCounts
+from reg2rg.data.views import Views
+from reg2rg.errors import ConfigError
+from reg2rg.predict import PredictionWriter
+from reg2rg.records import read_predictions, read_records
+
+GLOBAL_ONLY = TokenCounts(texture=0, geometry=0, global_=2)
+
+
+def data_of(toy, counts=GLOBAL_ONLY, without=(), **arguments):
+    """The toy studies, each with a whole report but those in `without`."""
+    studies = tuple(replace(s, whole="" if s.id in without else f"Whole report of {s.id}.") for s in toy.studies)
+
+    class Whole(Dataset):
+        def scan(self) -> Listing:
+            return Listing(studies)
+
+    options = {"batch_size": 2, "workers": 0, "views": Views(size=toy.size), "target": "whole"}
+    return RegionReportDataModule(Whole(), str(toy.store), str(toy.lm), counts, **(options | arguments))
+
+
+def module_of(toy, **arguments):
+    return toy.module(texture=None, geometry=None, global_=toy.encoder(), **arguments)
+
+
+def test_prompt_has_the_image_and_no_region(toy):
+    encoder = data_of(toy).encoder
+    sample = encoder.encode_whole("All is well.")
+    tokenizer = encoder.tokenizer
+    slots = sample.visual_positions
+    assert slots.tolist() == list(range(slots[0], slots[0] + 4))  # open, two tokens, close
+    prompt = encoder.encode(0)
+    assert tokenizer.decode(prompt.ids[: slots[0]]) == GLOBAL_PREFIX
+    assert tokenizer.decode(prompt.ids[slots[-1] + 1 :]) == f". {WHOLE_INSTRUCTION}"
+    labels = sample.labels[sample.labels != -100]
+    assert tokenizer.decode(labels) == " All is well. </s>"
+    assert (sample.region_of_label == -1).all()
+    assert len(sample.region_of_label) == len(labels)
+    assert encoder.encode_whole(None).ids.tolist() == prompt.ids.tolist() == sample.ids[: len(prompt.ids)].tolist()
+    assert encoder.prompt_text(0) == f"{GLOBAL_PREFIX}<image>. {WHOLE_INSTRUCTION}"
+
+
+def test_a_report_that_is_too_long_is_cut_at_a_sentence(toy):
+    tokenizer = data_of(toy).encoder.tokenizer
+    room = len(PromptEncoder(tokenizer, GLOBAL_ONLY, instruction=WHOLE_INSTRUCTION).encode(0).ids)
+    encoder = PromptEncoder(tokenizer, GLOBAL_ONLY, max_length=room + 30, instruction=WHOLE_INSTRUCTION)
+    sample = encoder.encode_whole("The heart is normal. " * 20)
+    text = tokenizer.decode(sample.labels[sample.labels != -100])
+    assert text.endswith("The heart is normal. </s>")
+    assert sample.sentences_cut == 20 - text.count("heart") > 0
+
+
+@pytest.mark.parametrize("target", ["joined", "whole"])
+def test_target_is_the_text_that_was_asked_for(toy, target):
+    data = data_of(toy, target=target)
+    by_id = {study.id: study for study in toy.studies}
+    tokenizer = data.encoder.tokenizer
+    for batch in data.train_dataloader():
+        assert batch.texture is None
+        assert batch.geometry is None
+        assert batch.global_.shape == (len(batch), 1, *toy.size)
+        for row, study in enumerate(batch.study_ids):
+            listed = [name for name in data.region_set.names if name in by_id[study].reports]
+            joined = " ".join(by_id[study].reports[name] for name in listed)
+            expected = joined if target == "joined" else f"Whole report of {study}."
+            labels = batch.labels[row]
+            assert tokenizer.decode(labels[labels != -100]) == f" {expected} </s>"
+            assert (batch.regions[row], batch.reports[row]) == ((), (expected,))
+
+
+def test_instruction_follows_the_target_unless_it_is_given(toy):
+    assert data_of(toy).instruction == WHOLE_INSTRUCTION
+    assert data_of(toy, TokenCounts(2, 1, 2), target="regions").instruction == INSTRUCTION
+    assert data_of(toy, instruction="Report.").instruction == "Report."
+
+
+def test_studies_without_a_whole_report_are_left_out_and_counted(toy, caplog):
+    data = data_of(toy, without=("s0", "s6"))
+    assert "s0" not in {entry.study for entry in data.entries("train")}
+    assert "left out 0 that are not in the store and 1 without a whole report" in caplog.text
+    assert [entry.study for entry in data.entries("test")] == ["s7"]
+    every = data_of(toy, without=("s6",), test_regions="all")
+    assert {entry.study: entry.reports for entry in every.entries("test", all_masks=True)}["s6"] == ("",)
+
+
+def test_baked_views_serve_as_well(toy, tmp_path):
+    from reg2rg.data.store import Store
+
+    data, store = data_of(toy), Store(tmp_path)
+    for study in toy.studies:
+        entry = data.store.read(study.id)
+        store.write(study.id, entry.key, entry.detail, data.views)
+    store.write_index()
+    baked = RegionReportDataModule(
+        data.dataset, str(tmp_path), str(toy.lm), GLOBAL_ONLY, workers=0, views=data.views, target="whole", batch_size=2
+    )
+    for one, other in zip(data.train_dataloader(), baked.train_dataloader(), strict=True):
+        assert torch.equal(one.global_, other.global_)
+
+
+def test_region_tokens_are_refused(toy):
+    with pytest.raises(ConfigError, match=r"data.target 'whole' puts no region .* 2 texture and 1 geometry .* null"):
+        data_of(toy, TokenCounts(texture=2, geometry=1, global_=2))
+
+
+def test_a_split_without_whole_reports_is_refused(toy):
+    with pytest.raises(ConfigError, match=r"no study in split 'train' .* with a whole report"):
+        data_of(toy, without=tuple(study.id for study in toy.studies)).setup("fit")
+
+
+def run(toy, **options):
+    return L.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        num_sanity_val_steps=0,
+        default_root_dir=toy.root,
+        **options,
+    )
+
+
+def test_from_training_to_scores(toy, tmp_path, capsys):
+    module = module_of(toy, val_generate=2)
+    trainer = run(toy, max_epochs=1)
+    trainer.fit(module, datamodule=data_of(toy))
+    assert trainer.callback_metrics["val/loss"].isfinite()
+    logged = {name.partition("/")[2] for name in trainer.callback_metrics}
+    assert "bleu4" in logged
+    assert not any(name.startswith(("recognition", "loss_")) for name in logged)
+
+    out = tmp_path / "predictions"
+    run(toy, callbacks=[PredictionWriter(str(out))]).predict(module, datamodule=data_of(toy), return_predictions=False)
+    records = list(read_records(out))
+    assert [record["study"] for record in records] == ["s6", "s7"]
+    assert records[0]["reference"] == {"": "Whole report of s6."}
+    assert (records[0]["regions"], records[0]["paragraphs"]) == ([], [])
+    with (out / "predictions.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["GT_combined_report"] for row in rows] == ["Whole report of s6.", "Whole report of s7."]
+    assert [p.text for p in read_predictions(out)] == [" ".join(record["text"].split()) for record in records]
+    with pytest.raises(ConfigError, match="made with another target"):
+        run(toy, callbacks=[PredictionWriter(str(out))]).predict(module, datamodule=data_of(toy, target="joined"))
+
+    for source in (out, out / "predictions.csv"):
+        assert main(["evaluate", str(source), "--protocol", "paper", "--out", str(tmp_path / "scores")]) == 0
+    written = json.loads(next((tmp_path / "scores").glob("*.json")).read_text())
+    assert written
+    assert "whole reports are scored" in capsys.readouterr().out
+
+
+def test_on_the_page_a_whole_report_has_findings_and_no_recognition():
+    from reg2rg.metrics.scores import Prediction, summarise
+    from reg2rg.report import Paragraph, Report
+
+    whole = Prediction("s6", (), Report((Paragraph(0, "", "Cardiomegaly."),)), {"Cardiomegaly": True})
+    figures = summarise([whole], lambda text: {"Cardiomegaly": "Cardiomegaly" in text})
+    assert (figures.recognition, figures.f1) == (None, 1.0)
