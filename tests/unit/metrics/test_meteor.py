@@ -63,8 +63,9 @@ def test_equal_to_nltk(texts):
 
 
 # The first may take the short cut for plain sentences, the second is full of what the rules are about.
+pieces = [". A", "b. ", "CT. It", "ct. On", " 4. ", "? ", " A. B. ", "..  ", "a-b", "4.5", "1,5", "e.g.", "a: ", "b, "]
 plain = st.lists(
-    st.sampled_from([*"aB1   .,:;()%+*/?!<>=-", ". A", "b. ", "CT. It", "ct. On", " 4. ", "? ", " A. B. ", "..  "]),
+    st.sampled_from([*"aB1   .,:;()%+*/?!<>=-", *pieces, "3; ", "cannot", "non-cannot ", "gonna, ", "lemme."]),
     max_size=30,
 ).map("".join)
 marked = st.lists(
@@ -73,7 +74,7 @@ marked = st.lists(
 ).map("".join)
 
 
-@settings(deadline=None, max_examples=3000)
+@settings(deadline=None, max_examples=1500)
 @given(st.one_of(plain, marked, st.text(max_size=60)))
 def test_tokens_are_nltks_in_lower_case(text):
     assert meteor_tokens(text) == [token.lower() for token in plain_tokens(text)]
