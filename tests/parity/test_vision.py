@@ -67,12 +67,12 @@ def test_rows_of_the_position_tables(cells: int, rows: int, taken: list[int]) ->
 
 
 @few
-@given(form=st.one_of(vit_forms(channels=3), vit_forms(channels=1)), seed=seeds)
-def test_vit(form: ViTForm, seed: int) -> None:
+@given(form=st.one_of(vit_forms(channels=3), vit_forms(channels=1)), through_input=st.booleans(), seed=seeds)
+def test_vit(form: ViTForm, through_input: bool, seed: int) -> None:
     """Outputs, and the gradients of every published weight and of the input, through names and folding."""
     published = leaves(random_weights(form.shapes(), seed))
     volumes = random_volumes(2, form.size, seed).double()
-    theirs, ours = volumes.clone().requires_grad_(True), volumes.clone().requires_grad_(True)
+    theirs, ours = volumes.clone().requires_grad_(through_input), volumes.clone().requires_grad_(through_input)
     vit = our_vit(form, {name: tensor.detach() for name, tensor in published.items()})
     expected, found = published_vit(theirs, published, form), vit(ours[:, None])
     assert exactly(found, expected) < EXACT

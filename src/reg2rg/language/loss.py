@@ -31,14 +31,14 @@ class _TokenNLL(torch.autograd.Function):
 
 
 def token_nll(logits: Tensor, labels: Tensor) -> Tensor:
-    """Negative log-likelihood of each label, in float32. The logits are overwritten: nothing else may use them.
+    """Negative log-likelihood of each label, in float32 or float64. The logits are overwritten: let nothing else use them.
 
     Args:
         logits: (K, V) of any floating dtype.
         labels: (K,) token ids.
 
     Returns:
-        (K,) float32.
+        (K,) float32; float64 if the logits are.
     """
-    nll: Tensor = _TokenNLL.apply(logits.float(), labels)
+    nll: Tensor = _TokenNLL.apply(logits if logits.dtype == torch.float64 else logits.float(), labels)
     return nll
