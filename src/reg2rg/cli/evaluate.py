@@ -3,40 +3,53 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from reg2rg.cli.main import Invocation
 from reg2rg.errors import ConfigError
 
 if TYPE_CHECKING:
-    from reg2rg.evaluation.reading import Columns, Pair, Reports
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from reg2rg.evaluation.reading import Columns, Reports
     from reg2rg.metrics.labelers import Labeler
+    from reg2rg.metrics.synonyms import SynonymSource
     from reg2rg.regions import RegionSet
 
-PROTOCOL_NAMES = ("strict", "paper", "corpus", "vlm3d")
+_MOST_RESAMPLES = 100_000
+_SAY_EVERY_S = 10.0
+_PREFIXES: Mapping[str, tuple[str, ...]] = {
+    "reference_labels": ("GT_", ""),
+    "predicted_labels": ("Pred_", ""),
+    "against_labels": ("Pred_", ""),
+}
+"""Option -> what may stand before a label in the columns of its table: as in published inferences, or nothing."""
 
 
 def run(invocation: Invocation) -> int:
     """Run ``reg2rg evaluate``; see `reg2rg.cli.main`."""
     options = _parser().parse_args(list(invocation.args))
+    _check(options)
 
     from rich.console import Console
 
     from reg2rg.evaluation.engine import Settings, evaluate
     from reg2rg.evaluation.judges import export_texts, load_judge
     from reg2rg.evaluation.protocols import find_protocol
-    from reg2rg.evaluation.reading import Columns, read_reports
+    from reg2rg.evaluation.reading import Columns, read_references, read_reports
     from reg2rg.evaluation.terminal import print_evaluation
     from reg2rg.evaluation.writing import write_evaluation
     from reg2rg.regions import load_region_set
 
-    protocol = find_protocol(options.protocol)
-    if not 0 < options.confidence < 1:
-        raise ConfigError(f"--confidence {options.confidence}: expected a number between 0 and 1, such as 0.95")
-    regions = load_region_set(options.regions)
+    protocol, regions = find_protocol(options.protocol), load_region_set(options.regions)
     columns = Columns(
         options.id_column,
         options.reference_column,
@@ -44,47 +57,56 @@ def run(invocation: Invocation) -> int:
         options.region_column,
         options.patient_column,
     )
-    reports = read_reports(options.predictions, options.references, regions, columns, options.intersection)
-    against = _against(options, reports, regions, columns)
-    labeler = _labeler(options.labeler)
-    tables = _label_tables(options, reports)
-    settings = Settings(
-        protocol=protocol,
-        labeler=labeler,
-        reference_labels=tables.get("reference"),
-        predicted_labels=tables.get("predicted"),
-        labels=_label_names(labeler),
-        resamples=options.resamples,
-        confidence=options.confidence,
-        seed=options.seed,
-        floors=not options.no_floors,
-        synonyms=_synonyms(options.wordnet),
-        judges={name: load_judge(name) for name in options.judge},
-    )
-    source = _source(options, regions, columns)
-    console = Console()
-    with Console(stderr=True).status("reading") as status:
+    judges = {name: load_judge(name) for name in options.judge}
+    with _watch() as progress:
+        progress("reading")
+        reports = read_reports(
+            options.predictions, options.references, regions, columns, options.intersection, options.encoding
+        )
+        reports, against = _against(options, reports, regions, columns)
+        source = options.train_references
+        common = read_references(source, regions, columns, options.encoding) if source is not None else None
+        tables = _label_tables(options, reports)
+        progress("the labeler")
+        labeler = _labeler(options.labeler, options.labeler_backbone)
+        settings = Settings(
+            protocol=protocol,
+            labeler=labeler,
+            reference_labels=tables.get("reference_labels"),
+            predicted_labels=tables.get("predicted_labels"),
+            against_labels=tables.get("against_labels"),
+            labels=_label_names(labeler),
+            resamples=options.resamples,
+            confidence=options.confidence,
+            seed=options.seed,
+            floors=not options.no_floors,
+            synonyms=_synonyms(options.wordnet),
+            judges=judges,
+            judge_floors=options.judge_floors,
+        )
         evaluation = evaluate(
             options.name or options.predictions.name,
             reports,
             settings,
-            source=source,
+            source=common,
             against=against,
             inputs=_inputs(options),
-            progress=lambda text: status.update(text),
+            progress=progress,
         )
-        status.update("writing")
+        progress("writing")
         written = write_evaluation(evaluation, options.out) if options.out is not None else []
         if options.export is not None:
             export_texts(options.export, reports.pairs)
             written.append(options.export)
-    print_evaluation(evaluation, console)
+    print_evaluation(evaluation, Console())
     for path in written:
         sys.stdout.write(f"written: {path}\n")
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
+    from reg2rg.evaluation.protocols import PROTOCOLS
+
     parser = argparse.ArgumentParser(
         prog="reg2rg evaluate",
         description="Score a file of generated reports, of any system, with a named protocol, bootstrap intervals over "
@@ -97,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
         "predictions",
         type=Path,
         metavar="PREDICTIONS",
-        help="CSV, JSON lines, or a folder (predict's, or one of region files)",
+        help="CSV, JSON lines, a JSON list, or a folder (predict's, or one of <region>_reports.csv)",
     )
     add(
         "--references",
@@ -105,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="file of the references, where they do not stand beside the predictions",
     )
-    add("--protocol", default="strict", metavar="NAME", help=f"{' | '.join(PROTOCOL_NAMES)}")
+    add("--protocol", default="strict", metavar="NAME", help=" | ".join(PROTOCOLS))
     add("--out", type=Path, metavar="DIR", help="folder for metrics.json, tables, plots and the page")
     add("--name", help="of these predictions in tables; the file's name by default")
     add("--against", type=Path, metavar="FILE", help="other predictions of the same studies: paired differences")
@@ -118,27 +140,36 @@ def _parser() -> argparse.ArgumentParser:
         ("--patient-column", "patient; by default from ids such as valid_12_a_1"),
     ):
         columns.add_argument(option, metavar="NAME", help=what)
+    columns.add_argument("--encoding", metavar="NAME", help="of tables; UTF-8, or UTF-16 by its mark, by default")
     add("--regions", default="radgenome", metavar="SET", help="region set by name or file")
-    add("--intersection", action="store_true", help="score what both files have, where their studies differ")
+    add("--intersection", action="store_true", help="score what all files have, where their studies differ")
     findings = parser.add_argument_group("findings")
     findings.add_argument(
-        "--labeler", default="rules", metavar="NAME", help="rules | none | folder of RadBERT's 18-label classifier"
+        "--labeler",
+        default="rules",
+        metavar="NAME",
+        help="rules | none | RadBERT's 18-label classifier: folder or .pth",
+    )
+    findings.add_argument(
+        "--labeler-backbone", type=Path, metavar="DIR", help="config and tokenizer, where they are not beside the .pth"
     )
     findings.add_argument("--reference-labels", type=Path, metavar="CSV", help="labels of the references")
     findings.add_argument("--predicted-labels", type=Path, metavar="CSV", help="labels of the predictions")
+    findings.add_argument("--against-labels", type=Path, metavar="CSV", help="labels of the predictions of --against")
     add("--resamples", type=_count, default=1000, help="bootstrap resamples; 0 for no intervals")
     add("--confidence", type=float, default=0.95, help="of the intervals")
-    add("--seed", type=int, default=0, help="of resamples and shuffles")
+    add("--seed", type=_count, default=0, help="of resamples and shuffles")
     add("--no-floors", action="store_true", help="leave the floors out")
     add("--train-references", type=Path, metavar="FILE", help="references of the training split, for the floors")
     add(
         "--wordnet",
         default="bundled",
         metavar="SOURCE",
-        help="METEOR's synonyms: bundled | nltk | WordNet folder | none",
+        help="METEOR's synonyms: bundled | nltk | WordNet folder | none, which makes it METEOR-es",
     )
     add("--judge", action="append", default=[], metavar="NAME", help="scorer of an installed package; may be repeated")
-    add("--export", type=Path, metavar="CSV", help="write the compared texts, for tools such as radeval")
+    add("--judge-floors", action="store_true", help="let the judges score the floors too")
+    add("--export", type=Path, metavar="FILE", help="write the compared texts: .json for radeval, or .csv")
     return parser
 
 
@@ -149,34 +180,73 @@ def _count(text: str) -> int:
     return value
 
 
+def _check(options: argparse.Namespace) -> None:
+    """Refuse what would fail after minutes of work."""
+    from reg2rg.evaluation.judges import check_export
+
+    if not 0 < options.confidence < 1:
+        raise ConfigError(f"--confidence {options.confidence}: expected a number between 0 and 1, such as 0.95")
+    if options.resamples > _MOST_RESAMPLES:
+        raise ConfigError(f"--resamples {options.resamples}: expected at most {_MOST_RESAMPLES}; 1000 is usual")
+    if options.against is not None and not options.resamples:
+        raise ConfigError("--against compares by resampling: expected --resamples above 0")
+    if options.against_labels is not None and options.against is None:
+        raise ConfigError("--against-labels: expected --against with the predictions that they belong to")
+    if options.predicted_labels is not None and options.against is not None and options.against_labels is None:
+        raise ConfigError(
+            "--predicted-labels with --against: labels of one file would be compared with readings of the other. Fix: "
+            "give both tables (--against-labels), or none"
+        )
+    if options.export is not None:
+        check_export(options.export)
+    for option, folder in (("--out", options.out), ("--export", options.export and options.export.parent)):
+        if folder is None:
+            continue
+        there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            what = "no folder" if not there.is_dir() else "not to be written in"
+            raise ConfigError(
+                f"{option} {folder}: {there} is {what} (expected a folder to write into). Fix: name another one"
+            )
+
+
 def _against(
     options: argparse.Namespace, reports: Reports, regions: RegionSet, columns: Columns
-) -> tuple[str, Reports] | None:
+) -> tuple[Reports, tuple[str, Reports] | None]:
+    """The reports to score, and those to compare with: of the same studies, with the same references."""
     from reg2rg.evaluation.reading import read_reports
 
     if options.against is None:
-        return None
-    if not options.resamples:
-        raise ConfigError("command line: --against compares by resampling; expected --resamples above 0")
-    other = read_reports(options.against, options.references, regions, columns, options.intersection)
+        return reports, None
+    other = read_reports(options.against, options.references, regions, columns, options.intersection, options.encoding)
     ours, theirs = {p.study: p for p in reports.pairs}, {p.study: p for p in other.pairs}
     only = sorted(ours.keys() ^ theirs.keys())
-    if only:
+    if only and not options.intersection:
         raise ConfigError(
             f"{options.against}: {len(only)} studies are in one of the two prediction files only, such as "
-            f"{', '.join(only[:5])} (expected the same studies). Fix: leave them out of both files"
+            f"{', '.join(only[:5])} (expected the same studies). Fix: complete the files, or compare what both have "
+            "with --intersection"
         )
-    changed = [study for study in ours if ours[study].reference_text != theirs[study].reference_text]
+    if only:
+        both = ours.keys() & theirs.keys()
+        if not both:
+            raise ConfigError(f"{options.against}: no study is in both prediction files. Fix: check their ids")
+        note = f"{len(only)} studies that only one of the two prediction files has are left out."
+        reports = replace(
+            reports, pairs=[pair for pair in reports.pairs if pair.study in both], notes=(*reports.notes, note)
+        )
+        other = replace(other, pairs=[pair for pair in other.pairs if pair.study in both])
+    changed = [pair.study for pair in reports.pairs if pair.reference_text != theirs[pair.study].reference_text]
     if changed:
         raise ConfigError(
             f"{options.against}: {len(changed)} studies have another reference than in {options.predictions}, such as "
             f"{', '.join(changed[:5])} (expected the same). Fix: give one file of references with --references"
         )
-    return options.against.name, other
+    return reports, (options.against.name, other)
 
 
-def _labeler(name: str) -> Labeler | None:
-    from reg2rg.metrics.labelers import RadBertLabeler, RuleLabeler
+def _labeler(name: str, backbone: Path | None = None) -> Labeler | None:
+    from reg2rg.metrics.labelers import RuleLabeler
 
     if name == "none":
         return None
@@ -185,9 +255,12 @@ def _labeler(name: str) -> Labeler | None:
     if not Path(name).exists():
         raise ConfigError(
             f"--labeler {name}: there is no such labeler or path (expected rules, none, or the folder of RadBERT's "
-            "18-label classifier). Fix: on a machine with network, `hf download` it, and give the folder"
+            "18-label classifier). Fix: on a machine with network, `hf download zzxslp/RadBERT-RoBERTa-4m --local-dir "
+            "radbert` and `hf download Trusure/Reg2RG RadBertClassifier.pth --local-dir radbert`; then give that folder"
         )
-    return RadBertLabeler(Path(name))
+    from reg2rg.metrics.radbert import RadBertLabeler  # here: it brings torch along
+
+    return RadBertLabeler(Path(name), backbone=backbone)
 
 
 def _label_names(labeler: Labeler | None) -> tuple[str, ...]:
@@ -196,38 +269,54 @@ def _label_names(labeler: Labeler | None) -> tuple[str, ...]:
     return labeler.labels if labeler is not None else FINDINGS
 
 
-def _label_tables(options: argparse.Namespace, reports: Reports) -> Mapping[str, Any]:
+def _label_tables(options: argparse.Namespace, reports: Reports) -> dict[str, Mapping[str, NDArray[np.bool_]]]:
     from reg2rg.metrics.labelers import read_label_table
 
     ids = [pair.study for pair in reports.pairs]
-    found = {}
-    for side, prefix in (("reference", "GT_"), ("predicted", "Pred_")):
-        path = getattr(options, f"{side}_labels")
+    found: dict[str, Mapping[str, NDArray[np.bool_]]] = {}
+    for option, prefixes in _PREFIXES.items():
+        path = getattr(options, option)
         if path is not None:
-            table = read_label_table(path, ids, prefix=prefix)
-            found[side] = dict(zip(ids, table, strict=True))
+            found[option] = dict(zip(ids, read_label_table(path, ids, prefix=prefixes), strict=True))
     return found
 
 
-def _synonyms(source: str) -> Any:
+def _synonyms(source: str) -> SynonymSource:
     if source == "none":
         return None
-    return source if source in ("bundled", "nltk") else Path(source)
-
-
-def _source(options: argparse.Namespace, regions: RegionSet, columns: Columns) -> Sequence[Pair] | None:
-    from dataclasses import replace
-
-    from reg2rg.evaluation.reading import read_reports
-
-    if options.train_references is None:
-        return None
-    # The references are read as their own predictions: only one side of the file is needed.
-    path = options.train_references
-    same = replace(columns, prediction=columns.reference)
-    return read_reports(path, path, regions, same, intersection=True).pairs
+    if source == "bundled":
+        return "bundled"
+    return "nltk" if source == "nltk" else Path(source)
 
 
 def _inputs(options: argparse.Namespace) -> dict[str, str]:
-    names = ("predictions", "references", "against", "reference_labels", "predicted_labels", "train_references")
+    names = ("predictions", "references", "against", "train_references", *_PREFIXES)
     return {name: str(path) for name in names if (path := getattr(options, name)) is not None}
+
+
+@contextmanager
+def _watch() -> Iterator[Callable[[str], None]]:
+    """Yield a function that is told what is being done: a moving line on a terminal, a line now and then elsewhere."""
+    if not sys.stderr.isatty():
+        yield _lines(_SAY_EVERY_S)
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda text: bar.update(task, description=text)
+
+
+def _lines(every_seconds: float) -> Callable[[str], None]:
+    begun = last = time.monotonic()
+
+    def say(text: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= every_seconds:
+            last = now
+            sys.stderr.write(f"{now - begun:.0f} s: {text}\n")
+
+    return say

@@ -71,13 +71,21 @@ class Resamples:
         shares = np.full(len(names), 1 / len(names))
         self._times = generator.multinomial(len(names), shares, size=count).astype(np.float64)
         self.patients, self.count = len(names), count
+        self._last: tuple[NDArray[Any], Array] | None = None
 
     def draws(self, statistic: Statistic) -> Array:
         """(count,) values of the statistic."""
-        units = np.asarray(statistic.units, dtype=np.float64)
-        sums = np.zeros((self.patients, units.shape[1]))
-        np.add.at(sums, self._of_study, units)
-        return np.asarray(statistic.value(self._times @ sums), dtype=np.float64)
+        # Precision, recall and F1 are made of the same sums, one after another.
+        if self._last is None or self._last[0] is not statistic.units:
+            sums = summed(self._of_study, statistic.units, self.patients)
+            self._last = statistic.units, self._times @ sums
+        return np.asarray(statistic.value(self._last[1]), dtype=np.float64)
+
+
+def summed(rows: NDArray[Any], values: NDArray[Any], size: int) -> Array:
+    """(units, k) values of units -> (size, k) sums over the row that each unit belongs to."""
+    columns = [np.bincount(rows, column, minlength=size) for column in np.asarray(values, dtype=np.float64).T]
+    return np.stack(columns, axis=-1) if columns else np.zeros((size, 0))
 
 
 def interval(draws: Array, confidence: float) -> tuple[float, float] | tuple[None, None]:
@@ -124,11 +132,14 @@ def mean_statistic(
         point: as in `Statistic`.
         score: as in `Statistic`.
     """
-    units = np.zeros((studies, 2))
-    np.add.at(units[:, 0], rows, values)
-    np.add.at(units[:, 1], rows, 1.0)
+    units = summed(rows, np.stack([values, np.ones(len(values))], axis=-1), studies)
     std = float(np.std(values)) if len(values) else None
     return Statistic(group, scope, name, definition, units, _mean, len(values), std, point, score)
+
+
+def no_interval(sums: Array) -> Array:
+    """Stands for the value of a statistic that resampling says nothing about, such as a share of distinct texts."""
+    return np.full(sums.shape[:-1], np.nan)
 
 
 def _mean(sums: Array) -> Array:

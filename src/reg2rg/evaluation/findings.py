@@ -4,22 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reg2rg.evaluation.bootstrap import Array, Resamples, Statistic, interval, mean_statistic
+from reg2rg.evaluation.bootstrap import (
+    Array,
+    Resamples,
+    Statistic,
+    interval,
+    mean_statistic,
+    no_interval,
+    summed,
+)
 from reg2rg.evaluation.protocols import Protocol
 from reg2rg.evaluation.results import REPORT, LabelScore
 from reg2rg.metrics import efficacy
 
 _FIGURES = ("precision", "recall", "F1")
 _AVERAGES: Mapping[str, tuple[Callable[[Array], Array], str]] = {
-    "micro": (efficacy.micro, "all labels of all studies in one pot"),
+    "micro": (efficacy.micro, "all labels of all {} in one pot"),
     "macro": (efficacy.macro, "mean over all labels"),
     "weighted": (efficacy.weighted, "mean over labels, weighted by support"),
 }
-SILENCE = "; a study that leaves something unanswered has every label wrong that it does not rightly affirm"
+_SAMPLES = "mean over {} of each one's own; 0 for one without any label on both sides"
+_SILENCE = {
+    "study": "a study that leaves something unanswered has every label wrong that it does not rightly affirm",
+    "paragraph": "a missing paragraph has every label wrong",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,50 +50,30 @@ class Labelled:
     said: NDArray[np.bool_]
 
 
-def findings_statistics(labelled: Labelled, unanswered: NDArray[np.bool_], protocol: Protocol) -> list[Statistic]:
-    """Micro, macro, weighted and samples averages, and CRG, over whole reports.
+def findings_statistics(
+    labelled: Labelled, unanswered: NDArray[np.bool_], protocol: Protocol, source: str = ""
+) -> list[Statistic]:
+    """Micro, macro, weighted and samples averages, support, and CRG, over whole reports.
 
     Args:
         labelled: labels of all studies.
-        unanswered: (n,) studies that leave something out (see `reg2rg.evaluation.reading.Pair`).
+        unanswered: (n,) studies that leave something out (see `reg2rg.evaluation.pairs.Pair`).
         protocol: whether that counts as wrong.
+        source: who labels, for the definitions.
     """
-    counts = efficacy.count(labelled.truth, labelled.said, unanswered if protocol.silence_is_wrong else None)
+    counts = _counts(labelled, unanswered, protocol)
     studies, size, _ = counts.shape
+    tail = _tail(protocol, "study", source)
+    found = _averages(REPORT, counts, np.arange(studies), studies, "study", tail)
     units = np.concatenate([counts.reshape(studies, -1), np.full((studies, 1), size)], axis=1)
-    silence = SILENCE if protocol.silence_is_wrong else "; silence denies every finding"
-    found = []
-    for average, (function, text) in _AVERAGES.items():
-        for i, figure in enumerate(_FIGURES):
-            found.append(
-                Statistic(
-                    "findings",
-                    REPORT,
-                    f"CE {figure} ({average})",
-                    text + silence,
-                    units,
-                    _figure(function, size, i),
-                    studies,
-                    score=figure != "recall",  # saying everything has them all
-                )
-            )
-    by_study = efficacy.samples(counts)
-    rows = np.arange(studies)
-    found += [
-        mean_statistic(
-            "findings",
-            REPORT,
-            f"CE {figure} (samples)",
-            "mean over studies of each one's own" + silence,
-            rows=rows,
-            values=by_study[:, i],
-            studies=studies,
-            score=figure != "recall",
-        )
-        for i, figure in enumerate(_FIGURES)
-    ]
-    text = "CRG score over studies times labels; a silent model and one that says everything get 1/3"
-    found.append(Statistic("findings", REPORT, "CRG", text + silence, units, _crg(size), studies))
+    silent = "a silent one less" if protocol.silence_is_wrong else "so does a silent one"
+    floor = f"one that says every finding gets 1/3, {silent}"
+    text = f"CRG score over studies times labels; a perfect report gets 1, {floor}{tail}"
+    found.append(Statistic("findings", REPORT, "CRG", text, units, _of_cells(size, efficacy.crg), studies))
+    if protocol.accuracy:
+        text = f"mean over labels of the share of studies that have it right{tail}"
+        name = "CE accuracy (macro)"
+        found.append(Statistic("findings", REPORT, name, text, units, _of_cells(size, _accuracy), studies, score=False))
     return found
 
 
@@ -92,8 +85,9 @@ def region_findings(
     answered: NDArray[np.bool_],
     protocol: Protocol,
     studies: int,
+    source: str = "",
 ) -> list[Statistic]:
-    """Micro and macro figures over one region's paragraphs.
+    """The same averages over one region's paragraphs.
 
     Args:
         region: its name.
@@ -103,27 +97,10 @@ def region_findings(
         answered: (units,) whether there is one.
         protocol: whether silence counts as wrong.
         studies: how many there are.
+        source: who labels, for the definitions.
     """
     counts = efficacy.count(truth, said, ~answered if protocol.silence_is_wrong else None)
-    size = counts.shape[1]
-    units = np.zeros((studies, size * 3))
-    np.add.at(units, rows, counts.reshape(len(rows), -1))
-    return [
-        Statistic(
-            "findings",
-            region,
-            f"CE {figure} ({average})",
-            f"labels of paragraphs, {_AVERAGES[average][1]}",
-            units,
-            _figure(_AVERAGES[average][0], size, i),
-            len(rows),
-        )
-        for average, i, figure in (
-            *(("micro", i, figure) for i, figure in enumerate(_FIGURES)),
-            ("macro", 2, "F1"),
-            ("weighted", 2, "F1"),
-        )
-    ]
+    return _averages(region, counts, rows, studies, "paragraph", _tail(protocol, "paragraph", source))
 
 
 def label_scores(
@@ -132,10 +109,24 @@ def label_scores(
     protocol: Protocol,
     resamples: Resamples | None,
     confidence: float,
+    floors: Mapping[str, tuple[Labelled, NDArray[np.bool_]]] | None = None,
 ) -> list[LabelScore]:
-    """A row for each label."""
-    counts = efficacy.count(labelled.truth, labelled.said, unanswered if protocol.silence_is_wrong else None)
+    """A row for each label.
+
+    Args:
+        labelled: labels of all studies.
+        unanswered: (n,) studies that leave something out.
+        protocol: whether that counts as wrong.
+        resamples: for intervals; ``None`` leaves them out.
+        confidence: of the intervals.
+        floors: floor's name -> its labels, and which of its reports leave something out.
+    """
+    counts = _counts(labelled, unanswered, protocol)
     figures = efficacy.precision_recall_f1(counts.sum(axis=0))
+    blind = {
+        name: efficacy.precision_recall_f1(_counts(*one, protocol).sum(axis=0))[:, 2]
+        for name, one in (floors or {}).items()
+    }
     rows = []
     for i, label in enumerate(labelled.labels):
         low = high = None
@@ -146,7 +137,8 @@ def label_scores(
             low, high = interval(resamples.draws(f1), confidence)
         precision, recall, f_one = map(float, figures[i])
         support, said = int(labelled.truth[:, i].sum()), int(labelled.said[:, i].sum())
-        rows.append(LabelScore(label, precision, recall, f_one, support, said, low, high))
+        best = max(((float(values[i]), name) for name, values in blind.items()), default=None)
+        rows.append(LabelScore(label, precision, recall, f_one, support, said, low, high, *(best or (None, ""))))
     return rows
 
 
@@ -155,9 +147,56 @@ def names_of(labels: Sequence[str], present: NDArray[np.bool_]) -> list[str]:
     return ["; ".join(label for label, there in zip(labels, row, strict=True) if there) for row in present]
 
 
+def _counts(labelled: Labelled, unanswered: NDArray[np.bool_], protocol: Protocol) -> efficacy.Counts:
+    return efficacy.count(labelled.truth, labelled.said, unanswered if protocol.silence_is_wrong else None)
+
+
+def _tail(protocol: Protocol, unit: str, source: str) -> str:
+    silence = _SILENCE[unit] if protocol.silence_is_wrong else "silence denies every finding"
+    return f"; {silence}{f'; labels: {source}' if source else ''}"
+
+
+def _averages(
+    scope: str, counts: efficacy.Counts, rows: NDArray[np.intp], studies: int, unit: str, tail: str
+) -> list[Statistic]:
+    """All averages of (units, L, 3) counts, and the support they have."""
+    size, plural = counts.shape[1], {"study": "studies"}.get(unit, f"{unit}s")
+    units = summed(rows, counts.reshape(len(rows), -1), studies)
+    text = f"labels that are present in the references, of {size} in each of {len(rows):,} {plural}"
+    total = float(counts[..., [0, 2]].sum())
+    found = [
+        Statistic("findings", scope, "CE support", text, units, no_interval, len(rows), point=total, score=False)
+    ]
+    found += [
+        Statistic(
+            "findings",
+            scope,
+            f"CE {figure} ({average})",
+            text.format(plural) + tail,
+            units,
+            _figure(function, size, i),
+            len(rows),
+            score=figure != "recall",  # saying everything has them all
+        )
+        for average, (function, text) in _AVERAGES.items()
+        for i, figure in enumerate(_FIGURES)
+    ]
+    own, mean = efficacy.samples(counts), partial(mean_statistic, "findings", scope, rows=rows, studies=studies)
+    found += [
+        mean(f"CE {figure} (samples)", _SAMPLES.format(plural) + tail, values=own[:, i], score=figure != "recall")
+        for i, figure in enumerate(_FIGURES)
+    ]
+    return found
+
+
 def _figure(function: Callable[[Array], Array], size: int, index: int) -> Callable[[Array], Array]:
     return lambda sums: function(sums[..., : size * 3].reshape(*sums.shape[:-1], size, 3))[..., index]
 
 
-def _crg(size: int) -> Callable[[Array], Array]:
-    return lambda sums: efficacy.crg(sums[..., :-1].reshape(*sums.shape[:-1], size, 3), sums[..., -1])
+def _of_cells(size: int, function: Callable[[Array, Array], Array]) -> Callable[[Array], Array]:
+    return lambda sums: function(sums[..., :-1].reshape(*sums.shape[:-1], size, 3), sums[..., -1])
+
+
+def _accuracy(counts: Array, cells: Array) -> Array:
+    wrong = counts[..., 1] + counts[..., 2]
+    return np.asarray(1 - wrong.sum(axis=-1) / cells)

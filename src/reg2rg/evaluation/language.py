@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from reg2rg.evaluation.bootstrap import Array, Statistic, mean_statistic
-from reg2rg.evaluation.prefixes import published_regions
+from reg2rg.evaluation.bootstrap import Array, Statistic, mean_statistic, summed
+from reg2rg.evaluation.pairs import Pair
+from reg2rg.evaluation.prefixes import has_prefixes, published_regions, published_slots, strip_prefixes
 from reg2rg.evaluation.protocols import Protocol
-from reg2rg.evaluation.reading import Pair
 from reg2rg.evaluation.results import REPORT
 from reg2rg.metrics.bleu import bleu_from_counts
 from reg2rg.metrics.language import LanguageScores, score_language
-from reg2rg.metrics.rouge import hf_overall
+from reg2rg.metrics.rouge import coco_rouge_l, hf_overall
 from reg2rg.metrics.synonyms import SynonymSource
 
 BLEU = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4")
@@ -28,8 +29,14 @@ _BLEU_TEXT = {
     "lin-och": "13a tokens, one added from bigrams on (Lin and Och)",
     "none": "13a tokens, no smoothing (sacreBLEU)",
 }
+_COCO_BLEU_TEXT = "white-space words, no smoothing (pycocoevalcap)"
 _ROUGE_TEXT = "F of rouge_score 0.1.2 without stemmer"
+_COCO_ROUGE_TEXT = "F with beta 1.2 of pycocoevalcap on white-space words"
 _CIDER_TEXT = "CIDEr-D of pycocoevalcap on raw words, document frequencies from the scored references"
+_METEOR_TEXT = "NLTK, alpha .9, beta 3, gamma .5"
+_CLEANING = (("\n", ""), (" . ", "."), (" .", "."))
+_PREDICTED_CLEANING = (("\n", ""), ("<|eot_id|>", ""), ('"', ""), ("_", ""), *_CLEANING[1:])
+"""What the VLM3D challenge takes out of texts before it compares them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +75,27 @@ class Scored:
 
 def paragraphs(pair: Pair, protocol: Protocol, regions: Sequence[str]) -> tuple[Mapping[str, str], Mapping[str, str]]:
     """Region -> text of reference and prediction, as the protocol cuts them."""
-    if pair.given and protocol.recognition == "published":
+    if protocol.reading == "published" and published_slots(pair.reference):
         return published_regions(pair.reference, regions), published_regions(pair.prediction, regions)
     return pair.reference_regions, pair.predicted_regions
+
+
+def whole_texts(pair: Pair, protocol: Protocol) -> tuple[str, str]:
+    """The whole reference and prediction that the protocol compares."""
+    if protocol.reading == "published":
+        return strip_prefixes(pair.reference), strip_prefixes(pair.prediction)
+    if protocol.coco:
+        return _cleaned(pair.reference, pair.reference_text, _CLEANING), _cleaned(
+            pair.prediction, pair.prediction_text, _PREDICTED_CLEANING
+        )
+    return pair.reference_text, pair.prediction_text
+
+
+def _cleaned(raw: str, plain: str, cleaning: Sequence[tuple[str, str]]) -> str:
+    text = plain if has_prefixes(raw) else raw
+    for old, new in cleaning:
+        text = text.replace(old, new)
+    return text
 
 
 def region_cells(pairs: Sequence[Pair], protocol: Protocol, regions: Sequence[str]) -> dict[str, Cells]:
@@ -107,55 +132,99 @@ def score_texts(
         progress: told what is being scored.
     """
     cells = region_cells(pairs, protocol, regions)
-    score = partial(score_language, synonyms=synonyms)
+    score = partial(_score, protocol=protocol, synonyms=synonyms)
     scores: dict[str, LanguageScores] = {}
     for region, cell in cells.items():
-        progress(f"text of {len(cell.rows)} paragraphs: {region}")
+        progress(f"text of {len(cell.rows):,} paragraphs: {region}")
         scores[region] = score(cell.references, cell.predictions)
     unit = "paragraph" if protocol.unit == "paragraph" and cells else "report"
     if unit == "paragraph":
-        whole = _joined([scores[region] for region in cells])
-        rows = np.concatenate([cell.rows for cell in cells.values()])
+        parts, places = [scores[region] for region in cells], [cell.rows for cell in cells.values()]
+        undivided = [row for row, pair in enumerate(pairs) if not pair.reference_regions]
+        if undivided:  # a reference without regions among others counts as one paragraph
+            texts = [whole_texts(pairs[row], protocol) for row in undivided]
+            parts.append(score([reference for reference, _ in texts], [prediction for _, prediction in texts]))
+            places.append(np.asarray(undivided))
+        whole, rows = _joined(parts), np.concatenate(places)
     else:
-        progress(f"text of {len(pairs)} reports")
-        whole = score([pair.reference_text for pair in pairs], [pair.prediction_text for pair in pairs])
+        progress(f"text of {len(pairs):,} reports")
+        texts = [whole_texts(pair, protocol) for pair in pairs]
+        whole = score([reference for reference, _ in texts], [prediction for _, prediction in texts])
         rows = np.arange(len(pairs))
-    make = partial(_statistics, protocol=protocol, studies=len(pairs))
+    make = partial(_statistics, protocol=protocol, synonyms=synonyms, studies=len(pairs))
     statistics = make(REPORT, whole, rows, unit)
     for region, cell in cells.items():
         statistics += make(region, scores[region], cell.rows, "paragraph")
     return Scored(
         statistics,
-        _columns(whole, protocol).groupby(rows).mean().reindex(range(len(pairs))),
-        _region_table(cells, scores, protocol),
+        _columns(whole, protocol, synonyms).groupby(rows).mean().reindex(range(len(pairs))),
+        _region_table(cells, scores, protocol, synonyms),
         {region: cell.dropped for region, cell in cells.items()},
     )
 
 
+def _score(
+    references: Sequence[str], predictions: Sequence[str], *, protocol: Protocol, synonyms: SynonymSource
+) -> LanguageScores:
+    scores = score_language(references, predictions, synonyms=synonyms, tokens="words" if protocol.coco else "13a")
+    if not protocol.coco:
+        return scores
+    return replace(scores, rouge=coco_rouge_l(references, predictions)[:, None])
+
+
+def meteor_name(protocol: Protocol, synonyms: SynonymSource) -> str:
+    """What METEOR is called: without synonyms, and beside the Java program's, it is another metric."""
+    name = "METEOR" if synonyms is not None else "METEOR-es"
+    return f"{name} (NLTK)" if protocol.coco else name
+
+
+def _meteor_text(synonyms: SynonymSource) -> str:
+    if synonyms is None:
+        return f"{_METEOR_TEXT}, equal words and equal stems only, no synonyms"
+    source = {"bundled": "synonyms of WordNet 3.0", "nltk": "synonyms of NLTK's own WordNet"}.get(str(synonyms))
+    return f"{_METEOR_TEXT}, {source or f'synonyms of {Path(str(synonyms)).name}'}"
+
+
+def _rouge_names(protocol: Protocol) -> tuple[str, ...]:
+    return ROUGE[2:] if protocol.coco else ROUGE
+
+
 def _statistics(
-    scope: str, scores: LanguageScores, rows: NDArray[np.intp], unit: str, *, protocol: Protocol, studies: int
+    scope: str,
+    scores: LanguageScores,
+    rows: NDArray[np.intp],
+    unit: str,
+    *,
+    protocol: Protocol,
+    synonyms: SynonymSource,
+    studies: int,
 ) -> list[Statistic]:
     mean = partial(mean_statistic, "language", scope, rows=rows, studies=studies)
     each = f"mean over {unit}s"
-    smoothing = _BLEU_TEXT[protocol.smoothing]
+    smoothing = _COCO_BLEU_TEXT if protocol.coco else _BLEU_TEXT[protocol.smoothing]
     found = []
     if protocol.bleu in ("each", "both"):
         bleu = bleu_from_counts(scores.bleu_counts, protocol.smoothing)
         found += [mean(name, f"{each}; {smoothing}", values=bleu[:, i]) for i, name in enumerate(BLEU)]
-    found.append(mean("METEOR", f"{each}; NLTK, alpha .9, beta 3, gamma .5, WordNet 3.0", values=scores.meteor))
-    found += [mean(name, f"{each}; {_ROUGE_TEXT}", values=scores.rouge[:, i]) for i, name in enumerate(ROUGE)]
-    found.append(mean("CIDEr", f"{each}; {_CIDER_TEXT}", values=scores.cider))
+    found.append(mean(meteor_name(protocol, synonyms), f"{each}; {_meteor_text(synonyms)}", values=scores.meteor))
+    rouge_text = _COCO_ROUGE_TEXT if protocol.coco else _ROUGE_TEXT
+    found += [
+        mean(name, f"{each}; {rouge_text}", values=scores.rouge[:, i]) for i, name in enumerate(_rouge_names(protocol))
+    ]
+    found.append(mean(protocol.cider, f"{each}; {_CIDER_TEXT}", values=scores.cider))
     if protocol.bleu in ("corpus", "both"):
-        units = np.zeros((studies, scores.bleu_counts.shape[1]))
-        np.add.at(units, rows, scores.bleu_counts)
+        units = summed(rows, scores.bleu_counts, studies)
+        corpus = partial(Statistic, "language", scope, units=units, n=len(rows))
         text = f"counts summed over {unit}s; {smoothing}"
         found += [
-            Statistic("language", scope, f"{name} (corpus)", text, units, _bleu(protocol, i), len(rows))
-            for i, name in enumerate(BLEU)
+            corpus(name=f"{name} (corpus)", definition=text, value=_bleu(protocol, i)) for i, name in enumerate(BLEU)
         ]
+        if protocol.coco:
+            text = f"mean of BLEU-1 to BLEU-4; {text}"
+            found.append(corpus(name="BLEU mean (corpus)", definition=text, value=_bleu_mean(protocol)))
     if protocol.rouge_overall:
         overall = hf_overall(scores.rouge)
-        text = f"median of 1,000 resamples of {unit}s (seed 42) as published; {_ROUGE_TEXT}"
+        text = f"median of 1,000 resamples of {unit}s (seed 42) as published; {rouge_text}"
         found += [
             mean(f"{name} (overall)", text, values=scores.rouge[:, i], point=float(overall[i]))
             for i, name in enumerate(ROUGE)
@@ -167,6 +236,10 @@ def _bleu(protocol: Protocol, order: int) -> Callable[[Array], Array]:
     return lambda sums: bleu_from_counts(sums, protocol.smoothing)[..., order]
 
 
+def _bleu_mean(protocol: Protocol) -> Callable[[Array], Array]:
+    return lambda sums: bleu_from_counts(sums, protocol.smoothing).mean(axis=-1)
+
+
 def _joined(parts: Sequence[LanguageScores]) -> LanguageScores:
     return LanguageScores(
         bleu_counts=np.concatenate([part.bleu_counts for part in parts]),
@@ -176,19 +249,22 @@ def _joined(parts: Sequence[LanguageScores]) -> LanguageScores:
     )
 
 
-def _columns(scores: LanguageScores, protocol: Protocol) -> pd.DataFrame:
+def _columns(scores: LanguageScores, protocol: Protocol, synonyms: SynonymSource) -> pd.DataFrame:
     # Per unit, plain corpus BLEU is 0 for most short texts: the table of units is for reading, so it is smoothed then.
-    bleu = bleu_from_counts(scores.bleu_counts, "lin-och" if protocol.smoothing == "none" else protocol.smoothing)
-    columns = {name: bleu[:, i] for i, name in enumerate(BLEU)}
-    columns |= {"METEOR": scores.meteor}
-    columns |= {name: scores.rouge[:, i] for i, name in enumerate(ROUGE)}
-    return pd.DataFrame(columns | {"CIDEr": scores.cider})
+    plain = protocol.smoothing == "none"
+    bleu = bleu_from_counts(scores.bleu_counts, "lin-och" if plain else protocol.smoothing)
+    columns = {f"{name} (smoothed)" if plain else name: bleu[:, i] for i, name in enumerate(BLEU)}
+    columns |= {meteor_name(protocol, synonyms): scores.meteor}
+    columns |= {name: scores.rouge[:, i] for i, name in enumerate(_rouge_names(protocol))}
+    return pd.DataFrame(columns | {protocol.cider: scores.cider})
 
 
-def _region_table(cells: Mapping[str, Cells], scores: Mapping[str, LanguageScores], protocol: Protocol) -> pd.DataFrame:
+def _region_table(
+    cells: Mapping[str, Cells], scores: Mapping[str, LanguageScores], protocol: Protocol, synonyms: SynonymSource
+) -> pd.DataFrame:
     parts = []
     for region, cell in cells.items():
-        part = _columns(scores[region], protocol)
+        part = _columns(scores[region], protocol, synonyms)
         part.insert(0, "row", cell.rows)
         part.insert(1, "region", region)
         part["reference"], part["prediction"] = list(cell.references), list(cell.predictions)

@@ -43,7 +43,8 @@ _CAPTIONS = {
     "words": "Words per report, predicted and reference; vertical lines are the medians.",
     "regions": "Scores of the paragraphs of each region: the dot is the value, the bar its interval, open marks are "
     "floors.",
-    "labels": "F1 of each finding with its interval, by number of references with the finding.",
+    "labels": "F1 of each finding with its interval, by number of references with the finding; open marks are the best "
+    "floor of each.",
     "confusion": "Rows: the region that stands in the slot. Columns: the region that the text names. Numbers count "
     "paragraphs.",
     "differences": "Paired differences with their intervals; right of zero, this file is better.",
@@ -51,9 +52,9 @@ _CAPTIONS = {
 # The first of each that is there.
 _HEADLINE = (
     ("BLEU-4", "BLEU-4 (corpus)"),
-    ("METEOR",),
+    ("METEOR", "METEOR-es", "METEOR (NLTK)"),
     ("ROUGE-L", "ROUGE-L (overall)"),
-    ("CIDEr",),
+    ("CIDEr", "CIDEr-D"),
     ("CE F1 (micro)",),
     ("CE F1 (macro)",),
     ("CRG",),

@@ -52,7 +52,10 @@ _STYLE: Any = {
     "svg.hashsalt": "reg2rg",  # the same ids, and so the same bytes, for the same numbers
 }
 _ROW, _MARGIN = 0.31, 1.0
-_PANELS = ("CE F1 (micro)", "METEOR", "BLEU-4", "BLEU-4 (corpus)", "ROUGE-L", "CIDEr", "BLEU-1", "Recognition recall")
+_PANELS = (
+    "CE F1 (micro)", "METEOR", "BLEU-4", "BLEU-4 (corpus)", "ROUGE-L", "CIDEr", "CIDEr-D", "BLEU-1",
+    "Recognition recall",
+)  # fmt: skip
 _MAX_PANELS = 6
 
 
@@ -239,8 +242,14 @@ def draw_labels(evaluation: Evaluation) -> Figure:
         _rows(left, [row.label for row in rows])
         for y, row in enumerate(rows):
             _interval(left, y, row.low, row.high)
-            if math.isfinite(row.f1):
-                left.plot(row.f1, y, "o", color=BLUE, markersize=5.5)
+        shown = [(row.f1, y) for y, row in enumerate(rows) if math.isfinite(row.f1)]
+        blind = [(row.floor, y) for y, row in enumerate(rows) if row.floor is not None]
+        marker, colour = _FLOORS[0]
+        if blind:
+            looks = {"markerfacecolor": "none", "markeredgecolor": colour, "markersize": 5.2, "markeredgewidth": 1.3}
+            left.plot(*zip(*blind, strict=True), marker, label="best floor", **looks)
+        if shown:
+            left.plot(*zip(*shown, strict=True), "o", color=BLUE, markersize=5.5)
         left.set_xlim(-0.02, 1.02)
         left.set_xlabel("F1")
         places = np.arange(len(rows))
@@ -250,7 +259,7 @@ def draw_labels(evaluation: Evaluation) -> Figure:
         right.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         right.grid(axis="x")
         right.tick_params(axis="y", length=0)
-        figure.legend(loc="outside upper right", ncols=2)
+        figure.legend(loc="outside upper right", ncols=3)
     return figure
 
 
@@ -367,16 +376,22 @@ def _dots(
 ) -> None:
     """One row a number: floors as open marks, the interval as a bar, the value as a dot."""
     _rows(axes, names)
-    for y, number in enumerate(numbers):
-        if number is None:
-            continue
-        for floor, value in floors.get(number.key, {}).items():
-            marker, colour = _FLOORS[order.index(floor) % len(_FLOORS)]
-            axes.plot(
-                value, y, marker, markerfacecolor="none", markeredgecolor=colour, markersize=5.2, markeredgewidth=1.3
-            )
+    known = [(y, number) for y, number in enumerate(numbers) if number is not None]
+    for index, name in enumerate(order):
+        marker, colour = _FLOORS[index % len(_FLOORS)]
+        marks = [(floors[n.key][name], y) for y, n in known if name in floors.get(n.key, {})]
+        axes.plot(
+            [value for value, _ in marks],
+            [y for _, y in marks],
+            marker,
+            markerfacecolor="none",
+            markeredgecolor=colour,
+            markersize=5.2,
+            markeredgewidth=1.3,
+        )
+    for y, number in known:
         _interval(axes, y, number.low, number.high)
-        axes.plot(number.value, y, "o", color=BLUE, markersize=5.5)
+    axes.plot([number.value for _, number in known], [y for y, _ in known], "o", color=BLUE, markersize=5.5)
     low, high = axes.get_xlim()
     # From 0, so that lengths compare; a value below 0 still shows.
     axes.set_xlim(min(low, -0.02 * high), high)

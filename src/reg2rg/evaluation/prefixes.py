@@ -1,28 +1,31 @@
 """Region prefixes in report text: detected, taken off, and turned into paragraphs by region.
 
 Two readings of the same text. `strip_prefixes`, `published_regions` and `published_slots` follow the published scripts
-with their quirks, because that is what the published figures were made with; `own_report` is the strict reading of
+with their quirks, because that is what the published figures were made with; the others are the strict reading of
 `reg2rg.report`, with the spellings of a region set understood.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from reg2rg.errors import ConfigError
 from reg2rg.regions import RegionSet
 from reg2rg.report import Report, parse_report
 
-_ANY = re.compile(r"The region\s+\d+(?:\s+is\s+[^:]{1,80}?)?\s*:")
 _PUBLISHED = re.compile(r"The region \d+ is [^:]+: ")
 _PUBLISHED_SLOT = re.compile(r"The region (\d+) is (\w+)")
 _SLOT = re.compile(r"The region\s+(\d{1,9})(?:\s+is\s+([^:]{1,80}?))?\s*:")
 _BEGINNING = re.compile(r"The region\s+\d+")
+_NUMBER = re.compile(r"(The region\s+)(\d{1,9})(?!\d)")
+_ENDS_A_NAME = re.compile(r"[.!?]\s+[A-Z]|;")
 # The text of regions without a mask is added behind the others, in braces; a text cut at its limit closes none.
 _TAIL = re.compile(r"The other report is:? ?")
 _OTHER = re.compile(r"\{([^:{}]+): ?([^{}]*)(?:\}|$)")
+_NOT_GIVEN = 10**8
+"""Stands for slots that a reference does not have: larger than any that one has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +41,14 @@ class Slot:
     region: str
 
 
-def has_prefixes(text: str) -> bool:
-    """Whether any paragraph of the text begins with a region prefix."""
-    return _ANY.search(text) is not None
+# ---- as published
 
 
 def strip_prefixes(text: str) -> str:
     """The text without prefixes: what the published text metrics compare.
 
-    White space is folded before the tail; the parts of the tail follow, joined by blanks.
+    White space is folded before the tail; the parts of the tail follow, joined by blanks. A prefix without a colon
+    takes with it everything up to the next colon.
     """
     main, others = _split_tail(text)
     main = " ".join(_PUBLISHED.sub("", main).split())
@@ -75,16 +77,47 @@ def published_slots(text: str) -> dict[int, str]:
     return {int(number): word for number, word in _PUBLISHED_SLOT.findall(text)}
 
 
+# ---- strict
+
+
+def has_prefixes(text: str) -> bool:
+    """Whether any paragraph of the text begins with a region prefix."""
+    return any(_prefix(part) is not None for part in _parts(text))
+
+
+def plain_text(text: str) -> str:
+    """The text without prefixes, white space folded; the parts of a tail follow. No other word is lost."""
+    main, others = _split_tail(text)
+    parts = []
+    for part in _parts(main):
+        prefix = _prefix(part)
+        parts.append(part[prefix.end() :] if prefix else part)
+    return " ".join([*" ".join(parts).split(), *(words for _, words in others if words)])
+
+
 def own_slots(text: str, regions: RegionSet) -> list[Slot]:
     """All prefixes of the text in order, names brought to the set's own spelling where it knows them."""
-    return [Slot(int(match[1]), _canonical(match[2] or "", regions)) for match in _SLOT.finditer(text)]
+    main, _ = _split_tail(text)
+    found = (_prefix(part) for part in _parts(main))
+    return [Slot(int(match[1]), _canonical(match[2] or "", regions)) for match in found if match]
 
 
-def given_regions(text: str, regions: RegionSet) -> tuple[str, ...]:
-    """The regions of a reference in slot order; empty unless its slots are 0, 1, 2, ... each once with a name."""
+def given_slots(text: str, regions: RegionSet) -> dict[int, str]:
+    """Slot -> region of a reference, in the order of the text.
+
+    Empty unless every prefix names a region and no slot or region comes twice: then nobody can say what stands where.
+    """
     slots = own_slots(text, regions)
-    numbered = [slot.number for slot in slots] == list(range(len(slots)))
-    return tuple(slot.region for slot in slots) if numbered and all(slot.region for slot in slots) else ()
+    named = {slot.number: slot.region for slot in slots if slot.region}
+    return named if len(slots) == len(named) == len(set(named.values())) else {}
+
+
+def renumbered(text: str, numbers: Sequence[int]) -> str:
+    """The text with the slots `numbers` called 0, 1, 2, ...; any other slot gets a number that nothing has."""
+    if list(numbers) == list(range(len(numbers))):
+        return text
+    places = {number: place for place, number in enumerate(numbers)}
+    return _NUMBER.sub(lambda match: f"{match[1]}{places.get(int(match[2]), _NOT_GIVEN)}", text)
 
 
 def own_report(text: str, given: Sequence[str], regions: RegionSet) -> Report:
@@ -100,14 +133,28 @@ def own_report(text: str, given: Sequence[str], regions: RegionSet) -> Report:
     def spelled(match: re.Match[str]) -> str:
         return f"The region {match[1]} is {_canonical(match[2], regions)}:" if match[2] else match[0]
 
-    parts, begin = [], 0
-    for beginning in [*_BEGINNING.finditer(main)][1:]:
-        parts.append(main[begin : beginning.start()])
-        begin = beginning.start()
-    parts.append(main[begin:])
-    text = "".join(_SLOT.sub(spelled, part, count=1) for part in parts)
+    text = "".join(_SLOT.sub(spelled, part, count=1) if _prefix(part) else part for part in _parts(main))
     named = any(slot.region for slot in own_slots(text, regions))
     return parse_report(text, given, identity=named)
+
+
+def named_regions(text: str, regions: RegionSet, join: bool = False) -> dict[str, str]:
+    """Region of the set -> its text, whichever slot it stands at; texts of the tail too.
+
+    Args:
+        text: with prefixes.
+        regions: whose spellings are understood.
+        join: put the texts of a region that is named twice together; otherwise the first one counts.
+    """
+    main, _ = _split_tail(text)
+    found: dict[str, list[str]] = {}
+    for part in _parts(main):
+        prefix = _prefix(part)
+        region = _canonical(prefix[2] or "", regions) if prefix else ""
+        if prefix and region in regions:
+            found.setdefault(region, []).append(" ".join(part[prefix.end() :].split()))
+    own = {region: " ".join(texts) if join else texts[0] for region, texts in found.items()}
+    return {**other_regions(text, regions), **own}
 
 
 def other_regions(text: str, regions: RegionSet) -> dict[str, str]:
@@ -117,6 +164,11 @@ def other_regions(text: str, regions: RegionSet) -> dict[str, str]:
     return {name: words for name, words in known.items() if name in regions}
 
 
+def clean_regions(texts: Mapping[str, str]) -> dict[str, str]:
+    """Without regions whose text is empty."""
+    return {name: text for name, text in texts.items() if text}
+
+
 def _split_tail(text: str) -> tuple[str, list[tuple[str, str]]]:
     match = _TAIL.search(text)
     if match is None:
@@ -124,6 +176,22 @@ def _split_tail(text: str) -> tuple[str, list[tuple[str, str]]]:
     return text[: match.start()], [
         (name, " ".join(words.split())) for name, words in _OTHER.findall(text[match.end() :])
     ]
+
+
+def _parts(text: str) -> Iterator[str]:
+    """The text cut before each beginning of a prefix: no name can run into the next paragraph."""
+    begin = 0
+    for beginning in _BEGINNING.finditer(text):
+        if beginning.start() > begin:
+            yield text[begin : beginning.start()]
+        begin = beginning.start()
+    yield text[begin:]
+
+
+def _prefix(part: str) -> re.Match[str] | None:
+    """The prefix that a part begins with. What holds the end of a sentence is no name: its colon is missing."""
+    match = _SLOT.match(part)
+    return None if match is None or _ENDS_A_NAME.search(match[2] or "") else match
 
 
 def _canonical(name: str, regions: RegionSet) -> str:

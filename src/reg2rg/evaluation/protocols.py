@@ -27,9 +27,12 @@ class Protocol:
             ``"drop"`` the pair.
         silence_is_wrong: findings of a study with an unanswered region, or without a report, count as wrong unless they
             are affirmed rightly; otherwise silence denies every finding.
-        recognition: ``"strict"``: full names, duplicates and unknown names are wrong; ``"published"``: first words, the
-            last of duplicates counts.
+        reading: of region prefixes. ``"strict"``: full names in every spelling, repeated, unknown and further names are
+            wrong; ``"published"``: as the published scripts read them, with their quirks.
+        cider: what the number is called that pycocoevalcap calls CIDEr and that is CIDEr-D.
+        coco: BLEU and ROUGE-L of pycocoevalcap on white-space words, texts cleaned as the VLM3D challenge does.
         rouge_overall: print the published bootstrap median of ROUGE as well.
+        accuracy: print the share of labels that are right, which a silent model mostly gets too.
         left_out: regions that the published averages of recognition leave out; a further figure merges them.
     """
 
@@ -40,67 +43,88 @@ class Protocol:
     unit: Literal["paragraph", "report"]
     missing: Literal["empty", "drop"]
     silence_is_wrong: bool
-    recognition: Literal["strict", "published"]
+    reading: Literal["strict", "published"]
+    cider: Literal["CIDEr", "CIDEr-D"] = "CIDEr"
+    coco: bool = False
     rouge_overall: bool = False
+    accuracy: bool = False
     left_out: tuple[str, ...] = ()
 
 
-PROTOCOLS: Mapping[str, Protocol] = {
-    protocol.name: protocol
-    for protocol in (
-        Protocol(
-            "strict",
-            "Nothing is gained by silence. Text metrics are means over the paragraphs of the references (over whole "
-            "reports where no regions are known); a missing paragraph scores 0. BLEU: 13a tokens, Lin-Och smoothing. "
-            "A study that leaves a described region unanswered has every finding wrong that it does not rightly "
-            "affirm. Recognition compares full region names; repeated, unknown and missing names are wrong.",
-            smoothing="lin-och",
-            bleu="each",
-            unit="paragraph",
-            missing="empty",
-            silence_is_wrong=True,
-            recognition="strict",
-        ),
-        Protocol(
-            "paper",
-            "As the published Reg2RG files were made: BLEU one sample at a time with one added to every order, then "
-            "mean and standard deviation, and the corpus figure ('Overall'); METEOR of NLTK; ROUGE without stemmer, "
-            "its overall figure the median of 1,000 resamples; CIDEr-D on raw words with frequencies from the "
-            "references. By region, pairs with an empty side are dropped. Recognition compares first words.",
-            smoothing="hf",
-            bleu="both",
-            unit="report",
-            missing="drop",
-            silence_is_wrong=False,
-            recognition="published",
-            rouge_overall=True,
-            left_out=("lung", "pleura"),
-        ),
-        Protocol(
-            "corpus",
-            "What most papers mean: corpus BLEU without smoothing on 13a tokens (sacreBLEU's figure), other text "
-            "metrics as means over reports; a missing report or region is an empty text; silence denies every finding.",
-            smoothing="none",
-            bleu="corpus",
-            unit="report",
-            missing="empty",
-            silence_is_wrong=False,
-            recognition="strict",
-        ),
-        Protocol(
-            "vlm3d",
-            "The figures of the VLM3D challenge's report-generation task on whole reports: BLEU (corpus), METEOR, "
-            "ROUGE-L and CRG over the 18 labels. Its pages name the metrics and no implementation; these are the "
-            "library's. The challenge takes labels from RadBERT: give its weights with --labeler.",
-            smoothing="none",
-            bleu="corpus",
-            unit="report",
-            missing="empty",
-            silence_is_wrong=False,
-            recognition="strict",
-        ),
-    )
-}
+_STRICT = Protocol(
+    "strict",
+    "Nothing is gained by silence. Text metrics are means over the paragraphs of the references (over whole reports "
+    "where no regions are known); a missing paragraph scores 0. BLEU: 13a tokens, Lin-Och smoothing. A study that "
+    "leaves a described region unanswered has every finding wrong that it does not rightly affirm. Recognition "
+    "compares full region names; repeated, unknown and missing names are wrong.",
+    smoothing="lin-och",
+    bleu="each",
+    unit="paragraph",
+    missing="empty",
+    silence_is_wrong=True,
+    reading="strict",
+    cider="CIDEr-D",
+)
+"""The library's own protocol.
+
+What it guarantees, for every number that is called a score here (`reg2rg.evaluation.results.Number.score`):
+
+* **Emptying predictions** never raises one.
+* **Dropping paragraphs** of regions that the reference describes never raises one, where reports name each slot and
+  region once and the labeler finds in a text what it finds in its paragraphs. Taking out one of two paragraphs that
+  contradict each other, or one of a region that was not asked for, is a repair and may raise scores. Precision and F1
+  of recognition gain by naming less, the recall of findings by saying more: they are printed and not called scores.
+* **Shuffling reports between studies** never raises one where every report equals its own reference. For scores that
+  are means over reports or paragraphs (text metrics, samples averages, recognition accuracy) it is enough that each
+  report is at least as good for its own study as for any other. It cannot hold for every file: reports that fit other
+  studies better than their own do score higher there. So the score of a shuffle stands beside every number.
+"""
+
+_CORPUS = Protocol(
+    "corpus",
+    "What most papers mean: corpus BLEU without smoothing on 13a tokens (sacreBLEU's figure), other text metrics as "
+    "means over reports; a missing report or region is an empty text; silence denies every finding.",
+    smoothing="none",
+    bleu="corpus",
+    unit="report",
+    missing="empty",
+    silence_is_wrong=False,
+    reading="strict",
+)
+
+_PAPER = Protocol(
+    "paper",
+    "As the published Reg2RG files were made: BLEU one sample at a time with one added to every order, then mean and "
+    "standard deviation, and the corpus figure ('Overall'); METEOR of NLTK; ROUGE without stemmer, its overall figure "
+    "the median of 1,000 resamples; CIDEr-D on raw words with frequencies from the references. By region, pairs with "
+    "an empty side are dropped. Recognition compares first words.",
+    smoothing="hf",
+    bleu="both",
+    unit="report",
+    missing="drop",
+    silence_is_wrong=False,
+    reading="published",
+    rouge_overall=True,
+    left_out=("lung", "pleura"),
+)
+
+_VLM3D = Protocol(
+    "vlm3d",
+    "As the VLM3D challenge scores generated reports: its cleaning of texts, BLEU, ROUGE-L and CIDEr of pycocoevalcap "
+    "on white-space words, macro averages and CRG over the 18 labels. The challenge takes labels of the predictions "
+    "from RadBERT and those of the references from its table: give --labeler and --reference-labels. Its METEOR is a "
+    "Java program's, lower by about 0.2; the one printed here is NLTK's and is named so.",
+    smoothing="none",
+    bleu="corpus",
+    unit="report",
+    missing="empty",
+    silence_is_wrong=False,
+    reading="strict",
+    coco=True,
+    accuracy=True,
+)
+
+PROTOCOLS: Mapping[str, Protocol] = {one.name: one for one in (_STRICT, _PAPER, _CORPUS, _VLM3D)}
 
 
 def find_protocol(name: str) -> Protocol:

@@ -1,84 +1,21 @@
-"""Report files in, pairs of reference and prediction out: the published layouts, and any table by its columns."""
+"""Report files in, pairs of reference and prediction out: the same studies on both sides, or an error lists them."""
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from graphlib import CycleError, TopologicalSorter
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from reg2rg.data.datasets.names import patient_of, study_id
-from reg2rg.data.datasets.tables import read_lines, read_rows
-from reg2rg.errors import ConfigError, DataFault
-from reg2rg.evaluation.prefixes import given_regions, has_prefixes, other_regions, own_report, own_slots, strip_prefixes
-from reg2rg.records import STUDIES, from_cell, read_records
+from reg2rg.data.datasets.names import patient_of
+from reg2rg.errors import ConfigError
+from reg2rg.evaluation.pairs import Pair, Side, pair_sides, pair_texts, whole_pair
+from reg2rg.evaluation.prefixes import has_prefixes
+from reg2rg.evaluation.sources import Columns, Texts, read_texts
 from reg2rg.regions import RegionSet
-from reg2rg.registry import did_you_mean
-from reg2rg.report import write_report
 
-IDS = ("AccNum", "AccessionNo", "VolumeName", "Volumename", "study", "study_id", "id", "image", "image_id", "filename")
-REFERENCES = (
-    "GT_combined_report", "GT_whole_report", "reference", "references", "ground_truth", "gt", "GT", "target",
-    "report", "Findings_EN", "findings",
-)  # fmt: skip
-PREDICTIONS = (
-    "Pred_combined_report", "Pred_whole_report", "prediction", "predictions", "predicted", "pred", "Pred", "generated",
-    "generated_report", "hypothesis", "output", "report",
-)  # fmt: skip
-REGIONS = ("region", "Anatomy", "anatomy")
-PATIENTS = ("patient", "patient_id", "PatientID")
-_REGION_FILE = "_reports.csv"
+__all__ = ["Columns", "Pair", "Reports", "pair_texts", "read_references", "read_reports"]
+
 _SHOWN = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """Names of a table's columns, where they are not among those that are found by themselves."""
-
-    study: str | None = None
-    reference: str | None = None
-    prediction: str | None = None
-    region: str | None = None
-    patient: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """A study's reference and prediction.
-
-    Attributes:
-        study: its id.
-        patient: whose it is; resampling draws patients.
-        reference: text as read.
-        prediction: text as read.
-        reference_text: without region prefixes.
-        prediction_text: without region prefixes.
-        reference_regions: region -> text that is not empty.
-        predicted_regions: the same for the prediction, strictly read.
-        given: the region at each slot; empty if the text has no slots.
-        named: the region that the prediction names at each slot, ``""`` for none, raw words for an unknown one.
-    """
-
-    study: str
-    patient: str
-    reference: str
-    prediction: str
-    reference_text: str
-    prediction_text: str
-    reference_regions: Mapping[str, str] = field(default_factory=dict)
-    predicted_regions: Mapping[str, str] = field(default_factory=dict)
-    given: tuple[str, ...] = ()
-    named: tuple[str, ...] = ()
-
-    @property
-    def unanswered(self) -> bool:
-        """Whether the prediction leaves out what its reference describes: everything, or a region."""
-        return not self.prediction_text or any(
-            region not in self.predicted_regions for region in self.reference_regions
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,49 +33,40 @@ class Reports:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Texts:
-    """Texts of one side. ``texts``: study -> region (None: the whole report) -> text."""
-
-    source: str
-    texts: Mapping[str, Mapping[str | None, str]]
-    patients: Mapping[str, str]
-    given: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    column: str = ""
-
-
 def read_reports(
     predictions: Path,
     references: Path | None,
     regions: RegionSet,
-    columns: Columns = Columns(),
+    columns: Columns = Columns(),  # noqa: B008 (frozen)
     intersection: bool = False,
+    encoding: str | None = None,
 ) -> Reports:
     """Read predictions with their references.
 
     Args:
-        predictions: a folder that ``reg2rg predict`` wrote; a folder of ``<region>_reports.csv`` files; a CSV (comma,
-            semicolon or tab) or a JSON-lines file, with a row a study or, with a region column, a row a region.
-        references: a file of the same kinds with the references; ``None`` if they stand beside the predictions.
+        predictions: a folder or file in any form that `reg2rg.evaluation.sources.read_texts` knows.
+        references: the same with the references; ``None`` if they stand beside the predictions.
         regions: whose names and spellings are understood.
         columns: names of columns that are not found by themselves.
         intersection: score the studies that both sides have, where they differ.
+        encoding: of tables; ``None``: UTF-8, or UTF-16 where a byte-order mark says so.
 
     Raises:
         ConfigError: a column that is missing or not clear, studies that only one side has, references without text,
             nothing to score.
         DataFault: a table that cannot be read, with the line.
     """
-    predicted = _read(predictions, columns, PREDICTIONS, "prediction", regions)
+    predicted = read_texts(predictions, "prediction", regions, columns, encoding)
     source = references if references is not None else predictions
-    expected = _read(source, columns, REFERENCES, "reference", regions)
-    if references is None and expected.column and expected.column == predicted.column:
+    expected = read_texts(source, "reference", regions, columns, encoding)
+    column = expected.columns.get("reference")
+    if references is None and column is not None and column == predicted.columns.get("prediction"):
         raise ConfigError(
-            f"{predictions}: the column '{expected.column}' would be compared with itself. Fix: name the columns with "
+            f"{predictions}: the column '{column}' would be compared with itself. Fix: name the columns with "
             "--reference-column and --prediction-column, or the file of references with --references"
         )
     studies, notes = _matched(expected, predicted, intersection)
-    pairs = [_pair(study, expected, predicted, regions) for study in studies]
+    pairs, whole = _pairs(studies, expected, predicted, regions)
     silent = [pair.study for pair in pairs if not pair.reference_text]
     if silent and not intersection:
         raise ConfigError(
@@ -149,31 +77,97 @@ def read_reports(
         notes.append(f"{len(silent)} studies without reference text are left out.")
     pairs = [pair for pair in pairs if pair.reference_text]
     if not pairs:
-        raise ConfigError(f"{predicted.source}: no study to score. Fix: check that ids of both sides agree")
+        raise ConfigError(
+            f"{predicted.source}: no study to score (expected studies with a reference). Fix: check that ids of both "
+            "sides agree"
+        )
+    notes += _columns(predictions, predicted, source, expected)
+    notes += dict.fromkeys((*predicted.notes, *expected.notes))
+    return Reports(pairs, _described(pairs, regions), (*notes, *_detected(pairs, whole)))
+
+
+def read_references(
+    path: Path,
+    regions: RegionSet,
+    columns: Columns = Columns(),  # noqa: B008 (frozen)
+    encoding: str | None = None,
+) -> list[Pair]:
+    """References alone, such as those of the training split, as pairs with empty predictions.
+
+    Raises:
+        ConfigError: as `read_reports`.
+        DataFault: as `read_reports`.
+    """
+    texts = read_texts(path, "reference", regions, columns, encoding)
+    pairs = [
+        pair_sides(study, study, side, Side(), regions) for study, side in texts.sides.items() if side.text(regions)
+    ]
+    if not pairs:
+        raise ConfigError(
+            f"{path}: no reference has a text (expected some). Fix: check the file and --reference-column"
+        )
+    return pairs
+
+
+def _pairs(
+    studies: Sequence[str], expected: Texts, predicted: Texts, regions: RegionSet
+) -> tuple[list[Pair], tuple[str, ...]]:
+    """Pairs, and which sides know regions that the other side's files never name; whole reports are compared then."""
+    references, predictions = ([texts.sides[study] for study in studies] for texts in (expected, predicted))
+    known = {
+        "references": any(side.by_region for side in references),
+        # Reports of `predict` are asked for regions: one without any is a report without regions.
+        "predictions": any(side.by_region or (predicted.own and side.given) for side in predictions),
+    }
+    apart = len(set(known.values())) > 1 and any(side.text(regions) for side in predictions)
+    pairs = []
+    for study, reference, prediction in zip(studies, references, predictions, strict=True):
+        patient = expected.patients.get(study) or predicted.patients.get(study) or patient_of(study)
+        if apart:
+            pairs.append(whole_pair(study, patient, reference, prediction, regions))
+        else:
+            pairs.append(pair_sides(study, patient, reference, prediction, regions))
+    return pairs, tuple(name for name, by_region in known.items() if by_region) if apart else ()
+
+
+def _described(pairs: Sequence[Pair], regions: RegionSet) -> tuple[str, ...]:
     described = {region for pair in pairs for region in (*pair.reference_regions, *pair.given)}
-    return Reports(pairs, tuple(name for name in regions.names if name in described), (*notes, *_detected(pairs)))
+    return tuple(name for name in regions.names if name in described)
 
 
-def _detected(pairs: Sequence[Pair]) -> Iterator[str]:
+def _columns(predictions: Path, predicted: Texts, source: Path, expected: Texts) -> Iterator[str]:
+    """Which columns were read."""
+    parts = [(predictions, predicted.columns), (source, expected.columns)]
+    if predictions == source:
+        parts = [(source, {**expected.columns, **predicted.columns})]
+    for path, columns in parts:
+        if columns:
+            yield f"{path.name}: {', '.join(f'{what} from {name!r}' for what, name in columns.items())}."
+
+
+def _detected(pairs: Sequence[Pair], whole: Sequence[str]) -> Iterator[str]:
     prefixed = sum(has_prefixes(pair.reference) for pair in pairs), sum(has_prefixes(pair.prediction) for pair in pairs)
-    by_region = any(pair.reference_regions for pair in pairs)
+    if whole:
+        yield f"Only the {' and '.join(whole)} are divided by region: whole reports are scored."
     if any(prefixed):
         yield (
             f"Region prefixes found in {prefixed[0]} references and {prefixed[1]} predictions of {len(pairs)}; they "
             "are taken off before texts are compared."
         )
-    elif by_region:
+    elif any(pair.reference_regions for pair in pairs):
         yield "Texts are given by region; whole reports are these texts joined in the order of the region set."
-    else:
+    elif not whole:
         yield "No region prefixes found: whole reports are scored."
+    if pairs and all(pair.nameless or not pair.prediction for pair in pairs) and any(pair.nameless for pair in pairs):
+        yield "The predictions name no region, so that there is no recognition to score; paragraphs go by their slots."
     patients = len({pair.patient for pair in pairs})
     if patients < len(pairs):
-        yield f"{len(pairs)} studies of {patients} patients, told apart by their ids or by the patient column."
+        yield f"{len(pairs):,} studies of {patients:,} patients, told apart by their ids or by the patient column."
 
 
-def _matched(expected: _Texts, predicted: _Texts, intersection: bool) -> tuple[list[str], list[str]]:
-    only_expected = sorted(expected.texts.keys() - predicted.texts.keys())
-    only_predicted = sorted(predicted.texts.keys() - expected.texts.keys())
+def _matched(expected: Texts, predicted: Texts, intersection: bool) -> tuple[list[str], list[str]]:
+    only_expected = sorted(expected.sides.keys() - predicted.sides.keys())
+    only_predicted = sorted(predicted.sides.keys() - expected.sides.keys())
     notes = []
     if only_expected or only_predicted:
         if not intersection:
@@ -186,7 +180,7 @@ def _matched(expected: _Texts, predicted: _Texts, intersection: bool) -> tuple[l
             f"Only studies of both files are scored: {len(only_expected)} without prediction and "
             f"{len(only_predicted)} without reference are left out."
         )
-    return [study for study in predicted.texts if study in expected.texts], notes
+    return [study for study in predicted.sides if study in expected.sides], notes
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -194,212 +188,3 @@ def _listed(names: Sequence[str]) -> str:
         return "none"
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return f"{len(names)} ({', '.join(names[:_SHOWN])}{more})"
-
-
-def _pair(study: str, expected: _Texts, predicted: _Texts, regions: RegionSet) -> Pair:
-    reference, prediction = expected.texts[study], predicted.texts[study]
-    patient = expected.patients.get(study) or predicted.patients.get(study) or patient_of(study)
-    described = {name: text for name in regions.names if (text := reference.get(name, ""))}
-    told = {name: text for name in regions.names if (text := prediction.get(name, ""))}
-    raw = reference.get(None, " ".join(described.values()))
-    answer = prediction.get(None, " ".join(told.values()))
-    if described:
-        return Pair(study, patient, raw, answer, strip_prefixes(raw), strip_prefixes(answer), described, told)
-    return pair_texts(study, patient, raw, answer, regions, expected.given.get(study))
-
-
-def pair_texts(
-    study: str, patient: str, reference: str, prediction: str, regions: RegionSet, given: tuple[str, ...] | None = None
-) -> Pair:
-    """A pair from texts that may have region prefixes.
-
-    Args:
-        study: its id.
-        patient: whose it is.
-        reference: text as written.
-        prediction: text as generated.
-        regions: whose spellings are understood.
-        given: the region at each slot; read from the reference if ``None``.
-    """
-    pair = Pair(study, patient, reference, prediction, strip_prefixes(reference), strip_prefixes(prediction))
-    given = given or given_regions(reference, regions)
-    if not given:
-        return pair
-    described = {**own_report(reference, given, regions).by_region(), **other_regions(reference, regions)}
-    report = own_report(prediction, given, regions)
-    named = {slot.number: slot.region for slot in reversed(own_slots(prediction, regions))}  # the first one counts
-    if not any(named.values()):  # without identities, a paragraph belongs to the region at its slot
-        named = {paragraph.slot: paragraph.region for paragraph in report.paragraphs}
-    told = {**other_regions(prediction, regions), **report.by_region()}
-    return replace(
-        pair,
-        reference_regions={name: text for name, text in described.items() if text},
-        predicted_regions={name: text for name, text in told.items() if text},
-        given=given,
-        named=tuple(named.get(slot, "") for slot in range(len(given))),
-    )
-
-
-def _read(path: Path, columns: Columns, candidates: Sequence[str], side: str, regions: RegionSet) -> _Texts:
-    if path.is_dir():
-        if (path / STUDIES).is_dir():
-            return _from_records(path, side)
-        files = sorted(path.glob(f"*{_REGION_FILE}"))
-        if files:
-            return _from_region_files(path, files, columns, candidates, side, regions)
-        raise ConfigError(
-            f"{path}: no reports in this folder (expected {STUDIES}/<id>.json as `reg2rg predict` writes, or "
-            f"<region>{_REGION_FILE} files). Fix: name the folder of predictions, or a CSV or JSON-lines file"
-        )
-    if not path.is_file():
-        raise ConfigError(f"{path}: not found (expected a file or folder of reports). Fix: check the path")
-    return _from_rows(path, list(_rows(path)), columns, candidates, side, regions)
-
-
-def _from_records(path: Path, side: str) -> _Texts:
-    texts: dict[str, dict[str | None, str]] = {}
-    given: dict[str, tuple[str, ...]] = {}
-    for record in read_records(path):
-        study, order = record["study"], record["regions"]
-        given[study] = tuple(order)
-        reference = write_report(order, [record["reference"].get(region, "") for region in order])
-        texts[study] = {None: reference if side == "reference" else record["text"]}
-    if not texts:
-        raise ConfigError(f"{path}: no complete study in {STUDIES}/. Fix: run `reg2rg predict` to its end")
-    return _Texts(str(path), texts, {}, given)
-
-
-def _from_region_files(
-    path: Path, files: Sequence[Path], columns: Columns, candidates: Sequence[str], side: str, regions: RegionSet
-) -> _Texts:
-    texts: dict[str, dict[str | None, str]] = {}
-    patients: dict[str, str] = {}
-    orders: list[list[str]] = []
-    for file in files:
-        try:
-            region = regions.canonical(file.name.removesuffix(_REGION_FILE))
-        except ConfigError:
-            continue  # a table of something else, such as the combined reports
-        part = _from_rows(file, list(_rows(file)), replace(columns, region=None), candidates, side, regions)
-        patients.update(part.patients)
-        orders.append(list(part.texts))
-        for study, found in part.texts.items():
-            texts.setdefault(study, {})[region] = found[None]
-    if not texts:
-        raise ConfigError(
-            f"{path}: no file is named after a region (expected <region>{_REGION_FILE} with a region of the set: "
-            f"{', '.join(regions.names)}). Fix: rename the files, or name one file"
-        )
-    return _Texts(str(path), {study: texts[study] for study in _merged(orders)}, patients)
-
-
-def _merged(orders: Sequence[Sequence[str]]) -> list[str]:
-    """One order that keeps those of the files, each of which leaves other studies out of the same list."""
-    graph: TopologicalSorter[str] = TopologicalSorter({orders[0][0]: ()})
-    for order in orders:
-        for before, after in pairwise(order):
-            graph.add(after, before)
-        graph.add(order[-1])
-    try:
-        return list(graph.static_order())
-    except CycleError:  # the files disagree
-        return list(dict.fromkeys(study for order in orders for study in order))
-
-
-def _from_rows(
-    path: Path,
-    rows: Sequence[tuple[int, Mapping[str, str]]],
-    columns: Columns,
-    candidates: Sequence[str],
-    side: str,
-    regions: RegionSet,
-) -> _Texts:
-    if not rows:
-        raise ConfigError(f"{path}: no rows (expected one a study). Fix: check that the file is complete")
-    header = list(rows[0][1])
-    study_column = _needed(path, header, columns.study, IDS, "study id", "--id-column")
-    asked = columns.reference if side == "reference" else columns.prediction
-    text_column = _needed(path, header, asked, candidates, side, f"--{side}-column")
-    region_column = _column(path, header, columns.region, REGIONS, "--region-column")
-    patient_column = _column(path, header, columns.patient, PATIENTS, "--patient-column")
-    texts: dict[str, dict[str | None, str]] = {}
-    patients: dict[str, str] = {}
-    twice: Counter[str] = Counter()
-    for line, row in rows:
-        study = _study(row[study_column], path, line)
-        region = _region(row[region_column], regions, path, line) if region_column else None
-        found = texts.setdefault(study, {})
-        twice[study] += region in found
-        found[region] = from_cell(row[text_column]).strip()
-        if patient_column and row[patient_column].strip():
-            patients[study] = row[patient_column].strip()
-    doubled = sorted(study for study, times in twice.items() if times)
-    if doubled:
-        raise ConfigError(
-            f"{path}: {len(doubled)} studies stand there more than once, such as {', '.join(doubled[:_SHOWN])} "
-            "(expected one row a study, or one a region with a region column). Fix: remove rows, or name the --region-column"
-        )
-    return _Texts(str(path), texts, patients, column=text_column)
-
-
-def _rows(path: Path) -> Iterable[tuple[int, Mapping[str, str]]]:
-    if path.suffix.lower() not in (".jsonl", ".ndjson", ".json"):
-        return ((row.line, row.values) for row in read_rows(path, needed=()))
-    return _json_lines(path)
-
-
-def _json_lines(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
-    columns: dict[str, None] = {}
-    found = []
-    for line, text in read_lines(path):
-        try:
-            value = json.loads(text)
-        except ValueError as error:
-            raise ConfigError(
-                f"{path}: line {line} is not JSON ({error}) (expected JSON lines: one object a line). Fix: write the "
-                "file with one object a line"
-            ) from None
-        if not isinstance(value, dict):
-            raise ConfigError(f"{path}: line {line} is a {type(value).__name__} (expected an object: column -> text)")
-        row = {str(key): "" if item is None else str(item) for key, item in value.items()}
-        columns.update(dict.fromkeys(row))
-        found.append((line, row))
-    for line, row in found:
-        yield line, {column: row.get(column, "") for column in columns}
-
-
-def _needed(path: Path, header: Sequence[str], asked: str | None, known: Sequence[str], what: str, option: str) -> str:
-    found = _column(path, header, asked, known, option)
-    if found is None:
-        raise ConfigError(
-            f"{path}: no column for the {what} (expected one of {', '.join(known)}; the header has: "
-            f"{', '.join(header)}). Fix: name it with {option}"
-        )
-    return found
-
-
-def _column(path: Path, header: Sequence[str], asked: str | None, known: Sequence[str], option: str) -> str | None:
-    if asked is None:
-        return next((name for name in known if name in header), None)
-    if asked in header:
-        return asked
-    raise ConfigError(
-        f"{path}: no column '{asked}' ({option}).{did_you_mean(asked, list(header))} The header has: "
-        f"{', '.join(header)}"
-    )
-
-
-def _study(cell: str, path: Path, line: int) -> str:
-    try:
-        return study_id(cell)
-    except DataFault as fault:
-        raise ConfigError(f"{path}: line {line}: {fault}") from None
-
-
-def _region(cell: str, regions: RegionSet, path: Path, line: int) -> str | None:
-    if cell.strip().lower() in ("", "nan"):  # RadGenome: the whole report stands in a row without region
-        return None
-    try:
-        return regions.canonical(cell)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: line {line}: {error}") from None

@@ -8,14 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from reg2rg.errors import ConfigError
 from reg2rg.evaluation.bootstrap import Array, Statistic, mean_statistic
+from reg2rg.evaluation.pairs import REPEATED, Pair
 from reg2rg.evaluation.prefixes import published_slots
 from reg2rg.evaluation.protocols import Protocol
-from reg2rg.evaluation.reading import Pair
 from reg2rg.evaluation.results import REPORT, Confusion
 from reg2rg.metrics.efficacy import precision_recall_f1
 
 NONE, UNKNOWN = "(none)", "(unknown name)"
+OTHERS = (NONE, UNKNOWN, REPEATED)
+"""What a slot may name that is no region; -1, -2 and -3 in `Recognition.named`."""
 _FIGURES = ("precision", "recall", "F1")
 _TEXT = {
     "strict": "full names; a repeated, unknown or missing name is wrong",
@@ -30,71 +33,75 @@ class Recognition:
     Attributes:
         rows: (slots,) the study of each slot that a region stands at.
         given: (slots,) index of the region that stands there.
-        named: (slots,) index of the region that is named, -1 for no name, -2 for an unknown one.
+        named: (slots,) index of the region that is named, or a place of `OTHERS` counted from -1 down.
         regions: the names behind the indices.
+        surplus_rows: (m,) the study of each further name: of repeated regions, and of slots that were not given.
+        surplus: (m,) index of the region that it names, -2 for an unknown one.
     """
 
     rows: NDArray[np.intp]
     given: NDArray[np.intp]
     named: NDArray[np.intp]
     regions: tuple[str, ...]
+    surplus_rows: NDArray[np.intp]
+    surplus: NDArray[np.intp]
 
 
 def recognise(pairs: Sequence[Pair], protocol: Protocol, regions: Sequence[str]) -> Recognition | None:
-    """Read the slots of all pairs; ``None`` if no reference has slots."""
-    if protocol.recognition == "published":
+    """Read the slots of all pairs; ``None`` if no reference has slots, or if predictions were asked for no names.
+
+    Raises:
+        ConfigError: the protocol tells regions apart by their first words, and two have the same.
+    """
+    said = [pair for pair in pairs if pair.prediction]
+    if said and all(pair.nameless for pair in said):
+        return None
+    if protocol.reading == "published":
         return _published(pairs, regions)
-    index = {name: place for place, name in enumerate(regions)}
-    rows, given, named = [], [], []
+    index = {name: place for place, name in enumerate(regions)} | {"": -1, REPEATED: -3}
+    slots, surplus = [], []
     for row, pair in enumerate(pairs):
         for slot, region in enumerate(pair.given):
-            if region not in index:
-                continue
-            said = pair.named[slot]
-            repeated = said in pair.named[:slot]
-            rows.append(row)
-            given.append(index[region])
-            named.append(-1 if not said else index.get(said, -2) if not repeated else -2)
-    return _recognition(rows, given, named, regions)
+            if region in index:
+                slots.append((row, index[region], index.get(pair.named[slot], -2)))
+        surplus += [(row, index.get(name, -2)) for name in pair.surplus]
+    return _recognition(slots, surplus, regions)
 
 
 def _published(pairs: Sequence[Pair], regions: Sequence[str]) -> Recognition | None:
     words = {name.split()[0]: place for place, name in enumerate(regions)}
-    rows, given, named = [], [], []
+    slots = []
     for row, pair in enumerate(pairs):
-        if not pair.given:
-            continue
         said = published_slots(pair.prediction)
         for slot, word in published_slots(pair.reference).items():
             if word in words:
-                rows.append(row)
-                given.append(words[word])
-                named.append(words.get(said[slot], -2) if slot in said else -1)
-    return _recognition(rows, given, named, regions)
+                slots.append((row, words[word], words.get(said[slot], -2) if slot in said else -1))
+    if slots and len(words) < len(regions):
+        raise ConfigError(
+            f"protocol paper tells regions apart by the first word of their names, and these do not differ in it: "
+            f"{', '.join(regions)}. Fix: use --protocol strict, which compares full names"
+        )
+    return _recognition(slots, [], regions)
 
 
-def _recognition(rows: list[int], given: list[int], named: list[int], regions: Sequence[str]) -> Recognition | None:
-    if not rows:
+def _recognition(
+    slots: Sequence[tuple[int, int, int]], surplus: Sequence[tuple[int, int]], regions: Sequence[str]
+) -> Recognition | None:
+    if not slots:
         return None
-    return Recognition(np.asarray(rows), np.asarray(given), np.asarray(named), tuple(regions))
+    rows, given, named = np.asarray(slots, dtype=np.intp).T
+    further = np.asarray(surplus, dtype=np.intp).reshape(-1, 2).T
+    return Recognition(rows, given, named, tuple(regions), further[0], further[1])
 
 
 def recognition_statistics(found: Recognition, protocol: Protocol, studies: int) -> list[Statistic]:
     """Accuracy, and precision, recall and F1 over all regions and of each."""
-    text = _TEXT[protocol.recognition]
+    text = _TEXT[protocol.reading]
     right = found.given == found.named
-    statistics = [
-        _accuracy(
-            "Recognition accuracy", f"mean over studies of the share of slots; {text}", found.rows, right, studies
-        )
-    ]
-    counts = np.zeros((studies, len(found.regions), 3))
-    np.add.at(counts, (found.rows, found.given, 0), right)
-    np.add.at(counts, (found.rows, found.given, 2), ~right)
-    wrong = ~right & (found.named >= 0)
-    np.add.at(counts, (found.rows[wrong], found.named[wrong], 1), 1)
+    each = f"mean over studies of the share of slots; {text}"
+    statistics = [_accuracy("Recognition accuracy", each, found.rows, right, studies)]
+    counts = _counts(found, studies)
     present = [place for place in range(len(found.regions)) if (found.given == place).any()]
-    recall = counts[:, present][..., [0, 2]]
     # Recall cannot be raised by leaving a paragraph out; precision can, so that F1 is shown and not ranked by.
     statistics.append(
         Statistic(
@@ -102,7 +109,7 @@ def recognition_statistics(found: Recognition, protocol: Protocol, studies: int)
             REPORT,
             "Recognition (mean over regions)",
             f"mean over regions of the share of their slots; {text}",
-            recall.reshape(studies, -1),
+            counts[:, present][..., [0, 2]].reshape(studies, -1),
             _mean_share(len(present)),
             len(found.rows),
         )
@@ -111,18 +118,11 @@ def recognition_statistics(found: Recognition, protocol: Protocol, studies: int)
     if protocol.left_out:
         kept = [place for place in present if found.regions[place] not in protocol.left_out]
         names = " and ".join(protocol.left_out)
-        if kept:
+        if kept and len(kept) < len(present):
             scopes.append((f", without {names}", kept, f"mean over regions without {names}, as published; {text}"))
-        merged = _merged(found, protocol.left_out)
-        statistics.append(
-            _accuracy(
-                f"Recognition accuracy, {names} merged",
-                f"{names} count as one region; {text}",
-                found.rows,
-                merged,
-                studies,
-            )
-        )
+            merged, definition = _merged(found, protocol.left_out), f"{names} count as one region; {text}"
+            name = f"Recognition accuracy, {names} merged"
+            statistics.append(_accuracy(name, definition, found.rows, merged, studies))
     for suffix, places, definition in scopes:
         units = counts[:, places].reshape(studies, -1)
         spread = precision_recall_f1(counts[:, places].sum(axis=0)).std(axis=0)
@@ -140,6 +140,7 @@ def recognition_statistics(found: Recognition, protocol: Protocol, studies: int)
             )
             for i, figure in enumerate(_FIGURES)
         ]
+    statistics += _names(found, protocol, studies)
     for place in present:
         units = counts[:, place]
         statistics += [
@@ -158,9 +159,54 @@ def recognition_statistics(found: Recognition, protocol: Protocol, studies: int)
     return statistics
 
 
+def _counts(found: Recognition, studies: int) -> Array:
+    """(studies, regions, 3) rightly named, wrongly named, and not named where they stand."""
+    size, right = len(found.regions), found.given == found.named
+    wrong, further = ~right & (found.named >= 0), found.surplus >= 0
+    parts = (
+        (found.rows[right], found.given[right]),
+        (
+            np.concatenate([found.rows[wrong], found.surplus_rows[further]]),
+            np.concatenate([found.named[wrong], found.surplus[further]]),
+        ),
+        (found.rows[~right], found.given[~right]),
+    )
+    tables = [np.bincount(row * size + place, minlength=studies * size) for row, place in parts]
+    return np.stack([table.reshape(studies, size) for table in tables], axis=-1).astype(np.float64)
+
+
+def _names(found: Recognition, protocol: Protocol, studies: int) -> list[Statistic]:
+    """How often reports leave a name out, repeat one, or name something that was not asked for."""
+    if protocol.reading == "published":
+        return []
+    rows = np.arange(studies)
+    kinds = (
+        ("Missing names per report", "slots whose region is not named at all", found.rows[found.named == -1]),
+        ("Unknown names per report", "slots with a name that no region has", found.rows[found.named == -2]),
+        (
+            "Surplus names per report",
+            "names of regions that were named before, and of slots that were named before or not given",
+            found.surplus_rows,
+        ),
+    )
+    return [
+        mean_statistic(
+            "regions",
+            REPORT,
+            name,
+            text,
+            rows=rows,
+            values=np.bincount(which, minlength=studies).astype(np.float64),
+            studies=studies,
+            score=False,
+        )
+        for name, text, which in kinds
+    ]
+
+
 def confusion(found: Recognition) -> Confusion:
     """Counts of named regions by given ones."""
-    columns = (*found.regions, NONE, UNKNOWN)
+    columns = (*found.regions, *OTHERS)
     counts = np.zeros((len(found.regions), len(columns)), dtype=int)
     place = np.where(found.named >= 0, found.named, len(found.regions) - 1 - found.named)
     np.add.at(counts, (found.given, place), 1)
@@ -204,8 +250,9 @@ def _mean_share(regions: int) -> Callable[[Array], Array]:
         pairs = sums.reshape(*sums.shape[:-1], regions, 2)
         total = pairs.sum(axis=-1)
         # A resample may lack a rare region: it is left out of that resample's mean.
-        with np.errstate(invalid="ignore", divide="ignore"):
-            share = pairs[..., 0] / total
-        return np.asarray(np.nanmean(share, axis=-1))
+        seen = total > 0
+        share = np.divide(pairs[..., 0], total, out=np.zeros_like(total), where=seen)
+        with np.errstate(invalid="ignore"):
+            return np.asarray(share.sum(axis=-1) / seen.sum(axis=-1))
 
     return value

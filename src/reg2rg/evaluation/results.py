@@ -27,7 +27,8 @@ class Number:
         std: population standard deviation over the units, where the number is their mean.
         low: lower end of the bootstrap interval over patients.
         high: upper end of it.
-        score: higher is better, and silence cannot raise it under the protocol's own rules.
+        score: higher is better, so that it is ranked against floors. Precision and F1 of recognition and recall of
+            findings are none: naming less, or more, raises them.
     """
 
     group: Group
@@ -79,6 +80,8 @@ class LabelScore:
         predicted: predictions with the finding.
         low: lower end of the interval of F1.
         high: upper end of it.
+        floor: highest F1 of a floor, where floors were labelled.
+        floor_name: which floor's.
     """
 
     label: str
@@ -89,6 +92,8 @@ class LabelScore:
     predicted: int
     low: float | None = None
     high: float | None = None
+    floor: float | None = None
+    floor_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

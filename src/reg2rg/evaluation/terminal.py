@@ -24,6 +24,7 @@ _HEADINGS: Mapping[Group, str] = {
     "regions": "Regions",
     "statistics": "Statistics",
 }
+_FLOOR_ROW = "  best floor"
 _KEY_WIDTH = 34
 _ANY_WIDTH = 10_000
 
@@ -188,7 +189,8 @@ def build_tables(evaluation: Evaluation) -> list[Table]:
     """All tables of an evaluation that have rows, in the order of reading."""
     tables = [
         _numbers(evaluation, "numbers", "Numbers of whole reports", ("language", "findings")),
-        _by_region(evaluation, "by-region", "Numbers by region", ("language", "findings")),
+        _by_region(evaluation, "by-region", "Language by region", ("language",)),
+        _by_region(evaluation, "findings-by-region", "Findings by region", ("findings",)),
         _labels(evaluation),
         _numbers(evaluation, "recognition", "Region recognition", ("regions",)),
         _by_region(evaluation, "recognition-by-region", "Recognition by region", ("regions",)),
@@ -278,14 +280,19 @@ def _by_region(evaluation: Evaluation, key: str, title: str, groups: tuple[Group
         least, most = min(sizes[region]), max(sizes[region])
         # Texts and labels may be known for different numbers of paragraphs.
         cells = [Cell(region), Cell(f"{least:,}" if least == most else f"{least:,} to {most:,}", most)]
+        blind = [Cell(_FLOOR_ROW), Cell("")]
         for group, name in names:
             number = found.get((group, region, name))
+            floor = best.get(number.key) if number else None
             cells.append(
                 Cell(format_value(number.value), number.value, marked=_is_below(number, best))
                 if number
                 else Cell(MISSING)
             )
+            blind.append(Cell(format_value(floor[1]), floor[1], strong=True) if floor else Cell(""))
         rows.append(("", tuple(cells)))
+        if any(cell.value is not None for cell in blind):
+            rows.append(("", tuple(blind)))
     columns = [Column("region"), Column("n"), *(Column(name) for _, name in names)]
     marked = sum(cell.marked for _, cells in rows for cell in cells)
     notes = []
@@ -317,6 +324,7 @@ def _definitions(numbers: Iterable[Number]) -> list[str]:
 def _labels(evaluation: Evaluation) -> Table | None:
     if not evaluation.labels:
         return None
+    has_floor = any(row.floor is not None for row in evaluation.labels)
     rows = [
         (
             "",
@@ -326,17 +334,25 @@ def _labels(evaluation: Evaluation) -> Table | None:
                 Cell(f"{row.predicted:,}", row.predicted),
                 Cell(format_value(row.precision), row.precision),
                 Cell(format_value(row.recall), row.recall),
-                Cell(f"{format_value(row.f1)} {format_interval(row.low, row.high)}".strip(), row.f1),
+                Cell(
+                    f"{format_value(row.f1)} {format_interval(row.low, row.high)}".strip(),
+                    row.f1,
+                    marked=row.floor is not None and row.f1 <= row.floor + 1e-12,
+                ),
+                *([Cell(format_value(row.floor), row.floor, strong=True)] if has_floor else []),
             ),
         )
         for row in evaluation.labels
     ]
     has_interval = any(format_interval(row.low, row.high) for row in evaluation.labels)
-    titles = ("finding", "support", "predicted", "precision", "recall", "F1 [interval]" if has_interval else "F1")
+    titles = ["finding", "support", "predicted", "precision", "recall", "F1 [interval]" if has_interval else "F1"]
+    if has_floor:
+        titles.append("best floor")
     notes = [
         *([evaluation.labeler] if evaluation.labeler else []),
         "Support: references with the finding. Predicted: predictions with it. Precision TP/(TP+FP), recall "
         "TP/(TP+FN), F1 2TP/(2TP+FP+FN); 0 where the denominator is 0.",
+        *([f"Best floor: the highest F1 of a floor; {MARK} marks an F1 that does not exceed it."] if has_floor else []),
     ]
     return Table("labels", "Findings by label", tuple(Column(title) for title in titles), tuple(rows), tuple(notes))
 

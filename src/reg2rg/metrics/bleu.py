@@ -19,11 +19,22 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["ORDERS", "Bag", "Grams", "Smoothing", "bleu_counts", "bleu_from_counts", "check_pairs", "pair_ngrams"]
+__all__ = [
+    "ORDERS",
+    "Bag",
+    "Grams",
+    "Smoothing",
+    "Tokens",
+    "bleu_counts",
+    "bleu_from_counts",
+    "check_pairs",
+    "pair_ngrams",
+]
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 Smoothing = Literal["hf", "lin-och", "none"]
+Tokens = Literal["13a", "words"]
 
 ORDERS = 4
 """n-grams of one to four tokens, in BLEU and in CIDEr."""
@@ -169,13 +180,16 @@ def _tokens(text: str) -> list[str]:
     return list(chain.from_iterable(map(_word_tokens, text.split())))
 
 
-def bleu_counts(references: Sequence[str], predictions: Sequence[str], lowercase: bool = False) -> IntArray:
-    """Count what BLEU is made of, in 13a tokens.
+def bleu_counts(
+    references: Sequence[str], predictions: Sequence[str], lowercase: bool = False, tokens: Tokens = "13a"
+) -> IntArray:
+    """Count what BLEU is made of.
 
     Args:
         references: n texts.
         predictions: n texts, in the same order.
         lowercase: fold case first; the published figures keep it.
+        tokens: ``"13a"`` as sacreBLEU cuts them, ``"words"`` as blanks do, which is what pycocoevalcap takes.
 
     Returns:
         (n, 10) matching n-grams of orders 1 to 4 (clipped), n-grams of the prediction of orders 1 to 4, tokens of the
@@ -186,8 +200,9 @@ def bleu_counts(references: Sequence[str], predictions: Sequence[str], lowercase
     """
     check_pairs(references, predictions)
     n = len(references)
+    cut = _tokens if tokens == "13a" else str.split
     ids, lengths = token_ids(
-        [_tokens(text.lower() if lowercase else text) for side in (references, predictions) for text in side]
+        [cut(text.lower() if lowercase else text) for side in (references, predictions) for text in side]
     )
     counts = np.zeros((n, 2 * ORDERS + 2), np.int64)
     for order, grams in enumerate(pair_ngrams(ids, lengths)):

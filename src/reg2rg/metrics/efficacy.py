@@ -54,7 +54,8 @@ def micro(counts: NDArray[Any]) -> Figures:
 
 def macro(counts: NDArray[Any]) -> Figures:
     """(..., L, 3) counts -> (..., 3): mean over all labels, those without support too."""
-    return precision_recall_f1(counts).mean(axis=-2)
+    mean: Figures = precision_recall_f1(counts).mean(axis=-2)
+    return mean
 
 
 def weighted(counts: NDArray[Any]) -> Figures:

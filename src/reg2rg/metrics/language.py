@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from reg2rg.metrics.bleu import bleu_counts, check_pairs
+from reg2rg.metrics.bleu import Tokens, bleu_counts, check_pairs
 from reg2rg.metrics.cider import CiderVariant, cider
 from reg2rg.metrics.meteor import meteor
 from reg2rg.metrics.rouge import rouge
@@ -45,6 +45,7 @@ def score_language(
     lowercase: bool = False,
     stemmer: bool = False,
     cider_variant: CiderVariant = "cider-d",
+    tokens: Tokens = "13a",
     progress: Callable[[str], None] | None = None,
 ) -> LanguageScores:
     """Score pairs of texts with every metric. The defaults are the settings of the published figures.
@@ -56,6 +57,7 @@ def score_language(
         lowercase: fold case for BLEU (METEOR and ROUGE ignore case, CIDEr heeds it).
         stemmer: compare Porter stems in ROUGE.
         cider_variant: see :func:`reg2rg.metrics.cider.cider`.
+        tokens: of BLEU, see :func:`reg2rg.metrics.bleu.bleu_counts`.
         progress: called with the name of each metric before it is computed.
 
     Raises:
@@ -67,7 +69,7 @@ def score_language(
     say("METEOR")  # first: it is the one that may lack something
     meteor_scores = meteor(references, predictions, synonyms)
     say("BLEU")
-    counts = bleu_counts(references, predictions, lowercase)
+    counts = bleu_counts(references, predictions, lowercase, tokens)
     say("ROUGE")
     rouge_scores = rouge(references, predictions, stemmer)
     say("CIDEr")

@@ -1,5 +1,7 @@
 """ROUGE-1, ROUGE-2 and ROUGE-L, bit for bit those of Google's ``rouge_score`` 0.1.2, some thirty times as fast.
 
+And ROUGE-L as pycocoevalcap 1.2 computes it, which is another number.
+
 Source: Lin, "ROUGE: a package for automatic evaluation of summaries", 2004, F of precision and recall with beta 1.
 Longest common subsequences come from rapidfuzz's bit-parallel algorithm.
 """
@@ -16,12 +18,13 @@ from rapidfuzz.distance import LCSseq
 
 from reg2rg.metrics.bleu import check_pairs, pair_ngrams, token_ids
 
-__all__ = ["hf_overall", "rouge"]
+__all__ = ["coco_rouge_l", "hf_overall", "rouge"]
 
 FloatArray = NDArray[np.float64]
 
 _WORD = re.compile("[a-z0-9]+")
 _RESAMPLES = 1000
+_COCO_BETA = 1.2
 _SHORT = 3
 """Words of up to so many letters keep their ending."""
 
@@ -66,10 +69,37 @@ def rouge(references: Sequence[str], predictions: Sequence[str], stemmer: bool =
     scores = np.zeros((n, 3))
     for order, grams in enumerate(pair_ngrams(ids, lengths, orders=2)):
         scores[:, order] = _f(grams.matches(n), np.maximum(predicted - order, 0), np.maximum(given - order, 0))
-    numbers = [part.tolist() for part in np.split(ids, np.cumsum(lengths)[:-1])] if n else []
-    common = [LCSseq.similarity(numbers[row], numbers[n + row]) for row in range(n)]
-    scores[:, 2] = _f(np.array(common, np.int64), predicted, given)
+    scores[:, 2] = _f(_common(ids, lengths), predicted, given)
     return scores
+
+
+def _common(ids: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(n,) longest common subsequence of each pair; ids and lengths as of `token_ids`, references first."""
+    n = len(lengths) // 2
+    numbers = [part.tolist() for part in np.split(ids, np.cumsum(lengths)[:-1])] if n else []
+    return np.array([LCSseq.similarity(numbers[row], numbers[n + row]) for row in range(n)], np.int64)
+
+
+def coco_rouge_l(references: Sequence[str], predictions: Sequence[str]) -> FloatArray:
+    """ROUGE-L of pycocoevalcap: words between single blanks, case and marks kept, recall counted more (beta 1.2).
+
+    Args:
+        references: n texts.
+        predictions: n texts, in the same order.
+
+    Returns:
+        (n,) scores from 0 to 1; 0 for an empty prediction.
+
+    Raises:
+        ValueError: see :func:`reg2rg.metrics.bleu.check_pairs`.
+    """
+    check_pairs(references, predictions)
+    n = len(references)
+    ids, lengths = token_ids([text.split(" ") if text else [] for side in (references, predictions) for text in side])
+    common = _common(ids, lengths)
+    recall, precision = common / np.maximum(lengths[:n], 1), common / np.maximum(lengths[n:], 1)
+    under = recall + _COCO_BETA**2 * precision
+    return np.divide((1 + _COCO_BETA**2) * precision * recall, under, out=np.zeros(n), where=under > 0)
 
 
 def hf_overall(scores: ArrayLike, seed: int = 42) -> FloatArray:

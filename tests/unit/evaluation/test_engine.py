@@ -8,6 +8,7 @@ import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reg2rg.errors import ConfigError
 from reg2rg.evaluation.engine import Settings, evaluate
 from reg2rg.evaluation.floors import EMPTY, EVERYTHING, floors_of, shuffled
 from reg2rg.evaluation.protocols import PROTOCOLS
@@ -253,8 +254,10 @@ def test_a_judge_that_gives_another_number_of_scores_is_refused():
     reports = cohort()
     given_judges = {"length": lambda references, predictions: [float(len(text)) for text in predictions]}
     assert scores(reports, judges=given_judges).number("length").value > 0
-    with pytest.raises(ValueError, match="judge one"):
+    with pytest.raises(ConfigError, match=r"judge 'one' gave scores of the shape \(1,\).*one number for each of 12"):
         scores(reports, judges={"one": lambda references, predictions: [1.0]})
+    with pytest.raises(ConfigError, match=r"judge 'none' gave NoneType.*a list of numbers"):
+        scores(reports, judges={"none": lambda references, predictions: None})
 
 
 def test_label_tables_stand_in_for_the_labeler():

@@ -60,10 +60,46 @@ def test_without_identities_a_paragraph_belongs_to_its_slot():
     assert report.by_region() == {"lung": "a.", "heart": "b."}
 
 
-def test_given_regions_need_consecutive_slots():
-    assert prefixes.given_regions(TEXT, REGIONS) == ("lung", "trachea and bronchie")
-    assert prefixes.given_regions("The region 1 is lung: a.", REGIONS) == ()
-    assert prefixes.given_regions("No prefix.", REGIONS) == ()
+def test_given_slots_need_a_name_each_and_no_repetition():
+    assert prefixes.given_slots(TEXT, REGIONS) == {0: "lung", 1: "trachea and bronchie"}
+    assert prefixes.given_slots("The region 3 is LUNGS: a. The region 1 is heart: b.", REGIONS) == {
+        3: "lung",
+        1: "heart",
+    }
+    assert prefixes.given_slots("No prefix.", REGIONS) == {}
+    assert prefixes.given_slots("The region 0: a.", REGIONS) == {}
+    assert prefixes.given_slots("The region 0 is lung: a. The region 0 is heart: b.", REGIONS) == {}
+    assert prefixes.given_slots("The region 0 is lung: a. The region 1 is lungs: b.", REGIONS) == {}
+
+
+def test_renumbered_slots():
+    text = "The region 3 is lung: see region 1. The region 12 is heart: b. The region 1 is bone: c."
+    found = prefixes.own_slots(prefixes.renumbered(text, (3, 1)), REGIONS)
+    assert [(slot.number, slot.region) for slot in found if slot.number < 9] == [(0, "lung"), (1, "bone")]
+    assert prefixes.renumbered("The region 1 is lung: a.", (0, 1)) == "The region 1 is lung: a."
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        (TEXT, "Nodule in the left lobe. Open. Calibre normal. No node. Thin."),
+        ("The region 0 is lung a. The region 1 is heart: b.", "The region 0 is lung a. b."),
+        ("The region 0 is lung A nodule. Ratio: 2. The region 1: b.", "The region 0 is lung A nodule. Ratio: 2. b."),
+        ("The region 2 is left upper lobe no. 2: clear.", "clear."),
+        ("Plain\n text: none.", "Plain text: none."),
+        ("", ""),
+    ],
+)
+def test_plain_text_loses_no_word_but_prefixes(text, plain):
+    assert prefixes.plain_text(text) == plain
+
+
+def test_named_regions_take_the_first_paragraph_or_join_them():
+    text = (
+        "The region 4 is lung: a. The region 2 is Lungs: b. The region 9 is spleen: c. The other report is {pleura: d}"
+    )
+    assert prefixes.named_regions(text, REGIONS) == {"lung": "a.", "pleura": "d"}
+    assert prefixes.named_regions(text, REGIONS, join=True) == {"lung": "a. b.", "pleura": "d"}
 
 
 @drawn(st.text(alphabet="The region 01is lunghear:{}. \n", max_size=120))
@@ -74,3 +110,6 @@ def test_no_text_raises(text):
     report = prefixes.own_report(text, ("lung", "heart"), REGIONS)
     assert set(report.by_region()) <= {"lung", "heart"}
     prefixes.other_regions(text, REGIONS)
+    prefixes.plain_text(prefixes.renumbered(text, (1, 0)))
+    assert set(prefixes.named_regions(text, REGIONS)) <= set(REGIONS.names)
+    prefixes.given_slots(text, REGIONS)

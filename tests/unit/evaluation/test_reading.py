@@ -3,6 +3,7 @@ import json
 import pytest
 
 from reg2rg.errors import ConfigError, DataFault
+from reg2rg.evaluation.pairs import REPEATED
 from reg2rg.evaluation.reading import Columns, read_reports
 from reg2rg.regions import load_region_set
 
@@ -35,11 +36,13 @@ def test_prefixes_are_detected_and_said(tmp_path):
     reports = read_reports(path, None, REGIONS)
     (pair,) = reports.pairs
     assert pair.given == ("lung", "heart")
-    assert pair.named == ("heart", "heart")
+    assert pair.named == ("heart", REPEATED)
+    assert pair.surplus == ("heart",)
     assert pair.predicted_regions == {"heart": "b."}
     assert pair.unanswered
     assert reports.regions == ("heart", "lung")
-    assert "Region prefixes found in 1 references and 1 predictions" in reports.notes[0]
+    assert any("Region prefixes found in 1 references and 1 predictions" in note for note in reports.notes)
+    assert f"a.csv: id from 'AccNum', reference from '{GT}', prediction from '{PRED}'." in reports.notes
 
 
 def test_none_and_na_are_texts_and_empty_predictions_stay(tmp_path):
@@ -105,7 +108,9 @@ def test_references_apart_must_be_of_the_same_studies(tmp_path):
         (("AccNum", GT, PRED), [("x", "", "b")], Columns(), "1 studies have no reference text, such as x"),
         (("AccNum", GT, PRED), [], Columns(), "no rows"),
         (("AccNum", "region", GT, PRED), [("x", "spleeen", "a", "b")], Columns(), "line 2: Unknown region 'spleeen'"),
-        (("AccNum", GT, PRED), [("a/b", "a", "b")], Columns(), "line 2.*UNSAFE_ID"),
+        (("AccNum", GT, PRED), [("x", "a", "b"), (" ", "a", "b")], Columns(), "line 3 has no study id"),
+        (("AccNum", GT), [("x", "a")], Columns(), "no column for the prediction.*looks like a file of references"),
+        (("AccNum", PRED), [("x", "a")], Columns(), "no column for the reference.*--references"),
     ],
 )
 def test_faults_name_file_and_remedy(tmp_path, header, rows, columns, message):

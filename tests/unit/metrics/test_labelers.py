@@ -11,7 +11,8 @@ import pytest
 
 from reg2rg.errors import ConfigError
 from reg2rg.labels import FINDINGS
-from reg2rg.metrics.labelers import RadBertLabeler, RuleLabeler, read_label_table
+from reg2rg.metrics.labelers import RuleLabeler, read_label_table
+from reg2rg.metrics.radbert import RadBertLabeler
 
 TEXTS = [
     "A nodule of 6 mm is observed in the lower lobe.",
@@ -245,10 +246,24 @@ def test_table_with_prefixes_and_own_id_column(tmp_path):
     assert read_label_table(path, ["7"], prefix="GT_").sum() == 1
     with pytest.raises(ConfigError, match="columns with the prefix 'GT_' are there, set prefix"):
         read_label_table(path, ["7"])
-    other = write_table(tmp_path / "other.csv", [row("7", "Emphysema")], ("study", *FINDINGS))
-    assert read_label_table(other, ["7"], "study").sum() == 1
+    other = write_table(tmp_path / "other.csv", [row("7", "Emphysema")], ("key", *FINDINGS))
+    assert read_label_table(other, ["7"], "key").sum() == 1
     with pytest.raises(ConfigError, match="no column of ids, expected VolumeName or"):
         read_label_table(other, ["7"])
+    assert read_label_table(path, ["7"], prefix=("GT_", "")).sum() == 1
+    plain = write_table(tmp_path / "plain.csv", [row("7", "Emphysema")], ("id", *FINDINGS))
+    assert read_label_table(plain, ["7"], prefix=("GT_", "")).sum() == 1
+
+
+def test_tables_of_other_programs(tmp_path):
+    text = write_table(tmp_path / "a.csv", [row("7", "Emphysema"), row("8")]).read_text()
+    for content in (
+        text.encode("utf-16"),
+        text.replace(",", ";").encode(),
+        text.replace(",", "\t").encode("utf-8-sig"),
+    ):
+        (tmp_path / "b.csv").write_bytes(content)
+        assert read_label_table(tmp_path / "b.csv", ["8", "7"]).sum(axis=1).tolist() == [0, 1]
 
 
 def test_faults_of_a_table_come_in_one_message(tmp_path):

@@ -1,0 +1,166 @@
+"""A study's reference beside its prediction: whole texts, texts by region, and which region stands where."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from reg2rg.evaluation.prefixes import (
+    clean_regions,
+    given_slots,
+    has_prefixes,
+    named_regions,
+    other_regions,
+    own_report,
+    own_slots,
+    plain_text,
+    renumbered,
+)
+from reg2rg.regions import RegionSet
+
+REPEATED = "(repeated name)"
+"""Stands for the region that a slot names where another slot has named it before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A study's reference and prediction.
+
+    Attributes:
+        study: its id.
+        patient: whose it is; resampling draws patients.
+        reference: text as read.
+        prediction: text as read.
+        reference_text: without region prefixes.
+        prediction_text: without region prefixes.
+        reference_regions: region -> text that is not empty.
+        predicted_regions: the same for the prediction, strictly read.
+        given: the region at each slot; empty if no slots are known.
+        named: the region that the prediction names at each slot: ``""`` for none, `REPEATED`, or raw words for an
+            unknown one.
+        surplus: further names in the prediction: of repeated regions, of slots that come again or were not given.
+        nameless: the prediction has prefixes, and none names a region: its model was not asked to.
+    """
+
+    study: str
+    patient: str
+    reference: str
+    prediction: str
+    reference_text: str
+    prediction_text: str
+    reference_regions: Mapping[str, str] = field(default_factory=dict)
+    predicted_regions: Mapping[str, str] = field(default_factory=dict)
+    given: tuple[str, ...] = ()
+    named: tuple[str, ...] = ()
+    surplus: tuple[str, ...] = ()
+    nameless: bool = False
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether the prediction leaves out what its reference describes: everything, or a region."""
+        return not self.prediction_text or any(
+            region not in self.predicted_regions for region in self.reference_regions
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One side of a pair as a file gives it.
+
+    Attributes:
+        whole: text of the whole report, with or without prefixes; "" if it is given by region only.
+        regions: region -> text where the file has a row or file a region.
+        given: the region at each slot of the prompt, where the file says so.
+    """
+
+    whole: str = ""
+    regions: Mapping[str, str] = field(default_factory=dict)
+    given: tuple[str, ...] = ()
+
+    def text(self, regions: RegionSet) -> str:
+        """All of it as one text, regions in the order of the set."""
+        return self.whole or " ".join(text for name in regions.names if (text := self.regions.get(name)))
+
+    @property
+    def by_region(self) -> bool:
+        """Whether it says what belongs to which region."""
+        return bool(self.regions) or has_prefixes(self.whole)
+
+
+def whole_pair(study: str, patient: str, reference: Side, prediction: Side, regions: RegionSet) -> Pair:
+    """A pair of whole reports, in whatever form they come."""
+    expected, told = reference.text(regions), prediction.text(regions)
+    return Pair(study, patient, expected, told, plain_text(expected), plain_text(told))
+
+
+def pair_texts(
+    study: str, patient: str, reference: str, prediction: str, regions: RegionSet, given: tuple[str, ...] | None = None
+) -> Pair:
+    """A pair from texts that may have region prefixes.
+
+    Args:
+        study: its id.
+        patient: whose it is.
+        reference: text as written.
+        prediction: text as generated.
+        regions: whose spellings are understood.
+        given: the region at each slot; read from the reference if ``None``.
+    """
+    return pair_sides(study, patient, Side(reference, given=given or ()), Side(prediction), regions)
+
+
+def pair_sides(study: str, patient: str, reference: Side, prediction: Side, regions: RegionSet) -> Pair:
+    """A pair from sides in any form: whole, with prefixes, or by region.
+
+    Regions are known if the reference says them. Where the prediction does not, it answers none of them.
+    """
+    pair = whole_pair(study, patient, reference, prediction, regions)
+    given = reference.given or prediction.given
+    numbers: Sequence[int] = range(len(given))
+    if not given:
+        slots = given_slots(reference.whole, regions)
+        given, numbers = tuple(slots.values()), tuple(slots)
+    described = clean_regions(reference.regions)
+    if not described and given:
+        text = renumbered(reference.whole, numbers)
+        described = clean_regions(own_report(text, given, regions).by_region()) | other_regions(text, regions)
+    elif not described:
+        described = clean_regions(named_regions(reference.whole, regions, join=True))
+    if prediction.regions:
+        return replace(pair, reference_regions=described, predicted_regions=clean_regions(prediction.regions))
+    if not given:
+        told = clean_regions(named_regions(prediction.whole, regions)) if described else {}
+        return replace(pair, reference_regions=described, predicted_regions=told)
+    return _with_slots(
+        replace(pair, reference_regions=described), renumbered(prediction.whole, numbers), given, regions
+    )
+
+
+def _with_slots(pair: Pair, prediction: str, given: tuple[str, ...], regions: RegionSet) -> Pair:
+    report, slots = own_report(prediction, given, regions), own_slots(prediction, regions)
+    told = other_regions(prediction, regions) | report.by_region()
+    valid = {paragraph.slot: paragraph.region for paragraph in report.paragraphs}
+    nameless = bool(slots) and not any(slot.region for slot in slots)
+    named, surplus = dict(valid), []
+    left = list(valid.items())
+    for slot in slots:
+        claim = (slot.number, slot.region)
+        if not slot.region:
+            continue
+        if claim in left:  # the paragraph that counts
+            left.remove(claim)
+        elif slot.number in named or slot.number >= len(given):
+            surplus.append(slot.region)
+        elif slot.region in valid.values():
+            named[slot.number] = REPEATED
+            surplus.append(slot.region)
+        else:
+            named[slot.number] = slot.region
+    return replace(
+        pair,
+        predicted_regions=clean_regions(told),
+        given=given,
+        named=tuple(named.get(slot, "") for slot in range(len(given))),
+        surplus=tuple(surplus),
+        nameless=nameless,
+    )

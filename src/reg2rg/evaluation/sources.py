@@ -1,0 +1,404 @@
+"""Files of reports in: the folders that ``predict`` and the published scripts write, and any table by its columns."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+from reg2rg.data.datasets.tables import check_encoding, read_lines, read_rows
+from reg2rg.errors import ConfigError
+from reg2rg.evaluation.pairs import Side
+from reg2rg.labels import FINDINGS
+from reg2rg.records import STUDIES, from_cell, read_records, reference_text
+from reg2rg.regions import RegionSet
+from reg2rg.registry import did_you_mean
+
+IDS = (
+    "AccNum", "AccessionNo", "VolumeName", "Volumename", "study", "study_id", "id", "image", "image_id",
+    "input_image_name", "filename",
+)  # fmt: skip
+REFERENCES = (
+    "GT_combined_report", "GT_whole_report", "reference", "references", "ground_truth", "gt", "GT", "target",
+    "report", "Findings_EN", "findings", "Sentence",
+)  # fmt: skip
+PREDICTIONS = (
+    "Pred_combined_report", "Pred_whole_report", "prediction", "predictions", "predicted", "pred", "Pred", "generated",
+    "generated_report", "hypothesis", "output", "report",
+)  # fmt: skip
+REGIONS = ("region", "Anatomy", "anatomy")
+PATIENTS = ("patient", "patient_id", "PatientID")
+_SIDES: Mapping[str, tuple[str, ...]] = {"reference": REFERENCES, "prediction": PREDICTIONS}
+_REGION_FILE = "_reports.csv"
+_JSON = (".jsonl", ".ndjson", ".json")
+_ENDINGS = (".nii.gz", ".nii", ".mha", ".npz")
+_WORDS_FOR_NOTHING = frozenset({"nan", "none", "null", "n/a", "<na>"})
+_MARKS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+_NO_TEXT = (
+    (b"PK\x03\x04", "an Excel workbook or zip archive"),
+    (b"\x1f\x8b", "compressed by gzip"),
+    (b"PAR1", "a Parquet file"),
+    (b"\x80\x04", "a Python pickle"),
+)
+_SHOWN = 10
+
+SideName = Literal["reference", "prediction"]
+Rows = Sequence[tuple[int, Mapping[str, Any]]]
+"""Line and cells of each row; a cell of JSON may be no text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Names of a table's columns, where they are not among those that are found by themselves."""
+
+    study: str | None = None
+    reference: str | None = None
+    prediction: str | None = None
+    region: str | None = None
+    patient: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Texts of one side.
+
+    Attributes:
+        source: the file or folder, for messages.
+        sides: study -> its texts.
+        patients: study -> patient, where the file says so.
+        columns: what -> name of its column, of tables.
+        notes: what was found and assumed, one sentence each.
+        own: written by ``reg2rg predict``, whose prompt asks for regions.
+    """
+
+    source: str
+    sides: Mapping[str, Side]
+    patients: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    own: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """How the files of one side are read."""
+
+    columns: Columns
+    side: SideName
+    regions: RegionSet
+    encoding: str | None = None
+
+    def read(self, path: Path) -> Texts:
+        """Read a file or folder."""
+        if path.is_dir():
+            if (path / STUDIES).is_dir():
+                return _from_records(path, self.side)
+            files = sorted(path.glob(f"*{_REGION_FILE}"))
+            if files:
+                return self._from_region_files(path, files)
+            raise ConfigError(
+                f"{path}: no reports in this folder (expected {STUDIES}/<id>.json as `reg2rg predict` writes, or "
+                f"<region>{_REGION_FILE} files). Fix: name the folder of predictions, or a CSV or JSON-lines file"
+            )
+        if not path.is_file():
+            raise ConfigError(f"{path}: not found (expected a file or folder of reports). Fix: check the path")
+        return self._from_rows(path, _rows(path, self.encoding))
+
+    def _from_region_files(self, path: Path, files: Sequence[Path]) -> Texts:
+        texts: dict[str, dict[str, str]] = {}
+        patients: dict[str, str] = {}
+        orders: list[list[str]] = []
+        columns: Mapping[str, str] = {}
+        other, notes = [], []
+        for file in files:
+            try:
+                region = self.regions.canonical(file.name.removesuffix(_REGION_FILE))
+            except ConfigError:
+                other.append(file.name)  # a table of something else, such as the combined reports
+                continue
+            part = replace(self, columns=replace(self.columns, region=None))._from_rows(
+                file, _rows(file, self.encoding), by_region=False
+            )
+            patients.update(part.patients)
+            orders.append(list(part.sides))
+            columns = part.columns
+            for study, found in part.sides.items():
+                texts.setdefault(study, {})[region] = found.whole.strip()
+        if not texts:
+            raise ConfigError(
+                f"{path}: no file is named after a region (expected <region>{_REGION_FILE} with a region of the set: "
+                f"{', '.join(self.regions.names)}). Fix: rename the files, or name one file"
+            )
+        if other:
+            notes.append(f"{path.name}: not read, since no region has these names: {_some(other)}.")
+        missing = [name for name in self.regions.names if not any(name in found for found in texts.values())]
+        if missing:
+            notes.append(f"{path.name} has no file of: {', '.join(missing)}.")
+        sides = {study: Side(regions=texts[study]) for study in _merged(orders)}
+        return Texts(str(path), sides, patients, columns, tuple(notes))
+
+    def _from_rows(self, path: Path, rows: Rows, by_region: bool = True) -> Texts:
+        if not rows:
+            raise ConfigError(f"{path}: no rows (expected one a study). Fix: check that the file is complete")
+        header = list(rows[0][1])
+        columns, asked = self.columns, getattr(self.columns, self.side)
+        study_column = _needed(path, header, columns.study, IDS, "study id", "--id-column")
+        text_column = _needed(path, header, asked, _SIDES[self.side], self.side, f"--{self.side}-column")
+        region_column = _column(path, header, columns.region, REGIONS, "--region-column") if by_region else None
+        patient_column = _column(path, header, columns.patient, PATIENTS, "--patient-column")
+        # RadGenome's own table: parts of regions ("lung/lung/right lung") and others stand between the regions.
+        lenient = region_column == "Anatomy" and text_column == "Sentence"
+        wholes: dict[str, str] = {}
+        texts: dict[str, dict[str, str]] = {}
+        patients: dict[str, str] = {}
+        doubled: Counter[str] = Counter()
+        parts = 0
+        for line, row in rows:
+            study = _study(_cell(row[study_column], path, line, study_column), path, line)
+            text = from_cell(_cell(row[text_column], path, line, text_column))
+            cell = _cell(row[region_column], path, line, region_column) if region_column else ""
+            region = self._region(cell, path, line, lenient)
+            if patient_column and (name := _cell(row[patient_column], path, line, patient_column).strip()):
+                patients[study] = name
+            if region is None:
+                parts += 1
+                continue
+            own = texts.setdefault(study, {})
+            before = own.get(region) if region else wholes.get(study)
+            doubled[study] += before is not None and not (lenient and before == text.strip())
+            if region:
+                own[region] = text.strip()
+            else:
+                wholes[study] = text
+        self._check_doubled(path, doubled)
+        sides = {study: Side(wholes.get(study, ""), own) for study, own in texts.items()}
+        notes = [*self._labels(path, header), *_odd_words(path, sides)]
+        if parts:
+            notes.append(f"{path.name}: {parts} rows of parts of regions or of other regions are left out.")
+        used = {"id": study_column, self.side: text_column, "region": region_column, "patient": patient_column}
+        return Texts(str(path), sides, patients, {what: name for what, name in used.items() if name}, tuple(notes))
+
+    def _region(self, cell: str, path: Path, line: int, lenient: bool) -> str | None:
+        """The region of a row, "" for a whole report, ``None`` for a row to leave out."""
+        if cell.strip().lower() in ("", "nan"):  # RadGenome: the whole report stands in a row without region
+            return ""
+        try:
+            return self.regions.canonical(cell)
+        except ConfigError as error:
+            if lenient:
+                return None
+            raise ConfigError(f"{path}: line {line}: {error}") from None
+
+    def _check_doubled(self, path: Path, doubled: Mapping[str, int]) -> None:
+        names = sorted(study for study, times in doubled.items() if times)
+        if names:
+            raise ConfigError(
+                f"{path}: {len(names)} studies stand there more than once: {_some(names)} (expected one row a study, "
+                "or one a region with a region column). Fix: remove rows, or name the --region-column"
+            )
+
+    def _labels(self, path: Path, header: Sequence[str]) -> Iterator[str]:
+        prefix = {"reference": "GT_", "prediction": "Pred_"}[self.side]
+        if all(prefix + label in header for label in FINDINGS):
+            option = {"reference": "--reference-labels", "prediction": "--predicted-labels"}[self.side]
+            yield f"{path.name} holds labels of the {self.side}s too ({prefix}...): score by them with {option}."
+
+
+def read_texts(
+    path: Path, side: SideName, regions: RegionSet, columns: Columns = Columns(), encoding: str | None = None
+) -> Texts:
+    """Read one side of an evaluation.
+
+    Args:
+        path: a folder that ``reg2rg predict`` wrote; a folder of ``<region>_reports.csv`` files; a CSV (comma,
+            semicolon or tab), JSON lines or a JSON list, with a row a study or, with a region column, a row a region.
+        side: which of the table's texts.
+        regions: whose names and spellings are understood.
+        columns: names of columns that are not found by themselves.
+        encoding: of tables; ``None``: UTF-8, or UTF-16 where a byte-order mark says so.
+
+    Raises:
+        ConfigError: a column that is missing or not clear, a cell that is no text, a study that stands there twice.
+        DataFault: a table that cannot be read, with the line.
+    """
+    if encoding is not None:
+        check_encoding(encoding)
+    return _Reader(columns, side, regions, encoding).read(path)
+
+
+def _from_records(path: Path, side: SideName) -> Texts:
+    sides = {}
+    for record in read_records(path):
+        text = reference_text(record) if side == "reference" else record["text"]
+        sides[record["study"]] = Side(text, given=tuple(record["regions"]))
+    if not sides:
+        raise ConfigError(f"{path}: no complete study in {STUDIES}/. Fix: run `reg2rg predict` to its end")
+    return Texts(str(path), sides, own=True)
+
+
+def _merged(orders: Sequence[Sequence[str]]) -> list[str]:
+    """One order that keeps those of the files, each of which leaves other studies out of the same list."""
+    graph: TopologicalSorter[str] = TopologicalSorter({orders[0][0]: ()})
+    for order in orders:
+        for before, after in pairwise(order):
+            graph.add(after, before)
+        graph.add(order[-1])
+    try:
+        return list(graph.static_order())
+    except CycleError:  # the files disagree
+        return list(dict.fromkeys(study for order in orders for study in order))
+
+
+def _odd_words(path: Path, sides: Mapping[str, Side]) -> Iterator[str]:
+    texts = [text for side in sides.values() for text in (side.whole, *side.regions.values())]
+    odd = Counter(text.strip() for text in texts if text.strip().lower() in _WORDS_FOR_NOTHING)
+    if odd:
+        listed = ", ".join(f"'{word}' {times} times" for word, times in odd.most_common())
+        yield (
+            f"{path.name} has texts that look like missing values ({listed}). They are scored as the words that stand "
+            "there; an empty cell is an empty report."
+        )
+
+
+# ---- rows
+
+
+def _rows(path: Path, encoding: str | None) -> Rows:
+    encoding = encoding or _guessed(path)
+    if path.suffix.lower() in _JSON:
+        return _json_rows(path, encoding)
+    return [(row.line, row.values) for row in read_rows(path, encoding=encoding)]
+
+
+def _guessed(path: Path) -> str:
+    try:
+        with open(path, "rb") as stream:
+            first = stream.read(4)
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}). Fix: check the path and its permissions"
+        ) from None
+    for mark, what in _NO_TEXT:
+        if first.startswith(mark):
+            raise ConfigError(f"{path}: is {what} (expected a CSV or JSON-lines file). Fix: save the table as CSV")
+    return next((encoding for mark, encoding in _MARKS if first.startswith(mark)), "utf-8-sig")
+
+
+def _json_rows(path: Path, encoding: str) -> Rows:
+    lines = list(read_lines(path, encoding))
+    found = _listed(path, lines) or _by_line(path, lines)
+    columns = dict.fromkeys(column for _, row in found for column in row)
+    return [(line, {column: row.get(column, "") for column in columns}) for line, row in found]
+
+
+def _listed(path: Path, lines: Sequence[tuple[int, str]]) -> list[tuple[int, dict[str, Any]]]:
+    """Rows of a file that is one JSON value: a list of objects, or the VLM3D challenge's form. Else nothing."""
+    if not lines:
+        return []
+    try:
+        value = json.loads("\n".join(text for _, text in lines))
+    except ValueError:
+        return []
+    reports = _generated_reports(value)
+    if reports is not None:
+        value = reports
+    if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
+        return [(number, {str(key): item for key, item in row.items()}) for number, row in enumerate(value, start=1)]
+    if isinstance(value, dict) and len(lines) == 1:
+        return []  # JSON lines of one line
+    kinds = sorted({type(row).__name__ for row in value}) if isinstance(value, list) else [type(value).__name__]
+    raise ConfigError(
+        f"{path}: holds {'a list of ' if isinstance(value, list) else ''}{', '.join(kinds) or 'nothing'} (expected a "
+        "list of objects, column -> text, one a study; or one object a line). Fix: write the file in one of these forms"
+    )
+
+
+def _generated_reports(value: Any) -> Any:
+    """The list that the VLM3D challenge wraps, of predictions or of references; ``None`` for anything else."""
+    if isinstance(value, dict):
+        return value.get("generated_reports")
+    try:
+        return value[0]["outputs"][0]["value"]["generated_reports"]
+    except (LookupError, TypeError):
+        return None
+
+
+def _by_line(path: Path, lines: Sequence[tuple[int, str]]) -> list[tuple[int, dict[str, Any]]]:
+    found = []
+    for line, text in lines:
+        try:
+            value = json.loads(text)
+        except ValueError as error:
+            raise ConfigError(
+                f"{path}: line {line} is not JSON ({error}) (expected JSON lines: one object a line; or one list of "
+                "objects). Fix: write the file with one object a line"
+            ) from None
+        if not isinstance(value, dict):
+            raise ConfigError(f"{path}: line {line} is a {type(value).__name__} (expected an object: column -> text)")
+        found.append((line, {str(key): item for key, item in value.items()}))
+    return found
+
+
+def _cell(value: Any, path: Path, line: int, column: str) -> str:
+    """The text of a cell. Nothing is empty; a list of one text, as some tools write references, is that text."""
+    if isinstance(value, str):
+        return value
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, list) and len(value) <= 1 and all(isinstance(item, str) for item in value):
+        return "".join(value)
+    what = f"a list of {len(value)}" if isinstance(value, list) else f"a {type(value).__name__}"
+    raise ConfigError(
+        f"{path}: line {line}: '{column}' is {what} (expected one text). Fix: write one text a study, or name another "
+        "column"
+    )
+
+
+def _needed(path: Path, header: Sequence[str], asked: str | None, known: Sequence[str], what: str, option: str) -> str:
+    found = _column(path, header, asked, known, option)
+    if found is not None:
+        return found
+    fix = f"name it with {option}"
+    if what == "reference":
+        fix += ", or the file of the references with --references"
+    if what == "prediction" and (other := next((name for name in REFERENCES if name in header), None)):
+        fix = f"this looks like a file of references ('{other}'): give it with --references, and the predictions first"
+        fix += f"; or {option}"
+    raise ConfigError(
+        f"{path}: no column for the {what} (expected one of {', '.join(known)}; the header has: "
+        f"{', '.join(header)}). Fix: {fix}"
+    )
+
+
+def _column(path: Path, header: Sequence[str], asked: str | None, known: Sequence[str], option: str) -> str | None:
+    if asked is None:
+        return next((name for name in known if name in header), None)
+    if asked in header:
+        return asked
+    raise ConfigError(
+        f"{path}: no column '{asked}' ({option}).{did_you_mean(asked, list(header))} The header has: "
+        f"{', '.join(header)}"
+    )
+
+
+def _study(cell: str, path: Path, line: int) -> str:
+    """The id without the ending of a volume's file, so that tables agree that name files and ids."""
+    name = cell.strip()
+    ending = next((one for one in _ENDINGS if name.lower().endswith(one)), "")
+    name = name.removesuffix(name[len(name) - len(ending) :]) if ending else name
+    if name:
+        return name
+    raise ConfigError(f"{path}: line {line} has no study id (expected one in every row). Fix: complete the table")
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{more}"
