@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from reg2rg.ablation.execute import Task
-from reg2rg.ablation.plan import EVALUATION, PREDICTIONS
-from reg2rg.ablation.scoring import Scorer, Scores, evaluated_floors, truth_floors
+from reg2rg.ablation.plan import PREDICTIONS
+from reg2rg.ablation.scoring import Scorer, Scores, truth_floors
 from reg2rg.ablation.state import read_run, state_of
 from reg2rg.ablation.table import Collected, Costs
 from reg2rg.types import Study
@@ -27,31 +27,30 @@ def collect(tasks: Mapping[str, Sequence[Task]], scorer: Scorer, runs: Mapping[s
     """
     found = {}
     for name, own in tasks.items():
-        done = [task for task in own if state_of(task.folder, task.keys, task.code) == "done"]
+        done = [task for task in own if state_of(task.place, task.keys, task.code) == "done"]
         scores: dict[int, Scores] = {}
         for task in done:
             data = task.config.get("data")
             identity = not isinstance(data, Mapping) or data.get("identity", True) is not False
-            scores[task.seed] = scorer.score(task.folder / PREDICTIONS, identity)
+            scores[task.seed] = scorer.score(task.place / PREDICTIONS, identity)
         missing = tuple(task.seed for task in own if task not in done)
         found[name] = Collected(runs[name], scores, _costs(done), missing)
     return found
 
 
-def floors_of(
-    task: Task, metrics: Sequence[str], truth: Mapping[str, Mapping[str, bool]], train: Sequence[Study],
-    read: Callable[[str], Mapping[str, bool]],
-) -> dict[str, dict[str, float]]:  # fmt: skip
-    """Floors without a run, from the full model's first seed: floor -> metric -> value."""
-    found = evaluated_floors(task.folder / EVALUATION, metrics)
-    if truth:
-        for name, values in truth_floors(task.folder / PREDICTIONS, truth, train, read).items():
+def floors_of(task: Task, scorer: Scorer, train: Sequence[Study]) -> dict[str, dict[str, float]]:
+    """Floors without a run, of the studies that a run of the full model reports on: floor -> metric -> value."""
+    references = task.train_references
+    known = references is not None and (task.cwd / references).is_file()
+    found = scorer.floors(task.place / PREDICTIONS, references if known else None)
+    if scorer.truth:
+        for name, values in truth_floors(task.place / PREDICTIONS, scorer.truth, train, scorer.read).items():
             found[name] = found.get(name, {}) | values
     return found
 
 
 def _costs(tasks: Sequence[Task]) -> Costs:
-    figures = [record.get("figures", {}) for task in tasks if (record := read_run(task.folder))]
+    figures = [record.get("figures", {}) for task in tasks if (record := read_run(task.place))]
     if not figures:
         return Costs()
 
@@ -75,6 +74,8 @@ def measured_seconds(out: Path, host: str) -> dict[str, list[float]]:
     """Run -> seconds of its finished seeds on this machine, over all stages."""
     found: dict[str, list[float]] = {}
     for path in sorted(out.glob("*/seed*/run.json")):
+        if "." in path.parent.name:  # moved aside: it had other settings
+            continue
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):

@@ -48,7 +48,7 @@ class Task:
         run: name of the run.
         seed: its seed.
         title: its row.
-        folder: of the run.
+        folder: of the run, as the config names it.
         config: resolved.
         digest: of the config.
         data: digest of its data.
@@ -58,6 +58,7 @@ class Task:
         allow_import: packages that configs may name.
         threads: of each process; ``None`` leaves that to the libraries.
         environment: further environment variables.
+        cwd: folder that relative paths are seen from, on every machine.
     """
 
     run: str
@@ -73,6 +74,12 @@ class Task:
     allow_import: tuple[str, ...] = ()
     threads: int | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    cwd: Path = field(default_factory=Path.cwd)
+
+    @property
+    def place(self) -> Path:
+        """The run's folder from anywhere."""
+        return self.cwd / self.folder
 
     @property
     def keys(self) -> Keys:
@@ -162,7 +169,7 @@ def execute(task: Task, stop: Stop | None = None, call: Call | None = None) -> O
     """
     stop = stop or Stop()
     begun = time.monotonic()
-    with lock(lock_of(task.folder)) as held:
+    with lock(lock_of(task.place)) as held:
         if held is None:
             return Outcome("busy")
         record = _opened(task)
@@ -179,10 +186,10 @@ def execute(task: Task, stop: Stop | None = None, call: Call | None = None) -> O
                 return _ended(task, record, stage, code, stop, time.monotonic() - begun)
             entry = {"key": getattr(task.keys, stage), "seconds": round(seconds, 2), "ended": now()}
             record["stages"][stage] = entry | {"code": record["code"]}
-            record["figures"] = read_progress(task.folder)
+            record["figures"] = read_progress(task.place)
             if stage == "fit":
-                _join_metrics(task.folder)
-            write_run(task.folder, record)
+                _join_metrics(task.place)
+            write_run(task.place, record)
         return Outcome("done", time.monotonic() - begun)
 
 
@@ -193,21 +200,21 @@ def lock_of(folder: Path) -> Path:
 
 def _opened(task: Task) -> dict[str, Any]:
     """``run.json`` of the folder with what it is for. A run of other settings is moved aside, or back in place."""
-    record = read_run(task.folder)
+    record = read_run(task.place)
     if record and (record.get("key") != task.keys.fit or not made_by(record, task.code)):
-        task.folder.rename(_aside(task.folder, record["key"]))
+        task.place.rename(_aside(task.place, record["key"]))
         record = {}
-    earlier = _aside(task.folder, task.keys.fit, new=False)
-    if not record and earlier.is_dir() and not task.folder.exists() and made_by(read_run(earlier), task.code):
-        earlier.rename(task.folder)
-        record = read_run(task.folder)
-    task.folder.mkdir(parents=True, exist_ok=True)
+    earlier = _aside(task.place, task.keys.fit, new=False)
+    if not record and earlier.is_dir() and not task.place.exists() and made_by(read_run(earlier), task.code):
+        earlier.rename(task.place)
+        record = read_run(task.place)
+    task.place.mkdir(parents=True, exist_ok=True)
     record = record or {"run": task.run, "seed": task.seed, "begun": now(), "stages": {}}
     record |= {"key": task.keys.fit, "config": task.digest, "data": task.data, **describe_machine(task.threads)}
     record.pop("failure", None)
-    with atomic_write(task.folder / CONFIG, "w") as stream:
+    with atomic_write(task.place / CONFIG, "w") as stream:
         yaml.safe_dump(dict(task.config), stream, sort_keys=False)
-    write_run(task.folder, record)
+    write_run(task.place, record)
     return record
 
 
@@ -225,16 +232,16 @@ def _begin_stage(task: Task, stage: str, record: dict[str, Any]) -> None:
     """Results of other settings do not stay beside new ones; those that belong here are completed."""
     key = getattr(task.keys, stage)
     begun = record.setdefault("begun_stages", {})
-    folder = task.folder / (EVALUATION if stage == "evaluate" else PREDICTIONS)
+    folder = task.place / (EVALUATION if stage == "evaluate" else PREDICTIONS)
     if stage != "fit" and begun.get(stage) != key and folder.exists():
         shutil.rmtree(folder)
     begun[stage] = key
-    write_run(task.folder, record)
+    write_run(task.place, record)
 
 
 def _run_stage(task: Task, stage: str, stop: Stop, call: Call | None, held: int) -> int:
     words = task.command(stage)
-    with open(task.folder / LOG, "a", encoding="utf-8") as log:
+    with open(task.place / LOG, "a", encoding="utf-8") as log:
         log.write(f"\n=== {now()} reg2rg {' '.join(words)}\n")
         log.flush()
         if call is not None:
@@ -244,6 +251,7 @@ def _run_stage(task: Task, stage: str, stop: Stop, call: Call | None, held: int)
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
+            cwd=task.cwd,
             env=_environment(task),
             start_new_session=True,
             pass_fds=[held],  # while it lives, even alone, the folder is taken
@@ -251,6 +259,10 @@ def _run_stage(task: Task, stage: str, stop: Stop, call: Call | None, held: int)
     stop.add(process)
     try:
         return process.wait()
+    except BaseException:  # whoever waits here was told to end
+        stop()
+        process.wait()
+        raise
     finally:
         stop.discard(process)
 
@@ -271,10 +283,10 @@ def _environment(task: Task) -> dict[str, str]:
 def _ended(task: Task, record: dict[str, Any], stage: str, code: int, stop: Stop, seconds: float) -> Outcome:
     if stop.event.is_set() or code in _STOPPED:
         return Outcome("stopped", seconds)
-    tail = log_tail(task.folder / LOG)
-    message = f"{stage} ended with exit code {code}; the end of {task.folder / LOG}:\n{tail}"
+    tail = log_tail(task.place / LOG)
+    message = f"{stage} ended with exit code {code}; the end of {task.place / LOG}:\n{tail}"
     record["failure"] = {"stage": stage, "exit_code": code, "at": now(), "log": tail}
-    write_run(task.folder, record)
+    write_run(task.place, record)
     return Outcome("failed", seconds, message)
 
 

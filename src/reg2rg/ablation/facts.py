@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -12,10 +13,11 @@ from typing import Any
 import pandas as pd
 
 from reg2rg.data.store_index import load_index
-from reg2rg.files import atomic_write
+from reg2rg.files import atomic_write, write_json
 from reg2rg.report import write_report
 from reg2rg.types import Study
 
+TRAIN_REFERENCES, TRUTH = "data/train_references.csv", "data/truth.json"
 _WEIGHED = 64 * 2**20
 
 
@@ -76,3 +78,20 @@ def write_train_references(path: Path, studies: Sequence[Study]) -> Path | None:
     with atomic_write(path, "w") as stream:
         pd.DataFrame(rows).to_csv(stream, index=False, lineterminator="\n")
     return path
+
+
+def keep_facts(out: Path, facts: Facts) -> None:
+    """Keep in the folder of a sweep what its tables need, so that they can be made when the data are gone."""
+    if facts.digest:
+        write_train_references(out / TRAIN_REFERENCES, facts.train)
+        write_json(
+            out / TRUTH, {"digest": facts.digest, "truth": {name: dict(row) for name, row in facts.truth.items()}}
+        )
+
+
+def kept_facts(out: Path) -> Facts:
+    """What `keep_facts` kept; empty if nothing was."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        found = json.loads((out / TRUTH).read_text(encoding="utf-8"))
+        return Facts(found["digest"], found["truth"])
+    return Facts("")

@@ -102,7 +102,7 @@ class RunRecorder(L.Callback):
         if time.monotonic() - self._written < _EVERY_S:
             return
         self._write(trainer, pl_module)
-        parent = os.environ.get(PARENT, "")
+        parent = os.environ.get(PARENT, "") if trainer.is_global_zero else ""
         if parent.isdigit() and os.getppid() != int(parent):
             os.kill(os.getpid(), signal.SIGTERM)
 

@@ -146,13 +146,38 @@ class Slurm:
             raise ConfigError(f"command line: --cluster: submitit refuses these parameters: {error}") from error
         left: dict[Any, Task] = {}
         for task in tasks:
-            left[executor.submit(execute, task)] = task
+            left[executor.submit(Handed(task))] = task
             begin(task)
         while left:
             for job in [job for job in left if job.done() or stop.event.is_set()]:
                 task = left.pop(job)
                 yield task, _submitted(job, stop)
             time.sleep(_POLL_S)
+
+
+class Handed:
+    """A task as submitit runs it; where a job is preempted or its time is up, it goes on as a new job.
+
+    Args:
+        task: the run.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self._stop: Stop | None = None
+
+    def __call__(self) -> Outcome:
+        """Work on it."""
+        self._stop = Stop()
+        return execute(self.task, self._stop)
+
+    def checkpoint(self) -> Any:
+        """Called by submitit when the job is about to be ended: the process saves itself meanwhile."""
+        import submitit
+
+        if self._stop is not None:
+            self._stop()
+        return submitit.helpers.DelayedSubmission(Handed(self.task))
 
 
 def _submitted(job: Any, stop: Stop) -> Outcome:
@@ -193,7 +218,7 @@ class Ray:
                 raise ConfigError(f"command line: --cluster: ray refuses these parameters: {error}") from error
         left: dict[Any, Task] = {}
         for task in tasks:
-            left[remote.remote(replace(task, folder=task.folder.absolute()))] = task
+            left[remote.remote(task)] = task
             begin(task)
         while left:
             ready, _ = ray.wait(list(left), num_returns=1, timeout=_POLL_S)

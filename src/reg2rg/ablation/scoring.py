@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,12 @@ import numpy as np
 
 from reg2rg.evaluation.bootstrap import Array, Statistic
 from reg2rg.evaluation.findings import Labelled, findings_statistics
-from reg2rg.evaluation.floors import COMMONEST_PARAGRAPHS, EVERYTHING, SHUFFLED
+from reg2rg.evaluation.floors import COMMONEST_PARAGRAPHS, EVERYTHING, SHUFFLED, floors_of
 from reg2rg.evaluation.language import score_texts
 from reg2rg.evaluation.protocols import find_protocol
-from reg2rg.evaluation.reading import read_reports
+from reg2rg.evaluation.reading import Pair, read_reports
 from reg2rg.evaluation.recognition import recognise, recognition_statistics
 from reg2rg.evaluation.results import REPORT
-from reg2rg.evaluation.writing import METRICS as METRICS_FILE
 from reg2rg.metrics.findings import KeywordReader
 from reg2rg.metrics.labelers import Labeler
 from reg2rg.metrics.scores import (
@@ -35,7 +33,7 @@ from reg2rg.types import Study
 
 TRUTH = ("Truth precision (micro)", "Truth recall (micro)", "Truth F1 (micro)")
 _LANGUAGE = ("BLEU", "METEOR", "ROUGE", "CIDEr")
-_SHOWN_FLOORS = (COMMONEST_PARAGRAPHS, SHUFFLED, EVERYTHING)
+SHOWN_FLOORS = (COMMONEST_PARAGRAPHS, SHUFFLED)
 Truth = Mapping[str, Mapping[str, bool]]
 
 
@@ -89,22 +87,50 @@ class Scorer:
             identity: its reports name their regions; otherwise nothing is recognised, rightly or wrongly.
         """
         reports = read_reports(predictions, None, self.regions)
-        pairs, protocol = reports.pairs, self.protocol
-        statistics: list[Statistic] = []
-        if any(name.startswith(_LANGUAGE) for name in self.metrics):
-            statistics += score_texts(pairs, protocol, reports.regions).statistics
-        if self.labeler is not None:
-            truth = self.labeler.label([pair.reference_text for pair in pairs])
-            said = self.labeler.label([pair.prediction_text for pair in pairs])
-            unanswered = np.asarray([pair.unanswered for pair in pairs])
-            statistics += findings_statistics(Labelled(self.labeler.labels, truth, said), unanswered, protocol)
-        if identity and (found := recognise(pairs, protocol, reports.regions)) is not None:
-            statistics += recognition_statistics(found, protocol, len(pairs))
-        kept = {item.name: item for item in statistics if item.scope == REPORT and item.name in self.metrics}
+        pairs = reports.pairs
+        kept = self._statistics(pairs, reports.regions, identity)
         studies = tuple(pair.study for pair in pairs)
         if self.truth and set(TRUTH) & set(self.metrics):
             kept |= self._truth_statistics(read_predictions(predictions, self.truth), studies)
         return Scores(studies, tuple(pair.patient for pair in pairs), kept)
+
+    def floors(self, predictions: Path, train: Path | None) -> dict[str, dict[str, float]]:
+        """Floors of the studies in a folder of predictions: floor -> metric -> value, by the same rules as `score`.
+
+        Args:
+            predictions: of the full model; what is shuffled between studies.
+            train: table of training reports, for what is common; the evaluated references where there is none.
+        """
+        reports = read_reports(predictions, None, self.regions)
+        source = reports.pairs if train is None else read_reports(train, train, self.regions, intersection=True).pairs
+        found: dict[str, dict[str, float]] = {}
+        for name, pairs in floors_of(reports.pairs, source, reports.regions, 0).items():
+            if name in SHOWN_FLOORS:
+                statistics = self._statistics(pairs, reports.regions, True)
+                found[name] = {metric: item.number().value for metric, item in statistics.items()}
+        if self.labeler is not None:
+            truth = self.labeler.label([pair.reference_text for pair in reports.pairs])
+            everything = Labelled(self.labeler.labels, truth, np.ones_like(truth))
+            silent = np.zeros(len(reports.pairs), dtype=bool)
+            statistics = self._wanted(findings_statistics(everything, silent, self.protocol))
+            found[EVERYTHING] = {metric: item.number().value for metric, item in statistics.items()}
+        return found
+
+    def _statistics(self, pairs: Sequence[Pair], regions: Sequence[str], identity: bool) -> dict[str, Statistic]:
+        statistics: list[Statistic] = []
+        if any(name.startswith(_LANGUAGE) for name in self.metrics):
+            statistics += score_texts(pairs, self.protocol, regions).statistics
+        if self.labeler is not None:
+            truth = self.labeler.label([pair.reference_text for pair in pairs])
+            said = self.labeler.label([pair.prediction_text for pair in pairs])
+            unanswered = np.asarray([pair.unanswered for pair in pairs])
+            statistics += findings_statistics(Labelled(self.labeler.labels, truth, said), unanswered, self.protocol)
+        if identity and (found := recognise(pairs, self.protocol, regions)) is not None:
+            statistics += recognition_statistics(found, self.protocol, len(pairs))
+        return self._wanted(statistics)
+
+    def _wanted(self, statistics: Sequence[Statistic]) -> dict[str, Statistic]:
+        return {item.name: item for item in statistics if item.scope == REPORT and item.name in self.metrics}
 
     def _truth_statistics(self, predictions: Sequence[Prediction], studies: Sequence[str]) -> dict[str, Statistic]:
         """Findings in the text against labels of the data set, as on the page of ``reg2rg page``."""
@@ -130,22 +156,6 @@ class Scorer:
         if text not in self._read:
             self._read[text] = self._reader.read(text)
         return self._read[text]
-
-
-def evaluated_floors(evaluation: Path, metrics: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Floor -> metric -> value, from what ``reg2rg evaluate`` wrote for the full model."""
-    content = json.loads((evaluation / METRICS_FILE).read_text(encoding="utf-8"))
-    found: dict[str, dict[str, float]] = {}
-    for name in _SHOWN_FLOORS:
-        numbers = content.get("floors", {}).get(name, [])
-        values = {
-            number["name"]: number["value"]
-            for number in numbers
-            if number["scope"] == REPORT and number["name"] in metrics and number["value"] is not None
-        }
-        if values:
-            found[name] = values
-    return found
 
 
 def truth_floors(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shlex
 import time
 from collections.abc import Callable, Sequence
@@ -13,11 +14,13 @@ import yaml
 from reg2rg.ablation.execute import Call
 from reg2rg.ablation.plan import Plan, filled_in, resolved
 from reg2rg.ablation.state import code_digest, lock, now
+from reg2rg.config.reading import Tree
 from reg2rg.errors import Reg2RGError
 from reg2rg.files import atomic_write, write_json
 
 FOLDER = "data"
 _WAIT_S = 2.0
+EXIT_INTERRUPTED = 130
 
 
 class StepFailedError(Reg2RGError):
@@ -26,6 +29,9 @@ class StepFailedError(Reg2RGError):
 
 class PlannedStep:
     """A step with its references filled in.
+
+    A step that resumes is run again when the program has changed since: it finds out what is left. One that does not is
+    run again when the studies have changed since the sweep ran it; what was made by hand is taken as it is.
 
     Args:
         run: words of the command.
@@ -44,17 +50,21 @@ class PlannedStep:
         """The command as typed."""
         return shlex.join(["reg2rg", *self.run])
 
-    @property
-    def done(self) -> bool:
-        """What it makes is there, and was made by this command, or by one that does not resume."""
+    def done(self, studies: str) -> bool:
+        """Whether what it makes is there and still right.
+
+        Args:
+            studies: digest of the data as they are now; "" if they are not there.
+        """
         if not self.makes.exists():
             return False
-        if not self.resumes:
-            return True
         try:
-            return f'"code": "{code_digest()}"' in self.note.read_text(encoding="utf-8")
-        except OSError:
-            return False
+            note = json.loads(self.note.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return not self.resumes
+        if self.resumes:
+            return bool(note.get("code") == code_digest())
+        return not studies or bool(note.get("studies", studies) == studies)
 
 
 def planned_steps(plan: Plan) -> list[PlannedStep]:
@@ -62,26 +72,26 @@ def planned_steps(plan: Plan) -> list[PlannedStep]:
     config = str(plan.out / FOLDER / "config.yaml")
     found: dict[tuple[str, ...], PlannedStep] = {}
     for step in plan.steps:
-        trees = [job.config for job in plan.jobs if step in job.run.data][:1]
-        from reg2rg.config.reading import Tree
-
-        tree = Tree(dict(trees[0])) if trees else plan.tree
+        own = next((job for job in plan.jobs if step in job.run.data), None)
+        tree = plan.tree if own is None else Tree(dict(own.config))
         words = [filled_in(word, tree).replace("{config}", config) for word in shlex.split(step.run)]
         makes = Path(filled_in(step.makes, tree))
         found.setdefault(tuple(words), PlannedStep(words, makes, step.resumes, plan.out))
     return list(found.values())
 
 
-def make_data(plan: Plan, call: Call, say: Callable[[str], None]) -> None:
+def make_data(plan: Plan, call: Call, say: Callable[[str], None], studies: Callable[[], str]) -> None:
     """Run the steps that are not done, one after another. Two sweeps that need the same data wait for each other.
 
     Args:
         plan: of the sweep.
         call: runs a ``reg2rg`` command.
         say: told what is being done.
+        studies: digest of the data as they are when it is called; "" if they are not there.
 
     Raises:
         StepFailedError: with the command.
+        KeyboardInterrupt: the command was interrupted.
     """
     steps = planned_steps(plan)
     if not steps:
@@ -91,28 +101,30 @@ def make_data(plan: Plan, call: Call, say: Callable[[str], None]) -> None:
         yaml.safe_dump(config, stream, sort_keys=False)
     for step in steps:
         waited = False
-        while not step.done:
+        while not step.done(studies()):
             with lock(step.makes.parent / f".{step.makes.name}.ablate.lock") as held:
                 if held is None:
                     if not waited:
                         say(f"data: another process makes {step.makes}; waiting for it")
                     waited = True
                 else:
-                    if not step.done:
-                        _make(step, call, say)
+                    if not step.done(studies()):
+                        _make(step, call, say, studies)
                     break
             time.sleep(_WAIT_S)
 
 
-def _make(step: PlannedStep, call: Call, say: Callable[[str], None]) -> None:
+def _make(step: PlannedStep, call: Call, say: Callable[[str], None], studies: Callable[[], str]) -> None:
     say(f"data: {step.text}")
     begun = time.monotonic()
     code = call(step.run)
+    if code == EXIT_INTERRUPTED:
+        raise KeyboardInterrupt
     if code != 0 or not step.makes.exists():
         why = f"ended with exit code {code}" if code else f"did not make {step.makes}"
         raise StepFailedError(f"the data step `{step.text}` {why}. Fix: see its message above, then run again")
     write_json(
         step.note,
-        {"command": step.run, "makes": str(step.makes), "code": code_digest(), "at": now(),
+        {"command": step.run, "makes": str(step.makes), "code": code_digest(), "studies": studies(), "at": now(),
          "seconds": round(time.monotonic() - begun, 1)},
     )  # fmt: skip

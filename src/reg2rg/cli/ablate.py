@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import platform
 import signal
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from reg2rg.cli.main import EXIT_INTERRUPTED, Invocation, main
-from reg2rg.errors import EXIT_OK, EXIT_RUNTIME, ConfigError
+from reg2rg.errors import EXIT_OK, EXIT_RUNTIME, ConfigError, Reg2RGError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,11 +27,10 @@ if TYPE_CHECKING:
     from reg2rg.ablation.plan import Job, Plan
     from reg2rg.ablation.progress import Estimate
     from reg2rg.ablation.runners import Runner
-    from reg2rg.ablation.table import AblationTable
+    from reg2rg.ablation.sweep import Sweep
 
 EXIT_UNFINISHED = 4
 EXIT_TERMINATED = 143
-_GRACE_S = 120.0
 
 
 def run(invocation: Invocation) -> int:
@@ -107,20 +105,13 @@ class Ablation:
     def __init__(self, invocation: Invocation, options: argparse.Namespace) -> None:
         from rich.console import Console
 
-        from reg2rg.ablation.plan import make_plan
         from reg2rg.ablation.sweep import load_sweep
 
         self.invocation, self.options = invocation, options
         self.console: Console = Console(stderr=True)
-        self.plan: Plan = make_plan(
-            load_sweep(options.sweep),
-            options.out,
-            base=options.base,
-            extra=options.config,
-            seeds=options.seeds,
-            names=options.runs,
-        )
-        self._facts: dict[str, Facts | None] = {}
+        self.sweep: Sweep = load_sweep(options.sweep)
+        self.plan = self._plan(options.runs)
+        self._facts: dict[str, Facts] = {}
 
     def run(self) -> int:
         """Do what the options ask for."""
@@ -128,25 +119,28 @@ class Ablation:
             self._check_configs()
             self._list()
             return EXIT_OK
-        if self.options.tables:
-            self._write_tables(self.tasks())
-            return EXIT_OK
-        code = self._work()
-        self._write_tables(self.tasks())
+        code = EXIT_OK if self.options.tables else self._work()
+        self._write_tables()
         return code
 
-    # ---- data and tasks
+    # ---- plan, data and tasks
 
-    def _call(self, words: Sequence[str]) -> int:
-        return main(words)
+    def _plan(self, names: Sequence[str] = ()) -> Plan:
+        from reg2rg.ablation.plan import make_plan
 
-    def facts(self, job: Job) -> Facts | None:
-        """Facts of a job's data; ``None`` while they are not there."""
-        from reg2rg.ablation.facts import gather
+        options = self.options
+        return make_plan(
+            self.sweep, options.out, base=options.base, extra=options.config, seeds=options.seeds, names=names
+        )
+
+    def _data(self, config: Mapping[str, Any]) -> Facts:
+        """Facts of the data that a config names; empty while they are not there."""
+        from reg2rg.ablation.facts import Facts, gather
         from reg2rg.cli.section import read_section
 
-        data = {"data": job.config.get("data")}
-        text = yaml.safe_dump(data, sort_keys=True)
+        data = config.get("data") or {}
+        kept = {key: data[key] for key in ("dataset", "store", "regions", "read") if key in data}
+        text = yaml.safe_dump({"data": kept}, sort_keys=True)
         if text not in self._facts:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "data.yaml"
@@ -154,21 +148,31 @@ class Ablation:
                 try:
                     section = read_section(self.invocation, ["--config", str(path)])
                     self._facts[text] = gather(section.dataset.studies(), section.store)
-                except Exception:
-                    self._facts[text] = None
+                except (Reg2RGError, OSError):  # not there, or not yet; the runs themselves say what is wrong with it
+                    self._facts[text] = Facts("")
         return self._facts[text]
 
-    def tasks(self) -> list[Task]:
+    def _studies(self) -> str:
+        """Digest of the base's data as they are now."""
+        from reg2rg.ablation.plan import resolved
+
+        self._facts.clear()
+        return self._data(resolved(self.plan.tree, "")).digest
+
+    def _tasks(self, plan: Plan) -> list[Task]:
         """The jobs as they are handed over."""
         from reg2rg.ablation.execute import Task
-        from reg2rg.ablation.facts import language_model_digest
-        from reg2rg.ablation.state import code_digest
+        from reg2rg.ablation.facts import TRAIN_REFERENCES, language_model_digest
+        from reg2rg.ablation.state import code_digest, read_run
 
         found = []
-        for job in self.plan.jobs:
-            facts = self.facts(job)
-            known = "" if facts is None else f"{facts.digest} {language_model_digest(job.config)}"
-            references = self.plan.out / "data" / "train_references.csv"
+        for job in plan.jobs:
+            facts = self._data(job.config)
+            known = f"{facts.digest} {language_model_digest(job.config)}"
+            if not facts.digest:  # the data are gone; what was made of them stands
+                record = read_run(job.folder)
+                known = str(record.get("data", "")) if record.get("config") == job.digest else ""
+            references = plan.out / TRAIN_REFERENCES
             found.append(
                 Task(
                     run=job.run.name,
@@ -178,9 +182,9 @@ class Ablation:
                     config=job.config,
                     digest=job.digest,
                     data=known,
-                    scoring=self.plan.sweep.scoring,
+                    scoring=plan.sweep.scoring,
                     code=code_digest() if self.options.same_code else "",
-                    train_references=references if facts is not None and facts.train else None,
+                    train_references=references if facts.train or references.is_file() else None,
                     allow_import=self.invocation.allow_import,
                     threads=self.options.threads,
                 )
@@ -200,12 +204,12 @@ class Ablation:
                 self._check(job, path)
 
     def _check(self, job: Job, path: Path) -> None:
-        import io
-
         said = io.StringIO()
         words = [word for package in self.invocation.allow_import for word in ("--allow-import", package)]
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
             code = main(["fit", *words, "--config", str(path), "--print_config"])
+        if code == EXIT_INTERRUPTED:
+            raise KeyboardInterrupt
         if code != 0:
             text = said.getvalue().strip().removeprefix("error: ").replace(str(path), f"run {job.run.name}")
             raise ConfigError(text or f"run {job.run.name}: its config is not accepted")
@@ -213,66 +217,54 @@ class Ablation:
     # ---- working
 
     def _work(self) -> int:
-        from reg2rg.ablation.facts import write_train_references
+        from reg2rg.ablation.facts import keep_facts
         from reg2rg.ablation.steps import make_data
 
         begun = time.monotonic()
         self._check_configs()
-        make_data(self.plan, self._call, self._say)
+        make_data(self.plan, main, self._say, self._studies)
         self._facts.clear()
-        if self.plan.jobs and (facts := self.facts(self.plan.jobs[0])) is not None:
-            write_train_references(self.plan.out / "data" / "train_references.csv", facts.train)
-        todo = self._todo(self.tasks())
-        if not todo:
-            self._say("all runs are done")
-            return EXIT_OK
-        return self._work_on(todo, begun)
+        keep_facts(self.plan.out, self._data(self.plan.jobs[0].config))
+        todo = self._todo(self._tasks(self.plan))
+        return self._work_on(todo, begun) if todo else EXIT_OK
 
     def _todo(self, tasks: Sequence[Task]) -> list[Task]:
+        from reg2rg.ablation.changes import what_changed
         from reg2rg.ablation.state import state_of
 
         todo = []
         for task in tasks:
-            state = state_of(task.folder, task.keys, task.code)
+            state = state_of(task.place, task.keys, task.code)
             if state == "changed":
-                self._say(f"{task.name}: {self._changes(task)}; the earlier run is kept beside it")
+                self._say(f"{task.name}: {what_changed(task)}; the earlier run is kept beside it")
             if state != "done":
                 todo.append(task)
-        done = len(tasks) - len(todo)
-        if done:
-            self._say(f"{done} of {len(tasks)} runs are done")
+        if len(todo) < len(tasks):
+            self._say(f"{len(tasks) - len(todo)} of {len(tasks)} runs are done")
         return todo
 
     def _work_on(self, todo: Sequence[Task], begun: float) -> int:
         from reg2rg.ablation.execute import Stop
+        from reg2rg.ablation.interrupt import time_limit, told_to_end
         from reg2rg.ablation.progress import Watch
 
-        jobs = self.options.jobs if self.options.runner == "local" else len(todo)
-        stop, statuses = Stop(), []
-        with _signals(stop) as got, Watch(self.console, len(todo), self._estimate(), max(1, jobs)) as watch:
+        local = self.options.runner == "local"
+        jobs = max(1, self.options.jobs) if local else len(todo)
+        stop, statuses, runner = Stop(), [], self._runner()
+        with (
+            told_to_end(stop, here=local and self.options.jobs == 0) as got,
+            time_limit(stop, self.options.max_hours, begun),
+            Watch(self.console, len(todo), self._estimate(), jobs) as watch,
+        ):
             watch.wait_for(todo)
-            limit = self._limit(stop, begun)
-            try:
-                for task, outcome in self._runner().run(todo, watch.begin, stop):
-                    watch.end(task, outcome)
-                    statuses.append(outcome.status)
-            finally:
-                if limit is not None:
-                    limit.cancel()
+            for task, outcome in runner.run(todo, watch.begin, stop):
+                watch.end(task, outcome)
+                statuses.append(outcome.status)
         if got:
             return EXIT_INTERRUPTED if got[0] == signal.SIGINT else EXIT_TERMINATED
         if "failed" in statuses:
             return EXIT_RUNTIME
         return EXIT_OK if statuses.count("done") == len(todo) else EXIT_UNFINISHED
-
-    def _limit(self, stop: Any, begun: float) -> threading.Timer | None:
-        if self.options.max_hours is None:
-            return None
-        left = max(0.0, begun + 3600 * self.options.max_hours - time.monotonic())
-        timer = threading.Timer(left, stop)
-        timer.daemon = True
-        timer.start()
-        return timer
 
     def _runner(self) -> Runner:
         from reg2rg.ablation.runners import Local, Ray, Slurm
@@ -286,7 +278,7 @@ class Ablation:
             return Ray(parameters)
         if parameters:
             raise ConfigError("command line: --cluster is for --runner slurm and ray; the local runner has none")
-        return Local(options.jobs, options.threads, self._call)
+        return Local(options.jobs, options.threads, main)
 
     # ---- telling
 
@@ -297,119 +289,42 @@ class Ablation:
         from reg2rg.ablation.collect import measured_seconds
         from reg2rg.ablation.progress import Estimate
 
-        minutes = next(
-            (self.plan.sweep.minutes[name] for name in self.plan.base if name in self.plan.sweep.minutes), None
-        )
-        return Estimate(measured_seconds(self.plan.out, platform.node()), None if minutes is None else 60 * minutes)
-
-    def _changes(self, task: Task) -> str:
-        from reg2rg.ablation.plan import CONFIG, deciding, differences
-        from reg2rg.ablation.state import read_run
-
-        record = read_run(task.folder)
-        if record.get("config") == task.digest:
-            return "its data changed" if record.get("data") != task.data else "its code changed"
-        try:
-            old = yaml.safe_load((task.folder / CONFIG).read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError):
-            return "its config changed"
-        found = list(differences(deciding(old), deciding(task.config)))
-        shown = "; ".join(found[:4]) + (f"; {len(found) - 4} more" if len(found) > 4 else "")
-        return f"its config changed ({shown})"
+        given = self.plan.sweep.minutes
+        minutes = next((given[name] for name in self.plan.base if name in given), None)
+        measured = measured_seconds(self.plan.out, platform.node())
+        return Estimate(measured, None if minutes is None else 60 * minutes)
 
     def _list(self) -> None:
         from rich.console import Console
-        from rich.table import Table
 
-        from reg2rg.ablation.state import state_of
         from reg2rg.ablation.steps import planned_steps
-        from reg2rg.ablation.writing import duration
+        from reg2rg.ablation.terminal import print_plan
 
-        out = Console()
-        steps = planned_steps(self.plan)
-        for step in steps:
-            out.print(f"data, {'done' if step.done else 'to do'}: {step.text}", markup=False, soft_wrap=True)
-        estimate, tasks = self._estimate(), self.tasks()
-        drawn = Table("run", "seed", "state", "time", "overlays", title=self.plan.sweep.tables[-1].title)
-        jobs, left = {(job.run.name, job.seed): job for job in self.plan.jobs}, []
-        for task in tasks:
-            state = state_of(task.folder, task.keys, task.code)
-            known = estimate.of(task.run)
-            text = "unknown" if known is None else f"{duration(known[0])}, {known[1]}"
-            if state == "done":
-                text = MISSING_TIME
-            else:
-                left.append(task.run)
-            job = jobs[task.run, task.seed]
-            overlays = [*job.run.overlays, *(["set: ..."] if job.run.values.values else [])]
-            drawn.add_row(task.run, str(task.seed), state, text, ", ".join(overlays) or "none")
-        out.print(drawn)
-        total = estimate.total(left, max(1, self.options.jobs))
-        time_left = "unknown: no run was finished on this machine yet" if total is None else f"about {duration(total)}"
-        out.print(f"{len(left)} of {len(tasks)} runs to do; time: {time_left if left else 'none'}", markup=False)
-        out.print(f"base: {', '.join((*self.plan.base, *self.plan.extra))}; folder: {self.plan.out}", markup=False)
+        studies = self._studies()
+        steps = [(step, step.done(studies)) for step in planned_steps(self.plan)]
+        jobs = max(1, self.options.jobs)
+        print_plan(self.plan, self._tasks(self.plan), steps, self._estimate(), jobs, Console())
 
-    # ---- tables
-
-    def _write_tables(self, tasks: Sequence[Task]) -> None:
-        tables = self._tables(tasks)
-        if not tables:
-            self._say("no run is finished: no table yet")
-            return
+    def _write_tables(self) -> None:
         from rich.console import Console
 
+        from reg2rg.ablation.facts import kept_facts
+        from reg2rg.ablation.tables import make_tables
         from reg2rg.ablation.terminal import print_table
         from reg2rg.ablation.writing import write_table
-
-        out = Console()
-        for table in tables:
-            written = write_table(table, self.plan.out / "tables")
-            print_table(table, out)
-            for path in written:
-                sys.stdout.write(f"written: {path}\n")
-
-    def _tables(self, tasks: Sequence[Task]) -> list[AblationTable]:
-        from reg2rg.ablation.collect import collect, floors_of
-        from reg2rg.ablation.compare import Comparer
-        from reg2rg.ablation.paper import with_paper
-        from reg2rg.ablation.scoring import Scorer
-        from reg2rg.ablation.table import build_table
         from reg2rg.cli.evaluate import _labeler
-        from reg2rg.regions import load_region_set
 
-        if not self.plan.jobs:
-            return []
-        scoring, facts = self.plan.sweep.scoring, self.facts(self.plan.jobs[0])
-        by_run: dict[str, list[Task]] = {}
-        for task in tasks:
-            by_run.setdefault(task.run, []).append(task)
-        regions = (self.plan.jobs[0].config.get("data") or {}).get("regions", "radgenome")
-        scorer = Scorer(
-            scoring.protocol,
-            _labeler(scoring.labeler),
-            load_region_set(regions),
-            scoring.metrics,
-            facts.truth if facts is not None else {},
-        )
-        found = collect(by_run, scorer, self.plan.sweep.runs)
-        if not any(item.scores for item in found.values()):
-            return []
-        tables = []
-        for spec in self.plan.sweep.tables:
-            full = found.get(spec.full)
-            comparer = Comparer(full.scores if full is not None else {}, scoring.resamples)
-            floors: Mapping[str, Mapping[str, float]] = {}
-            if full is not None and full.scores:
-                first = next(task for task in by_run[spec.full] if task.seed in full.scores)
-                floors = floors_of(
-                    first, scoring.metrics, scorer.truth, facts.train if facts is not None else (), scorer.read
-                )
-            table = build_table(spec, found, scoring.metrics, floors, comparer)
-            tables.append(with_paper(table, spec, self.plan.sweep.runs) if self.options.paper else table)
-        return tables
-
-
-MISSING_TIME = "–"
+        plan = self._plan()  # of all runs, also those that were not worked on
+        facts = self._data(plan.jobs[0].config)
+        facts = facts if facts.digest else kept_facts(plan.out)
+        tables = make_tables(plan, self._tasks(plan), facts, _labeler(plan.sweep.scoring.labeler), self.options.paper)
+        if not tables:
+            self._say("no run is finished: no table yet")
+        console = Console()
+        for table in tables:
+            written = write_table(table, plan.out / "tables")
+            print_table(table, console)
+            sys.stdout.writelines(f"written: {path}\n" for path in written)
 
 
 def _parameters(words: Sequence[str]) -> dict[str, Any]:
@@ -422,28 +337,3 @@ def _parameters(words: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"command line: --cluster {word}: expected KEY=VALUE")
         found[key] = parse_value(text)
     return found
-
-
-@contextlib.contextmanager
-def _signals(stop: Any) -> Iterator[list[int]]:
-    """SIGINT and SIGTERM end the runs in order; asked again, or after two minutes, they are killed."""
-    got: list[int] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        stop(kill=bool(got))
-        if not got:
-            timer = threading.Timer(_GRACE_S, stop, kwargs={"kill": True})
-            timer.daemon = True
-            timer.start()
-            sys.stderr.write("\ntold to end: the runs save themselves; once more to kill them\n")
-        got.append(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield got
-        return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield got
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
