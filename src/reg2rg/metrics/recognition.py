@@ -1,4 +1,4 @@
-"""Region recognition, and loss by region: pure functions, and accumulators that reduce over processes.
+"""Region recognition, and loss by region: accumulators that reduce over processes.
 
 A slot is recognised if the paragraph at this slot names the region that stands there. A slot without a valid paragraph
 is not. The published code compares names in the same way, study by study (paper table of region recognition).
@@ -12,19 +12,10 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from reg2rg.metrics.scores import recognised, recognition
 from reg2rg.report import Report
 
-
-def recognised(given: Sequence[str], report: Report) -> list[bool]:
-    """For each slot, whether its paragraph names the region that stands there."""
-    named = {paragraph.slot: paragraph.region for paragraph in report.paragraphs}
-    return [named.get(slot) == region for slot, region in enumerate(given)]
-
-
-def recognition(given: Sequence[str], report: Report) -> float:
-    """Share of one study's slots that are recognised; 0 without slots."""
-    hits = recognised(given, report)
-    return sum(hits) / len(hits) if hits else 0.0
+__all__ = ["RegionLoss", "RegionRecognition", "recognised", "recognition"]
 
 
 class RegionRecognition(Metric):  # type: ignore[misc]  # torchmetrics is not typed here

@@ -14,6 +14,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from reg2rg.metrics import efficacy
+from reg2rg.metrics.blind import commonest_by_region, givers
 from reg2rg.report import Paragraph, Report
 from reg2rg.types import Study
 
@@ -59,18 +63,32 @@ class Counts:
     @property
     def precision(self) -> float:
         """TP / (TP + FP)."""
-        return self.tp / (self.tp + self.fp) if self.tp + self.fp else 0.0
+        return self._figure(0)
 
     @property
     def recall(self) -> float:
         """TP / (TP + FN)."""
-        return self.tp / (self.tp + self.fn) if self.tp + self.fn else 0.0
+        return self._figure(1)
 
     @property
     def f1(self) -> float:
         """2 TP / (2 TP + FP + FN)."""
-        total = 2 * self.tp + self.fp + self.fn
-        return 2 * self.tp / total if total else 0.0
+        return self._figure(2)
+
+    def _figure(self, index: int) -> float:
+        return float(efficacy.precision_recall_f1(np.array([self.tp, self.fp, self.fn]))[index])
+
+
+def recognised(given: Sequence[str], report: Report) -> list[bool]:
+    """For each slot, whether its paragraph names the region that stands there."""
+    named = {paragraph.slot: paragraph.region for paragraph in report.paragraphs}
+    return [named.get(slot) == region for slot, region in enumerate(given)]
+
+
+def recognition(given: Sequence[str], report: Report) -> float:
+    """Share of one study's slots that are recognised; 0 without slots."""
+    hits = recognised(given, report)
+    return sum(hits) / len(hits) if hits else 0.0
 
 
 def recognition_by_region(predictions: Iterable[Prediction]) -> dict[str, tuple[int, int]]:
@@ -78,9 +96,9 @@ def recognition_by_region(predictions: Iterable[Prediction]) -> dict[str, tuple[
     given: Counter[str] = Counter()
     right: Counter[str] = Counter()
     for prediction in predictions:
-        named = {paragraph.slot: paragraph.region for paragraph in prediction.report.paragraphs}
+        hits = recognised(prediction.given, prediction.report)
         given.update(prediction.given)
-        right.update(region for slot, region in enumerate(prediction.given) if named.get(slot) == region)
+        right.update(region for region, hit in zip(prediction.given, hits, strict=True) if hit)
     return {region: (right[region], total) for region, total in sorted(given.items())}
 
 
@@ -92,16 +110,15 @@ def mean_recognition(by_region: Mapping[str, tuple[int, int]]) -> float:
 
 def findings_by_label(predictions: Iterable[Prediction], read: Reader) -> dict[str, Counts]:
     """Label -> counts over all studies that have truth labels."""
-    counts: dict[str, Counts] = {}
-    for prediction in predictions:
-        if prediction.findings is None:
-            continue
-        said = read(prediction.text)
-        for label, truth in prediction.findings.items():
-            found = said.get(label, False)
-            one = Counts(int(truth and found), int(found and not truth), int(truth and not found))
-            counts[label] = counts.get(label, Counts()) + one
-    return counts
+    known = [
+        (prediction.findings, read(prediction.text)) for prediction in predictions if prediction.findings is not None
+    ]
+    found = {}
+    for label in dict.fromkeys(label for truth, _ in known for label in truth):
+        pairs = [(truth[label], said.get(label, False)) for truth, said in known if label in truth]
+        there, told = np.array(pairs, dtype=bool).T
+        found[label] = Counts(*map(int, efficacy.count(there[:, None], told[:, None]).sum(axis=(0, 1))))
+    return found
 
 
 def micro(counts: Mapping[str, Counts]) -> Counts:
@@ -150,11 +167,7 @@ def summarise(predictions: Sequence[Prediction], read: Reader) -> Summary:
 
 def commonest_paragraphs(train: Iterable[Study]) -> dict[str, str]:
     """Region -> the text that describes it most often in training; ties go to the first in alphabetical order."""
-    texts: dict[str, Counter[str]] = {}
-    for study in train:
-        for region, text in study.reports.items():
-            texts.setdefault(region, Counter())[text] += 1
-    return {region: min(c, key=lambda text: (-c[text], text)) for region, c in texts.items()}
+    return commonest_by_region(study.reports for study in train)
 
 
 def floor_commonest(predictions: Sequence[Prediction], commonest: Mapping[str, str]) -> list[Prediction]:
@@ -178,8 +191,8 @@ def say_everything(predictions: Sequence[Prediction]) -> Counts:
 
 def floor_swapped(predictions: Sequence[Prediction]) -> list[Prediction]:
     """Every study given the report of the next one: what is left when the image does not matter."""
-    following = [*predictions[1:], *predictions[:1]]
+    places = givers([prediction.study for prediction in predictions])
     return [
-        Prediction(own.study, own.given, other.report, own.findings)
-        for own, other in zip(predictions, following, strict=True)
+        Prediction(own.study, own.given, predictions[place].report, own.findings)
+        for own, place in zip(predictions, places, strict=True)
     ]
