@@ -132,11 +132,11 @@ class RegionReporter(nn.Module):
 
     @torch.no_grad()
     def generate(self, batch: Batch, decoding: Decoding | None = None) -> list[GeneratedReport]:
-        """Report on each study of the batch, greedily. Targets in the batch are not looked at.
+        """Report on each study of the batch. Targets in the batch are not looked at.
 
         Args:
             batch: scaled, on this model's device.
-            decoding: limits.
+            decoding: limits, and whether tokens are drawn; greedy if not given.
 
         Raises:
             ConfigError: prompt and report could be longer than the language model's context.
@@ -148,7 +148,8 @@ class RegionReporter(nn.Module):
         training = self.training
         self.eval()
         try:
-            answers = self.llm.decode(self.embed(prompts), prompts.attention_mask, decoding)
+            embedded = self.embed(prompts)
+            answers = self.llm.decode(embedded, prompts.attention_mask, decoding, names=batch.study_ids)
         finally:
             self.train(training)
         texts = [tokenizer.decode(answer.ids, skip_special_tokens=True).strip() for answer in answers]
@@ -204,7 +205,7 @@ class RegionReporter(nn.Module):
         return context, texture
 
     def _require_context(self, batch: Batch, new_tokens: int = 0) -> None:
-        length = batch.input_ids.shape[1]
+        length = int(batch.attention_mask.sum(1).max())
         limit = self.llm.context_length
         if length + new_tokens <= limit:
             return

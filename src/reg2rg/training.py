@@ -20,7 +20,7 @@ from reg2rg.data.prompt import TokenCounts
 from reg2rg.encoders.base import Encoder
 from reg2rg.errors import ConfigError
 from reg2rg.guard import StepGuard
-from reg2rg.language.base import Decoding, LanguageModel
+from reg2rg.language.base import Decoding, LanguageModel, Sampling
 from reg2rg.metrics.recognition import RegionLoss, RegionRecognition
 from reg2rg.model import GeneratedReport, ProjectorFactory, RegionReporter
 from reg2rg.monitor import Throughput, explained_out_of_memory, peak_memory_gib, show_sample
@@ -59,6 +59,8 @@ class Reg2RG(L.LightningModule):
             ``trainer.strategy: ddp_find_unused_parameters_true``.
         seed: of dropout and whatever else is drawn in a training step.
         max_new_tokens: longest generated report.
+        stop_on_loop: end a report that has written the same stretch so many times in a row; 0 never does, as published.
+        sampling: draw tokens as the published code has come to do, or null for the likeliest ones.
         val_generate: validation studies that a report is generated for; 0 turns it off. Test generates for all.
         val_samples: generated reports that are shown to the logger.
     """
@@ -78,6 +80,8 @@ class Reg2RG(L.LightningModule):
         word_alignment_steps: int = 0,
         seed: int = 0,
         max_new_tokens: int = 500,
+        stop_on_loop: int = 4,
+        sampling: Sampling | None = None,
         val_generate: int = 16,
         val_samples: int = 2,
     ) -> None:
@@ -85,7 +89,7 @@ class Reg2RG(L.LightningModule):
         self.reporter = RegionReporter(texture, geometry, global_, projector, llm, tag_std, word_alignment > 0)
         self.word_alignment, self.word_alignment_steps = word_alignment, word_alignment_steps
         self.optimizer_config, self.identity, self.seed = optimizer, identity, seed
-        self.decoding = Decoding(max_new_tokens=max_new_tokens)
+        self.decoding = Decoding(max_new_tokens, stop_on_loop, sampling=sampling)
         self.val_generate, self.val_samples = val_generate, val_samples
         names = load_region_set(regions).names
         self.train_losses = RegionLoss(names, over_processes=False)

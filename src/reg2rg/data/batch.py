@@ -136,10 +136,17 @@ class Batch:
         )
 
 
-def collate(samples: Sequence[Sample], counts: TokenCounts, pad_id: int) -> Batch:
-    """Pack samples: text padded to the longest, regions one after another, slots as rows, columns and sources."""
+def collate(samples: Sequence[Sample], counts: TokenCounts, pad_id: int, pad_to: int = 0) -> Batch:
+    """Pack samples: text padded to the longest, regions one after another, slots as rows, columns and sources.
+
+    Args:
+        samples: of one batch.
+        counts: visual tokens of a sample.
+        pad_id: id that stands in padding.
+        pad_to: pad further, to this many tokens; no longer sample is cut.
+    """
     encoded = [sample.encoded for sample in samples]
-    shape = len(samples), max(len(one.ids) for one in encoded)
+    shape = len(samples), max(pad_to, *(len(one.ids) for one in encoded))
     ids = np.full(shape, pad_id, dtype=np.int64)
     labels = np.full(shape, IGNORED, dtype=np.int64)
     mask = np.zeros(shape, dtype=bool)

@@ -17,6 +17,7 @@ from reg2rg.data.datasets.base import Dataset
 from reg2rg.data.loader import StudyLoader
 from reg2rg.data.order import EVAL_SEED, bucketed_batches, generator
 from reg2rg.data.prompt import INSTRUCTION, WHOLE_INSTRUCTION, PromptEncoder, TokenCounts
+from reg2rg.data.published_ids import check_published_ids
 from reg2rg.data.samples import Entry, StudySamples
 from reg2rg.data.store import Store
 from reg2rg.data.views import Views
@@ -56,12 +57,17 @@ class RegionReportDataModule(L.LightningDataModule):
             the whole image alone, and have no regions in the prompt: ``"joined"``, one text, the words that
             ``"regions"`` has, in the order of the region set; ``"whole"``, the whole report as the dataset has it.
         identity: name each region in its target (region-report alignment).
-        order: ``"listed"`` keeps the regions in the order of the region set, as the published code does in validation
-            and test. It makes recognising a region nearly free.
+        order: ``"listed"`` keeps the regions in the order of the region set. ``"listed_in_evaluation"`` does so in
+            validation, test and predict and shuffles in training, as the published code does. A listed order makes
+            recognising a region nearly free.
         batch_size: studies a batch and process.
         eval_batch_size: the same for validation, test and predict; `batch_size` by default.
         workers: worker processes; by default one for each core but one, at most 8.
         max_length: longest sample in tokens.
+        pad_to_max_length: pad samples with a target to `max_length`, as the published code does, instead of to the
+            longest of the batch. It changes no result and costs time and memory.
+        published_ids: refuse a tokenizer that would not give the published special tokens the ids that the published
+            weights were trained with; see `check_published_ids`.
         instruction: text at the end of the prompt; by default the published one, or for a report without regions one
             like it.
         seed: of the order of studies and regions.
@@ -87,11 +93,13 @@ class RegionReportDataModule(L.LightningDataModule):
         read: ReadOptions = ReadOptions(),  # noqa: B008 (frozen)
         target: Target = "regions",
         identity: bool = True,
-        order: Literal["shuffled", "listed"] = "shuffled",
+        order: Literal["shuffled", "listed", "listed_in_evaluation"] = "shuffled",
         batch_size: int = 1,
         eval_batch_size: int | None = None,
         workers: int | None = None,
         max_length: int = 2048,
+        pad_to_max_length: bool = False,
+        published_ids: bool = False,
         instruction: str | None = None,
         seed: int = 0,
         region_schedule: dict[int, int] | None = None,
@@ -116,6 +124,7 @@ class RegionReportDataModule(L.LightningDataModule):
         self.store_path, self.tokenizer, self.token_counts = store, tokenizer, token_counts
         self.target = target
         self.identity, self.order, self.max_length, self.seed = identity, order, max_length, seed
+        self.pad_to_max_length, self.published_ids = pad_to_max_length, published_ids
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.workers = default_workers() if workers is None else workers
         self.region_schedule, self.max_skip = region_schedule, max_skip
@@ -139,6 +148,8 @@ class RegionReportDataModule(L.LightningDataModule):
                 tokenizer = AutoTokenizer.from_pretrained(tokenizer)
             except (OSError, ValueError) as error:
                 raise ConfigError(f"data.tokenizer {self.tokenizer}: {str(error).splitlines()[0]}") from error
+        if self.published_ids:
+            check_published_ids(tokenizer)
         return PromptEncoder(tokenizer, self.token_counts, self.identity, self.max_length, self.instruction)
 
     def setup(self, stage: str) -> None:
@@ -259,7 +270,7 @@ class RegionReportDataModule(L.LightningDataModule):
             self.encoder,
             seed=self.seed,
             train=train,
-            shuffled=self.order == "shuffled",
+            shuffled=self.order == "shuffled" or (train and self.order == "listed_in_evaluation"),
             schedule=self.region_schedule,
             with_target=with_target,
             cache_bytes=self.cache_bytes if purpose in ("train", "val") else 0,
@@ -270,6 +281,7 @@ class RegionReportDataModule(L.LightningDataModule):
         size = (self.batch_size if train else self.eval_batch_size) * world
         seed = self.seed if train else EVAL_SEED
 
+        pad_to = self.max_length if self.pad_to_max_length and with_target else 0
         overfits = train and getattr(self.trainer, "overfit_batches", 0) > 0
 
         def plan(epoch: int) -> list[list[int]]:
@@ -279,7 +291,7 @@ class RegionReportDataModule(L.LightningDataModule):
         return StudyLoader(
             samples,
             plan,
-            functools.partial(collate, counts=self.token_counts, pad_id=self.encoder.pad_id),
+            functools.partial(collate, counts=self.token_counts, pad_id=self.encoder.pad_id, pad_to=pad_to),
             workers=min(self.workers, len(entries)),
             train=train,
             rank=rank,

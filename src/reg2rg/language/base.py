@@ -24,20 +24,50 @@ each paragraph to its region.
 """
 
 
+@dataclass(frozen=True)  # no slots: jsonargparse reads a default through vars()
+class Sampling:
+    """Draw the next token instead of taking the likeliest; the defaults are what the published code has come to use.
+
+    Temperature, top-k and top-p act in this order, as in transformers. The draws of an answer follow from the seed and
+    from the name of its row alone: they do not depend on the batch, on the number of processes, or on a resume.
+
+    Attributes:
+        temperature: what logits are divided by.
+        top_k: keep so many of the likeliest tokens; 0 keeps all.
+        top_p: of these keep the fewest whose probabilities reach this sum; 1 keeps all.
+        seed: of the draws.
+    """
+
+    temperature: float = 0.6
+    top_k: int = 30
+    top_p: float = 0.9
+    seed: int = 20
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.temperature <= 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
+            raise ConfigError(
+                f"sampling: temperature {self.temperature}, top_k {self.top_k}, top_p {self.top_p} (expected above 0, "
+                "0 or more, above 0 and at most 1). Fix: those; for greedy decoding set sampling to null"
+            )
+
+
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How a report is decoded. Greedy, hence deterministic.
+    """How a report is decoded. Greedy unless `sampling` is given; deterministic either way.
 
     Attributes:
         max_new_tokens: longest answer; an answer that reaches it is flagged as truncated.
         stop_on_loop: stop, flagged as truncated, when the end of the answer has been written this many times in a
             row; 0 turns the check off.
         longest_loop: longest repeated stretch that is looked for, in tokens.
+        sampling: draw tokens, or ``None`` for the likeliest ones.
     """
 
     max_new_tokens: int = 500
     stop_on_loop: int = 4
     longest_loop: int = 64
+    sampling: Sampling | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +123,7 @@ class LanguageModel(nn.Module, ABC):
         attention_mask: Tensor,
         decoding: Decoding | None = None,
         logits_mask: LogitsMask | None = None,
+        names: Sequence[str] = (),
     ) -> list[Generation]:
         """Generate an answer to each prompt; the answer does not depend on what else is in the batch.
 
@@ -101,6 +132,8 @@ class LanguageModel(nn.Module, ABC):
             attention_mask: (B, L), 1 at real positions.
             decoding: limits; the defaults of `Decoding` if not given.
             logits_mask: restricts the tokens that each row may take next.
+            names: of the rows, such as ids of studies; what a row draws follows from its name. Its place in the batch
+                if not given.
 
         Raises:
             ConfigError: prompt and answer could be longer than the context.

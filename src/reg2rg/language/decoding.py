@@ -1,12 +1,14 @@
-"""Greedy decoding of a batch over a Hugging Face causal language model, without what a general sampler carries along.
+"""Decoding of a batch over a Hugging Face causal language model, without what a general generator carries along.
 
 The prompt is read once, left-padded; its keys and values stay in buffers with room for the whole answer; a row that
-ends leaves the batch. Tokens equal those of ``model.generate(do_sample=False)``.
+ends leaves the batch. Greedy tokens equal those of ``model.generate(do_sample=False)``; sampled ones have the
+probabilities of ``model.generate(do_sample=True)``, drawn so that a row does not depend on the others.
 """
 
 from __future__ import annotations
 
 import inspect
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from reg2rg.language.base import Decoding, Generation, LogitsMask
+from reg2rg.language.base import Decoding, Generation, LogitsMask, Sampling
 
 
 class ReservedLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not typed here
@@ -121,27 +123,64 @@ class _Rows:
         return places
 
 
+def kept_probabilities(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """What may be drawn.
+
+    Args:
+        logits: (B, V).
+        sampling: temperature, top-k, top-p, which act in this order.
+
+    Returns:
+        probabilities (B, K) that sum to one, falling, 0 for what is not kept; and the tokens (B, K) they belong to.
+    """
+    most = min(sampling.top_k, logits.shape[-1]) or logits.shape[-1]
+    scores, tokens = (logits.float() / sampling.temperature).topk(most, dim=-1)
+    shares = scores.softmax(-1)
+    shares = shares.masked_fill(shares.cumsum(-1) - shares >= sampling.top_p, 0.0)  # the likeliest has 0 before it
+    return shares / shares.sum(-1, keepdim=True), tokens
+
+
+class _Draws:
+    """One source of random numbers a row."""
+
+    def __init__(self, sampling: Sampling, names: Sequence[str]) -> None:
+        self.sampling = sampling
+        self._sources = [random.Random(f"{sampling.seed}\x1f{name}") for name in names]  # hashed, equal everywhere
+
+    def __call__(self, logits: Tensor, rows: Sequence[int]) -> Tensor:
+        shares, tokens = kept_probabilities(logits, self.sampling)
+        drawn = shares.new_tensor([self._sources[row].random() for row in rows]).unsqueeze(1)
+        above = shares.cumsum(-1)
+        place = torch.searchsorted(above, drawn * above[:, -1:], right=True)
+        last = (shares > 0).sum(-1, keepdim=True) - 1
+        return tokens.gather(1, torch.minimum(place, last)).squeeze(1)
+
+
 @torch.no_grad()
-def greedy(
+def generated(
     model: nn.Module,
     embeddings: Tensor,
     attention_mask: Tensor,
     eos: frozenset[int],
     decoding: Decoding,
     logits_mask: LogitsMask | None = None,
+    names: Sequence[str] = (),
 ) -> list[Generation]:
-    """Decode greedily.
+    """Decode a batch.
 
     Args:
         model: a Hugging Face causal language model in eval mode.
         embeddings: (B, L, E) prompts, padded on either side.
         attention_mask: (B, L), 1 at real positions.
         eos: ids that end an answer.
-        decoding: limits.
+        decoding: limits, and whether tokens are drawn.
         logits_mask: restricts the next token of each row.
+        names: of the rows; what a row draws follows from its name.
     """
     inputs, mask = left_padded(embeddings, attention_mask)
     rows = _Rows(len(inputs), decoding)
+    names = names or [str(row) for row in range(len(inputs))]
+    draws = None if decoding.sampling is None else _Draws(decoding.sampling, names)
     prompt = mask.shape[1]
     mask = torch.cat([mask, mask.new_ones(len(mask), decoding.max_new_tokens)], dim=1)
     positions = (mask.cumsum(1) - 1).clamp_(min=0)
@@ -158,7 +197,7 @@ def greedy(
             allowed = logits_mask(step, rows.active, [rows.ids[row] for row in rows.active])
             if allowed is not None:
                 logits = logits.masked_fill(~allowed.to(logits.device), float("-inf"))
-        tokens = logits.argmax(-1)
+        tokens = logits.argmax(-1) if draws is None else draws(logits, rows.active)
         before = len(rows.active)
         places = rows.take(tokens.tolist(), eos)
         if not places:

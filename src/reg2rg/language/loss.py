@@ -31,7 +31,7 @@ class _TokenNLL(torch.autograd.Function):
 
 
 def token_nll(logits: Tensor, labels: Tensor) -> Tensor:
-    """Negative log-likelihood of each label, in float32 or float64. The logits are overwritten: let nothing else use them.
+    """Negative log-likelihood of each label. The logits are overwritten: nothing else may use them.
 
     Args:
         logits: (K, V) of any floating dtype.

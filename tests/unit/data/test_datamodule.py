@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 from reg2rg.data import loader as loader_module
 from reg2rg.data.batch import Batch
@@ -68,6 +69,32 @@ def test_shuffle_covers_listed_order_and_target_follows(toy, module):
         assert [paragraph.region for paragraph in parsed.paragraphs] == list(names)
         assert all(paragraph.text.startswith(f"The {paragraph.region} is") for paragraph in parsed.paragraphs)
         assert text.endswith("</s>")
+
+
+def test_listed_in_evaluation_shuffles_in_training_alone(toy, module):
+    data = toy.data(module, order="listed_in_evaluation", batch_size=1)
+    for loader in (data.val_dataloader(), data.test_dataloader(), data.predict_dataloader()):
+        for batch in loader:
+            assert list(batch.regions[0]) == [name for name in data.region_set.names if name in batch.regions[0]]
+    ours, shuffled = data.train_dataloader(), toy.data(module, batch_size=1).train_dataloader()
+    assert batches_of(ours) == batches_of(shuffled)
+    assert batches_of(ours, 0) != batches_of(ours, 1)
+
+
+def test_padding_to_max_length(toy, module):
+    short, long = (toy.data(module, max_length=300, pad_to_max_length=pads) for pads in (False, True))
+    for split in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        for few, many in zip(getattr(short, split)(), getattr(long, split)(), strict=True):
+            length = few.input_ids.shape[1]
+            assert many.input_ids.shape[1] == many.labels.shape[1] == many.attention_mask.shape[1] == 300 > length
+            assert torch.equal(many.input_ids[:, :length], few.input_ids)
+            assert torch.equal(many.labels[:, :length], few.labels)
+            assert (many.input_ids[:, length:] == long.encoder.pad_id).all()
+            assert (many.labels[:, length:] == -100).all()
+            assert many.attention_mask.sum() == few.attention_mask.sum()
+            assert torch.equal(many.prompts(0).input_ids, few.prompts(0).input_ids)
+    for few, many in zip(short.predict_dataloader(), long.predict_dataloader(), strict=True):
+        assert torch.equal(many.input_ids, few.input_ids)  # nothing to predict at: nothing to pad
 
 
 def _at(loader, epoch):

@@ -131,6 +131,36 @@ def test_merged_is_the_same_model_and_undone_exactly(llama_folder):
     model.answer_nll(model.embed(ids), mask, labels).mean().backward()
 
 
+def test_adapters_stay_apart_when_asked_to(llama_folder):
+    model = CausalLM(llama_folder, lora=LoRA(), merge_adapters=False)
+    weight = model.model.base_model.model.model.layers[0].self_attn.q_proj.base_layer.weight
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    before = weight.clone()
+    with model.merged():
+        assert torch.equal(weight, before)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_residual_in_float32(llama_folder, dtype):
+    """The sum past the layers starts in float32 and stays there, layers compute in their own dtype."""
+    weights, found = getattr(torch, dtype), []
+    for kept in (False, True):
+        model = CausalLM(llama_folder, dtype=dtype, lora=LoRA(), float32_residual=kept).eval()
+        ids, mask, labels = batch(model)
+        passing, inside = [], []
+        last = model._causal.model.layers[-1]
+        last.register_forward_pre_hook(lambda _, inputs, to=passing: to.append(inputs[0].dtype))
+        last.mlp.down_proj.register_forward_hook(lambda _, __, output, to=inside: to.append(output.dtype))
+        found.append(model.answer_nll(model.embed(ids), mask, labels))
+        assert passing == [torch.float32 if kept else weights]
+        assert inside == [weights]
+        assert model.embed(ids).dtype == passing[0]
+        assert all(one.ids for one in model.decode(model.embed(ids), mask, Decoding(max_new_tokens=3)))
+    assert torch.equal(*found) == (dtype == "float32")
+    assert torch.allclose(*found, rtol=0.05)
+
+
 def test_context_error_has_the_arithmetic(gpt2_folder):
     model = CausalLM(gpt2_folder)
     with pytest.raises(ConfigError, match=r"at most 128 positions.*has 129\."):
@@ -154,7 +184,8 @@ def test_tokenizer_larger_than_the_model(llama_folder, tmp_path):
     tokenizer.add_tokens(["<image>"])
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match="tokenizer that was saved with the model"):
+    match = r"nothing for '<image>' \(\d+\)\. Fix: use the tokenizer that was saved with the model"
+    with pytest.raises(ConfigError, match=match):
         CausalLM(str(tmp_path))
 
 

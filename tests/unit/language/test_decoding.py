@@ -1,9 +1,11 @@
 import pytest
 import torch
+from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from reg2rg.language.base import Decoding
+from reg2rg.errors import ConfigError
+from reg2rg.language.base import Decoding, Sampling
 from reg2rg.language.causal_lm import CausalLM
-from reg2rg.language.decoding import ends_in_loop, left_padded
+from reg2rg.language.decoding import ends_in_loop, kept_probabilities, left_padded
 
 NO_LOOP = Decoding(max_new_tokens=40, stop_on_loop=0)
 
@@ -121,3 +123,65 @@ def test_loop_stops_and_is_flagged(model):
 )
 def test_ends_in_loop(ids, expected):
     assert ends_in_loop(ids, 4, 64) is expected
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [Sampling(), Sampling(temperature=1.7, top_k=0, top_p=0.5), Sampling(0.2, 3, 1.0), Sampling(1.0, 0, 1.0)],
+)
+def test_what_may_be_drawn_is_what_huggingface_keeps(sampling):
+    logits = torch.randn(50, 40, generator=torch.Generator().manual_seed(0)) * 3
+    theirs = TemperatureLogitsWarper(sampling.temperature)(None, logits)
+    theirs = TopKLogitsWarper(sampling.top_k or 40)(None, theirs)
+    theirs = TopPLogitsWarper(sampling.top_p)(None, theirs).softmax(-1)
+    shares, tokens = kept_probabilities(logits, sampling)
+    ours = torch.zeros_like(theirs).scatter(1, tokens, shares)
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_draws_follow_the_probabilities(model):
+    """One step of many rows of the same prompt: shares of tokens as large as their probabilities."""
+    ids, mask = prompts(model, lengths=(9,))
+    sampling, many = Sampling(temperature=4.0, top_k=5, top_p=1.0), 4000
+    with torch.no_grad():
+        logits = model.model(input_ids=ids).logits[:, -1]
+    shares, tokens = kept_probabilities(logits, sampling)
+    model.eos_ids = frozenset()
+    limits = Decoding(max_new_tokens=1, sampling=sampling)
+    names = [f"study {i}" for i in range(many)]
+    found = model.decode(model.embed(ids).expand(many, -1, -1), mask.expand(many, -1), limits, names=names)
+    counts = torch.tensor([sum(one.ids == [int(token)] for one in found) for token in tokens[0]])
+    assert counts.sum() == many
+    deviation = (shares[0] * (1 - shares[0]) / many).sqrt()
+    assert ((counts / many - shares[0]).abs() < 4 * deviation + 1e-9).all()
+
+
+def test_what_a_row_draws_follows_from_seed_and_name_alone(model):
+    ids, mask = prompts(model)
+    model.eos_ids = frozenset(range(5, 40))
+    names = [f"s{i}" for i in range(len(ids))]
+
+    def run(rows, seed=20, named=True):
+        limits = Decoding(max_new_tokens=40, stop_on_loop=0, sampling=Sampling(temperature=3.0, seed=seed))
+        given = [names[row] for row in rows] if named else ()
+        return model.decode(model.embed(ids[rows]), mask[rows], limits, names=given)
+
+    together = run([0, 1, 2, 3, 4])
+    assert run([0, 1, 2, 3, 4]) == together
+    assert [found for row in range(5) for found in run([row])] == together
+    assert run([4, 2, 0]) == [together[4], together[2], together[0]]
+    assert run([0, 1, 2, 3, 4], seed=21) != together
+    assert run([0, 1, 2, 3, 4], named=False) != together
+    assert together != model.decode(model.embed(ids), mask, NO_LOOP)
+
+
+def test_sampling_with_one_candidate_is_greedy(model):
+    ids, mask = prompts(model)
+    limits = Decoding(max_new_tokens=40, stop_on_loop=0, sampling=Sampling(top_k=1))
+    assert model.decode(model.embed(ids), mask, limits) == model.decode(model.embed(ids), mask, NO_LOOP)
+
+
+@pytest.mark.parametrize("wrong", [{"temperature": 0.0}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.1}])
+def test_sampling_refuses_what_cannot_be(wrong):
+    with pytest.raises(ConfigError, match="for greedy decoding set sampling to null"):
+        Sampling(**wrong)
