@@ -1,0 +1,225 @@
+"""Whether a language model is the one that a model was trained on: a few numbers of every tensor, compared at load.
+
+A published file may hold bfloat16 roundings of float16 weights, and the user's copy may be any of the two, or float32.
+So values are compared as roundings: two agree if some number rounds to both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reg2rg.errors import ConfigError
+
+SAMPLES = 32
+"""Values that are kept of a tensor, at even distances."""
+_WRAPPERS = ("base_model.model.",)
+_LAYER = ".base_layer."
+_DIGITS = {torch.float64: 53, torch.float32: 24, torch.float16: 11, torch.bfloat16: 8}
+_SUBNORMAL = 2.0**-24  # distance of the smallest float16 numbers, below which a copy may have lost digits
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What is kept of one tensor.
+
+    Attributes:
+        shape: its shape.
+        dtype: its dtype, such as ``bfloat16``.
+        values: `SAMPLES` of its numbers at even distances, or all if it has fewer.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """Traces of all tensors of a language model, by name."""
+
+    tensors: Mapping[str, Trace]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a JSON file."""
+        return {
+            name: {"shape": list(trace.shape), "dtype": trace.dtype, "values": list(trace.values)}
+            for name, trace in sorted(self.tensors.items())
+        }
+
+    @classmethod
+    def from_json(cls, values: Any, where: str) -> Fingerprint:
+        """Read what `to_json` gave.
+
+        Raises:
+            ConfigError: not that.
+        """
+        try:
+            traces = {
+                str(name): Trace(
+                    tuple(int(length) for length in trace["shape"]),
+                    _dtype(trace["dtype"]),
+                    tuple(float(value) for value in trace["values"]),
+                )
+                for name, trace in values.items()
+            }
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"{where}: no fingerprint of a language model ({error!r}). Fix: take it again") from error
+        return cls(traces)
+
+    def differences(self, found: Fingerprint) -> Differences:
+        """Hold `found` against this one."""
+        missing = tuple(name for name in self.tensors if name not in found.tensors)
+        extra = tuple(name for name in found.tensors if name not in self.tensors)
+        rows: list[str] = []
+        shapes: list[str] = []
+        values: list[str] = []
+        rounded: list[str] = []
+        for name, trace in self.tensors.items():
+            other = found.tensors.get(name)
+            if other is None:
+                continue
+            if other.shape != trace.shape:
+                longer = other.shape[1:] == trace.shape[1:] and bool(trace.shape)
+                (rows if longer and is_vocabulary(name) else shapes).append(name)
+                continue
+            worst = _distance(trace, other)
+            if worst > 1:
+                values.append(name)
+            elif worst > 0:
+                rounded.append(name)
+        return Differences(self, found, missing, extra, tuple(rows), tuple(shapes), tuple(values), tuple(rounded))
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """How a language model differs from the one that was expected.
+
+    Attributes:
+        expected: fingerprint of the one.
+        found: fingerprint of the other.
+        missing: tensors that are not there.
+        extra: tensors that were not expected.
+        vocabulary: embeddings and heads with another number of tokens.
+        shapes: other tensors of another shape.
+        values: tensors with other numbers.
+        rounded: tensors whose numbers differ by rounding alone; no fault.
+    """
+
+    expected: Fingerprint
+    found: Fingerprint
+    missing: tuple[str, ...]
+    extra: tuple[str, ...]
+    vocabulary: tuple[str, ...]
+    shapes: tuple[str, ...]
+    values: tuple[str, ...]
+    rounded: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.extra or self.vocabulary or self.shapes or self.values)
+
+    def kind(self) -> str:
+        """What kind of other model it is, in one clause."""
+        compared = len(set(self.expected.tensors) & set(self.found.tensors))
+        if self.missing or self.extra or self.shapes:
+            return "another architecture or size"
+        if self.vocabulary and not self.values:
+            return "the same weights with another vocabulary"
+        if self.vocabulary:
+            return "another model of the same architecture, with another vocabulary"
+        if 2 * len(self.values) < compared:
+            return f"the same model with {len(self.values)} of {compared} tensors changed, as by merged adapters"
+        return "the same architecture with other weights: another revision or another fine-tuning"
+
+    def shown(self, most: int = 3) -> list[str]:
+        """The first differing tensors, with what was expected and found."""
+        lines = [f"{name}: not there" for name in self.missing[:most]]
+        lines += [f"{name}: not expected" for name in self.extra[:most]]
+        for name in (*self.vocabulary, *self.shapes)[:most]:
+            lines.append(
+                f"{name}: shape {self.found.tensors[name].shape}, expected {self.expected.tensors[name].shape}"
+            )
+        for name in self.values[:most]:
+            expected, found = self.expected.tensors[name], self.found.tensors[name]
+            place = next(
+                i
+                for i, pair in enumerate(zip(expected.values, found.values, strict=True))
+                if _far(*pair, expected, found) > 1
+            )
+            lines.append(
+                f"{name}: {found.values[place]:.6g} ({found.dtype}), expected {expected.values[place]:.6g} "
+                f"({expected.dtype}) at number {_places(math.prod(expected.shape))[place]}"
+            )
+        return lines[: 2 * most]
+
+
+def fingerprint(named_tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> Fingerprint:
+    """Fingerprint of a language model's own weights; adapters and what is no float are left out.
+
+    Args:
+        named_tensors: names as in the model's files, or as peft wraps them. Tensors may be mapped from a file: only the
+            few numbers that are kept are read.
+    """
+    pairs = named_tensors.items() if isinstance(named_tensors, Mapping) else named_tensors
+    traces = {}
+    for name, tensor in pairs:
+        if tensor.dtype in _DIGITS and not is_adapter(name):
+            traces[plain_name(name)] = _trace(tensor)
+    return Fingerprint(traces)
+
+
+def plain_name(name: str) -> str:
+    """A tensor's name without what peft puts around it."""
+    for wrapper in _WRAPPERS:
+        name = name.removeprefix(wrapper)
+    return name.replace(_LAYER, ".")
+
+
+def is_adapter(name: str) -> bool:
+    """Whether peft added the tensor."""
+    return any(part.startswith("lora_") for part in name.split("."))
+
+
+def is_vocabulary(name: str) -> bool:
+    """Whether the tensor has a row for each token."""
+    return any(part in ("embed_tokens", "lm_head", "wte", "embed_in", "embed_out") for part in name.split("."))
+
+
+def _trace(tensor: Tensor) -> Trace:
+    flat = tensor.detach().reshape(-1)
+    values = flat[torch.tensor(_places(len(flat)), dtype=torch.long, device=flat.device)].cpu()
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return Trace(tuple(tensor.shape), dtype, tuple(values.double().tolist()))
+
+
+def _places(count: int) -> list[int]:
+    kept = min(SAMPLES, count)
+    return [(2 * place + 1) * count // (2 * kept) for place in range(kept)]
+
+
+def _distance(expected: Trace, found: Trace) -> float:
+    """Largest distance of two values, 1 or less where they are roundings of one number."""
+    return max((_far(a, b, expected, found) for a, b in zip(expected.values, found.values, strict=True)), default=0.0)
+
+
+def _far(a: float, b: float, expected: Trace, found: Trace) -> float:
+    """Distance of two values in units of what rounding explains; exactly 0 for equal ones."""
+    if a == b or (math.isnan(a) and math.isnan(b)):
+        return 0.0
+    if not (math.isfinite(a) and math.isfinite(b)):
+        return math.inf
+    digits = [_DIGITS[getattr(torch, trace.dtype)] for trace in (expected, found)]
+    # Each value may lie half a step from the number that both were rounded from.
+    steps = sum(math.ldexp(0.5, math.frexp(max(abs(a), abs(b)))[1] - n) for n in digits)
+    return abs(a - b) / (steps + _SUBNORMAL)
+
+
+def _dtype(name: Any) -> str:
+    if name not in {str(dtype).removeprefix("torch.") for dtype in _DIGITS}:
+        raise ValueError(f"unknown dtype {name!r}")
+    return str(name)

@@ -1,0 +1,493 @@
+"""The folder of a model: what is in it, written whole or not at all, and read without running anything it holds.
+
+config.yaml           the model, and what of the data's settings belongs to it
+model.safetensors     the names of `Reg2RG.state_dict`, without a frozen base language model
+input_contract.yaml   what the model takes for granted about its input
+regions.yaml          its region set, where that is none of the packaged ones
+language_model.json   which language model it was trained on, with a fingerprint of the weights
+llm/                  that language model, where it can be had nowhere else
+SHA256SUMS            digests of the weights
+README.md             model card
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import errno
+import inspect
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import Tensor
+
+from reg2rg import __version__
+from reg2rg.errors import ConfigError, Reg2RGError
+from reg2rg.files import sha256, write_json
+from reg2rg.pretrained.contract import CONTRACT, REGION_FILE, InputContract, read_yaml
+from reg2rg.pretrained.fingerprint import Fingerprint
+from reg2rg.pretrained.streaming import read_metadata, write_safetensors
+from reg2rg.tensors import open_tensors
+
+log = logging.getLogger(__name__)
+
+CONFIG, WEIGHTS, LANGUAGE_MODEL, LLM, SUMS, CARD = (
+    "config.yaml",
+    "model.safetensors",
+    "language_model.json",
+    "llm",
+    "SHA256SUMS",
+    "README.md",
+)
+DATA_KEYS = ("regions", "views", "read", "target", "identity", "order", "max_length", "instruction")
+"""Settings of the data that belong to the model. What lies where, batches and workers belong to a run."""
+_READ_KEYS = ("min_slices", "hu")  # mask_grid says how somebody's mask files are, not how the model is
+_LINKED = ("regions", "identity")  # of the model; the data's say the same
+_FILE_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "Frozen": {"weights": None},
+    "PerceiverResampler": {"weights": None},
+    "TimmSlices": {"pretrained": False},
+    "TimmDepthChannels": {"pretrained": False},
+}
+"""Arguments by which an encoder reads weights of its own, and their values without."""
+_ALIASES = "aliases"
+_KNOWN = frozenset({CONFIG, WEIGHTS, CONTRACT, REGION_FILE, LANGUAGE_MODEL, LLM, SUMS, CARD, "conversion.json"})
+_ALONGSIDE = ("LICEN", "NOTICE", "USE_POLICY", ".git")  # what people and the hub add
+_LLM_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.jinja",
+    "LICENSE*",
+    "USE_POLICY*",
+    "NOTICE*",
+)
+_LLM_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+_HEADROOM = 1.05
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageModelRef:
+    """The language model that a model was trained on.
+
+    Attributes:
+        path: hub id or folder, as in the config.
+        revision: of a hub id.
+        fingerprint: of its weights, or ``None`` where they were trained and are among the model's own tensors.
+        copy: its folder, if it is to be copied into the model's; ``None`` keeps a reference.
+        vocabulary: number of tokens of its tokenizer, or ``None`` if not known.
+    """
+
+    path: str
+    revision: str | None = None
+    fingerprint: Fingerprint | None = None
+    copy: Path | None = None
+    vocabulary: int | None = None
+
+
+@dataclass(frozen=True)
+class PretrainedFolder:
+    """A model's folder, opened.
+
+    Attributes:
+        path: the folder.
+        config: sections ``model`` and ``data``, as written.
+        contract: its input contract.
+        language_model: what it was trained on; its ``copy`` is ``llm/`` where the folder has one.
+    """
+
+    path: Path
+    config: Mapping[str, Any]
+    contract: InputContract
+    language_model: LanguageModelRef
+
+    @cached_property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """The weights by name, each read from the file when it is asked for.
+
+        Raises:
+            ConfigError: not there, damaged, or no safetensors.
+        """
+        path = self.path / WEIGHTS
+        verify(self.path)
+        source = open_tensors(path)
+        return _WithAliases(source, read_metadata(path).get(_ALIASES, "{}"), path)
+
+    def resolved(self, language_model: str | None = None) -> dict[str, Any]:
+        """The config with paths that lead into this folder from anywhere.
+
+        Args:
+            language_model: folder or hub id of the language model, in place of the one that is named.
+        """
+        resolved: dict[str, Any] = copy.deepcopy(dict(self.config))
+        llm = resolved["model"]["llm"].setdefault("init_args", {})
+        if language_model is not None:
+            llm |= {"path": str(language_model), "revision": None}
+        elif llm.get("path") == LLM:
+            llm["path"] = str(self.path / LLM)
+        if resolved["data"].get("regions") == REGION_FILE:
+            resolved["data"]["regions"] = str(self.path / REGION_FILE)
+        return resolved
+
+
+class _WithAliases(Mapping[str, Tensor]):
+    """Tensors, of which some go by a second name."""
+
+    def __init__(self, source: Mapping[str, Tensor], aliases: str, path: Path) -> None:
+        try:
+            self._aliases = {str(alias): str(name) for alias, name in json.loads(aliases).items()}
+        except (ValueError, AttributeError) as error:
+            raise ConfigError(
+                f"{path}: the header's second names cannot be read ({error}). Fix: take it again"
+            ) from error
+        if lost := [alias for alias, name in self._aliases.items() if name not in source or alias in source]:
+            raise ConfigError(f"{path}: the header gives {lost[0]} as a second name of no tensor. Fix: take it again")
+        self._source = source
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._source[self._aliases.get(name, name)]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._source
+        yield from self._aliases
+
+    def __len__(self) -> int:
+        return len(self._source) + len(self._aliases)
+
+
+def write_folder(
+    folder: str | Path,
+    *,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]],
+    contract: InputContract,
+    language_model: LanguageModelRef,
+    card: str,
+    metadata: Mapping[str, str] | None = None,
+    files: Mapping[str, str] | None = None,
+) -> Path:
+    """Write a model's folder: whole, or not at all.
+
+    It is written beside its place and renamed. A folder that stands there is replaced if it is one of ours.
+
+    Args:
+        folder: where to.
+        config: a run's config, or its sections ``model`` and ``data``; what belongs to the run is left out, and so are
+            the files that weights were read from, for the folder holds them.
+        tensors: by name, or pairs. They may be read from a file when they are asked for: none is kept.
+        contract: the model's input.
+        language_model: what it was trained on.
+        card: text of the model card.
+        metadata: text by name, for the header of the weights' file.
+        files: more text files by name, such as ``conversion.json``.
+
+    Returns:
+        the folder.
+
+    Raises:
+        ConfigError: something else stands there, or too little space.
+        Reg2RGError: the disk refuses while writing.
+    """
+    folder = Path(folder).expanduser()
+    named = tensors if isinstance(tensors, Mapping) else dict(tensors)
+    aliases = _second_names(named)
+    own = model_config(config, contract)
+    _name_language_model(own, language_model)
+    check_target(folder, sum(named[name].nbytes for name in named if name not in aliases))
+    with _new_folder(folder) as new:
+        header = {**(metadata or {}), "reg2rg": __version__, **({_ALIASES: json.dumps(aliases)} if aliases else {})}
+        write_safetensors(new / WEIGHTS, named, header, leave_out=aliases)
+        contract.write(new, __version__)
+        head = (
+            f"# Written by reg2rg {__version__}: this folder's model, and the settings of the data that belong to it.\n"
+        )
+        (new / CONFIG).write_text(head + yaml.safe_dump(own, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        _write_language_model(new, language_model)
+        (new / CARD).write_text(card.rstrip() + "\n", encoding="utf-8")
+        for name, text in (files or {}).items():
+            (new / name).write_text(text, encoding="utf-8")
+        _write_sums(new)
+    return folder
+
+
+def read_folder(folder: str | Path) -> PretrainedFolder:
+    """Open a model's folder. Weights are not read yet, and nothing in it is run.
+
+    Raises:
+        ConfigError: no such folder, another kind of folder, or one that is incomplete or damaged.
+    """
+    path = Path(folder).expanduser()
+    if not path.is_dir():
+        hint = "Reg2RG.from_checkpoint reads checkpoints" if path.is_file() else "the path"
+        what = "a file" if path.is_file() else "no such folder"
+        raise ConfigError(
+            f"{path}: {what} (expected a folder written by save_pretrained or reg2rg convert). Fix: {hint}"
+        )
+    absent = [name for name in (CONTRACT, CONFIG, WEIGHTS, LANGUAGE_MODEL) if not (path / name).is_file()]
+    if absent:
+        held = ", ".join(sorted(entry.name for entry in path.iterdir())[:12]) or "nothing"
+        raise ConfigError(
+            f"{path}: {', '.join(absent)} not there (expected a model of reg2rg: {CONFIG}, {CONTRACT}, {WEIGHTS}, "
+            f"{LANGUAGE_MODEL}). The folder holds: {held}. Fix: take the whole folder from its source again"
+        )
+    contract = InputContract.read(path)
+    config = read_yaml(path / CONFIG)
+    sections = {"model", "data"}
+    if set(config) != sections or not all(isinstance(config[name], dict) for name in sections):
+        raise ConfigError(f"{path / CONFIG}: has {', '.join(map(str, config))} (expected the sections model and data)")
+    if not isinstance(config["model"].get("llm"), dict):
+        raise ConfigError(
+            f"{path / CONFIG}: model.llm is {config['model'].get('llm')!r} (expected class_path and init_args)"
+        )
+    return PretrainedFolder(path, config, contract, _read_language_model(path))
+
+
+def is_pretrained_folder(path: str | Path) -> bool:
+    """Whether a folder says of itself that it is one of ours."""
+    return (Path(path).expanduser() / CONTRACT).is_file()
+
+
+def model_config(config: Mapping[str, Any], contract: InputContract) -> dict[str, dict[str, Any]]:
+    """Sections ``model`` and ``data`` of a run's config, reduced to what belongs to the model and with nothing implied.
+
+    Args:
+        config: the run's, with references resolved.
+        contract: says the regions, views, identity and target.
+
+    Raises:
+        ConfigError: a reference that was not resolved.
+    """
+    model = {key: value for key, value in config["model"].items() if key not in _LINKED}
+    given = dict(config.get("data") or {})
+    data: dict[str, Any] = {
+        "regions": contract.packaged_regions or REGION_FILE,
+        "views": {"size": list(contract.size), "window": list(contract.window), "coupled": contract.coupled},
+        "read": {
+            "hu": contract.hu,
+            **{key: (given.get("read") or {})[key] for key in _READ_KEYS if key in (given.get("read") or {})},
+        },
+        "target": contract.target,
+        "identity": contract.identity,
+        **{key: given.get(key, default) for key, default in _data_defaults().items()},
+    }
+    data["instruction"] = data["instruction"] or _instruction(contract)
+    own = {"model": _plain(model), "data": _plain(data)}
+    for key in ("texture", "geometry", "global_"):
+        own["model"][key] = _without_files(own["model"].get(key))
+    if "${" in (text := json.dumps(own)):
+        raise ConfigError(f"the config has references ({text[text.index('${') :][:40]}...). Fix: resolve them first")
+    return own
+
+
+def check_target(folder: Path, needed: int) -> None:
+    """Refuse a place that cannot be written, or that holds what is not ours to replace, before anything is written.
+
+    Args:
+        folder: where a folder is to stand.
+        needed: bytes that it takes.
+
+    Raises:
+        ConfigError: a file or somebody's folder stands there, its parent cannot be written, or too little space.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder}: a file of that name is there (expected a folder to write). Fix: name another")
+    if folder.is_dir() and any(folder.iterdir()):
+        held = sorted(entry.name for entry in folder.iterdir())
+        others = [name for name in held if name not in _KNOWN and not name.startswith(_ALONGSIDE)]
+        if not is_pretrained_folder(folder) or others or ".git" in held:
+            raise ConfigError(
+                f"{folder}: holds {', '.join((others or held)[:6])} (expected a new or empty folder, or a model's "
+                "to replace). Nothing was written. Fix: name another folder"
+            )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder.parent):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: {folder.parent} cannot be written ({error.strerror}). Fix: name another"
+        ) from error
+    free = shutil.disk_usage(folder.parent).free
+    if free < needed * _HEADROOM:
+        raise ConfigError(
+            f"{folder}: {needed / 2**20:.0f} MiB will be written, {free / 2**20:.0f} MiB are free on its disk. "
+            "Fix: free some space, or name a folder on another disk"
+        )
+
+
+def verify(folder: Path) -> None:
+    """Hold the weights against `SUMS`; a folder without it passes with a notice.
+
+    Raises:
+        ConfigError: a file that is listed is missing or has other bytes.
+    """
+    sums = folder / SUMS
+    if not sums.is_file():
+        log.info("%s has no %s: the weights are not verified", folder, SUMS)
+        return
+    for line in sums.read_text(encoding="utf-8").splitlines():
+        digest, _, name = line.strip().partition("  ")
+        if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ConfigError(f"{sums}: cannot read the line {line[:80]!r} (expected: digest, two spaces, file)")
+        if not (folder / name).is_file():
+            raise ConfigError(f"{folder / name}: not there. Fix: take the whole folder from its source again")
+        if (found := sha256(folder / name)) != digest:
+            raise ConfigError(
+                f"{folder / name}: SHA-256 is {found[:16]}..., written was {digest[:16]}...: the file was damaged or "
+                f"cut ({(folder / name).stat().st_size} bytes). Fix: copy it again from its source"
+            )
+
+
+def copy_language_model(source: Path, to: Path, weights: bool) -> None:
+    """Copy config, tokenizer and licence of a language model, and its weights if asked; no code."""
+    to.mkdir()
+    for pattern in (*_LLM_FILES, *(_LLM_WEIGHTS if weights else ())):
+        for file in sorted(source.glob(pattern)):
+            if file.is_file() and file.suffix != ".py":
+                shutil.copyfile(file, to / file.name)
+
+
+@contextlib.contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder that takes the place of `folder` at the end; on any error `folder` is what it was."""
+    place = folder.resolve()
+    prefix = f".{place.name}.tmp."
+    for leftover in sorted(place.parent.glob(f"{prefix}*")):  # of a run that was killed while writing
+        if (leftover / "old").is_dir() and not place.exists():
+            (leftover / "old").rename(place)
+        shutil.rmtree(leftover, ignore_errors=True)
+    try:
+        with tempfile.TemporaryDirectory(dir=place.parent, prefix=prefix) as name:
+            new, old = Path(name) / "new", Path(name) / "old"
+            new.mkdir()
+            yield new
+            if place.exists():
+                place.rename(old)
+            try:
+                new.rename(place)
+            except OSError:
+                if old.exists():
+                    old.rename(place)
+                raise
+    except OSError as error:
+        if error.errno not in _NO_SPACE:
+            raise
+        kept = "what stood there still stands" if place.exists() else "nothing was left there"
+        raise Reg2RGError(f"{folder}: writing failed ({error.strerror}); {kept}. Fix: free some space") from error
+
+
+def _second_names(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Names of tensors that share the numbers of another, such as a head tied to its embeddings -> the other's name.
+
+    Only for a dict, whose tensors are all alive: what is read when it is asked for may reuse an address.
+    """
+    if not isinstance(tensors, dict):
+        return {}
+    first: dict[tuple[Any, ...], str] = {}
+    found = {}
+    for name, tensor in sorted(tensors.items()):
+        if tensor.numel():
+            key = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
+            if first.setdefault(key, name) != name:
+                found[name] = first[key]
+    return found
+
+
+def _data_defaults() -> dict[str, Any]:
+    """Settings of the data that belong to the model and stand nowhere in the contract, with their defaults."""
+    from reg2rg.data.datamodule import RegionReportDataModule
+
+    parameters = inspect.signature(RegionReportDataModule).parameters
+    return {key: parameters[key].default for key in ("order", "max_length", "instruction")}
+
+
+def _instruction(contract: InputContract) -> str:
+    from reg2rg.data.prompt import INSTRUCTION, WHOLE_INSTRUCTION
+
+    return INSTRUCTION if contract.target == "regions" else WHOLE_INSTRUCTION
+
+
+def _plain(value: Any) -> Any:
+    """Only what YAML has: tuples become lists, paths text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _without_files(value: Any) -> Any:
+    """A component that reads no weights of its own: the folder holds them."""
+    if isinstance(value, list):
+        return [_without_files(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    name = str(value.get("class_path", "")).rpartition(".")[2]
+    cleared = {key: _without_files(item) for key, item in value.items()}
+    if isinstance(cleared.get("init_args"), dict):
+        changes = _FILE_ARGUMENTS.get(name, {})
+        cleared["init_args"] |= {key: empty for key, empty in changes.items() if key in cleared["init_args"]}
+    return cleared
+
+
+def _name_language_model(config: dict[str, Any], ref: LanguageModelRef) -> None:
+    llm = config["model"]["llm"]
+    if not isinstance(llm, dict):
+        return
+    arguments = llm.setdefault("init_args", {})
+    if ref.path:
+        arguments["path"] = LLM if ref.copy is not None else ref.path
+        arguments["revision"] = None if ref.copy is not None else ref.revision
+    if ref.fingerprint is None and ref.copy is not None:
+        arguments["pretrained"] = False
+
+
+def _write_language_model(folder: Path, ref: LanguageModelRef) -> None:
+    if ref.copy is not None:
+        copy_language_model(ref.copy, folder / LLM, weights=ref.fingerprint is not None)
+    write_json(
+        folder / LANGUAGE_MODEL,
+        {
+            "path": ref.path,
+            "revision": ref.revision,
+            "vocabulary": ref.vocabulary,
+            "tensors": None if ref.fingerprint is None else ref.fingerprint.to_json(),
+        },
+    )
+
+
+def _read_language_model(folder: Path) -> LanguageModelRef:
+    path = folder / LANGUAGE_MODEL
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        tensors = values["tensors"]
+        return LanguageModelRef(
+            path=str(values["path"]),
+            revision=values["revision"],
+            fingerprint=None if tensors is None else Fingerprint.from_json(tensors, str(path)),
+            copy=folder / LLM if (folder / LLM).is_dir() else None,
+            vocabulary=values["vocabulary"],
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path}: cannot be read ({error!r}). Fix: take the file from the folder's source again"
+        ) from error
+
+
+def _write_sums(folder: Path) -> None:
+    files = sorted(file.relative_to(folder) for file in folder.rglob("*.safetensors"))
+    lines = [f"{sha256(folder / file)}  {file.as_posix()}\n" for file in files]
+    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
