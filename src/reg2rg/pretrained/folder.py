@@ -86,8 +86,9 @@ class LanguageModelRef:
     Attributes:
         path: hub id or folder, as in the config.
         revision: of a hub id.
-        fingerprint: of its weights, or ``None`` where they were trained and are among the model's own tensors.
+        fingerprint: of its weights; ``None`` if it is not known, and they are not compared.
         copy: its folder, if it is to be copied into the model's; ``None`` keeps a reference.
+        trained: its own weights were trained and are among the model's tensors: a copy leaves them out.
         vocabulary: number of tokens of its tokenizer, or ``None`` if not known.
     """
 
@@ -95,6 +96,7 @@ class LanguageModelRef:
     revision: str | None = None
     fingerprint: Fingerprint | None = None
     copy: Path | None = None
+    trained: bool = False
     vocabulary: int | None = None
 
 
@@ -451,18 +453,19 @@ def _name_language_model(config: dict[str, Any], ref: LanguageModelRef) -> None:
     if ref.path:
         arguments["path"] = LLM if ref.copy is not None else ref.path
         arguments["revision"] = None if ref.copy is not None else ref.revision
-    if ref.fingerprint is None and ref.copy is not None:
+    if ref.trained:
         arguments["pretrained"] = False
 
 
 def _write_language_model(folder: Path, ref: LanguageModelRef) -> None:
     if ref.copy is not None:
-        copy_language_model(ref.copy, folder / LLM, weights=ref.fingerprint is not None)
+        copy_language_model(ref.copy, folder / LLM, weights=not ref.trained)
     write_json(
         folder / LANGUAGE_MODEL,
         {
             "path": ref.path,
             "revision": ref.revision,
+            "trained": ref.trained,
             "vocabulary": ref.vocabulary,
             "tensors": None if ref.fingerprint is None else ref.fingerprint.to_json(),
         },
@@ -479,6 +482,7 @@ def _read_language_model(folder: Path) -> LanguageModelRef:
             revision=values["revision"],
             fingerprint=None if tensors is None else Fingerprint.from_json(tensors, str(path)),
             copy=folder / LLM if (folder / LLM).is_dir() else None,
+            trained=bool(values["trained"]),
             vocabulary=values["vocabulary"],
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
