@@ -21,8 +21,9 @@ from PIL import Image
 from reg2rg.data.phantom.patient import draw_patient
 from reg2rg.data.phantom.sentences import write_report as sentences_of
 from reg2rg.evaluation.engine import Settings, evaluate
+from reg2rg.evaluation.pairs import Pair, pair_texts
 from reg2rg.evaluation.plots import draw_plots, png
-from reg2rg.evaluation.reading import Pair, Reports, pair_texts
+from reg2rg.evaluation.reading import Reports
 from reg2rg.metrics.labelers import RuleLabeler
 from reg2rg.regions import load_region_set
 from reg2rg.report import write_report
@@ -77,7 +78,7 @@ def main() -> None:
     for one in right:
         whole.paste(one, (half, top))
         top += one.height
-    whole.quantize(160, dither=Image.Dither.NONE).save(options.out, optimize=True)
+    whole.quantize(255, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(options.out, optimize=True)
     print(f"{options.out}: {options.out.stat().st_size / 1e3:.0f} kB")
 
 

@@ -1,7 +1,7 @@
 """The documentation is true: its Python runs, its commands run or parse, its files, links and modules exist.
 
 Blocks of a page run in their order, in one folder that holds the demo's data at toy size; Python blocks share a
-namespace. A YAML block with a ``title`` is written under that name. A block behind ``<!-- notest: reason -->`` is not
+namespace. A YAML or CSV block with a ``title`` is written under that name. A block behind ``<!-- notest: reason -->`` is not
 run: it needs weights, GPUs or a network.
 """
 
@@ -126,7 +126,7 @@ def test_page(page, demo, tmp_path, monkeypatch, components) -> None:
 
 def title(block: Block) -> str:
     found = re.search(r'title="([^"]+)"', block.info)
-    return found[1] if found and block.language == "yaml" else ""
+    return found[1] if found and block.language in ("yaml", "csv") else ""
 
 
 def commands(text: str) -> list[list[str]]:
