@@ -1,8 +1,8 @@
 """The documentation is true: its Python runs, its commands run or parse, its files, links and modules exist.
 
 Blocks of a page run in their order, in one folder that holds the demo's data at toy size; Python blocks share a
-namespace. A YAML or CSV block with a ``title`` is written under that name. A block behind ``<!-- notest: reason -->`` is not
-run: it needs weights, GPUs or a network.
+namespace. A YAML or CSV block with a ``title`` is written under that name. A block behind ``<!-- notest: reason -->``
+is not run: it needs weights, GPUs or a network.
 """
 
 from __future__ import annotations
