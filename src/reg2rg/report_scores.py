@@ -16,8 +16,10 @@ from torchmetrics import Metric
 
 from reg2rg.data.datasets.names import patient_of
 from reg2rg.evaluation.engine import Settings, evaluate
+from reg2rg.evaluation.pairs import pair_texts
 from reg2rg.evaluation.protocols import find_protocol
-from reg2rg.evaluation.reading import Reports, pair_texts
+from reg2rg.evaluation.reading import Reports
+from reg2rg.evaluation.results import REPORT
 from reg2rg.metrics.labelers import RuleLabeler
 from reg2rg.regions import RegionSet
 from reg2rg.report import write_report
@@ -82,7 +84,7 @@ class ReportScores(Metric):  # type: ignore[misc]  # torchmetrics is not typed h
         """Logged name -> number, those that are finite; empty if no study has a reference."""
         packed = torch.cat(list(self.packed)) if isinstance(self.packed, list) else self.packed
         kept = {}
-        for line in bytes(packed.cpu().tolist()).decode("ascii").splitlines():
+        for line in packed.cpu().numpy().tobytes().decode("ascii").splitlines():
             study, given, references, prediction = json.loads(line)
             kept[study] = (tuple(given), references, prediction)
         pairs = []
@@ -97,5 +99,5 @@ class ReportScores(Metric):  # type: ignore[misc]  # torchmetrics is not typed h
         names = tuple(name for name in self.regions.names if name in described)
         settings = Settings(protocol=self.protocol, labeler=self._labeler, resamples=0, floors=False)
         found = evaluate("generated", Reports(pairs, names, ()), settings)
-        figures = {LOGGED[n.name]: n.value for n in found.numbers if n.scope == "report" and n.name in LOGGED}
+        figures = {LOGGED[n.name]: n.value for n in found.numbers if n.scope == REPORT and n.name in LOGGED}
         return {name: value for name, value in figures.items() if math.isfinite(value)}

@@ -7,6 +7,9 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from reg2rg.predict import PredictionWriter
 from reg2rg.records import read_records
+from reg2rg.regions import load_region_set
+from reg2rg.report import write_report
+from reg2rg.report_scores import ReportScores
 
 
 @pytest.fixture(autouse=True)
@@ -52,8 +55,10 @@ def test_two_processes_equal_one_on_the_union(toy):
     (one, figures), (two, figures2) = runs
     for (name, value), (_, value2) in zip(one.state_dict().items(), two.state_dict().items(), strict=True):
         torch.testing.assert_close(value2, value, rtol=1e-4, atol=1e-6, msg=name)
-    for key in ("train/loss", "val/loss", "val/recognition"):
-        assert figures2[key] == pytest.approx(figures[key], rel=1e-5), key
+    assert {"train/loss", "val/loss", "val/recognition", "val/bleu4", "val/findings_f1"} <= figures.keys()
+    for key in figures:
+        if key.startswith("val/") or key == "train/loss":
+            assert figures2[key] == pytest.approx(figures[key], rel=1e-5), key
 
 
 def test_two_processes_predict_every_study_once(toy, tmp_path):
@@ -64,3 +69,53 @@ def test_two_processes_predict_every_study_once(toy, tmp_path):
         run.predict(module, datamodule=toy.data(module, batch_size=1), return_predictions=False)
     assert list(read_records(tmp_path / "1")) == list(read_records(tmp_path / "2"))
     assert (tmp_path / "1" / "predictions.csv").read_bytes() == (tmp_path / "2" / "predictions.csv").read_bytes()
+
+
+def test_two_processes_test_as_one(toy):
+    runs = []
+    for devices in (1, 2):
+        module, run = without_dropout(toy), trainer(toy, devices)
+        run.test(module, datamodule=toy.data(module, batch_size=1), verbose=False)
+        runs.append({key: float(value) for key, value in run.callback_metrics.items()})
+    assert {"test/loss", "test/recognition", "test/bleu4", "test/cider", "test/findings_f1"} <= runs[0].keys()
+    assert runs[1] == pytest.approx(runs[0], rel=1e-5)
+
+
+SET = load_region_set("radgenome")
+GIVEN = ("lung", "heart")
+REPORTS = {
+    f"s{i}": ((f"A nodule of {i} mm is seen.", "Large heart."), (f"A nodule of {i % 3} mm.", "Normal heart."))
+    for i in range(5)
+}
+SHARES = (("s0", "s1", "s2", "s3"), ("s4", "s0"))  # uneven, and a sampler has filled up the second share
+NOTHING = (tuple(REPORTS), ())  # one process generated no report at all
+
+
+def scored(studies):
+    metric = ReportScores(SET)
+    for study in studies:
+        references, told = REPORTS[study]
+        metric.update(study, GIVEN, references, write_report(GIVEN, told))
+    return metric.compute()
+
+
+def share(rank, shares, address, results):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=len(shares))
+    results.put((rank, scored(shares[rank])))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("shares", [SHARES, NOTHING], ids=["uneven", "one idle"])
+def test_reports_of_two_processes_are_scored_as_those_of_one(tmp_path, shares):
+    context = torch.multiprocessing.get_context("fork")
+    results = context.SimpleQueue()
+    address = f"file://{tmp_path / 'meet'}"
+    processes = [context.Process(target=share, args=(rank, shares, address, results)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    found = dict(results.get() for _ in processes)
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    assert found[0] == found[1] == scored(REPORTS)
