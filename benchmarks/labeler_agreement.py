@@ -1,11 +1,11 @@
 """How far the rules agree with RadBERT: the figures of docs/labeler.md.
 
     python benchmarks/labeler_agreement.py LABELS.csv                       agreement by half, text and label
-    python benchmarks/labeler_agreement.py LABELS.csv --reports FOLDER      and totals by label on RadGenome's reports
+    python benchmarks/labeler_agreement.py LABELS.csv --reports FOLDER      and what is published of RadGenome's labels
 
 LABELS.csv has a row a study: its id, the texts ``GT_whole_report`` and ``Pred_whole_report``, and RadBERT's labels of
-both as ``GT_<label>`` and ``Pred_<label>``. FOLDER holds ``<region>_reports.csv`` and ``metrics_manual.csv``, whose
-supports are RadBERT's totals.
+both as ``GT_<label>`` and ``Pred_<label>``. FOLDER holds ``<region>_reports.csv``; ``metrics_manual.csv``, whose
+supports are RadBERT's totals; ``all_regions_micro_avg_results.csv``, clinical efficacy by region with its labels.
 
 A study belongs to the half that rules may be tuned on if the first byte of the SHA-256 of its id is even. Whoever
 changes a rule looks at errors of that half only: ``--errors LABEL`` shows them, and there is no option for the others.
@@ -168,6 +168,27 @@ def print_totals(folder: Path) -> None:
     print(f"generated reports with Medical material by the rules: {said[:, FINDINGS.index('Medical material')].sum()}")
 
 
+def print_regions(folder: Path) -> None:
+    """Clinical efficacy of the published reports by region: as published with RadBERT's labels, and with the rules'."""
+    labeler = RuleLabeler()
+    head = "precision | recall | micro-F1"
+    print(f"| region | RadBERT: labels | {head} | rules: labels | {head} |")
+    print("|---|--:|--:|--:|--:|--:|--:|--:|--:|")
+    with (folder / "all_regions_micro_avg_results.csv").open(newline="", encoding="utf-8-sig") as stream:
+        for row in csv.DictReader(stream):
+            path = folder / f"{row['region']}_reports.csv"
+            if not path.is_file():
+                continue
+            pairs = read_reports(path, None, load_region_set("radgenome")).pairs
+            sides = [[pair.reference for pair in pairs], [pair.prediction for pair in pairs]]
+            counts = efficacy.count(*map(labeler.label, sides)).sum(axis=0)
+            published = (float(row[name]) for name in ("precision", "recall", "f1-score"))
+            theirs, ours = (
+                " | ".join(f"{value:.3f}" for value in figures) for figures in (published, efficacy.micro(counts))
+            )
+            print(f"| {row['region']} | {float(row['support']):.0f} | {theirs} | {counts[:, [0, 2]].sum()} | {ours} |")
+
+
 def print_errors(path: Path, label: str, labeler: RuleLabeler) -> None:
     part, column = texts_of(path, SIDES["both"], False, labeler), FINDINGS.index(label)
     for study, text, (_, extra, missed) in zip(part.studies, part.texts, part.counts[:, column], strict=True):
@@ -197,7 +218,7 @@ def main() -> None:
         lambda: print_details(parts, options.labels),
     ]
     if options.reports is not None:
-        steps.append(lambda: print_totals(options.reports))
+        steps += [lambda: print_totals(options.reports), lambda: print_regions(options.reports)]
     for step in steps:
         step()
         print()
