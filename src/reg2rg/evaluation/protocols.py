@@ -75,9 +75,9 @@ What it guarantees, for every number that is called a score here (`reg2rg.evalua
   contradict each other, or one of a region that was not asked for, is a repair and may raise scores. Precision and F1
   of recognition gain by naming less, the recall of findings by saying more: they are printed and not called scores.
 * **Shuffling reports between studies** never raises one where every report equals its own reference. For scores that
-  are means over reports or paragraphs (text metrics, samples averages, recognition accuracy) it is enough that each
-  report is at least as good for its own study as for any other. It cannot hold for every file: reports that fit other
-  studies better than their own do score higher there. So the score of a shuffle stands beside every number.
+  are means over reports or paragraphs (text metrics, samples averages, recognition accuracy) it is enough that no study
+  has a better report than its own. It cannot hold for every file: reports that fit other studies better than their own
+  do score higher there. So the score of a shuffle stands beside every number.
 """
 
 _CORPUS = Protocol(
