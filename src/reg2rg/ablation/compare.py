@@ -1,21 +1,26 @@
-"""Runs with several seeds, compared: spread, noise floor, and a paired bootstrap that resamples seeds and patients.
+"""Runs with several seeds, compared: spread, noise floor, and a paired bootstrap over patients that knows of seeds.
 
 The procedure. A run's number is the mean over its seeds. It is compared with the full model on the same studies:
 
 1. Runs are paired by seed: the difference of one seed is (run with that seed) - (full model with that seed). Seeds that
    one of the two lacks are left out.
-2. A resample draws patients with replacement, the same draw for all runs and seeds, and computes the metric of each run
-   and seed on it; all studies of a patient go together. It also draws as many seeds as there are, with replacement, the
-   same ones for both runs, and takes the mean of their differences.
-3. The interval is the percentile interval of these means; p is two-sided, (1 + the smaller count of resamples on one
-   side of 0) * 2 / (resamples + 1), at most 1. With one seed only patients are drawn, and the interval says nothing of
-   training noise.
-4. Over the runs of a table, p values of a metric are corrected by Holm's method. A difference is marked when the
-   corrected p is below 1 - confidence.
+2. A resample draws patients with replacement, the same draw for all runs and seeds, all studies of a patient together.
+   The metric of each run and seed is computed on it anew, and the differences are averaged over the seeds. This is how
+   much the mean difference depends on who is in the test set.
+3. It also depends on the few trainings that were made. To each resample a random term is added: the standard error over
+   seeds of the paired differences, s / sqrt(S), times a draw of Student's t with S - 1 degrees of freedom. Drawing the
+   seeds themselves with replacement would not do: three equal models have all differences on one side in a quarter of
+   all cases, and no resample of them would ever cross 0. With the t term, a comparison in which seeds are all that
+   matters is the paired t test, and one in which patients are all that matters is the bootstrap over patients. What
+   seeds and patients do together is counted in both terms, which errs on the side of caution. With one seed there is
+   no such term, and the interval says nothing of training noise.
+4. The interval is the percentile interval of these values; p is two-sided: twice the smaller share of resamples on one
+   side of 0, never 0 for finitely many.
+5. Over the runs of a table, p values of a metric are corrected by Holm's method. A difference is marked when the
+   corrected p is below 1 - confidence. Metrics are not corrected for: choose the one that you ask about beforehand.
 
-With few seeds, drawing them understates how much training scatters (two or three seeds cannot show their own tails).
-Therefore the noise floor stands beside it: the full model against itself, for every pair of its seeds. A difference
-that is no larger than the largest of these is said to lie within the noise, whatever its p.
+The noise floor stands beside it: the full model against itself, for every pair of its seeds. A difference that is no
+larger than the largest of these is said to lie within the noise, whatever its p.
 """
 
 from __future__ import annotations
@@ -107,7 +112,7 @@ class Comparer:
             return None
         points = [_value(run[seed], metric) - _value(self.full[seed], metric) for seed in seeds]
         draws = np.stack([self._draws(run[seed], metric) - self._full_draws(seed, metric) for seed in seeds])
-        means = self._over_seeds(draws)
+        means = self._over_seeds(draws, points)
         low, high = interval(means, self.confidence)
         if low is None or high is None:
             return None
@@ -126,13 +131,14 @@ class Comparer:
             different += p_value(draws) < 1 - self.confidence
         return Noise(float(np.mean(gaps)), float(np.max(gaps)), len(pairs), different)
 
-    def _over_seeds(self, draws: Array) -> Array:
-        """(seeds, count) differences -> (count,) means over seeds drawn with replacement."""
+    def _over_seeds(self, draws: Array, points: Sequence[float]) -> Array:
+        """(seeds, count) differences, and those of all studies -> (count,) means with the uncertainty of few seeds."""
         seeds, count = draws.shape
+        means = np.asarray(draws.mean(axis=0))
         if seeds == 1:
-            return np.asarray(draws[0])
-        chosen = np.random.default_rng((self.seed, seeds)).integers(0, seeds, size=(seeds, count))
-        return np.asarray(np.take_along_axis(draws, chosen, axis=0).mean(axis=0))
+            return means
+        error = float(np.std(points, ddof=1)) / np.sqrt(seeds)
+        return means + error * np.random.default_rng((self.seed, seeds)).standard_t(seeds - 1, size=count)
 
     def _full_draws(self, seed: int, metric: str) -> Array:
         if (seed, metric) not in self._known:

@@ -23,7 +23,8 @@ from reg2rg.registry import did_you_mean
 CONFIG, CHECKPOINTS, PREDICTIONS, EVALUATION = "config.yaml", "checkpoints", "predictions", "evaluation"
 RECORDER = "reg2rg.ablation.recorder.RunRecorder"
 
-_PLACE = "RUN"
+_PLACE = "@run@"
+"""Stands for a run's folder while its hash is made."""
 _NO_MATTER = {
     "trainer": {
         "default_root_dir",
@@ -178,8 +179,17 @@ def _job(run: Run, seed: int, out: Path, tree: Tree) -> Job:
     tree.values["seed_everything"] = seed
     tree.origins["seed_everything",] = COMMAND_LINE
     folder = out / run.name / f"seed{seed}"
-    digest = digest_of(resolved(tree, _PLACE))
-    return Job(run, seed, folder, _placed(resolved(tree, str(folder)), folder), digest)
+    config = resolved(tree, _PLACE)
+    return Job(run, seed, folder, _placed(_replaced(config, str(folder)), folder), digest_of(config))
+
+
+def _replaced(value: Any, folder: str) -> Any:
+    """`value` with the folder where `_PLACE` stands."""
+    if isinstance(value, dict):
+        return {key: _replaced(item, folder) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_replaced(item, folder) for item in value]
+    return value.replace(_PLACE, folder) if isinstance(value, str) else value
 
 
 def resolved(tree: Tree, place: str) -> dict[str, Any]:

@@ -309,7 +309,7 @@ def _tables(file: _File, parts: Sequence[Sweep], runs: Mapping[str, Run], own: b
     name = file.path.stem
     inherited = next((table for part in parts for table in part.tables), None)
     full = file.text(("full",), inherited.full if inherited else next(iter(runs), ""))
-    if full not in runs:
+    if runs and full not in runs:
         raise ConfigError(
             f"{file.tree.origin(('full',)) or file.path}: full: there is no run '{full}' to compare with. "
             f"Runs: {', '.join(runs)}."

@@ -138,7 +138,7 @@ def legend(table: AblationTable) -> list[str]:
         f"({', '.join(map(str, seeds))}). 'Truth' is against the data set's labels, 'CE' against labels read from the "
         "reference reports.",
         f"{SIGNIFICANT} differs from the full model (p < {1 - table.confidence:.2g} after Holm's correction over the "
-        "runs of this table): paired bootstrap over patients and seeds, runs paired by seed. "
+        "runs of this table): bootstrap over patients, paired by study and seed, with a t term for the few seeds. "
         f"{IN_NOISE} no further from the full model than two of its own seeds are from each other.",
     ]
     if table.noise:
