@@ -67,6 +67,8 @@ def run(invocation: Invocation) -> int:
         source = options.train_references
         common = read_references(source, regions, columns, options.encoding) if source is not None else None
         tables = _label_tables(options, reports)
+        given = [f"--{option.replace('_', '-')}" for option in tables]  # what is done already is no advice
+        reports = replace(reports, notes=tuple(n for n in reports.notes if not any(word in n for word in given)))
         progress("the labeler")
         labeler = _labeler(options.labeler, options.labeler_backbone)
         settings = Settings(

@@ -82,6 +82,7 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
         numbers.append(
             {
                 **_number(number),
+                "protocol": evaluation.protocol,
                 "floors": {name: values.get(number.key, {}).get(name) for name in evaluation.floors},
                 "best_floor": floor[0] if floor else None,
                 "exceeds_best_floor": bool(number.value > floor[1] + 1e-12) if floor else None,
