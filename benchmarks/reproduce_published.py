@@ -53,7 +53,7 @@ from reg2rg.report import write_report
 
 PAPER = PROTOCOLS["paper"]
 BY_REGION, WHOLE = "nlg_evaluation_results_all_regions.csv", "nlg_evaluation_results.csv"
-NO_REPORTS = "the texts are not in the folder ({})"
+NO_REPORTS = "the texts are not in the folder (`{}`)"
 
 
 def main() -> None:

@@ -285,6 +285,20 @@ def test_a_changed_digit_is_noticed(results, reproduce, tmp_path, name, old, new
     assert {one.source for one in found.figures if not one.equal} == {name}
 
 
+def test_predictions_of_another_run_are_told(results, reproduce, tmp_path):
+    for path in results.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    reports = tmp_path / "some_combined_reports.csv"
+    rows = list(csv.DictReader(reports.open(newline="", encoding="utf-8")))
+    rows[-1]["Pred_combined_report"] = rows[-1]["Pred_combined_report"].replace(" is heart:", " is spleen:")
+    write(reports, rows)
+    found = reproduce.compare(tmp_path)
+    assert [one for one in found.figures if not one.equal] == []
+    (told,) = found.missing
+    assert told.what == "accuracy from the predictions of some_combined_reports.csv"
+    assert "the report is of other predictions" in told.reason
+
+
 def test_without_labels_counts_follow_from_the_figures(results, reproduce, tmp_path):
     for path in results.iterdir():
         if path.name not in ("label_inferred.csv", "some_combined_reports.csv"):
