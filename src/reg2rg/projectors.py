@@ -6,6 +6,7 @@ In a config a projector is a factory ``(in_channels, out_channels) -> Projector`
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -57,8 +58,28 @@ class LinearProjector(Projector):
 
 
 @PROJECTORS.register
+class LinearNormProjector(Projector):
+    """One linear map with bias, then LayerNorm, as R2GenGPT has it.
+
+    Args:
+        in_channels: the encoder's width.
+        out_channels: the language model's width.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels)
+        self.linear = nn.Linear(in_channels, out_channels)
+        self.norm = nn.LayerNorm(out_channels)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(N, T, C) to (N, T, E)."""
+        projected: Tensor = self.norm(self.linear(tokens))
+        return projected
+
+
+@PROJECTORS.register
 class MLPProjector(Projector):
-    """LayerNorm, linear, GELU, linear.
+    """LayerNorm, linear, GELU, linear; CT-CHAT's. Without the norm M3D's, and MedVInT's with ReLU as well.
 
     Args:
         in_channels: the encoder's width.
@@ -66,10 +87,18 @@ class MLPProjector(Projector):
         hidden_factor: hidden width as a multiple of `out_channels`.
         rms: root mean square that every token is scaled to, such as that of the language model's own embeddings;
             ``None`` leaves tokens as they are.
+        norm: begin with a LayerNorm.
+        activation: between the linear maps.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, hidden_factor: float = 1.0, rms: float | None = None
+        self,
+        in_channels: int,
+        out_channels: int,
+        hidden_factor: float = 1.0,
+        rms: float | None = None,
+        norm: bool = True,
+        activation: Literal["gelu", "relu"] = "gelu",
     ) -> None:
         super().__init__(in_channels, out_channels)
         self.rms = rms
@@ -77,7 +106,10 @@ class MLPProjector(Projector):
         if hidden < 1:
             raise ValueError(f"MLPProjector: hidden_factor {hidden_factor} of width {out_channels} leaves no channel")
         self.layers = nn.Sequential(
-            nn.LayerNorm(in_channels), nn.Linear(in_channels, hidden), nn.GELU(), nn.Linear(hidden, out_channels)
+            nn.LayerNorm(in_channels) if norm else nn.Identity(),
+            nn.Linear(in_channels, hidden),
+            nn.GELU() if activation == "gelu" else nn.ReLU(),
+            nn.Linear(hidden, out_channels),
         )
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -24,8 +24,25 @@ def around(name: str, **arguments: object) -> Callable[[], Encoder]:
 
 
 BUILD: dict[str, tuple[Callable[[], Encoder], tuple[int, int, int]]] = {
+    "AttentionPool": (around("AttentionPool", num_queries=4, heads=3), SIZE),
     "CNN3D": (small_cnn, SIZE),
+    "CTViT": (
+        make(
+            "CTViT",
+            size=SIZE,
+            patch=(8, 16, 4),
+            dim=24,
+            spatial_depth=1,
+            temporal_depth=2,
+            heads=2,
+            head_dim=8,
+            codes=9,
+        ),
+        SIZE,
+    ),
     "Frozen": (around("Frozen", chunk=2), SIZE),
+    "M3DViT": (make("M3DViT", size=SIZE, patch=(8, 16, 4), dim=24, depth=2, heads=2, mlp_dim=32), SIZE),
+    "ModifiedResNet": (make("ModifiedResNet", size=SIZE, image_size=32, width=16, blocks=(1, 2, 1)), SIZE),
     "MonaiSwinUNETR": (
         make("MonaiSwinUNETR", size=(32, 32, 32), feature_size=12, depths=(1, 1, 1, 1), window=4),
         (32, 32, 32),
@@ -35,9 +52,17 @@ BUILD: dict[str, tuple[Callable[[], Encoder], tuple[int, int, int]]] = {
         SIZE,
     ),
     "PerceiverResampler": (around("PerceiverResampler", num_latents=4, depth=2, heads=2, head_dim=8), SIZE),
+    "Pretrained": (around("Pretrained"), SIZE),
+    "QueryDecoder": (around("QueryDecoder", num_queries=4, depth=2, heads=3, mlp_dim=16), SIZE),
+    "Resize": (around("Resize", to=SIZE), (20, 40, 16)),
+    "SwinDepthChannels": (
+        make("SwinDepthChannels", size=SIZE, image_size=32, embed_dim=12, depths=(2, 1), heads=(2, 4), window=4),
+        SIZE,
+    ),
     "TimmDepthChannels": (make("TimmDepthChannels", model_name="test_resnet", size=SIZE, grid=(1, 1)), SIZE),
     "TimmSlices": (make("TimmSlices", model_name="test_vit", size=(160, 160, 4), groups=2), (160, 160, 4)),
     "TokenMean": (around("TokenMean"), SIZE),
+    "TokenPool": (around("TokenPool", window=(1, 1, 2)), SIZE),
     "ViT3D": (
         make(
             "ViT3D",

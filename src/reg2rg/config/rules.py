@@ -45,15 +45,28 @@ def _counts(config: dict[str, Any], tree: Tree) -> Iterator[str]:
 
 
 def _sizes(config: dict[str, Any], tree: Tree) -> Iterator[str]:
-    """An encoder must be built for the size of the views it is given, and its patches must fill that size."""
+    """An encoder must be built for the size of the views it is given, and its patches must fill that size.
+
+    Below a component that resizes what it is given, the size is the one that it resizes ``to``.
+    """
     views = lookup(config, ("data", "views", "size"))
-    for path, value in walk(config.get("model") or {}, ("model",), leaves=False):
+    values = list(walk(config.get("model") or {}, ("model",), leaves=False))
+    resized = {path[:-1]: value for path, value in values if path[-2:] == ("init_args", "to") and _is_size(value)}
+    for path, value in values:
         if not (isinstance(value, dict) and path[-1] == "init_args"):
             continue
         size, patch = value.get("size"), value.get("patch")
         if not _is_size(size):
             continue
-        if _is_size(views) and list(size) != list(views):
+        resizer = max((at for at in resized if path[: len(at)] == at), key=len, default=None)
+        if resizer is not None and list(size) != list(resized[resizer]):
+            yield _say(
+                tree,
+                (*path, "size"),
+                f"{list(size)} is not the size of what the encoder is given: "
+                f"{'.'.join(map(str, resizer))}.to = {list(resized[resizer])}.",
+            )
+        elif resizer is None and _is_size(views) and list(size) != list(views):
             yield _say(
                 tree,
                 (*path, "size"),

@@ -26,37 +26,38 @@ class PublishedKey:
     shape: str
 
 
-def _pair(name: str, ours: str, weight: str, bias: str) -> tuple[PublishedKey, PublishedKey]:
+def pair(name: str, ours: str, weight: str, bias: str) -> tuple[PublishedKey, PublishedKey]:
+    """The two tensors of a linear map, a norm or a convolution; `weight` and `bias` are their shapes."""
     return PublishedKey(f"{name}.weight", f"{ours}.weight", weight), PublishedKey(f"{name}.bias", f"{ours}.bias", bias)
 
 
 _BLOCK, _LAYER = "transformer.layers.{n}", "layers.{n}"
 VIT3D_KEYS: tuple[PublishedKey, ...] = (
-    *_pair("to_patch_embedding.1", "patch_norm", "patch", "patch"),
-    *_pair("to_patch_embedding.2", "patch_linear", "dim patch", "dim"),
-    *_pair("to_patch_embedding.3", "token_norm", "dim", "dim"),
+    *pair("to_patch_embedding.1", "patch_norm", "patch", "patch"),
+    *pair("to_patch_embedding.2", "patch_linear", "dim patch", "dim"),
+    *pair("to_patch_embedding.3", "token_norm", "dim", "dim"),
     PublishedKey("pos_embedding.row_embed.weight", "position_h", "rows_h dim/3"),
     PublishedKey("pos_embedding.col_embed.weight", "position_w", "rows_w dim/3"),
     PublishedKey("pos_embedding.dep_embed.weight", "position_d", "rows_d dim/3"),
-    *_pair(f"{_BLOCK}.0.norm", "blocks.{n}.attention_norm", "dim", "dim"),
+    *pair(f"{_BLOCK}.0.norm", "blocks.{n}.attention_norm", "dim", "dim"),
     PublishedKey(f"{_BLOCK}.0.fn.to_qkv.weight", "blocks.{n}.attention.qkv.weight", "3*inner dim"),
-    *_pair(f"{_BLOCK}.0.fn.to_out.0", "blocks.{n}.attention.out", "dim inner", "dim"),
-    *_pair(f"{_BLOCK}.1.norm", "blocks.{n}.mlp_norm", "dim", "dim"),
-    *_pair(f"{_BLOCK}.1.fn.net.0", "blocks.{n}.mlp_in", "mlp dim", "mlp"),
-    *_pair(f"{_BLOCK}.1.fn.net.3", "blocks.{n}.mlp_out", "dim mlp", "dim"),
+    *pair(f"{_BLOCK}.0.fn.to_out.0", "blocks.{n}.attention.out", "dim inner", "dim"),
+    *pair(f"{_BLOCK}.1.norm", "blocks.{n}.mlp_norm", "dim", "dim"),
+    *pair(f"{_BLOCK}.1.fn.net.0", "blocks.{n}.mlp_in", "mlp dim", "mlp"),
+    *pair(f"{_BLOCK}.1.fn.net.3", "blocks.{n}.mlp_out", "dim mlp", "dim"),
 )
 """The 3D ViT: ``patch`` counts the numbers of a patch, of all its channels."""
 PERCEIVER_KEYS: tuple[PublishedKey, ...] = (
     PublishedKey("latents", "latents", "latents dim"),
-    *_pair(f"{_LAYER}.0.norm_media", "layers.{n}.media_norm", "dim", "dim"),
-    *_pair(f"{_LAYER}.0.norm_latents", "layers.{n}.latent_norm", "dim", "dim"),
+    *pair(f"{_LAYER}.0.norm_media", "layers.{n}.media_norm", "dim", "dim"),
+    *pair(f"{_LAYER}.0.norm_latents", "layers.{n}.latent_norm", "dim", "dim"),
     PublishedKey(f"{_LAYER}.0.to_q.weight", "layers.{n}.query.weight", "inner dim"),
     PublishedKey(f"{_LAYER}.0.to_kv.weight", "layers.{n}.key_value.weight", "2*inner dim"),
     PublishedKey(f"{_LAYER}.0.to_out.weight", "layers.{n}.out.weight", "dim inner"),
-    *_pair(f"{_LAYER}.1.0", "layers.{n}.mlp_norm", "dim", "dim"),
+    *pair(f"{_LAYER}.1.0", "layers.{n}.mlp_norm", "dim", "dim"),
     PublishedKey(f"{_LAYER}.1.1.weight", "layers.{n}.mlp_in.weight", "mlp dim"),
     PublishedKey(f"{_LAYER}.1.3.weight", "layers.{n}.mlp_out.weight", "dim mlp"),
-    *_pair("norm", "norm", "dim", "dim"),
+    *pair("norm", "norm", "dim", "dim"),
 )
 """The Perceiver resampler."""
 _NORM, _LINEAR = "to_patch_embedding.1.", "to_patch_embedding.2."

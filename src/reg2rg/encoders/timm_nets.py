@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reg2rg.encoders.axes import as_images, to_square
 from reg2rg.encoders.base import ENCODERS, Encoder, Size, check_size
 from reg2rg.errors import ConfigError
 
@@ -53,7 +54,7 @@ class TimmSlices(Encoder):
         check_size(volumes, self.size, self)
         count, slices = volumes.shape[0], volumes.shape[-1]
         images = as_images(volumes.squeeze(1)).reshape(count * slices, 1, self.size[1], self.size[0])
-        features: Tensor = self.model(_fit((images - self.mean) / self.std, self.image_size))  # (N * D, C)
+        features: Tensor = self.model(to_square((images - self.mean) / self.std, self.image_size))  # (N * D, C)
         return features.reshape(count, self.groups, slices // self.groups, -1).mean(2)
 
 
@@ -94,7 +95,7 @@ class TimmDepthChannels(Encoder):
         """(N, 1, H, W, D) to (N, T, C); cells row by row from the front left of the picture."""
         check_size(volumes, self.size, self)
         images = as_images(volumes.squeeze(1))  # (N, D, W, H)
-        features = self.model.forward_features(_fit((images - self.mean) / self.std, self.image_size))
+        features = self.model.forward_features(to_square((images - self.mean) / self.std, self.image_size))
         feature_map = self._as_map(features)  # (N, C, rows, columns)
         return F.adaptive_avg_pool2d(feature_map, self.grid).flatten(2).transpose(1, 2)
 
@@ -108,11 +109,6 @@ class TimmDepthChannels(Encoder):
             return tokens.transpose(1, 2).reshape(len(tokens), -1, side, side)
         channels_last = str(getattr(self.model, "output_fmt", "NCHW")).endswith("NHWC")
         return features.permute(0, 3, 1, 2) if channels_last else features
-
-
-def as_images(volumes: Tensor) -> Tensor:
-    """(N, H, W, D) in RAS to axial images (N, D, W, H): front at the top, the patient's right on the left."""
-    return volumes.permute(0, 3, 2, 1).flip(2, 3)
 
 
 def _create(name: str, channels: int, pretrained: bool, dropout: float) -> Any:
@@ -144,12 +140,6 @@ def _input_statistics(model: nn.Module) -> tuple[float, float]:
     settings: dict[str, Any] = getattr(model, "pretrained_cfg", None) or {}
     means, stds = settings.get("mean") or (0.5,), settings.get("std") or (0.5,)
     return 2 * sum(means) / len(means) - 1, 2 * sum(stds) / len(stds)
-
-
-def _fit(images: Tensor, side: int | None) -> Tensor:
-    if side is None or images.shape[-2:] == (side, side):
-        return images
-    return F.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
 
 
 def _probe(encoder: Encoder, shape: tuple[int, ...]) -> torch.Size:

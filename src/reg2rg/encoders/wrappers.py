@@ -33,6 +33,28 @@ class TokenMean(Encoder):
 
 
 @ENCODERS.register
+class Pretrained(Encoder):
+    """`encoder` with weights from a file, trained further. `Frozen` is for those that are not.
+
+    Args:
+        encoder: what to load the weights into.
+        weights: file of its weights (.safetensors, or a published .pth), or null to keep those it has.
+    """
+
+    def __init__(self, encoder: Encoder, weights: str | None = None) -> None:
+        super().__init__()
+        if weights is not None:
+            load_checked(encoder, encoder.adapt_weights(read_weights(weights)), weights)
+        self.encoder = encoder
+        self.out_channels, self.num_tokens = encoder.out_channels, encoder.num_tokens
+
+    def forward(self, volumes: Tensor) -> Tensor:
+        """(N, 1, H, W, D) to (N, T, C)."""
+        tokens: Tensor = self.encoder(volumes)
+        return tokens
+
+
+@ENCODERS.register
 class Frozen(Encoder):
     """`encoder` without training: no gradient, no activations kept, and no dropout however the model is trained.
 

@@ -1,0 +1,42 @@
+"""Sizes of encoders below one that resizes its views."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from reg2rg.config.reading import Tree
+from reg2rg.config.rules import check_values
+
+
+def config(size: list[int], to: list[int] | None = None, patch: list[int] | None = None) -> dict[str, Any]:
+    inner: dict[str, Any] = {"class_path": "CTViT", "init_args": {"size": size, "patch": patch or [8, 8, 4]}}
+    outer = {"class_path": "Resize", "init_args": {"to": to, "encoder": inner}} if to else inner
+    pooled = {"class_path": "TokenPool", "init_args": {"window": [2, 2, 2], "encoder": outer}}
+    return {"data": {"views": {"size": [32, 32, 16]}}, "model": {"global_": pooled}}
+
+
+def mistakes(values: dict[str, Any]) -> list[str]:
+    return check_values(values, Tree(values))
+
+
+def test_the_size_is_the_one_that_it_is_resized_to() -> None:
+    assert mistakes(config([48, 48, 24], to=[48, 48, 24])) == []
+    assert mistakes(config([32, 32, 16])) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (config([32, 32, 16], to=[48, 48, 24]), r"encoder.init_args.size: [32, 32, 16] is not the size of what the"),
+        (config([48, 48, 24]), "[48, 48, 24] is not the size of the views the encoder is given, data.views.size"),
+        (
+            config([48, 48, 24], to=[48, 48, 24], patch=[7, 8, 4]),
+            "patches of [7, 8, 4] do not fill a view of [48, 48, 24]",
+        ),
+    ],
+)
+def test_other_sizes_are_named(values: dict[str, Any], message: str) -> None:
+    (line,) = mistakes(values)
+    assert message in line
