@@ -30,6 +30,7 @@ class Statistic:
         point: the number, where it is not ``value`` of the sums (a published median); the interval stays that of
             ``value``.
         score: higher is better.
+        count: as in `Number`.
     """
 
     group: Group
@@ -42,6 +43,7 @@ class Statistic:
     std: float | None = None
     point: float | None = None
     score: bool = True
+    count: bool = False
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -52,7 +54,17 @@ class Statistic:
         """The number with its interval."""
         value = float(self.value(self.units.sum(axis=0, dtype=np.float64))) if self.point is None else self.point
         return Number(
-            self.group, self.scope, self.name, value, self.n, self.definition, self.std, low, high, self.score
+            self.group,
+            self.scope,
+            self.name,
+            value,
+            self.n,
+            self.definition,
+            std=self.std,
+            low=low,
+            high=high,
+            score=self.score,
+            count=self.count,
         )
 
 

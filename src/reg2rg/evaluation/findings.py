@@ -165,7 +165,9 @@ def _averages(
     text = f"labels that are present in the references, of {size} in each of {len(rows):,} {plural}"
     total = float(counts[..., [0, 2]].sum())
     found = [
-        Statistic("findings", scope, "CE support", text, units, no_interval, len(rows), point=total, score=False)
+        Statistic(
+            "findings", scope, "CE support", text, units, no_interval, len(rows), point=total, score=False, count=True
+        )
     ]
     found += [
         Statistic(

@@ -29,6 +29,7 @@ class Number:
         high: upper end of it.
         score: higher is better, so that it is ranked against floors. Precision and F1 of recognition and recall of
             findings are none: naming less, or more, raises them.
+        count: a whole number of things.
     """
 
     group: Group
@@ -41,6 +42,7 @@ class Number:
     low: float | None = None
     high: float | None = None
     score: bool = True
+    count: bool = False
 
     @property
     def key(self) -> tuple[str, str, str]:

@@ -38,12 +38,14 @@ class Cell:
         value: what the cell is sorted by, where it is a number.
         marked: a score that does not exceed its best floor.
         strong: the best floor of its row.
+        soft: of less weight: a floor below its number.
     """
 
     text: str
     value: float | None = None
     marked: bool = False
     strong: bool = False
+    soft: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +252,8 @@ def _numbers(evaluation: Evaluation, key: str, title: str, groups: tuple[Group, 
 
 def _value(number: Number, best: Mapping[tuple[str, str, str], tuple[str, float]]) -> Cell:
     interval = format_interval(number.low, number.high)
-    return Cell(f"{format_value(number.value)} {interval}".strip(), number.value, marked=_is_below(number, best))
+    text = f"{_text_of(number, number.value)} {interval}".strip()
+    return Cell(text, number.value, marked=_is_below(number, best))
 
 
 def _floor(
@@ -261,9 +264,12 @@ def _floor(
 ) -> Cell:
     value = values.get(floor)
     # Floors that tie are all the best one.
-    return Cell(
-        format_value(value), value, strong=value is not None and number.key in best and value == best[number.key][1]
-    )
+    strong = value is not None and number.key in best and value == best[number.key][1]
+    return Cell(_text_of(number, value), value, strong=strong)
+
+
+def _text_of(number: Number, value: float | None) -> str:
+    return f"{value:,.0f}" if number.count and value is not None else format_value(value)
 
 
 def _by_region(evaluation: Evaluation, key: str, title: str, groups: tuple[Group, ...]) -> Table | None:
@@ -280,16 +286,16 @@ def _by_region(evaluation: Evaluation, key: str, title: str, groups: tuple[Group
         least, most = min(sizes[region]), max(sizes[region])
         # Texts and labels may be known for different numbers of paragraphs.
         cells = [Cell(region), Cell(f"{least:,}" if least == most else f"{least:,} to {most:,}", most)]
-        blind = [Cell(_FLOOR_ROW), Cell("")]
+        blind = [Cell(_FLOOR_ROW, soft=True), Cell("")]
         for group, name in names:
             number = found.get((group, region, name))
             floor = best.get(number.key) if number else None
             cells.append(
-                Cell(format_value(number.value), number.value, marked=_is_below(number, best))
+                Cell(_text_of(number, number.value), number.value, marked=_is_below(number, best))
                 if number
                 else Cell(MISSING)
             )
-            blind.append(Cell(format_value(floor[1]), floor[1], strong=True) if floor else Cell(""))
+            blind.append(Cell(format_value(floor[1]), floor[1], soft=True) if floor else Cell(""))
         rows.append(("", tuple(cells)))
         if any(cell.value is not None for cell in blind):
             rows.append(("", tuple(blind)))
@@ -543,7 +549,7 @@ def _text(cell: Cell) -> Text:
     # Text, not markup: names come from files, and "[red]" in one must print as it stands.
     if cell.marked:
         return Text(f"{MARK} {cell.text}", style="bold yellow")
-    return Text(cell.text, style="bold" if cell.strong else "")
+    return Text(cell.text, style="bold" if cell.strong else "dim" if cell.soft else "")
 
 
 def _item(note: str, style: str = "") -> Padding:

@@ -95,7 +95,7 @@ def test_one_row_for_each_region_and_a_mark_for_each_floor(evaluation):
     assert row["BLEU-4"].text == "0.201"
     assert not row["BLEU-4"].marked
     floor = {cells[0].text: cells for _, cells in table.rows}["  best floor"]
-    assert all(cell.strong for cell in floor[2:] if cell.text)
+    assert all(cell.soft for cell in floor[2:] if cell.text)
     findings = next(table for table in build_tables(evaluation) if table.key == "findings-by-region")
     titles = [column.title for column in findings.columns]
     row = {cells[0].text: dict(zip(titles, cells, strict=True)) for _, cells in findings.rows}["heart"]
