@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -15,6 +16,7 @@ from torch.optim import Optimizer
 from reg2rg.checkpoints import check_names, kept_names, read_checkpoint
 from reg2rg.config.saving import build, read_config
 from reg2rg.data.batch import Batch
+from reg2rg.data.datamodule import RegionReportDataModule
 from reg2rg.data.order import mixed_seed
 from reg2rg.data.prompt import TokenCounts
 from reg2rg.encoders.base import Encoder
@@ -25,15 +27,19 @@ from reg2rg.metrics.recognition import RegionLoss, RegionRecognition
 from reg2rg.model import GeneratedReport, ProjectorFactory, RegionReporter
 from reg2rg.monitor import Throughput, explained_out_of_memory, peak_memory_gib, show_sample
 from reg2rg.optimization import OptimizerConfig, build_optimizer
+from reg2rg.pretrained.conforming import conform_data
+from reg2rg.pretrained.mixin import Pretrained
 from reg2rg.regions import load_region_set
 from reg2rg.report import parse_report
 from reg2rg.report_scores import ReportScores
+
+log = logging.getLogger(__name__)
 
 _GRADIENTS = "reg2rg_accumulated_gradients"
 _RECOGNITION = {"region": "recognition", "study": "recognition_study"}
 
 
-class Reg2RG(L.LightningModule):
+class Reg2RG(Pretrained, L.LightningModule):
     """Region-by-region reports, trained.
 
     The loss is the mean negative log-likelihood over the label tokens of a step's batch, over all processes: a run on
@@ -111,6 +117,19 @@ class Reg2RG(L.LightningModule):
         return self.reporter.llm.tokenizer
 
     # ---- training
+
+    def setup(self, stage: str) -> None:
+        """Bring the data to the model's input contract, or refuse them.
+
+        Raises:
+            ConfigError: the data have regions that the model does not know.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        if self.contract is None or not isinstance(data, RegionReportDataModule):
+            return
+        if changes := conform_data(self.contract, data, self.tokenizer, self.token_counts):
+            log.warning("The data were brought to the model's input contract: %s", "; ".join(changes))
+            data.setup(stage)
 
     def on_fit_start(self) -> None:
         """Train mode everywhere: a language model comes from its file in eval mode. `Frozen` parts keep theirs."""
@@ -269,6 +288,7 @@ class Reg2RG(L.LightningModule):
         config = read_config(checkpoint, str(path))
         model = build(cls, {**config["model"], **changes})
         model.load_state_dict(checkpoint["state_dict"])
+        model.describe({**config, "model": {**config["model"], **changes}})
         return model.eval()
 
     # ---- parts

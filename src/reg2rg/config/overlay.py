@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from reg2rg.config.model_folder import is_model_folder, localise
 from reg2rg.config.reading import COMMAND_LINE, Key, Tree, read_tree
 from reg2rg.errors import ConfigError
 
@@ -65,6 +66,8 @@ def fold(names: Iterable[str]) -> Tree:
 
 def _with_base(path: Path, above: tuple[Path, ...]) -> Tree:
     own = read_tree(path)
+    if is_model_folder(path.parent):
+        localise(own.values, path.parent)
     if BASE_KEY not in own.values:
         return own
     where = str(own.origins[(BASE_KEY,)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import yaml
@@ -32,17 +32,17 @@ def read_config(checkpoint: Mapping[str, Any], where: str = "checkpoint") -> dic
     return config
 
 
-def build(cls: type[T], arguments: Mapping[str, Any]) -> T:
+def build(cls: type[T], arguments: Mapping[str, Any], allow_import: Sequence[str] = ()) -> T:
     """Build `cls` from the section of a config that describes its arguments, nested components included.
 
-    Only packages that a config may name are imported (`reg2rg.config.imports`).
+    Only packages that a config may name are imported (`reg2rg.config.imports`), and those of `allow_import`.
     """
     from jsonargparse import ArgumentParser, set_parsing_settings
 
     from reg2rg.config.imports import import_policy
 
     set_parsing_settings(instantiate_subclass_spec_in_any=False)
-    with import_policy():
+    with import_policy(allow_import):
         parser = ArgumentParser(exit_on_error=False)
         parser.add_class_arguments(cls, "it", fail_untyped=False)
         parsed = parser.parse_object({"it": dict(arguments)})

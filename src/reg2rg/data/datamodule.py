@@ -23,7 +23,7 @@ from reg2rg.data.store import Store
 from reg2rg.data.views import Views
 from reg2rg.data.volumes import ReadOptions
 from reg2rg.errors import ConfigError, DataFault
-from reg2rg.regions import load_region_set
+from reg2rg.regions import RegionSet, load_region_set
 from reg2rg.types import Study
 
 log = logging.getLogger(__name__)
@@ -186,6 +186,34 @@ class RegionReportDataModule(L.LightningDataModule):
             studies = [study for study in self.dataset.studies() if study.split == split]
             self._entries[split, all_masks] = self._listed(split, studies, all_masks)
         return self._entries[split, all_masks]
+
+    def adopt(
+        self,
+        *,
+        regions: RegionSet,
+        views: Views,
+        target: Target,
+        identity: bool,
+        instruction: str,
+        tokenizer: PreTrainedTokenizerBase,
+        token_counts: TokenCounts,
+    ) -> None:
+        """Take over what a model was trained with. What was listed or encoded otherwise is made anew.
+
+        Args:
+            regions: its region set.
+            views: its views.
+            target: what it writes.
+            identity: its reports name their regions.
+            instruction: text at the end of its prompt.
+            tokenizer: its tokenizer.
+            token_counts: its visual tokens.
+        """
+        if (self.region_set.names, self.target) != (regions.names, target):
+            self._entries = {}
+        self.region_set, self.views, self.target, self.identity = regions, views, target, identity
+        self.instruction, self.tokenizer, self.token_counts = instruction, tokenizer, token_counts
+        self.__dict__.pop("encoder", None)
 
     def skip_studies(self, done: frozenset[str]) -> None:
         """Leave these studies out of ``predict``: they are complete."""

@@ -153,6 +153,17 @@ class LanguageModel(nn.Module, ABC):
         """Names of the parameters that train, the only ones that a checkpoint needs."""
         return [name for name, parameter in self.named_parameters() if parameter.requires_grad]
 
+    def reference_names(self) -> frozenset[str]:
+        """Names of the parameters that come back from the model's own files, which a model's folder leaves out."""
+        return frozenset(name for name, p in self.named_parameters(remove_duplicate=False) if not p.requires_grad)
+
+    def reference_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """The weights that stand in the model's own files, by their names there, for a fingerprint.
+
+        By default there are none, and a model's folder cannot tell one language model from another.
+        """
+        return iter(())
+
     def require_context(self, length: int, new_tokens: int = 0) -> None:
         """Refuse what the model cannot read.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -13,10 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from reg2rg.errors import ConfigError, MissingExtraError
+from reg2rg.hub import local_folder
 from reg2rg.language.base import LANGUAGE_MODELS, Decoding, Generation, LanguageModel, LogitsMask
 from reg2rg.language.decoding import generated
 from reg2rg.language.loading import LOADING_ERRORS, load_tokenizer, trouble
 from reg2rg.language.loss import token_nll
+from reg2rg.language.naming import is_adapter, plain_name
+from reg2rg.tensors import open_tensors
 
 _UNBOUNDED = 1 << 30
 
@@ -53,6 +57,8 @@ class CausalLM(LanguageModel):
         float32_residual: with `dtype` bfloat16 or float16 keep the sum that runs past the layers in float32 where it
             starts from visual tokens, as the published code does (its table of embeddings is float32). More exact, and
             more memory for activations.
+        pretrained: read the model's weights. Otherwise `path` gives architecture and tokenizer alone, and the weights
+            start at random: for training from nothing, or for a model's folder that brings its own.
         merge_adapters: fold adapters into the weights while predicting: faster by a tenth, but the sums are rounded to
             `dtype`. The published code does not.
 
@@ -71,12 +77,15 @@ class CausalLM(LanguageModel):
         revision: str | None = None,
         weights_trainable: bool | None = None,
         float32_residual: bool = False,
+        pretrained: bool = True,
         merge_adapters: bool = True,
     ) -> None:
         super().__init__()
+        if quantize_4bit and not pretrained:
+            raise ConfigError("quantize_4bit needs the model's weights. Fix: pretrained: true, or quantize_4bit: false")
         self.path, self.float32_residual, self.merge_adapters = path, float32_residual, merge_adapters
         self.tokenizer = load_tokenizer(path, revision)
-        base = _load(path, dtype, quantize_4bit, revision)
+        base = _load(path, dtype, quantize_4bit, revision) if pretrained else _from_nothing(path, dtype, revision)
         base.requires_grad_(weights_trainable if weights_trainable is not None else lora is None)
         if quantize_4bit and (weights_trainable or (weights_trainable is None and lora is None)):
             raise ConfigError("4-bit weights cannot train. Fix: set lora, or weights_trainable: false")
@@ -91,6 +100,7 @@ class CausalLM(LanguageModel):
         self.eos_ids = frozenset(int(token) for token in [self.tokenizer.eos_token_id, *extra] if token is not None)
         self.lora = lora
         self.model: Any = base if lora is None else _with_adapters(base, lora)
+        self.revision, self._reference = revision, super().reference_names()
 
     def _check_vocabulary(self, rows: int) -> None:
         if len(self.tokenizer) > rows:
@@ -174,6 +184,20 @@ class CausalLM(LanguageModel):
         finally:
             self.train(training)
 
+    def reference_names(self) -> frozenset[str]:
+        """Weights that came from `path` and do not train, whatever was frozen since."""
+        return self._reference
+
+    def reference_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """The weights that came from `path`, by their names there; of 4-bit weights those in the files."""
+        own = {plain_name(name): p for name, p in self.model.named_parameters() if not is_adapter(name)}
+        if not self._quantized:
+            yield from own.items()
+            return
+        prefix = f"{self._causal.base_model_prefix}."
+        for name, tensor in open_tensors(local_folder(self.path, "language model", self.revision)).items():
+            yield from ((known, tensor) for known in (name, prefix + name) if known in own)
+
     @contextmanager
     def merged(self) -> Iterator[None]:
         """Fold the adapters into the weights while active, if asked for (never into 4-bit weights: too coarse).
@@ -217,6 +241,23 @@ def _load(path: str, dtype: str, quantize_4bit: bool, revision: str | None) -> A
         )
     except LOADING_ERRORS as error:
         raise trouble(path, error) from error
+
+
+def _from_nothing(path: str, dtype: str, revision: str | None) -> Any:
+    """A model of the architecture at `path`, with random weights."""
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+
+    where = Path(path).expanduser()
+    source = str(where) if where.exists() else path
+    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "attn_implementation": "sdpa"}
+    try:
+        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False, **options)
+    except LOADING_ERRORS as error:
+        raise trouble(path, error) from error
+    with contextlib.suppress(OSError):  # what ends an answer may be said there alone
+        model.generation_config = GenerationConfig.from_pretrained(source, revision=revision)
+    return model
 
 
 def _checkpoint_activations(base: Any) -> None:

@@ -9,6 +9,8 @@ from typing import Any, Literal, Self
 
 import yaml
 
+from reg2rg.config.model_folder import CONTRACT, REGION_FILE
+from reg2rg.data.prompt import INSTRUCTION, WHOLE_INSTRUCTION
 from reg2rg.data.views import Views
 from reg2rg.errors import ConfigError
 from reg2rg.regions import Region, RegionSet, load_region_set, packaged_region_sets
@@ -16,8 +18,6 @@ from reg2rg.registry import did_you_mean
 
 FORMAT = 1
 """Version of the folder's layout. A reader takes its own and older ones."""
-REGION_FILE = "regions.yaml"
-"""The region set of a folder, where it is none of the packaged ones."""
 _ORIENTATIONS = frozenset("LR"), frozenset("PA"), frozenset("IS")
 _VIEWS = ("texture", "geometry", "global")
 
@@ -38,6 +38,7 @@ class InputContract:
         hu: ``"check"`` if the model was trained on Hounsfield units, ``"trust"`` if on any values.
         target: ``"regions"``, ``"joined"`` or ``"whole"``, as for the data.
         identity: reports name their regions.
+        instruction: text at the end of the prompt; by default the library's own for the target.
     """
 
     regions: RegionSet
@@ -50,8 +51,12 @@ class InputContract:
     hu: Literal["check", "trust"] = "check"
     target: Literal["regions", "joined", "whole"] = "regions"
     identity: bool = True
+    instruction: str = ""
 
     def __post_init__(self) -> None:
+        if not self.instruction:
+            own = INSTRUCTION if self.target == "regions" else WHOLE_INSTRUCTION
+            object.__setattr__(self, "instruction", own)
         Views(self.size, self.window, self.coupled)
         letters = self.orientation.upper()
         if len(letters) != 3 or {pair for pair in _ORIENTATIONS for c in letters if c in pair} != set(_ORIENTATIONS):
@@ -85,6 +90,7 @@ class InputContract:
             hu=read.get("hu", cls.hu),
             target=data.get("target", cls.target),
             identity=bool(data.get("identity", model.get("identity", cls.identity))),
+            instruction=data.get("instruction") or "",
         )
 
     @property
@@ -114,6 +120,7 @@ class InputContract:
             "coupled": self.coupled,
             "target": self.target,
             "identity": self.identity,
+            "instruction": self.instruction,
             "region_set": name or REGION_FILE,
             "regions": list(self.regions.names),
         }
@@ -158,9 +165,6 @@ class InputContract:
             return cls(regions=regions, **values)
         except (ConfigError, TypeError, ValueError) as error:
             raise ConfigError(f"{path}: {error}. Fix: take the file from the folder's source again") from error
-
-
-CONTRACT = "input_contract.yaml"
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 
 from reg2rg.errors import ConfigError
+from reg2rg.language.naming import is_adapter, plain_name
 
 SAMPLES = 32
 """Values that are kept of a tensor, at even distances."""
-_WRAPPERS = ("base_model.model.",)
-_LAYER = ".base_layer."
 _DIGITS = {torch.float64: 53, torch.float32: 24, torch.float16: 11, torch.bfloat16: 8}
 _SUBNORMAL = 2.0**-24  # distance of the smallest float16 numbers, below which a copy may have lost digits
 
@@ -171,18 +170,6 @@ def fingerprint(named_tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor
         if tensor.dtype in _DIGITS and not is_adapter(name):
             traces[plain_name(name)] = _trace(tensor)
     return Fingerprint(traces)
-
-
-def plain_name(name: str) -> str:
-    """A tensor's name without what peft puts around it."""
-    for wrapper in _WRAPPERS:
-        name = name.removeprefix(wrapper)
-    return name.replace(_LAYER, ".")
-
-
-def is_adapter(name: str) -> bool:
-    """Whether peft added the tensor."""
-    return any(part.startswith("lora_") for part in name.split("."))
 
 
 def is_vocabulary(name: str) -> bool:

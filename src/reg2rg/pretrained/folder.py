@@ -30,34 +30,28 @@ import yaml
 from torch import Tensor
 
 from reg2rg import __version__
+from reg2rg.config.model_folder import CONTRACT, LLM, REGION_FILE, is_model_folder, localise
 from reg2rg.errors import ConfigError, Reg2RGError
 from reg2rg.files import sha256, write_json
-from reg2rg.pretrained.contract import CONTRACT, REGION_FILE, InputContract, read_yaml
+from reg2rg.pretrained.contract import InputContract, read_yaml
 from reg2rg.pretrained.fingerprint import Fingerprint
 from reg2rg.pretrained.streaming import read_metadata, write_safetensors
 from reg2rg.tensors import open_tensors
 
 log = logging.getLogger(__name__)
 
-CONFIG, WEIGHTS, LANGUAGE_MODEL, LLM, SUMS, CARD = (
+CONFIG, WEIGHTS, LANGUAGE_MODEL, SUMS, CARD = (
     "config.yaml",
     "model.safetensors",
     "language_model.json",
-    "llm",
     "SHA256SUMS",
     "README.md",
 )
-DATA_KEYS = ("regions", "views", "read", "target", "identity", "order", "max_length", "instruction")
-"""Settings of the data that belong to the model. What lies where, batches and workers belong to a run."""
+_DATA_KEYS = ("order", "max_length", "published_ids")
+"""Settings of the data that belong to the model and stand nowhere in the contract."""
 _READ_KEYS = ("min_slices", "hu")  # mask_grid says how somebody's mask files are, not how the model is
 _LINKED = ("regions", "identity")  # of the model; the data's say the same
-_FILE_ARGUMENTS: dict[str, dict[str, Any]] = {
-    "Frozen": {"weights": None},
-    "PerceiverResampler": {"weights": None},
-    "TimmSlices": {"pretrained": False},
-    "TimmDepthChannels": {"pretrained": False},
-}
-"""Arguments by which an encoder reads weights of its own, and their values without."""
+_OWN_WEIGHTS = {"weights": None, "pretrained": False}  # arguments by which an encoder reads weights of its own
 _ALIASES = "aliases"
 _KNOWN = frozenset({CONFIG, WEIGHTS, CONTRACT, REGION_FILE, LANGUAGE_MODEL, LLM, SUMS, CARD, "conversion.json"})
 _ALONGSIDE = ("LICEN", "NOTICE", "USE_POLICY", ".git")  # what people and the hub add
@@ -138,10 +132,7 @@ class PretrainedFolder:
         llm = resolved["model"]["llm"].setdefault("init_args", {})
         if language_model is not None:
             llm |= {"path": str(language_model), "revision": None}
-        elif llm.get("path") == LLM:
-            llm["path"] = str(self.path / LLM)
-        if resolved["data"].get("regions") == REGION_FILE:
-            resolved["data"]["regions"] = str(self.path / REGION_FILE)
+        localise(resolved, self.path)
         return resolved
 
 
@@ -209,7 +200,7 @@ def write_folder(
     own = model_config(config, contract)
     _name_language_model(own, language_model)
     check_target(folder, sum(named[name].nbytes for name in named if name not in aliases))
-    with _new_folder(folder) as new:
+    with new_folder(folder) as new:
         header = {**(metadata or {}), "reg2rg": __version__, **({_ALIASES: json.dumps(aliases)} if aliases else {})}
         write_safetensors(new / WEIGHTS, named, header, leave_out=aliases)
         contract.write(new, __version__)
@@ -257,11 +248,6 @@ def read_folder(folder: str | Path) -> PretrainedFolder:
     return PretrainedFolder(path, config, contract, _read_language_model(path))
 
 
-def is_pretrained_folder(path: str | Path) -> bool:
-    """Whether a folder says of itself that it is one of ours."""
-    return (Path(path).expanduser() / CONTRACT).is_file()
-
-
 def model_config(config: Mapping[str, Any], contract: InputContract) -> dict[str, dict[str, Any]]:
     """Sections ``model`` and ``data`` of a run's config, reduced to what belongs to the model and with nothing implied.
 
@@ -283,9 +269,9 @@ def model_config(config: Mapping[str, Any], contract: InputContract) -> dict[str
         },
         "target": contract.target,
         "identity": contract.identity,
+        "instruction": contract.instruction,
         **{key: given.get(key, default) for key, default in _data_defaults().items()},
     }
-    data["instruction"] = data["instruction"] or _instruction(contract)
     own = {"model": _plain(model), "data": _plain(data)}
     for key in ("texture", "geometry", "global_"):
         own["model"][key] = _without_files(own["model"].get(key))
@@ -309,7 +295,7 @@ def check_target(folder: Path, needed: int) -> None:
     if folder.is_dir() and any(folder.iterdir()):
         held = sorted(entry.name for entry in folder.iterdir())
         others = [name for name in held if name not in _KNOWN and not name.startswith(_ALONGSIDE)]
-        if not is_pretrained_folder(folder) or others or ".git" in held:
+        if not is_model_folder(folder) or others or ".git" in held:
             raise ConfigError(
                 f"{folder}: holds {', '.join((others or held)[:6])} (expected a new or empty folder, or a model's "
                 "to replace). Nothing was written. Fix: name another folder"
@@ -363,7 +349,7 @@ def copy_language_model(source: Path, to: Path, weights: bool) -> None:
 
 
 @contextlib.contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
+def new_folder(folder: Path) -> Iterator[Path]:
     """An empty folder that takes the place of `folder` at the end; on any error `folder` is what it was."""
     place = folder.resolve()
     prefix = f".{place.name}.tmp."
@@ -413,13 +399,7 @@ def _data_defaults() -> dict[str, Any]:
     from reg2rg.data.datamodule import RegionReportDataModule
 
     parameters = inspect.signature(RegionReportDataModule).parameters
-    return {key: parameters[key].default for key in ("order", "max_length", "instruction")}
-
-
-def _instruction(contract: InputContract) -> str:
-    from reg2rg.data.prompt import INSTRUCTION, WHOLE_INSTRUCTION
-
-    return INSTRUCTION if contract.target == "regions" else WHOLE_INSTRUCTION
+    return {key: parameters[key].default for key in _DATA_KEYS}
 
 
 def _plain(value: Any) -> Any:
@@ -432,16 +412,15 @@ def _plain(value: Any) -> Any:
 
 
 def _without_files(value: Any) -> Any:
-    """A component that reads no weights of its own: the folder holds them."""
+    """A component of this package that reads no weights of its own: the folder holds them."""
     if isinstance(value, list):
         return [_without_files(item) for item in value]
     if not isinstance(value, dict):
         return value
-    name = str(value.get("class_path", "")).rpartition(".")[2]
     cleared = {key: _without_files(item) for key, item in value.items()}
-    if isinstance(cleared.get("init_args"), dict):
-        changes = _FILE_ARGUMENTS.get(name, {})
-        cleared["init_args"] |= {key: empty for key, empty in changes.items() if key in cleared["init_args"]}
+    path, arguments = str(cleared.get("class_path", "")), cleared.get("init_args")
+    if isinstance(arguments, dict) and ("." not in path or path.startswith("reg2rg.")):
+        arguments |= {key: empty for key, empty in _OWN_WEIGHTS.items() if arguments.get(key)}
     return cleared
 
 

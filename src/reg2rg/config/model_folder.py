@@ -1,0 +1,34 @@
+"""Names inside a model's folder (`reg2rg.pretrained.folder`) that its config uses, made into paths when it is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+CONTRACT = "input_contract.yaml"
+"""The file that makes a folder a model's."""
+REGION_FILE = "regions.yaml"
+"""The region set, where it is none of the packaged ones: what ``data.regions`` says then."""
+LLM = "llm"
+"""The language model, where it can be had nowhere else: what ``model.llm.init_args.path`` says then."""
+
+
+def is_model_folder(path: str | Path) -> bool:
+    """Whether a folder says of itself that it is a model's."""
+    return (Path(path).expanduser() / CONTRACT).is_file()
+
+
+def localise(config: dict[str, Any], folder: Path) -> None:
+    """Turn names of things inside `folder` into paths, in place.
+
+    Args:
+        config: as the folder's ``config.yaml`` has it.
+        folder: where that file stands.
+    """
+    model, data = config.get("model"), config.get("data")
+    llm = model.get("llm") if isinstance(model, dict) else None
+    arguments = llm.get("init_args") if isinstance(llm, dict) else None
+    if isinstance(arguments, dict) and arguments.get("path") == LLM:
+        arguments["path"] = str(folder / LLM)
+    if isinstance(data, dict) and data.get("regions") == REGION_FILE:
+        data["regions"] = str(folder / REGION_FILE)

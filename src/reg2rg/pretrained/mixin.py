@@ -1,0 +1,190 @@
+"""What `Reg2RG` can do with folders: load one, write one, share one."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import nn
+
+from reg2rg.checkpoints import check_names
+from reg2rg.errors import ConfigError
+from reg2rg.model import RegionReporter
+from reg2rg.pretrained.card import CardFacts, model_card
+from reg2rg.pretrained.contract import InputContract
+from reg2rg.pretrained.folder import PretrainedFolder, model_config, write_folder
+from reg2rg.pretrained.saving import (
+    build_model,
+    check_language_model,
+    describe_language_model,
+    fill,
+    folder_names,
+    open_model,
+    require_language_model,
+)
+from reg2rg.pretrained.sharing import upload
+
+
+class Pretrained(nn.Module):
+    """Folders of a model, after the conventions of Hugging Face.
+
+    Attributes:
+        reporter: the model.
+        run_config: sections ``model`` and ``data`` that it was built from, or ``None`` if it knows none.
+        contract: what it takes for granted about its input, or ``None`` if it knows no config.
+    """
+
+    reporter: RegionReporter
+    run_config: dict[str, Any] | None = None
+    contract: InputContract | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path_or_id: str | Path,
+        *,
+        language_model: str | Path | None = None,
+        revision: str | None = None,
+        map_location: torch.device | str = "cpu",
+        llm: Mapping[str, Any] | None = None,
+        allow_import: Sequence[str] = (),
+        **changes: Any,
+    ) -> Self:
+        """Build a model from its folder, in eval mode. Nothing in the folder is run, and nothing is unpickled.
+
+        Args:
+            path_or_id: a folder written by `save_pretrained`, ``reg2rg export`` or ``reg2rg convert``, or a hub id.
+            language_model: where the base language model is, if not where the folder says. Its weights are held against
+                the folder's fingerprint.
+            revision: branch, tag or commit of a hub id.
+            map_location: device of the model.
+            llm: arguments of the language model that replace the folder's, such as ``dtype`` or ``quantize_4bit``.
+            allow_import: packages that the folder's config may name beside those of `reg2rg.config.imports.ALLOWED`.
+            changes: constructor arguments that replace the folder's, such as ``max_new_tokens``.
+
+        Raises:
+            ConfigError: a folder that cannot be had, is incomplete, damaged, or names classes that a config may not;
+                another base language model.
+        """
+        folder = open_model(path_or_id, revision)
+        given = None if language_model is None else str(language_model)
+        require_language_model(folder, given)
+        config = folder.resolved(given)
+        config["model"]["llm"]["init_args"] |= dict(llm or {})
+        config["model"] |= {"regions": config["data"]["regions"], "identity": folder.contract.identity, **changes}
+        model = build_model(cls, config["model"], folder, allow_import)
+        model.load_folder(folder)
+        model.describe(config, folder.contract)
+        return model.eval().to(map_location)
+
+    def load_folder(self, folder: PretrainedFolder) -> None:
+        """Take the weights of a model's folder.
+
+        Raises:
+            ConfigError: names or shapes that do not fit, damage, or another base language model.
+        """
+        check_names(folder.tensors, folder_names(self, self.reporter.llm), set(self.state_dict()), str(folder.path))
+        check_language_model(self.reporter.llm, folder)
+        fill(self, folder.tensors, str(folder.path))
+
+    def describe(self, config: Mapping[str, Any], contract: InputContract | None = None) -> None:
+        """Remember the config that the model was built from, and hold its data to the contract that follows.
+
+        Args:
+            config: sections ``model`` and ``data``.
+            contract: the input contract; by default that of the config.
+        """
+        self.run_config = {"model": config["model"], "data": config.get("data") or {}}
+        self.contract = contract or InputContract.of_config(config)
+
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        *,
+        config: Mapping[str, Any] | None = None,
+        spacing: tuple[float, float, float] | None = None,
+        copy_language_model: bool | None = None,
+        refer_to: str | None = None,
+        facts: CardFacts | None = None,
+    ) -> Path:
+        """Write the model into a folder for `from_pretrained`: whole, or not at all.
+
+        Args:
+            folder: new, empty, or a model's folder that is replaced.
+            config: sections ``model`` and ``data`` that the model was built from. Models from `from_checkpoint`,
+                `from_pretrained` and the command line know theirs.
+            spacing: voxel size in mm that all scans were resampled to before training, which the contract then asks of
+                every scan; ``None`` asks for what it asked before, or for none.
+            copy_language_model: put a frozen language model into the folder: always, never, or if it is a folder with
+                less than 512 MiB of weights (``None``). One that was trained is always in it.
+            refer_to: hub id or folder to name as the base language model instead of the path that it came from.
+            facts: what the model card is to say beyond config and contract.
+
+        Returns:
+            the folder.
+
+        Raises:
+            ConfigError: a model without a config, or a place where something else stands.
+        """
+        contract = self.contract if config is None else InputContract.of_config(config)
+        config = config or self.run_config
+        if config is None or contract is None:
+            raise ConfigError(
+                "save_pretrained: this model was built in Python and knows no config. Fix: give config, with the "
+                "sections model and data that rebuild it"
+            )
+        if spacing is not None:
+            contract = replace(contract, spacing=spacing)
+        kept = folder_names(self, self.reporter.llm)
+        reference = describe_language_model(self.reporter.llm, copy_language_model, refer_to)
+        return write_folder(
+            folder,
+            config=config,
+            tensors={name: tensor for name, tensor in self.state_dict().items() if name in kept},
+            contract=contract,
+            language_model=reference,
+            card=model_card(model_config(config, contract), contract, reference, facts),
+        )
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        branch: str | None = None,
+        create_pr: bool = False,
+        commit_message: str = "Upload model with reg2rg",
+        copy_language_model: bool | None = None,
+        refer_to: str | None = None,
+        facts: CardFacts | None = None,
+    ) -> str:
+        """Write the model into a temporary folder and upload it; see `save_pretrained`.
+
+        Args:
+            repo_id: ``owner/name`` on the hub; made if it is not there.
+            private: make it private; by default as the owner's settings say.
+            token: access token; by default that of ``hf auth login`` or ``HF_TOKEN``.
+            branch: where to commit to; by default the main one.
+            create_pr: open a pull request instead of committing.
+            commit_message: of the commit.
+            copy_language_model: see `save_pretrained`.
+            refer_to: see `save_pretrained`.
+            facts: see `save_pretrained`.
+
+        Returns:
+            address of the commit.
+
+        Raises:
+            ConfigError: no network, no right to write, or what `save_pretrained` raises.
+        """
+        facts = facts or CardFacts(name=repo_id.rpartition("/")[2])
+        with tempfile.TemporaryDirectory() as name:
+            written = self.save_pretrained(
+                Path(name) / "model", copy_language_model=copy_language_model, refer_to=refer_to, facts=facts
+            )
+            return upload(written, repo_id, private, token, branch, create_pr, commit_message)

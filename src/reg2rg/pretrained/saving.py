@@ -1,0 +1,197 @@
+"""From a model in memory to its folder and back: which tensors it holds, and which language model they go with."""
+
+from __future__ import annotations
+
+import logging
+from argparse import ArgumentError
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from reg2rg.config.explain import explain
+from reg2rg.config.imports import ALLOWED, check_class_paths, plugin_packages
+from reg2rg.config.reading import Tree, read_tree
+from reg2rg.config.saving import build
+from reg2rg.errors import ConfigError
+from reg2rg.hub import local_folder, looks_like_hub_id
+from reg2rg.language.base import LanguageModel
+from reg2rg.pretrained.fingerprint import fingerprint
+from reg2rg.pretrained.folder import CONFIG, LanguageModelRef, PretrainedFolder, read_folder
+from reg2rg.registry import load_plugins
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+HUB_FILES = ("*.yaml", "*.json", "*.safetensors", "*.md", "SHA256SUMS", "llm/*", "LICENSE*", "NOTICE*")
+"""What is taken of a hub's repository: no pickles, no code."""
+_LLM_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "LICENSE*", "USE_POLICY*", "NOTICE*")
+_SMALL = 512 << 20
+_LLM = "reporter.llm."
+
+
+def open_model(path_or_id: str | Path, revision: str | None = None) -> PretrainedFolder:
+    """Open a model by its folder or hub id.
+
+    Args:
+        path_or_id: the folder, or a hub id, taken from the cache or downloaded into it.
+        revision: branch, tag or commit of a hub id.
+
+    Raises:
+        ConfigError: it cannot be had, or is no model of this package.
+    """
+    return read_folder(local_folder(path_or_id, "model", revision, HUB_FILES))
+
+
+def build_model(
+    cls: type[T], arguments: Mapping[str, Any], folder: PretrainedFolder, allow_import: Sequence[str] = ()
+) -> T:
+    """Build the model that a folder's config describes, without its weights.
+
+    Args:
+        cls: class of the model.
+        arguments: of its constructor, as a config has them.
+        folder: where they come from, for messages.
+        allow_import: packages that the config may name beside the usual ones.
+
+    Raises:
+        ConfigError: a class that a config may not name, of which nothing is imported; or arguments that do not fit.
+    """
+    import reg2rg.encoders
+    import reg2rg.language.causal_lm  # noqa: F401 (components by their short names)
+
+    path = folder.path / CONFIG
+    tree = read_tree(path)
+    check_class_paths(tree, (*ALLOWED, *plugin_packages(), *allow_import))
+    load_plugins()
+    try:
+        return build(cls, arguments, allow_import)
+    except (ArgumentError, TypeError, ValueError, OSError) as error:
+        raise ConfigError(f"{path}: the model cannot be built: {_reason(error, tree)} Fix: upgrade reg2rg") from error
+
+
+def _reason(error: Exception, tree: Tree) -> str:
+    """What a parser or a constructor says, without the types that were tried beside it."""
+    text = str(error)
+    if "Parser key" in text:
+        return explain(text.replace('Parser key "it.', 'Parser key "model.'), tree)
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
+    tried = [line.removeprefix("- ") for line in lines if line.startswith("- ") and "'NoneType'" not in line]
+    return (tried or lines)[0].rstrip(".") + "."
+
+
+def folder_names(model: nn.Module, llm: LanguageModel) -> set[str]:
+    """Names of a model's state that its folder holds: everything but a language model's own weights that do not train.
+
+    Args:
+        model: has the language model as ``reporter.llm``.
+        llm: that.
+    """
+    reference = {_LLM + name for name in llm.reference_names()}
+    parameters = {_LLM + name for name, _ in llm.named_parameters(remove_duplicate=False)}
+    # Buffers of a language model are made by its constructor, or stand in its files.
+    return {name for name in model.state_dict() if not name.startswith(_LLM) or name in parameters - reference}
+
+
+def describe_language_model(
+    llm: LanguageModel, copy: bool | None = None, refer_to: str | None = None
+) -> LanguageModelRef:
+    """What a folder says of its language model.
+
+    Args:
+        llm: the language model.
+        copy: put it into the folder: always, never, or if it is a folder of less than 512 MiB of weights (``None``).
+        refer_to: hub id or folder to name instead of the path that it came from.
+
+    Raises:
+        ConfigError: its files are needed and cannot be found.
+    """
+    path, revision = str(getattr(llm, "path", "")), getattr(llm, "revision", None)
+    reference = llm.reference_names()
+    trained = not reference
+    if not path:
+        return LanguageModelRef("", vocabulary=len(llm.tokenizer))
+    if copy is None:
+        where = Path(path).expanduser()
+        copy = refer_to is None and where.is_dir() and _weights_bytes(where) < _SMALL
+    files = local_folder(path, "language model", revision, _LLM_FILES) if copy or trained else None
+    return LanguageModelRef(
+        path=refer_to or path,
+        revision=revision if refer_to is None else None,
+        fingerprint=None if trained else fingerprint(llm.reference_tensors()),
+        copy=files,
+        trained=trained,
+        vocabulary=len(llm.tokenizer),
+    )
+
+
+def check_language_model(llm: LanguageModel, folder: PretrainedFolder) -> None:
+    """Hold a language model against the one that a folder's model was trained on.
+
+    Raises:
+        ConfigError: another one; says what was expected and found, and how they differ.
+    """
+    expected = folder.language_model
+    where, tokens = str(getattr(llm, "path", type(llm).__name__)), len(llm.tokenizer)
+    told: list[str] = []
+    if expected.vocabulary is not None and expected.vocabulary != tokens:
+        told.append(f"its tokenizer has {tokens} tokens, expected {expected.vocabulary}")
+    if expected.fingerprint is not None:
+        found = fingerprint(llm.reference_tensors())
+        if differences := expected.fingerprint.differences(found):
+            told += [differences.kind(), *differences.shown()]
+        elif differences.rounded:
+            log.info("%s: agrees up to rounding in %d tensors", where, len(differences.rounded))
+    elif not expected.trained:
+        log.warning("%s: has no fingerprint of its language model; %s is taken on trust", folder.path, where)
+    if not told:
+        return
+    of = f" (revision {expected.revision})" if expected.revision else ""
+    raise ConfigError(
+        f"{folder.path}: the language model {where} is not the one that this model was trained on, "
+        f"{expected.path}{of}: {'; '.join(told)}. Another dtype or 4-bit weights would be no fault. "
+        f"Fix: give language_model the path of {expected.path}"
+    )
+
+
+def require_language_model(folder: PretrainedFolder, given: str | None) -> None:
+    """Say at once that a language model by path is not on this machine.
+
+    Raises:
+        ConfigError: with what it was.
+    """
+    ref = folder.language_model
+    if given is not None or ref.copy is not None or not ref.path:
+        return
+    if not Path(ref.path).expanduser().exists() and not looks_like_hub_id(ref.path):
+        tokens = "" if ref.vocabulary is None else f", {ref.vocabulary} tokens"
+        count = "" if ref.fingerprint is None else f", {len(ref.fingerprint.tensors)} tensors"
+        raise ConfigError(
+            f"{folder.path}: the model was trained on the language model {ref.path}{tokens}{count}, which is not here "
+            "(the folder refers to it and does not hold it). Fix: give language_model the path where you have it"
+        )
+
+
+def fill(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Copy tensors into a model's state, one at a time.
+
+    Raises:
+        ConfigError: shapes that do not fit; nothing was copied.
+    """
+    own = model.state_dict()
+    wrong = []
+    for name, tensor in tensors.items():
+        if tensor.shape != own[name].shape:
+            wrong.append(f"{name} is {tuple(tensor.shape)}, the config makes {tuple(own[name].shape)}")
+    if wrong:
+        more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise ConfigError(f"{where}: weights and config do not fit: {'; '.join(wrong[:5])}{more}. Fix: the config")
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            own[name].copy_(tensor)
+
+
+def _weights_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
