@@ -20,6 +20,8 @@ from reg2rg.config.reading import COMMAND_LINE, Key, Tree
 from reg2rg.registry import did_you_mean
 
 _SPEC = ("class_path", "init_args", "dict_kwargs")
+_LISTED = 40
+"""Most names that a message lists."""
 
 
 class Checker:
@@ -72,7 +74,7 @@ class Checker:
     def _unknown(self, path: Key, what: str, known: Iterable[str], owner: str = "") -> None:
         names = list(known)
         has = f"{owner} has no {what}" if owner else f"there is no {what}"
-        listing = f" It takes: {', '.join(names)}." if len(names) <= 25 else ""
+        listing = f" It takes: {', '.join(names)}." if len(names) <= _LISTED else ""
         self._say(path, f"{has} '{str(path[-1]).removesuffix('+')}'.{did_you_mean(str(path[-1]), names)}{listing}")
 
     def _arguments(self, values: dict[str, Any], cls: type, at: Key, skip: int = 0, required: bool = True) -> None:
@@ -178,7 +180,7 @@ class Checker:
             kinds = (self.kinds[base] for base in self.kinds if name in {cls.__name__ for cls in subclasses(base)})
             other = next(kinds, None)
             wrong = f"'{name}' is {_a(other)}, not {_a(kind)}." if other else f"unknown {kind} '{name}'."
-            listing = f" Known: {', '.join(sorted(words))}." if len(words) <= 25 else ""
+            listing = f" Known: {', '.join(sorted(words))}." if len(words) <= _LISTED else ""
             self._say_class(at, f"{wrong}{did_you_mean(name, words)}{listing}")
             return None
         if not is_allowed(name, self.allowed):
