@@ -16,6 +16,7 @@ _PUBLIC = {
     "Study": "reg2rg.types",
     "Volume": "reg2rg.types",
     "parse_report": "reg2rg.report",
+    "report_on": "reg2rg.one_scan",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]

@@ -118,7 +118,7 @@ def describe_language_model(
         copy = refer_to is None and where.is_dir() and _weights_bytes(where) < _SMALL
     files = local_folder(path, "language model", revision, _LLM_FILES) if copy or trained else None
     return LanguageModelRef(
-        path=refer_to or path,
+        path=refer_to or (path if files is None or trained else Path(path).name),
         revision=revision if refer_to is None else None,
         fingerprint=None if trained else fingerprint(llm.reference_tensors()),
         copy=files,
