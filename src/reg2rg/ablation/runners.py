@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import queue
 import threading
@@ -133,12 +134,13 @@ class Slurm:
     parameters: Mapping[str, Any]
     cluster: str = "slurm"
 
+    def __post_init__(self) -> None:
+        _require("submitit", "slurm")
+
     def run(self, tasks: Sequence[Task], begin: Begin, stop: Stop) -> Iterator[tuple[Task, Outcome]]:
         """See `Runner`."""
-        try:
-            import submitit
-        except ImportError as error:
-            raise MissingExtraError("submitit is not installed. Fix: pip install 'reg2rg[slurm]'") from error
+        import submitit
+
         executor = submitit.AutoExecutor(folder=str(self.folder), cluster=self.cluster)
         try:
             executor.update_parameters(name="reg2rg-ablate", **self.parameters)
@@ -153,6 +155,16 @@ class Slurm:
                 task = left.pop(job)
                 yield task, _submitted(job, stop)
             time.sleep(_POLL_S)
+
+
+def _require(package: str, extra: str) -> None:
+    """Fail before any work is done, not when it is to be handed over."""
+    try:
+        importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise  # it is there, and lacks something itself
+        raise MissingExtraError(f"{package} is not installed. Fix: pip install 'reg2rg[{extra}]'") from error
 
 
 class Handed:
@@ -202,12 +214,13 @@ class Ray:
 
     parameters: Mapping[str, Any]
 
+    def __post_init__(self) -> None:
+        _require("ray", "ray")
+
     def run(self, tasks: Sequence[Task], begin: Begin, stop: Stop) -> Iterator[tuple[Task, Outcome]]:
         """See `Runner`."""
-        try:
-            import ray
-        except ImportError as error:
-            raise MissingExtraError("ray is not installed. Fix: pip install 'reg2rg[ray]'") from error
+        import ray
+
         if not ray.is_initialized():
             ray.init(log_to_driver=False)
         remote = ray.remote(execute)

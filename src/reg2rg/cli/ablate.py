@@ -222,13 +222,13 @@ class Ablation:
         from reg2rg.ablation.facts import keep_facts
         from reg2rg.ablation.steps import make_data
 
-        begun = time.monotonic()
+        begun, runner = time.monotonic(), self._runner()
         self._check_configs()
         make_data(self.plan, main, self._say, self._studies)
         self._facts.clear()
         keep_facts(self.plan.out, self._data(self.plan.jobs[0].config))
         todo = self._todo(self._tasks(self.plan))
-        return self._work_on(todo, begun) if todo else EXIT_OK
+        return self._work_on(todo, runner, begun) if todo else EXIT_OK
 
     def _todo(self, tasks: Sequence[Task]) -> list[Task]:
         from reg2rg.ablation.changes import what_changed
@@ -245,14 +245,14 @@ class Ablation:
             self._say(f"{len(tasks) - len(todo)} of {len(tasks)} runs are done")
         return todo
 
-    def _work_on(self, todo: Sequence[Task], begun: float) -> int:
+    def _work_on(self, todo: Sequence[Task], runner: Runner, begun: float) -> int:
         from reg2rg.ablation.execute import Stop
         from reg2rg.ablation.interrupt import time_limit, told_to_end
         from reg2rg.ablation.progress import Watch
 
         local = self.options.runner == "local"
         jobs = max(1, self.options.jobs) if local else len(todo)
-        stop, statuses, runner = Stop(), [], self._runner()
+        stop, statuses = Stop(), []
         with (
             told_to_end(stop, here=local and self.options.jobs == 0) as got,
             time_limit(stop, self.options.max_hours, begun),

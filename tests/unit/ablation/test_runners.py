@@ -92,16 +92,29 @@ def test_gpus_are_shared_among_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert visible_gpus() == []
 
 
+def missing(package: str) -> Any:
+    def import_module(name: str) -> Any:
+        raise ModuleNotFoundError(f"No module named '{package}'", name=package)
+
+    return import_module
+
+
+def test_a_broken_package_is_not_called_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runners.importlib, "import_module", missing("jsonschema"))
+    with pytest.raises(ModuleNotFoundError, match="jsonschema"):
+        Ray({})
+
+
 # ---- submitit: the package itself where it is installed
 
 
 def test_slurm_without_submitit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "submitit", None)
+    monkeypatch.setattr(runners.importlib, "import_module", missing("submitit"))
     with pytest.raises(MissingExtraError, match=r"pip install 'reg2rg\[slurm\]'"):
         work(Slurm(tmp_path, {}), tasks(tmp_path))
 
 
-@pytest.mark.parametrize("cluster", ["debug", "local"])
+@pytest.mark.parametrize("cluster", ["debug", pytest.param("local", marks=pytest.mark.slow)])
 def test_submitit_runs_whole_tasks(tmp_path: Path, cluster: str) -> None:
     """With submitit's own executors; each task ends as failed, for its config is empty, and says so."""
     pytest.importorskip("submitit", reason="submitit is not installed (extra 'slurm')")
@@ -260,6 +273,6 @@ def test_ray_refuses_parameters(tmp_path: Path, ray: FakeRay) -> None:
 
 
 def test_ray_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setattr(runners.importlib, "import_module", missing("ray"))
     with pytest.raises(MissingExtraError, match=r"pip install 'reg2rg\[ray\]'"):
         work(Ray({}), tasks(tmp_path))
