@@ -162,7 +162,7 @@ def _averages(
     """All averages of (units, L, 3) counts, and the support they have."""
     size, plural = counts.shape[1], {"study": "studies"}.get(unit, f"{unit}s")
     units = summed(rows, counts.reshape(len(rows), -1), studies)
-    text = f"labels that are present in the references, of {size} in each of {len(rows):,} {plural}"
+    text = f"labels that are present in the references, of {size} in each of the {plural}"
     total = float(counts[..., [0, 2]].sum())
     found = [
         Statistic(

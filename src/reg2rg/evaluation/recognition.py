@@ -210,6 +210,8 @@ def confusion(found: Recognition) -> Confusion:
     counts = np.zeros((len(found.regions), len(columns)), dtype=int)
     place = np.where(found.named >= 0, found.named, len(found.regions) - 1 - found.named)
     np.add.at(counts, (found.given, place), 1)
+    if not counts[:, -1].any():  # only the strict reading knows repeated names
+        columns, counts = columns[:-1], counts[:, :-1]
     present = [row for row in range(len(found.regions)) if counts[row].any()]
     return Confusion(
         tuple(found.regions[row] for row in present), columns, tuple(tuple(map(int, counts[row])) for row in present)
