@@ -134,6 +134,7 @@ def test_no_overlay_is_untested() -> None:
         *(f"ablations/{name}.yaml" for name in (*ABLATIONS, "gpt2")),
         *(f"strategies/{name}.yaml" for name in STRATEGIES),
         "loggers/wandb.yaml",
+        *(name for name in OVERLAYS if name.startswith("peers/")),  # tests/configs/test_peers.py
     }
     assert set(OVERLAYS) == tested
     assert set(packaged_configs()) == {*tested, *BASES}

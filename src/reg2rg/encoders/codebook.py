@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Literal
 
 import torch
@@ -10,6 +11,11 @@ from torch import Tensor, nn
 
 _PIECE = 2048
 """Tokens that are compared with all codes at a time, for memory."""
+
+
+def _without_autocast(device: str) -> contextlib.AbstractContextManager[object]:
+    available = torch.amp.is_autocast_available(device)  # not on the meta device
+    return torch.autocast(device, enabled=False) if available else contextlib.nullcontext()
 
 
 class CosineCodebook(nn.Module):
@@ -31,7 +37,7 @@ class CosineCodebook(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(N, T, C) to (N, T, C)."""
-        with torch.autocast(tokens.device.type, enabled=False):
+        with _without_autocast(tokens.device.type):
             exact = torch.promote_types(tokens.dtype, torch.float32)  # near codes are told apart in no less
             flat = tokens.detach().flatten(0, 1).to(exact)
             directions = F.normalize(self.vectors[0].to(exact), dim=-1)
