@@ -1,11 +1,12 @@
 """Published weights to folders of this package: every key accounted for, nothing run, little memory."""
 
-from reg2rg.convert import radbert, radfm
+from reg2rg.convert import peers, radbert, radfm, reg2rg
 from reg2rg.convert.accounting import Account, Key, account, keys_of
 from reg2rg.convert.check import Sums, TensorSum, differences, read_sums, sum_tensor, sum_tensors
 from reg2rg.convert.converting import RECORD, Conversion, convert, open_published, verify_folder
 from reg2rg.convert.formats import FORMATS, Format, Opened, Options, register
-from reg2rg.convert.writing import WEIGHTS
+from reg2rg.convert.writing import write_tensors
+from reg2rg.pretrained.folder import WEIGHTS
 
 __all__ = [
     "FORMATS",
@@ -24,11 +25,14 @@ __all__ = [
     "differences",
     "keys_of",
     "open_published",
+    "peers",
     "radbert",
     "radfm",
     "read_sums",
+    "reg2rg",
     "register",
     "sum_tensor",
     "sum_tensors",
     "verify_folder",
+    "write_tensors",
 ]

@@ -17,6 +17,7 @@ from reg2rg.encoders.published import PublishedKey
 from reg2rg.errors import ConfigError
 from reg2rg.tensors import TensorEntry
 
+_ANY = "*"
 _PLACE = re.compile(r"\{(\w+)\}")
 
 
@@ -25,7 +26,8 @@ class Key:
     """One tensor of a format, or one a layer. Exactly one of `to`, `used` and `why` says what becomes of it.
 
     Attributes:
-        name: its published name; ``{word}`` stands for the numbers 0, 1, ... of a stack of layers.
+        name: its published name; ``{word}`` stands for the numbers 0, 1, ... of a stack of layers. With a star at its
+            end it stands for all names that begin so and are no other key's, of any shape; those are dropped.
         shape: one word an axis, see `PublishedKey`.
         to: our name: it is kept as it is.
         used: what is computed from it.
@@ -119,7 +121,7 @@ def account(
     Raises:
         ConfigError: keys that are missing, unknown, there under two names, or of another shape; all of them, in groups.
     """
-    slots = [slot for key in keys for slot in _slots(key, layers)]
+    slots = [slot for key in keys if not key.name.endswith(_ANY) for slot in _slots(key, layers)]
     found = Account(layers=dict(layers))
     missing: list[_Slot] = []
     twice: list[tuple[str, str]] = []
@@ -130,7 +132,9 @@ def account(
         missing += [slot] if not names and not slot.key.optional else []
         places += [(slot, name) for name in names[:1]]
     known = {name for slot in slots for name in slot.names}
-    unknown = [name for name in entries if name not in known]
+    others = [name for name in entries if name not in known]
+    found.dropped = {name: key.why for name in others for key in keys if _begins(name, key)}
+    unknown = [name for name in others if name not in found.dropped]
     found.sizes, misshapen = _check_shapes(places, entries)
     faults = [
         *_grouped("missing", [(slot.names[0], _expected(slot.key.shape, found.sizes)) for slot in missing]),
@@ -145,6 +149,10 @@ def account(
     for slot, name in places:
         _enter(found, slot, name)
     return found
+
+
+def _begins(name: str, key: Key) -> bool:
+    return key.name.endswith(_ANY) and name.startswith(key.name.removesuffix(_ANY))
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +232,7 @@ def _shown(shape: tuple[int, ...]) -> str:
 def share_found(keys: Sequence[Key], layers: Mapping[str, int], names: Iterable[str]) -> float:
     """How much of a format is there: the share of the keys it needs that are among `names`."""
     held = set(names)
-    needed = [slot for key in keys if not key.optional for slot in _slots(key, layers)]
+    needed = [slot for key in keys if not key.optional and not key.name.endswith(_ANY) for slot in _slots(key, layers)]
     return sum(not held.isdisjoint(slot.names) for slot in needed) / max(1, len(needed))
 
 

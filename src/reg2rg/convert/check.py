@@ -18,7 +18,7 @@ from reg2rg.files import write_json
 from reg2rg.tensors import TensorSource
 
 MIB = 2**20
-LANES = 2**16
+LANES = 2**15  # torch adds up to so many numbers on one thread: several would only wait for each other
 _PIECE = 2**22
 _SHORT = 16
 
@@ -30,7 +30,7 @@ class TensorSum:
     Attributes:
         shape: its shape.
         dtype: its dtype, such as ``bfloat16``.
-        sum: of its numbers, in float64: number i is added to lane i modulo 65,536, in order, and the lanes are added
+        sum: of its numbers, in float64: number i is added to lane i modulo 32,768, in order, and the lanes are added
             exactly. ``None`` if a number is not finite.
         abs_sum: the same of their absolute values.
         non_finite: how many numbers are NaN or infinite.

@@ -14,9 +14,10 @@ from torch import Tensor
 from reg2rg import __version__
 from reg2rg.convert.accounting import Account, account, share_found
 from reg2rg.convert.formats import FORMATS, Format, Opened, Options, find_format, looks_like
-from reg2rg.convert.writing import WEIGHTS, check_target, new_folder
+from reg2rg.convert.writing import check_new
 from reg2rg.errors import ConfigError, Reg2RGError
 from reg2rg.files import write_json
+from reg2rg.pretrained.folder import WEIGHTS, new_folder
 from reg2rg.tensors import TensorSource, open_tensors
 
 RECORD = "conversion.json"
@@ -94,9 +95,10 @@ def convert(
     opened = replace(opened, step=step)
     to = Path(to).expanduser()
     entries = opened.source.entries
-    check_target(to, sum(entries[name].nbytes for name in opened.account.kept.values()))
+    check_new(to, sum(entries[name].nbytes for name in opened.account.kept.values()))
     tensors = _our_tensors(format_, opened)
-    with new_folder(to, sum(tensor.nbytes for tensor in tensors.values())) as folder:
+    check_new(to, sum(tensor.nbytes for tensor in tensors.values()))
+    with new_folder(to) as folder:
         said = dict(format_.write(opened, tensors, folder))
         notes = [*_size_notes(format_, opened.account), *said.pop("notes", [])]
         write_json(folder / RECORD, {**_record(format_, opened, tensors), **said, "notes": notes})

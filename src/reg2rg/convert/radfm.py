@@ -106,17 +106,24 @@ def _perceiver_keys() -> tuple[Key, ...]:
 
 
 def _write_vit3d(opened: Opened, tensors: Mapping[str, Tensor], folder: Path) -> Mapping[str, Any]:
-    return _write_component("ViT3D", vit3d_arguments(opened), tensors, folder)
+    return write_component("ViT3D", vit3d_arguments(opened), tensors, folder)
 
 
 def _write_perceiver(opened: Opened, tensors: Mapping[str, Tensor], folder: Path) -> Mapping[str, Any]:
-    return _write_component("PerceiverResampler", perceiver_arguments(opened), tensors, folder)
+    return write_component("PerceiverResampler", perceiver_arguments(opened), tensors, folder)
 
 
-def _write_component(
+def write_component(
     name: str, arguments: Mapping[str, Any], tensors: Mapping[str, Tensor], folder: Path
 ) -> Mapping[str, Any]:
-    """Weights, and the component that they fit as a config names it."""
+    """Weights, and the component that they fit as a config names it.
+
+    Args:
+        name: of the component.
+        arguments: of its constructor.
+        tensors: the weights under its names.
+        folder: an empty one.
+    """
     write_tensors(tensors, folder)
     component = {"class_path": name, "init_args": dict(arguments)}
     (folder / "config.yaml").write_text(yaml.safe_dump(component, sort_keys=False), encoding="utf-8")
