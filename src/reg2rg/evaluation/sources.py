@@ -107,7 +107,8 @@ class _Reader:
                 f"<region>{_REGION_FILE} files). Fix: name the folder of predictions, or a CSV or JSON-lines file"
             )
         if not path.is_file():
-            raise ConfigError(f"{path}: not found (expected a file or folder of reports). Fix: check the path")
+            what = "is neither a file nor a folder" if path.exists() else "not found"
+            raise ConfigError(f"{path}: {what} (expected a file or folder of reports). Fix: check the path")
         return self._from_rows(path, _rows(path, self.encoding))
 
     def _from_region_files(self, path: Path, files: Sequence[Path]) -> Texts:

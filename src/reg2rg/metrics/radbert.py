@@ -117,7 +117,7 @@ def _locate(path: Path, backbone: Path | None) -> tuple[Path | None, Path]:
     if not (folder / "config.json").is_file():
         raise ConfigError(
             f"{folder} holds no config.json. Expected the folder of the backbone (RadBERT-RoBERTa-4m) with its config "
-            "and tokenizer. Fix: set backbone to that folder"
+            "and tokenizer. Fix: give that folder as backbone (--labeler-backbone)"
         )
     return weights, folder
 

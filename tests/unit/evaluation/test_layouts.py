@@ -10,8 +10,13 @@ from reg2rg.evaluation.engine import Settings, evaluate
 from reg2rg.evaluation.protocols import PROTOCOLS
 from reg2rg.evaluation.reading import read_references, read_reports
 from reg2rg.evaluation.sources import read_texts
+from reg2rg.files import write_json
 from reg2rg.labels import FINDINGS
+from reg2rg.model import GeneratedReport
+from reg2rg.predict import record
+from reg2rg.records import write_table
 from reg2rg.regions import load_region_set
+from reg2rg.report import write_report
 
 REGIONS = load_region_set("radgenome")
 HEADER = "AccNum,GT_combined_report,Pred_combined_report\n"
@@ -212,6 +217,45 @@ def test_references_alone(tmp_path):
         read_references(tmp_path / "none.csv", REGIONS)
     with pytest.raises(ConfigError, match="looks like a file of references \\('Findings_EN'\\)"):
         read_reports(tmp_path / "train.csv", None, REGIONS)
+
+
+def written_by_predict(folder, identity=True):
+    """Two studies as ``reg2rg predict`` writes them; the second one's report ends early."""
+    order, references = ("lung", "heart", "bone"), ("A nodule.", "Large.", "")
+    for study, told in (("valid_1_a_1", ("A nodule.", "Large.", "Normal.")), ("valid_1_b_1", ("Clear.",))):
+        text = write_report(order[: len(told)], told, identity)
+        answer = GeneratedReport(study, order, text, truncated=len(told) < 3)
+        write_json(folder / "studies" / f"{study}.json", record(answer, references, "question", identity))
+    write_table(folder)
+    return folder
+
+
+@pytest.mark.parametrize("identity", [True, False])
+def test_what_predict_writes_as_folder_and_as_table(tmp_path, identity):
+    folder = written_by_predict(tmp_path / "predictions", identity)
+    for path in (folder, folder / "predictions.csv"):
+        reports = read_reports(path, None, REGIONS)
+        first, second = reports.pairs
+        assert first.given == ("lung", "heart", "bone")
+        assert first.reference_regions == {"lung": "A nodule.", "heart": "Large."}
+        assert first.predicted_regions == {"lung": "A nodule.", "heart": "Large.", "bone": "Normal."}
+        assert first.patient == second.patient == "valid_1"
+        assert (first.unanswered, second.unanswered) == (False, True)
+        assert first.nameless is second.nameless is not identity
+        assert any("no recognition to score" in note for note in reports.notes) is not identity
+
+
+def test_a_folder_of_references_apart_keeps_the_slots_of_predict(tmp_path):
+    folder = written_by_predict(tmp_path / "predictions")
+    (tmp_path / "r.csv").write_text(
+        "study,region,reference\n"
+        + "".join(f"valid_1_{scan}_1,{region},Text.\n" for scan in "ab" for region in ("lung", "heart"))
+    )
+    first, second = read_reports(folder, tmp_path / "r.csv", REGIONS).pairs
+    assert first.given == ("lung", "heart", "bone")
+    assert first.named == ("lung", "heart", "bone")
+    assert second.named == ("lung", "", "")
+    assert second.reference_regions == {"lung": "Text.", "heart": "Text."}
 
 
 def test_a_folder_says_what_it_lacks(tmp_path):
