@@ -152,7 +152,8 @@ def account(
 
 
 def _begins(name: str, key: Key) -> bool:
-    return key.name.endswith(_ANY) and name.startswith(key.name.removesuffix(_ANY))
+    starts = (start.removesuffix(_ANY) for start in (key.name, *key.also) if start.endswith(_ANY))
+    return any(name.startswith(start) for start in starts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,7 +111,7 @@ def _ctvit_keys(prefix: str, decoder: bool) -> list[Key]:
 
 def _behind(prefix: str, key: Key) -> Key:
     """The same tensor behind a prefix; its bare name is understood too."""
-    return replace(key, name=prefix + key.name, also=() if key.name.endswith("*") else (key.name,))
+    return replace(key, name=prefix + key.name, also=(key.name,))
 
 
 def _ctvit_faults(opened: Opened) -> list[str]:
@@ -120,6 +120,9 @@ def _ctvit_faults(opened: Opened) -> list[str]:
         faults.append(
             f"attention is {sizes['inner']} wide (expected {sizes['heads']} heads x {sizes['head']} channels)"
         )
+    hidden = int(4 * 2 / 3 * sizes["dim"])
+    if sizes["mlp"] != hidden:
+        faults.append(f"perceptrons are {sizes['mlp']} wide (expected {hidden}: 4 x 2/3 of {sizes['dim']})")
     side = math.isqrt(sizes["first"])
     if side * side != sizes["first"] or sizes["patch"] % sizes["first"]:
         faults.append(

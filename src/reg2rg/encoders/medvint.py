@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from reg2rg.encoders.axes import as_images, to_square
 from reg2rg.encoders.base import ENCODERS, Encoder, Size, check_size
-from reg2rg.encoders.published_peers import rename_query_decoder, rename_resnet, widen_channels
+from reg2rg.encoders.published_peers import MEDVINT_VISION, rename_query_decoder, rename_resnet, widen_channels
 
 _STRIDE = 16
 _CLIP_MEAN, _CLIP_STD = 2 * (0.4815 + 0.4578 + 0.4082) / 3 - 1, 2 * (0.2686 + 0.2613 + 0.2758) / 3
@@ -185,13 +185,9 @@ class QueryDecoder(Encoder):
         """Accept this class's own weights and MedVInT's file, which holds the vision model as well."""
         published = "query_embed.weight" in weights
         found = rename_query_decoder(weights, len(self.layers)) if published else dict(weights)
-        own = {"queries", *(f"{part}.{name}" for part in ("layers", "norm") for name in self._names(part))}
-        inside = {name.removeprefix("encoder."): tensor for name, tensor in found.items() if name not in own}
-        adapted = self.encoder.adapt_weights(inside)
+        start = MEDVINT_VISION if published else "encoder."
+        inside = {name.removeprefix(start): tensor for name, tensor in found.items() if name.startswith(start)}
         return {
-            **{name: tensor for name, tensor in found.items() if name in own},
-            **{f"encoder.{name}": tensor for name, tensor in adapted.items()},
+            **{name: tensor for name, tensor in found.items() if not name.startswith(start)},
+            **{f"encoder.{name}": tensor for name, tensor in self.encoder.adapt_weights(inside).items()},
         }
-
-    def _names(self, part: str) -> list[str]:
-        return list(getattr(self, part).state_dict())
