@@ -314,12 +314,14 @@ class Ablation:
         from reg2rg.ablation.tables import make_tables
         from reg2rg.ablation.terminal import print_table
         from reg2rg.ablation.writing import write_table
-        from reg2rg.cli.evaluate import _labeler
+        from reg2rg.cli.evaluate import load_labeler
 
         plan = self._plan()  # of all runs, also those that were not worked on
         facts = self._data(plan.jobs[0].config)
         facts = facts if facts.digest else kept_facts(plan.out)
-        tables = make_tables(plan, self._tasks(plan), facts, _labeler(plan.sweep.scoring.labeler), self.options.paper)
+        tables = make_tables(
+            plan, self._tasks(plan), facts, load_labeler(plan.sweep.scoring.labeler), self.options.paper
+        )
         if not tables:
             self._say("no run is finished: no table yet")
         console = Console()

@@ -70,7 +70,7 @@ def run(invocation: Invocation) -> int:
         given = [f"--{option.replace('_', '-')}" for option in tables]  # what is done already is no advice
         reports = replace(reports, notes=tuple(n for n in reports.notes if not any(word in n for word in given)))
         progress("the labeler")
-        labeler = _labeler(options.labeler, options.labeler_backbone)
+        labeler = load_labeler(options.labeler, options.labeler_backbone)
         settings = Settings(
             protocol=protocol,
             labeler=labeler,
@@ -247,7 +247,12 @@ def _against(
     return reports, (options.against.name, other)
 
 
-def _labeler(name: str, backbone: Path | None = None) -> Labeler | None:
+def load_labeler(name: str, backbone: Path | None = None) -> Labeler | None:
+    """The labeler behind ``--labeler``: rules, none, or RadBERT's path.
+
+    Raises:
+        ConfigError: no such path; the message names the commands that get the weights.
+    """
     from reg2rg.metrics.labelers import RuleLabeler
 
     if name == "none":
