@@ -128,7 +128,7 @@ class Comparer:
         for one, other in pairs:
             gaps.append(abs(_value(known[one], metric) - _value(known[other], metric)))
             draws = self._full_draws(one, metric) - self._full_draws(other, metric)
-            different += p_value(draws) < 1 - self.confidence
+            different += p_value(draws) < round(1 - self.confidence, 12)
         return Noise(float(np.mean(gaps)), float(np.max(gaps)), len(pairs), different)
 
     def _over_seeds(self, draws: Array, points: Sequence[float]) -> Array:
@@ -138,7 +138,7 @@ class Comparer:
         if seeds == 1:
             return means
         error = float(np.std(points, ddof=1)) / np.sqrt(seeds)
-        return means + error * np.random.default_rng((self.seed, seeds)).standard_t(seeds - 1, size=count)
+        return np.asarray(means + error * np.random.default_rng((self.seed, seeds)).standard_t(seeds - 1, size=count))
 
     def _full_draws(self, seed: int, metric: str) -> Array:
         if (seed, metric) not in self._known:

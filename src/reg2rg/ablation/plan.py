@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ class Plan:
         extra: further overlays over the base.
         out: folder of all runs.
         jobs: in the order of working: seed by seed, so that a table with one seed is there early.
-        steps: data to make, with the config that they refer to.
+        steps: data to make, each with the name of the run that needs it, or "" for all.
         tree: of base and extra overlays alone.
     """
 
@@ -93,7 +93,7 @@ class Plan:
     extra: tuple[str, ...]
     out: Path
     jobs: tuple[Job, ...]
-    steps: tuple[Step, ...] = ()
+    steps: tuple[tuple[Step, str], ...] = ()
     tree: Tree = field(default_factory=Tree, repr=False)
 
 
@@ -121,10 +121,10 @@ def make_plan(
     """
     files = tuple(base) or sweep.base
     lineage = _lineage(files)
-    runs = {name: run for name, run in sweep.runs.items() if _meant_for(run.only, lineage)}
+    runs = {name: _on(run, lineage) for name, run in sweep.runs.items() if _runs_on(run, lineage)}
     for name in names:
         if name not in runs:
-            other = f" It is for {sweep.runs[name].only}." if name in sweep.runs else ""
+            other = f" It is for {_bases(sweep.runs[name])}." if name in sweep.runs else ""
             raise ConfigError(
                 f"command line: --runs {name}: there is no such run.{other}{did_you_mean(name, list(runs))} Runs of "
                 f"this sweep on {', '.join(files)}: {', '.join(runs)}."
@@ -135,8 +135,8 @@ def make_plan(
     jobs = [
         _job(run, seed, out, _folded(tree, run)) for seed in tuple(seeds) or sweep.seeds for run in _full_first(chosen)
     ]
-    steps = [*sweep.data, *(step for run in chosen for step in run.data)]
-    kept = tuple(dict.fromkeys(step for step in steps if _meant_for(step.only, lineage)))
+    steps = [*((step, "") for step in sweep.data), *((step, run.name) for run in chosen for step in run.data)]
+    kept = tuple((step, name) for step, name in steps if _meant_for(step.only, lineage))
     return Plan(_without(sweep, runs), files, tuple(extra), out, tuple(jobs), kept, tree)
 
 
@@ -145,8 +145,6 @@ def _full_first(runs: Sequence[Run]) -> list[Run]:
 
 
 def _without(sweep: Sweep, runs: Mapping[str, Run]) -> Sweep:
-    from dataclasses import replace
-
     tables = [replace(table, runs=tuple(name for name in table.runs if name in runs)) for table in sweep.tables]
     return replace(sweep, runs=runs, tables=tuple(tables))
 
@@ -166,6 +164,19 @@ def _lineage(names: Sequence[str]) -> set[str]:
 
 def _meant_for(only: str, lineage: set[str]) -> bool:
     return not only or only in lineage
+
+
+def _runs_on(run: Run, lineage: set[str]) -> bool:
+    return _meant_for(run.only, lineage) and (not run.by_base or any(base in lineage for base, _ in run.by_base))
+
+
+def _on(run: Run, lineage: set[str]) -> Run:
+    """The run with the overlays that belong to the base."""
+    return replace(run, overlays=next((files for base, files in run.by_base if base in lineage), run.overlays))
+
+
+def _bases(run: Run) -> str:
+    return run.only or " and ".join(base for base, _ in run.by_base)
 
 
 def _folded(base: Tree, run: Run) -> Tree:

@@ -71,8 +71,8 @@ def planned_steps(plan: Plan) -> list[PlannedStep]:
     """The steps of a plan, in order, each once."""
     config = str(plan.out / FOLDER / "config.yaml")
     found: dict[tuple[str, ...], PlannedStep] = {}
-    for step in plan.steps:
-        own = next((job for job in plan.jobs if step in job.run.data), None)
+    for step, run in plan.steps:
+        own = next((job for job in plan.jobs if job.run.name == run), None)
         tree = plan.tree if own is None else Tree(dict(own.config))
         words = [filled_in(word, tree).replace("{config}", config) for word in shlex.split(step.run)]
         makes = Path(filled_in(step.makes, tree))

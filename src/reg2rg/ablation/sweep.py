@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from reg2rg.ablation.sweep_file import SweepFile
 from reg2rg.config.overlay import find_config, packaged_folder
-from reg2rg.config.reading import Key, Tree, lookup, read_tree
+from reg2rg.config.reading import Key, Tree, lookup
 from reg2rg.errors import ConfigError
 from reg2rg.evaluation.protocols import find_protocol
 from reg2rg.registry import did_you_mean
@@ -60,6 +61,7 @@ class Run:
         name: folder and key.
         title: row of the table.
         overlays: configs over the base.
+        by_base: (packaged base, configs over it) where they depend on the base; of others the run is no part.
         values: of the key ``set``: written over the overlays.
         only: as in `Step`.
         floor: shown below the table's rule, and not tested against the full model.
@@ -70,6 +72,7 @@ class Run:
     name: str
     title: str
     overlays: tuple[str, ...] = ()
+    by_base: tuple[tuple[str, tuple[str, ...]], ...] = ()
     values: Tree = field(default_factory=Tree, compare=False)
     only: str = ""
     floor: bool = False
@@ -79,7 +82,7 @@ class Run:
     @property
     def content(self) -> tuple[Any, ...]:
         """What decides how it is trained."""
-        return self.overlays, repr(self.values.values), self.only, self.data
+        return self.overlays, self.by_base, repr(self.values.values), self.only, self.data
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ class Scoring:
         labeler: ``rules``, ``none``, or the folder of a classifier.
         split: that reports are generated for.
         checkpoint: ``last`` or ``best``.
-        metrics: names of the numbers in the table.
+        metrics: names of the numbers in tables.
         resamples: of the paired bootstrap.
     """
 
@@ -114,6 +117,8 @@ class TableSpec:
         full: name of the run that the others are compared with.
         runs: names, in the order of the rows.
         paper: name of the paper's table, or "".
+        protocol: that its numbers are made by.
+        metrics: its columns.
     """
 
     name: str
@@ -122,6 +127,8 @@ class TableSpec:
     full: str
     runs: tuple[str, ...]
     paper: str = ""
+    protocol: str = "strict"
+    metrics: tuple[str, ...] = METRICS
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,85 +195,28 @@ def load_sweep(name: str) -> Sweep:
     return sweep
 
 
-class _File:
-    """One sweep file: values with their places."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.tree = path, read_tree(path)
-
-    def wrong(self, key: Key, expected: str) -> ConfigError:
-        where = self.tree.origin(key) or self.path
-        found = lookup(self.tree.values, key)
-        return ConfigError(f"{where}: {'.'.join(map(str, key))}: expected {expected}, found {found!r}.")
-
-    def keys(self, at: Key, known: Sequence[str]) -> dict[str, Any]:
-        """The mapping at `at`, whose keys must be among `known`."""
-        value = lookup(self.tree.values, at) if at else self.tree.values
-        if value is None:
-            return {}
-        if not isinstance(value, dict):
-            raise self.wrong(at, "a mapping")
-        for key in value:
-            if key not in known:
-                path = ".".join(map(str, (*at, key)))
-                where = self.tree.origin((*at, key)) or self.path
-                raise ConfigError(
-                    f"{where}: {path}: a sweep has no key '{key}' here.{did_you_mean(str(key), list(known))} "
-                    f"It takes: {', '.join(known)}."
-                )
-        return value
-
-    def text(self, key: Key, default: str = "") -> str:
-        value = lookup(self.tree.values, key)
-        if value is None:
-            return default
-        if not isinstance(value, str):
-            raise self.wrong(key, "a text")
-        return value
-
-    def flag(self, key: Key) -> bool:
-        value = lookup(self.tree.values, key)
-        if value is not None and not isinstance(value, bool):
-            raise self.wrong(key, "true or false")
-        return bool(value)
-
-    def texts(self, key: Key) -> tuple[str, ...]:
-        value = lookup(self.tree.values, key)
-        value = [value] if isinstance(value, str) else value
-        if value is None:
-            return ()
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise self.wrong(key, "a text or a list of texts")
-        return tuple(value)
-
-    def choice(self, key: Key, known: Sequence[str], default: str) -> str:
-        value = self.text(key, default)
-        if value not in known:
-            raise self.wrong(key, f"one of {', '.join(known)}")
-        return value
-
-    def below(self, key: Key) -> Tree:
-        """The part at `key` as a config of its own, with the places of its values."""
-        value = lookup(self.tree.values, key)
-        if value is None:
-            return Tree()
-        if not isinstance(value, dict):
-            raise self.wrong(key, "a mapping of config keys to values")
-        size = len(key)
-        origins = {k[size:]: origin for k, origin in self.tree.origins.items() if k[:size] == key and len(k) > size}
-        return Tree(value, origins)
-
-
 _TOP = (
-    "title", "about", "include", "base", "seeds", "full", "paper", "runs", "data", "evaluate", "minutes_per_run",
-)  # fmt: skip
+    "title",
+    "about",
+    "include",
+    "base",
+    "seeds",
+    "full",
+    "paper",
+    "runs",
+    "data",
+    "evaluate",
+    "compare",
+    "minutes_per_run",
+)
 _RUN = ("title", "overlays", "set", "for", "floor", "paper", "data")
+_COMPARE = ("protocol", "metrics")
 _STEP = ("run", "makes", "resumes", "for")
 _SCORING = tuple(item.name for item in fields(Scoring))
 
 
 def _load(path: Path, above: tuple[Path, ...]) -> Sweep:
-    file = _File(path)
+    file = SweepFile(path)
     file.keys((), _TOP)
     parts = []
     for place, name in enumerate(file.texts(("include",))):
@@ -288,7 +238,7 @@ def _load(path: Path, above: tuple[Path, ...]) -> Sweep:
         base=file.texts(("base",)) or (parts[0].base if parts else ()),
         seeds=_seeds(file) or (parts[0].seeds if parts else (0,)),
         runs=runs,
-        tables=_tables(file, parts, runs, bool(own)),
+        tables=_tables(file, parts, runs, bool(own), scoring),
         scoring=scoring,
         data=tuple(steps),
         minutes={key: value for part in parts for key, value in part.minutes.items()} | _minutes(file),
@@ -304,7 +254,9 @@ def _join(runs: dict[str, Run], more: Sequence[Run] | Any, path: Path) -> None:
         runs.setdefault(run.name, run)
 
 
-def _tables(file: _File, parts: Sequence[Sweep], runs: Mapping[str, Run], own: bool) -> tuple[TableSpec, ...]:
+def _tables(
+    file: SweepFile, parts: Sequence[Sweep], runs: Mapping[str, Run], own: bool, scoring: Scoring
+) -> tuple[TableSpec, ...]:
     """A file with runs makes one table, with the included runs; one without: those of its parts, and one of all."""
     name = file.path.stem
     inherited = next((table for part in parts for table in part.tables), None)
@@ -315,15 +267,23 @@ def _tables(file: _File, parts: Sequence[Sweep], runs: Mapping[str, Run], own: b
             f"Runs: {', '.join(runs)}."
         )
     order = sorted(runs, key=lambda key: (runs[key].floor, key != full))
+    file.keys(("compare",), _COMPARE)
     table = TableSpec(
-        name, file.text(("title",), name), file.text(("about",)), full, tuple(order), file.text(("paper",))
+        name=name,
+        title=file.text(("title",), name),
+        about=file.text(("about",)),
+        full=full,
+        runs=tuple(order),
+        paper=file.text(("paper",)),
+        protocol=_protocol(file, ("compare", "protocol"), scoring.protocol),
+        metrics=file.texts(("compare", "metrics")) or scoring.metrics,
     )
     if own or len(parts) < 2:
         return (table,)
     return (*dict.fromkeys(table for part in parts for table in part.tables), table)
 
 
-def _runs(file: _File) -> Iterator[Run]:
+def _runs(file: SweepFile) -> Iterator[Run]:
     entries = lookup(file.tree.values, ("runs",))
     if entries is None:
         return
@@ -337,10 +297,13 @@ def _runs(file: _File) -> Iterator[Run]:
                 "expected."
             )
         file.keys(at, _RUN)
+        overlays = lookup(file.tree.values, (*at, "overlays"))
+        bases = list(overlays) if isinstance(overlays, dict) else []
         yield Run(
             name=name,
             title=file.text((*at, "title"), name.replace("_", " ")),
-            overlays=file.texts((*at, "overlays")),
+            overlays=() if bases else file.texts((*at, "overlays")),
+            by_base=tuple((str(base), file.texts((*at, "overlays", base))) for base in bases),
             values=file.below((*at, "set")),
             only=file.text((*at, "for")),
             floor=file.flag((*at, "floor")),
@@ -349,7 +312,7 @@ def _runs(file: _File) -> Iterator[Run]:
         )
 
 
-def _steps(file: _File, at: Key) -> Iterator[Step]:
+def _steps(file: SweepFile, at: Key) -> Iterator[Step]:
     entries = lookup(file.tree.values, at)
     if entries is None:
         return
@@ -369,30 +332,33 @@ def _steps(file: _File, at: Key) -> Iterator[Step]:
         yield step
 
 
-def _scoring(file: _File, inherited: Scoring) -> Scoring:
+def _scoring(file: SweepFile, inherited: Scoring) -> Scoring:
     given = file.keys(("evaluate",), _SCORING)
     at: Key = ("evaluate",)
     metrics = file.texts((*at, "metrics"))
     resamples = given.get("resamples", inherited.resamples)
     if not isinstance(resamples, int) or resamples < 1:
         raise file.wrong((*at, "resamples"), "a whole number above 0")
-    scoring = replace(
+    return replace(
         inherited,
-        protocol=file.text((*at, "protocol"), inherited.protocol),
+        protocol=_protocol(file, (*at, "protocol"), inherited.protocol),
         labeler=file.text((*at, "labeler"), inherited.labeler),
         split=file.choice((*at, "split"), _SPLITS, inherited.split),
         checkpoint=file.choice((*at, "checkpoint"), _CHECKPOINTS, inherited.checkpoint),
         metrics=metrics or inherited.metrics,
         resamples=resamples,
     )
+
+
+def _protocol(file: SweepFile, at: Key, default: str) -> str:
+    name = file.text(at, default)
     try:
-        find_protocol(scoring.protocol)
+        return find_protocol(name).name
     except ConfigError as error:
-        raise ConfigError(f"{file.tree.origin((*at, 'protocol'))}: evaluate.protocol: {error}") from None
-    return scoring
+        raise ConfigError(f"{file.tree.origin(at)}: {'.'.join(map(str, at))}: {error}") from None
 
 
-def _seeds(file: _File) -> tuple[int, ...]:
+def _seeds(file: SweepFile) -> tuple[int, ...]:
     value = lookup(file.tree.values, ("seeds",))
     if value is None:
         return ()
@@ -401,7 +367,7 @@ def _seeds(file: _File) -> tuple[int, ...]:
     return tuple(dict.fromkeys(value))
 
 
-def _minutes(file: _File) -> dict[str, float]:
+def _minutes(file: SweepFile) -> dict[str, float]:
     value = lookup(file.tree.values, ("minutes_per_run",))
     if value is None:
         return {}

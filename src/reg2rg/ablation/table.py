@@ -206,5 +206,15 @@ def mark(cell: Cell, confidence: float) -> str:
     found = cell.comparison
     if found is None:
         return ""
-    significant = SIGNIFICANT if found.corrected < 1 - confidence else ""
+    significant = SIGNIFICANT if is_significant(found, confidence) else ""
     return significant + (IN_NOISE if found.within_noise else "")
+
+
+def is_significant(found: Comparison, confidence: float) -> bool:
+    """Whether the corrected p is below the level."""
+    return found.corrected < level(confidence)
+
+
+def level(confidence: float) -> float:
+    """1 - confidence, without the dust of floating point."""
+    return round(1 - confidence, 12)

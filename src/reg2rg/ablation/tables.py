@@ -11,6 +11,7 @@ from reg2rg.ablation.facts import Facts
 from reg2rg.ablation.paper import with_paper
 from reg2rg.ablation.plan import Plan
 from reg2rg.ablation.scoring import Scorer
+from reg2rg.ablation.sweep import TableSpec
 from reg2rg.ablation.table import AblationTable, build_table
 from reg2rg.metrics.labelers import Labeler
 from reg2rg.regions import load_region_set
@@ -28,24 +29,46 @@ def make_tables(
         labeler: reads findings.
         paper: show the paper's figures.
     """
-    scoring = plan.sweep.scoring
     by_run: dict[str, list[Task]] = {}
     for task in tasks:
         by_run.setdefault(task.run, []).append(task)
-    regions = (plan.jobs[0].config.get("data") or {}).get("regions", "radgenome")
-    scorer = Scorer(scoring.protocol, labeler, load_region_set(regions), scoring.metrics, facts.truth)
-    found = collect(by_run, scorer, plan.sweep.runs)
-    if not any(item.scores for item in found.values()):
-        return []
+    regions = load_region_set((plan.jobs[0].config.get("data") or {}).get("regions", "radgenome"))
+    views: dict[str, _View] = {}  # tables of one protocol share scores and draws
     tables = []
-    comparers: dict[str, Comparer] = {}  # most tables share the full model, and so its draws
-    floors: dict[str, Mapping[str, Mapping[str, float]]] = {}
     for spec in plan.sweep.tables:
-        full = found.get(spec.full)
-        if spec.full not in comparers:
-            comparers[spec.full] = Comparer(full.scores if full is not None else {}, scoring.resamples)
-            done = [task for task in by_run.get(spec.full, []) if full is not None and task.seed in full.scores]
-            floors[spec.full] = floors_of(done[0], scorer, facts.train) if done else {}
-        table = build_table(spec, found, scoring.metrics, floors[spec.full], comparers[spec.full])
-        tables.append(with_paper(table, spec, plan.sweep.runs) if paper else table)
+        if spec.protocol not in views:
+            metrics = [m for other in plan.sweep.tables if other.protocol == spec.protocol for m in other.metrics]
+            scorer = Scorer(spec.protocol, labeler, regions, tuple(dict.fromkeys(metrics)), facts.truth)
+            views[spec.protocol] = _View(plan, by_run, scorer, facts)
+        table = views[spec.protocol].table(spec)
+        if any(row.cells for row in table.rows if row.kind != "floor"):
+            tables.append(with_paper(table, spec, plan.sweep.runs) if paper else table)
     return tables
+
+
+class _View:
+    """All runs by one protocol.
+
+    Args:
+        plan: of the sweep.
+        by_run: run -> its tasks.
+        scorer: of the protocol.
+        facts: of the data.
+    """
+
+    def __init__(self, plan: Plan, by_run: Mapping[str, Sequence[Task]], scorer: Scorer, facts: Facts) -> None:
+        self.plan, self.by_run, self.scorer, self.facts = plan, by_run, scorer, facts
+        self.found = collect(by_run, scorer, plan.sweep.runs)
+        self._comparers: dict[str, Comparer] = {}
+        self._floors: dict[str, Mapping[str, Mapping[str, float]]] = {}
+
+    def table(self, spec: TableSpec) -> AblationTable:
+        """One table."""
+        full = self.found.get(spec.full)
+        if spec.full not in self._comparers:
+            scores = full.scores if full is not None else {}
+            self._comparers[spec.full] = Comparer(scores, self.plan.sweep.scoring.resamples)
+            done = [task for task in self.by_run.get(spec.full, ()) if task.seed in scores]
+            self._floors[spec.full] = floors_of(done[0], self.scorer, self.facts.train) if done else {}
+        comparer, floors = self._comparers[spec.full], self._floors[spec.full]
+        return build_table(spec, self.found, spec.metrics, floors, comparer, [f"Protocol: {spec.protocol}."])

@@ -95,4 +95,6 @@ def _print_grid(title: str, grid: Sequence[Sequence[str]], console: Console) -> 
     console.print(drawn)
     left_out = [grid[0][place] for place in range(len(widths)) if place not in shown]
     if left_out:
-        console.print(f"too narrow for: {', '.join(left_out)}; the files below have them", markup=False)
+        console.print(
+            f"too narrow for: {', '.join(left_out)}; the files below have them", markup=False, highlight=False
+        )

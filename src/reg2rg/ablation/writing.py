@@ -12,7 +12,7 @@ from pathlib import Path
 from jinja2 import Environment
 
 from reg2rg.ablation.plots import draw_table
-from reg2rg.ablation.table import IN_NOISE, SIGNIFICANT, AblationTable, Cell, Row, mark
+from reg2rg.ablation.table import IN_NOISE, SIGNIFICANT, AblationTable, Cell, Row, is_significant, level, mark
 from reg2rg.evaluation.plots import png, svg
 from reg2rg.files import atomic_write
 from reg2rg.records import as_cell
@@ -137,7 +137,7 @@ def legend(table: AblationTable) -> list[str]:
         f"Percent; mean ± standard deviation over {len(seeds)} seed{'s' if len(seeds) != 1 else ''} "
         f"({', '.join(map(str, seeds))}). 'Truth' is against the data set's labels, 'CE' against labels read from the "
         "reference reports.",
-        f"{SIGNIFICANT} differs from the full model (p < {1 - table.confidence:.2g} after Holm's correction over the "
+        f"{SIGNIFICANT} differs from the full model (p < {level(table.confidence):g} after Holm's correction over the "
         "runs of this table): bootstrap over patients, paired by study and seed, with a t term for the few seeds. "
         f"{IN_NOISE} no further from the full model than two of its own seeds are from each other.",
     ]
@@ -198,20 +198,20 @@ def as_csv(table: AblationTable) -> str:
          "p_corrected", "significant", "within_noise", "paper")
     )  # fmt: skip
     for metric, noise in table.noise.items():
-        start = (table.name, NOISE_TITLE, "noise", metric)
-        writer.writerow((*start, noise.mean, "", noise.pairs, "", noise.largest, *[""] * 7))
+        start = (as_cell(table.name), NOISE_TITLE, "noise", metric)
+        writer.writerow((*start, "", "", noise.pairs, "", noise.mean, "", noise.largest, *[""] * 5))
     for row in table.rows:
         for metric in table.metrics:
             if metric in row.cells or metric in row.paper:
-                writer.writerow([as_cell(str(value)) for value in _csv_row(table, row, metric)])
+                writer.writerow(_csv_row(table, row, metric))
         for metric, value in _cost_values(row):
-            writer.writerow((table.name, as_cell(row.name), row.kind, metric, value, *[""] * 11))
+            writer.writerow((as_cell(table.name), as_cell(row.name), row.kind, metric, value, *[""] * 11))
     return stream.getvalue()
 
 
 def _csv_row(table: AblationTable, row: Row, metric: str) -> list[object]:
     cell = row.cells.get(metric)
-    found: list[object] = [table.name, row.name, row.kind, metric]
+    found: list[object] = [as_cell(table.name), as_cell(row.name), row.kind, metric]
     if cell is None:
         return [*found, *[""] * 11, row.paper.get(metric, "")]
     values = ";".join(f"{seed}:{value!r}" for seed, value in cell.values.items())
@@ -221,7 +221,7 @@ def _csv_row(table: AblationTable, row: Row, metric: str) -> list[object]:
         found += [""] * 7
     else:
         within = "" if compared.within_noise is None else compared.within_noise
-        significant = compared.corrected < 1 - table.confidence
+        significant = is_significant(compared, table.confidence)
         found += [compared.difference, compared.low, compared.high, compared.p, compared.corrected, significant, within]
     return [*found, row.paper.get(metric, "")]
 

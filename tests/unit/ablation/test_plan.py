@@ -30,7 +30,9 @@ def plan(sweep: str = "lfd", **options: Any) -> Plan:
 
 
 def job(name: str = "full", seed: int = 0, sweep: str = "lfd", **options: Any) -> Job:
-    return next(job for job in plan(sweep, **options).jobs if (job.run.name, job.seed) == (name, seed))
+    if options:
+        return plan(sweep, names=[name], seeds=[seed], **options).jobs[0]
+    return next(job for job in plan(sweep).jobs if (job.run.name, job.seed) == (name, seed))
 
 
 def overlay(name: str, values: dict[str, Any]) -> str:
@@ -153,13 +155,24 @@ def test_runs_are_for_the_bases_that_they_name() -> None:
     assert "for" not in str(plan("llm_size", base=["reg2rg.yaml"]).sweep.tables[0].runs)
 
 
+def test_overlays_may_depend_on_the_base() -> None:
+    overlays = {job.run.name: job.run.overlays for job in plan("peers").jobs}
+    assert overlays["radfm"] == ("peers/phantom/radfm.yaml",)
+    overlays = {job.run.name: job.run.overlays for job in plan("peers", base=["reg2rg_24gb.yaml"], seeds=[0]).jobs}
+    assert overlays["radfm"] == ("peers/radfm.yaml",)
+    Path("other.yaml").write_text("data: {}\n")
+    assert {job.run.name for job in plan("peers", base=["other.yaml"]).jobs} == {"full", "text_only"}
+    with pytest.raises(ConfigError, match=r"no such run. It is for phantom.yaml and reg2rg.yaml."):
+        plan("peers", base=["other.yaml"], names=["radfm"])
+
+
 def test_phantom_data_are_made_for_the_phantoms_alone() -> None:
-    assert [step.run.split()[0] for step in plan("llm_size").steps] == ["data", "data", "lm", "lm"]
-    assert [step.run.split()[0] for step in plan("llm_size", names=["full"]).steps] == ["data", "data", "lm"]
+    assert [step.run.split()[0] for step, _ in plan("llm_size").steps] == ["data", "data", "lm", "lm"]
+    assert [step.run.split()[0] for step, _ in plan("llm_size", names=["full"]).steps] == ["data", "data", "lm"]
     assert plan("llm_size", base=["reg2rg.yaml"]).steps == ()
 
 
-@pytest.mark.parametrize("name", ["lfd", "features", "rra", "llm_size", "all"])
+@pytest.mark.parametrize("name", ["lfd", "features", "rra", "llm_size", "peers", "all"])
 def test_every_sweep_resolves_on_the_papers_recipe(name: str) -> None:
     jobs = plan(name, base=["reg2rg.yaml"], seeds=[0]).jobs
     assert {job.config["model"]["llm"]["class_path"] for job in jobs} == {"CausalLM"}

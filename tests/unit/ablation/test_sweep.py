@@ -32,6 +32,7 @@ def test_packaged_sweeps_have_the_full_model_its_floor_and_three_seeds(name: str
     assert all(set(table.runs) <= set(sweep.runs) for table in sweep.tables)
     assert all(sweep.runs[table.runs[-1]].floor for table in sweep.tables)
     assert sweep.scoring.metrics == METRICS
+    assert {table.protocol for table in sweep.tables} <= {"strict", "paper"}
 
 
 def test_all_holds_every_comparison_and_the_full_model_once() -> None:
@@ -84,6 +85,8 @@ MISTAKES = {
     f"{RUN}evaluate: {{protocol: papr}}\n": (
         "s.yaml:3: evaluate.protocol: there is no protocol 'papr'. Did you mean 'paper'?"
     ),
+    f"{RUN}compare: {{protocol: papr}}\n": "s.yaml:3: compare.protocol: there is no protocol 'papr'.",
+    f"{RUN}compare: {{split: dev}}\n": "s.yaml:3: compare.split: a sweep has no key 'split' here.",
     f"{RUN}evaluate: {{split: dev}}\n": "evaluate.split: expected one of train, val, test, found 'dev'.",
     f"{RUN}evaluate: {{resamples: 0}}\n": "evaluate.resamples: expected a whole number above 0",
     f"{RUN}data: [{{run: lm x}}]\n": "data.0: expected a step with 'run'",
@@ -96,6 +99,16 @@ MISTAKES = {
         "runs.full: another sweep has a different run of this name"
     ),
 }
+
+
+def test_a_table_may_have_its_own_protocol_and_columns() -> None:
+    """A table of systems without regions compares whole reports; the others keep theirs."""
+    tables = {table.name: table for table in load_sweep("all").tables}
+    assert {name: table.protocol for name, table in tables.items()} == {
+        "lfd": "strict", "features": "strict", "rra": "strict", "llm_size": "strict", "peers": "paper", "all": "paper",
+    }  # fmt: skip
+    assert "BLEU-1" in tables["peers"].metrics
+    assert tables["lfd"].metrics == tables["all"].metrics == METRICS
 
 
 @pytest.mark.parametrize("text", MISTAKES)
