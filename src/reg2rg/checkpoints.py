@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 
+from reg2rg.config.model_folder import is_model_folder
 from reg2rg.encoders.wrappers import Frozen
 from reg2rg.errors import ConfigError, Reg2RGError
 from reg2rg.files import atomic_write, sha256
@@ -139,6 +140,15 @@ def read_checkpoint(
         CheckpointError: its bytes are not those that were written, or it is no checkpoint of plain values.
     """
     path = Path(path)
+    if path.is_dir():
+        if is_model_folder(path):
+            raise ConfigError(
+                f"{path}: a model's folder, no checkpoint. Fix: Reg2RG.from_pretrained, or its path as it is"
+            )
+        raise ConfigError(
+            f"{path}: a folder (expected one file). Checkpoints that DeepSpeed or FSDP write in shards are read by the "
+            "strategy that wrote them alone. Fix: train with strategies/ddp.yaml or fsdp.yaml, which write one file"
+        )
     if not path.is_file():
         beside = sorted(p.name for p in path.parent.glob("*.ckpt")) if path.parent.is_dir() else []
         raise ConfigError(

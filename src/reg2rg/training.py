@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -27,7 +27,7 @@ from reg2rg.metrics.recognition import RegionLoss, RegionRecognition
 from reg2rg.model import GeneratedReport, ProjectorFactory, RegionReporter
 from reg2rg.monitor import Throughput, explained_out_of_memory, peak_memory_gib, show_sample
 from reg2rg.optimization import OptimizerConfig, build_optimizer
-from reg2rg.pretrained.conforming import conform_data
+from reg2rg.pretrained.conforming import check_regions, conform_data
 from reg2rg.pretrained.mixin import Pretrained
 from reg2rg.regions import load_region_set
 from reg2rg.report import parse_report
@@ -116,20 +116,28 @@ class Reg2RG(Pretrained, L.LightningModule):
         """The language model's tokenizer."""
         return self.reporter.llm.tokenizer
 
-    # ---- training
+    # ---- the input contract
 
-    def setup(self, stage: str) -> None:
-        """Bring the data to the model's input contract, or refuse them.
+    def prepare_data(self) -> None:
+        """Refuse data that cannot be brought to the model's input contract, before they are listed.
 
         Raises:
             ConfigError: the data have regions that the model does not know.
         """
+        data = getattr(self.trainer, "datamodule", None)
+        if self.contract is not None and isinstance(data, RegionReportDataModule):
+            check_regions(data.region_set, self.contract.regions)
+
+    def setup(self, stage: str) -> None:
+        """Bring the data to the model's input contract, or refuse them; see `prepare_data`."""
         data = getattr(self.trainer, "datamodule", None)
         if self.contract is None or not isinstance(data, RegionReportDataModule):
             return
         if changes := conform_data(self.contract, data, self.tokenizer, self.token_counts):
             log.warning("The data were brought to the model's input contract: %s", "; ".join(changes))
             data.setup(stage)
+
+    # ---- training
 
     def on_fit_start(self) -> None:
         """Train mode everywhere: a language model comes from its file in eval mode. `Frozen` parts keep theirs."""
@@ -273,11 +281,20 @@ class Reg2RG(Pretrained, L.LightningModule):
             raise ConfigError(f"the checkpoint does not fit the model: {error}") from error
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path, **changes: Any) -> Self:
+    def from_checkpoint(
+        cls,
+        path: str | Path,
+        *,
+        language_model: str | Path | None = None,
+        allow_import: Sequence[str] = (),
+        **changes: Any,
+    ) -> Self:
         """Build the model that a checkpoint was saved from, with its weights, in eval mode on the CPU.
 
         Args:
             path: a checkpoint written by ``reg2rg fit``.
+            language_model: where the base language model is, if not where it was in training.
+            allow_import: packages that the config may name beside those of `reg2rg.config.imports.ALLOWED`.
             changes: constructor arguments that replace those of the config inside the checkpoint.
 
         Raises:
@@ -286,9 +303,12 @@ class Reg2RG(Pretrained, L.LightningModule):
         """
         checkpoint = read_checkpoint(path)
         config = read_config(checkpoint, str(path))
-        model = build(cls, {**config["model"], **changes})
+        if language_model is not None:
+            config["model"]["llm"]["init_args"] |= {"path": str(language_model), "revision": None}
+        config["model"] |= changes
+        model = build(cls, config["model"], allow_import)
         model.load_state_dict(checkpoint["state_dict"])
-        model.describe({**config, "model": {**config["model"], **changes}})
+        model.describe(config)
         return model.eval()
 
     # ---- parts

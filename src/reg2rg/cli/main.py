@@ -57,6 +57,7 @@ COMMANDS: dict[str, Command] = {
     "data": Command("reg2rg.cli.data:run", "phantom | check | prepare: make, look through and prepare data"),
     "evaluate": Command("reg2rg.cli.evaluate:run", "score files of reports, of any system, beside their floors"),
     "convert": Command("reg2rg.cli.convert:run", "published weights to a folder of this package, every key checked"),
+    "export": Command("reg2rg.cli.export:run", "a checkpoint to a folder that others can load, with a model card"),
     "ablate": Command("reg2rg.cli.ablate:run", "train, score and compare the runs of a sweep, in one table"),
     "lm": Command("reg2rg.cli.lm:run", "build a tiny language model from the training reports of a data set"),
     "page": Command("reg2rg.cli.page:run", "score predictions beside their floors, and write a page to look at"),

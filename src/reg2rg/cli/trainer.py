@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from reg2rg import __version__
 from reg2rg.cli.building import Builder
+from reg2rg.cli.folder import load_folder, take_folder, with_folder, write_somewhere
 from reg2rg.cli.main import Invocation
 from reg2rg.config.explain import check_references, explain, explain_interpolation
 from reg2rg.config.imports import check_class_paths, import_policy
@@ -45,7 +46,7 @@ def run(invocation: Invocation) -> int:
     """Run a trainer command; see `reg2rg.cli.main`."""
     configs, rest = split_config_options(invocation.args)
     flags, options = split_flags(rest)
-    tree = fold(configs)
+    tree = with_folder(fold(configs), options)
     apply_options(tree, options)
     if not tree.values and not flags:
         raise ConfigError(
@@ -196,6 +197,7 @@ class ReportCLI(LightningCLI):
         """Refuse what cannot work while nothing is loaded yet; name the place of what fails in a constructor."""
         config = self.config[self.command]
         _resolve_checkpoint(config, self.command)
+        self.folder = take_folder(config)
         mistakes = [*check_values(_plain(config), self.tree), *_check_run(config, self.tree, self.command)]
         if mistakes:
             raise ConfigError("\n".join(mistakes))
@@ -204,8 +206,17 @@ class ReportCLI(LightningCLI):
         for base in bases:
             self.parser.add_instantiator(builder, base, subclasses=True)
 
+    def instantiate_classes(self) -> None:
+        """Build model, data and trainer; give the model its config, and the weights of a folder if one was named."""
+        super().instantiate_classes()
+        text = self._parser(self.command).dump(self.config[self.command], skip_none=False, skip_link_targets=False)
+        self.model.describe(yaml.safe_load(text))
+        if self.folder is not None:
+            load_folder(self.model, self.folder, self.command)
+
     def predict(self, **kwargs: Any) -> None:
         """Predict without keeping every batch's result in memory: a callback writes them."""
+        write_somewhere(self.trainer)
         self.trainer.predict(**{**kwargs, "return_predictions": False})
 
     def _check_names(self, model: type, data: type, allowed: Sequence[str]) -> None:

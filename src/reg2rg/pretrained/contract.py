@@ -105,6 +105,17 @@ class InputContract:
         same = name in packaged_region_sets() and load_region_set(name).regions == self.regions.regions
         return name if same else None
 
+    def differences(self, other: InputContract) -> list[str]:
+        """What differs in another contract, one clause each."""
+        pairs = {field.name: (getattr(self, field.name), getattr(other, field.name)) for field in fields(self)}
+        pairs["regions"] = (self.regions.regions, other.regions.regions)
+        shown = {"regions": (list(self.regions.names), list(other.regions.names))}
+        return [
+            "{} {} instead of {}".format(name, *map(_short, reversed(shown.get(name, pair))))
+            for name, pair in pairs.items()
+            if pair[0] != pair[1]
+        ]
+
     def write(self, folder: Path, version: str) -> None:
         """Write the contract into `folder`, and the region set beside it if it is none of the packaged ones."""
         name = self.packaged_regions
@@ -127,8 +138,7 @@ class InputContract:
         head = (
             "# What the model takes for granted about its input; held whenever it is used. spacing: null takes any.\n"
         )
-        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
-        (folder / CONTRACT).write_text(head + text, encoding="utf-8")
+        (folder / CONTRACT).write_text(head + dump_yaml(values), encoding="utf-8")
         if name is None:
             (folder / REGION_FILE).write_text(_dump_regions(self.regions), encoding="utf-8")
 
@@ -185,6 +195,27 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
+def dump_yaml(values: Mapping[str, Any]) -> str:
+    """Text for `read_yaml`, with lists of plain values on one line."""
+    text: str = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    return text
+
+
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper without references between values, with short lists."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _flow(dumper: _Dumper, values: list[Any]) -> yaml.Node:
+    plain = not any(isinstance(value, dict | list) for value in values)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=plain)
+
+
+_Dumper.add_representer(list, _flow)
+
+
 def _read_regions(folder: Path, source: Any, names: Any) -> RegionSet:
     path = folder / CONTRACT
     if source == REGION_FILE:
@@ -204,8 +235,7 @@ def _read_regions(folder: Path, source: Any, names: Any) -> RegionSet:
 
 def _dump_regions(regions: RegionSet) -> str:
     listed = [_region(region) for region in regions]
-    text: str = yaml.safe_dump({"name": regions.name, "regions": listed}, sort_keys=False, allow_unicode=True)
-    return text
+    return dump_yaml({"name": regions.name, "regions": listed})
 
 
 def _region(region: Region) -> dict[str, Any]:
@@ -217,6 +247,11 @@ def _region(region: Region) -> dict[str, Any]:
     if region.note:
         entry["note"] = region.note
     return entry
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) < 60 else f"{text[:57]}..."
 
 
 def _triple(values: Any) -> tuple[int, int, int]:

@@ -26,14 +26,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
 from torch import Tensor
 
 from reg2rg import __version__
 from reg2rg.config.model_folder import CONTRACT, LLM, REGION_FILE, is_model_folder, localise
 from reg2rg.errors import ConfigError, Reg2RGError
 from reg2rg.files import sha256, write_json
-from reg2rg.pretrained.contract import InputContract, read_yaml
+from reg2rg.pretrained.contract import InputContract, dump_yaml, read_yaml
 from reg2rg.pretrained.fingerprint import Fingerprint
 from reg2rg.pretrained.streaming import read_metadata, write_safetensors
 from reg2rg.tensors import open_tensors
@@ -207,7 +206,7 @@ def write_folder(
         head = (
             f"# Written by reg2rg {__version__}: this folder's model, and the settings of the data that belong to it.\n"
         )
-        (new / CONFIG).write_text(head + yaml.safe_dump(own, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        (new / CONFIG).write_text(head + dump_yaml(own), encoding="utf-8")
         _write_language_model(new, language_model)
         (new / CARD).write_text(card.rstrip() + "\n", encoding="utf-8")
         for name, text in (files or {}).items():

@@ -1,0 +1,107 @@
+"""A model's folder in place of a checkpoint: ``--ckpt_path FOLDER`` or a hub id."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reg2rg.config.model_folder import is_model_folder
+from reg2rg.config.overlay import fold, merge
+from reg2rg.config.reading import Tree
+from reg2rg.errors import ConfigError
+from reg2rg.hub import looks_like_hub_id
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
+    from lightning.pytorch import Trainer
+
+    from reg2rg.pretrained.folder import PretrainedFolder
+    from reg2rg.training import Reg2RG
+
+log = logging.getLogger(__name__)
+
+_OPTION = "--ckpt_path"
+
+
+def with_folder(tree: Tree, options: Sequence[str]) -> Tree:
+    """The tree with the config of the folder that ``ckpt_path`` names underneath, unless the tree has a model itself.
+
+    Args:
+        tree: the folded config files.
+        options: of the command line, not applied yet.
+
+    Raises:
+        ConfigError: there is no model in the tree and no folder either.
+    """
+    named = _ckpt_path(options) or tree.values.get("ckpt_path")
+    if "model" in tree.values or not isinstance(named, str) or named in ("best", "last", "hpc"):
+        return tree
+    if not _is_folder(named):
+        is_file = Path(named).expanduser().is_file()
+        what = "a checkpoint is read with the configs it was trained with" if is_file else "no model's folder"
+        raise ConfigError(
+            f"ckpt_path: '{named}': {what} (seen from {Path.cwd()}), and no config has a model. Fix: give the folder "
+            "that reg2rg export wrote, a hub id, or the checkpoint with its configs"
+        )
+    from reg2rg.pretrained.folder import CONFIG
+    from reg2rg.pretrained.saving import open_model
+
+    base = fold([str(open_model(named).path / CONFIG)])
+    merge(base, tree)
+    return base
+
+
+def take_folder(config: Namespace) -> PretrainedFolder | None:
+    """The folder that ``ckpt_path`` names, which is taken out of the config; ``None`` if it names a checkpoint."""
+    named = config.get("ckpt_path")
+    if not isinstance(named, str) or not _is_folder(named):
+        return None
+    from reg2rg.pretrained.saving import open_model
+
+    config["ckpt_path"] = None
+    return open_model(named)
+
+
+def load_folder(model: Reg2RG, folder: PretrainedFolder, command: str) -> None:
+    """Give a model that was built from a config the weights of a folder, and its input contract unless it will train.
+
+    Raises:
+        ConfigError: weights that do not fit the config, or another language model.
+    """
+    model.load_folder(folder)
+    if command != "fit":
+        model.contract = folder.contract
+        return
+    told = folder.contract.differences(model.contract) if model.contract is not None else []
+    said = f"; the config differs from its input contract: {'; '.join(told)}" if told else ""
+    log.warning("Training starts from the weights in %s, at step 0%s", folder.path, said)
+
+
+def write_somewhere(trainer: Trainer) -> None:
+    """Write predictions under the run's folder if the config names no place: they would be lost."""
+    from reg2rg.predict import PredictionWriter
+
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    if not any(isinstance(callback, PredictionWriter) for callback in callbacks):
+        out = Path(trainer.default_root_dir) / "predictions"
+        log.warning("No PredictionWriter in trainer.callbacks: predictions go to %s", out)
+        callbacks.append(PredictionWriter(str(out)))
+
+
+def _ckpt_path(options: Sequence[str]) -> str | None:
+    found = None
+    for place, option in enumerate(options):
+        if option.startswith(f"{_OPTION}="):
+            found = option.partition("=")[2]
+        elif option == _OPTION and place + 1 < len(options):
+            found = options[place + 1]
+    return found
+
+
+def _is_folder(name: str) -> bool:
+    """Whether a name means a model's folder, on disk or on the hub, and not a checkpoint."""
+    if Path(name).expanduser().exists():
+        return is_model_folder(name)
+    return name.count("/") == 1 and not name.endswith(".ckpt") and looks_like_hub_id(name)
