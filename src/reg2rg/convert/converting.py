@@ -180,7 +180,7 @@ def _size_notes(format_: Format, found: Account) -> list[str]:
     other = [
         f"{name} {found.sizes[name]} (published {size})"
         for name, size in format_.sizes.items()
-        if found.sizes.get(name) != size
+        if found.sizes.get(name, size) != size
     ]
     return [f"sizes differ from the published ones: {', '.join(other)}"] if other else []
 

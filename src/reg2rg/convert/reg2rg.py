@@ -22,6 +22,7 @@ from reg2rg.convert.radfm import (
     vit3d_faults,
     vit3d_keys,
 )
+from reg2rg.data.published_ids import IMAGE_ID
 from reg2rg.encoders import Frozen, PerceiverResampler, TokenMean, ViT3D
 from reg2rg.encoders.base import Size
 from reg2rg.encoders.published import PERCEIVER_KEYS
@@ -151,7 +152,8 @@ def recipe(opened: Opened) -> dict[str, Any]:
     texture |= perceiver_arguments(opened, "perceiver", "perceiver.")
     geometry["encoder"]["init_args"] |= vit3d_arguments(opened, "mask", "mask.", MASK_PATCH)
     llm["lora"]["rank"] = opened.account.sizes["rank"]
-    return {"model": model, "data": config["data"]}
+    published = opened.account.sizes["llm.vocab"] == IMAGE_ID  # not a smaller model of the same form
+    return {"model": model, "data": {**config["data"], "published_ids": published}}
 
 
 def _full_names(value: Any) -> Any:
