@@ -4,89 +4,41 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
 
 from reg2rg import __version__
-from reg2rg.evaluation.bootstrap import Array, Resamples, Statistic, interval, mean_statistic, p_value
-from reg2rg.evaluation.describing import region_statistics, region_table, report_statistics, study_table
-from reg2rg.evaluation.findings import Labelled, findings_statistics, label_scores, region_findings
+from reg2rg.evaluation.bootstrap import Resamples, Statistic, interval, p_value
+from reg2rg.evaluation.describing import region_statistics, region_table, study_table
+from reg2rg.evaluation.findings import Labelled, findings_statistics, label_scores
 from reg2rg.evaluation.floors import COMMONEST_PARAGRAPHS, COMMONEST_REPORT, EMPTY, EVERYTHING, SHUFFLED, floors_of
-from reg2rg.evaluation.judges import Judge, judge_reports
-from reg2rg.evaluation.language import region_cells, score_texts
 from reg2rg.evaluation.pairs import Pair
-from reg2rg.evaluation.protocols import PROTOCOLS, Protocol
 from reg2rg.evaluation.reading import Reports
-from reg2rg.evaluation.recognition import Recognition, confusion, recognise, recognition_statistics
+from reg2rg.evaluation.recognition import confusion
 from reg2rg.evaluation.results import REPORT, Difference, Evaluation, Number
-from reg2rg.metrics.labelers import Labeler
-from reg2rg.metrics.synonyms import SynonymSource
+from reg2rg.evaluation.scoring import (
+    Labels,
+    Progress,
+    Scored,
+    Settings,
+    findings_by_region,
+    label_source,
+    score_pairs,
+)
+
+__all__ = ["Settings", "evaluate"]
 
 _PACKAGES = ("nltk", "sacrebleu", "rapidfuzz", "numpy", "pandas")
 _PACKAGES_OF_MODELS = ("torch", "transformers")
-_LABELLED_AT_ONCE = 256
-
-Progress = Callable[[str], None]
-Labels = Mapping[str, NDArray[np.bool_]]
-"""Study -> (L,) labels."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How an evaluation runs.
-
-    Attributes:
-        protocol: how numbers are made.
-        labeler: reads findings from texts; ``None`` leaves findings out, unless both label tables are given.
-        reference_labels: study -> (L,) labels known otherwise; ``None``: the labeler reads the references.
-        predicted_labels: the same for the predictions.
-        against_labels: the same for the predictions that are compared with.
-        labels: their L names; those of the labeler if there is one.
-        resamples: bootstrap resamples; 0 leaves intervals out.
-        confidence: of the intervals.
-        seed: of resamples and shuffles.
-        floors: compute the floors.
-        synonyms: of METEOR.
-        judges: name -> further scorers of whole reports.
-        judge_floors: let the judges score the floors too.
-    """
-
-    protocol: Protocol = PROTOCOLS["strict"]
-    labeler: Labeler | None = None
-    reference_labels: Labels | None = None
-    predicted_labels: Labels | None = None
-    against_labels: Labels | None = None
-    labels: tuple[str, ...] = ()
-    resamples: int = 1000
-    confidence: float = 0.95
-    seed: int = 0
-    floors: bool = True
-    synonyms: SynonymSource = "bundled"
-    judges: Mapping[str, Judge] = field(default_factory=dict)
-    judge_floors: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Scored:
-    statistics: list[Statistic]
-    labelled: Labelled | None
-    unanswered: NDArray[np.bool_]
-    recognition: Recognition | None
-    judged: Mapping[str, Array]
-    per_study: pd.DataFrame
-    per_region: pd.DataFrame
-    dropped: Mapping[str, int]
 
 
 def evaluate(
     name: str,
     reports: Reports,
-    settings: Settings = Settings(),
+    settings: Settings = Settings(),  # noqa: B008 (frozen)
     *,
     source: Sequence[Pair] | None = None,
     against: tuple[str, Reports] | None = None,
@@ -110,7 +62,7 @@ def evaluate(
     pairs, regions, protocol = reports.pairs, reports.regions, settings.protocol
     if not pairs:
         raise ValueError("there are no reports to score; expected at least one pair")
-    scored = _score(pairs, regions, settings, progress)
+    scored = score_pairs(pairs, regions, settings, progress)
     resamples = (
         Resamples([pair.patient for pair in pairs], settings.resamples, settings.seed) if settings.resamples else None
     )
@@ -154,120 +106,15 @@ def evaluate(
     )
 
 
-def _score(pairs: Sequence[Pair], regions: Sequence[str], settings: Settings, progress: Progress) -> _Scored:
-    protocol, studies = settings.protocol, len(pairs)
-    texts = score_texts(pairs, protocol, regions, settings.synonyms, progress)
-    statistics = list(texts.statistics)
-    unanswered = np.asarray([pair.unanswered for pair in pairs])
-    labelled = _labelled(pairs, settings, progress)
-    if labelled is not None:
-        statistics += findings_statistics(labelled, unanswered, protocol, _label_source(settings))
-    if settings.labeler is not None:
-        statistics += _region_findings(pairs, regions, settings, settings.labeler, progress)
-    found = recognise(pairs, protocol, regions)
-    if found is not None:
-        statistics += recognition_statistics(found, protocol, studies)
-    judged = {}
-    for name, judge in settings.judges.items():
-        progress(f"judge {name}: {studies:,} reports")
-        judged[name] = judge_reports(name, judge, pairs)
-        text, rows = f"mean over reports of the judge '{name}'", np.arange(studies)
-        statistics.append(
-            mean_statistic("language", REPORT, name, text, rows=rows, values=judged[name], studies=studies)
-        )
-    statistics += report_statistics(pairs, labelled, unanswered)
-    return _Scored(statistics, labelled, unanswered, found, judged, texts.per_study, texts.per_region, texts.dropped)
-
-
-# ---- findings
-
-
-def _labelled(pairs: Sequence[Pair], settings: Settings, progress: Progress) -> Labelled | None:
-    labeler = settings.labeler
-    sides = []
-    for side, table, texts in (
-        ("references", settings.reference_labels, [pair.reference_text for pair in pairs]),
-        ("predictions", settings.predicted_labels, [pair.prediction_text for pair in pairs]),
-    ):
-        if table is not None:
-            sides.append(np.stack([table[pair.study] for pair in pairs]))
-        elif labeler is not None:
-            sides.append(_label(labeler, texts, f"findings of {side}", progress))
-        else:
-            return None
-    labels = labeler.labels if labeler is not None else settings.labels
-    return Labelled(labels, sides[0], sides[1])
-
-
-def _label(labeler: Labeler, texts: Sequence[str], what: str, progress: Progress) -> NDArray[np.bool_]:
-    """Labels of many texts, a part at a time: a classifier may take a while. No text has no finding."""
-    found = np.zeros((len(texts), len(labeler.labels)), dtype=bool)
-    written = [row for row, text in enumerate(texts) if text]
-    for start in range(0, len(written), _LABELLED_AT_ONCE):
-        progress(f"{what}: {start:,} of {len(written):,}")
-        rows = written[start : start + _LABELLED_AT_ONCE]
-        found[rows] = labeler.label([texts[row] for row in rows])
-    return found
-
-
-def _region_findings(
-    pairs: Sequence[Pair],
-    regions: Sequence[str],
-    settings: Settings,
-    labeler: Labeler,
-    progress: Progress,
-    everything: bool = False,
-) -> list[Statistic]:
-    """Findings by region; of predictions that say `everything`, if so."""
-    protocol, found = settings.protocol, []
-    for region, cell in region_cells(pairs, protocol, regions).items():
-        truth = _label(labeler, cell.references, f"findings of references: {region}", progress)
-        if everything:
-            said, answered = np.ones_like(truth), np.ones(len(truth), dtype=bool)
-        else:
-            said = _label(labeler, cell.predictions, f"findings of predictions: {region}", progress)
-            answered = np.asarray([bool(text) for text in cell.predictions])
-        found += region_findings(region, cell.rows, truth, said, answered, protocol, len(pairs), labeler.name)
-    return found
-
-
-def _label_source(settings: Settings) -> str:
-    """Who labels, in a word or two."""
-    labeler = settings.labeler.name if settings.labeler is not None else ""
-    sides = {
-        side: "given table" if table is not None else labeler
-        for side, table in (("references", settings.reference_labels), ("predictions", settings.predicted_labels))
-    }
-    if len(set(sides.values())) == 1:
-        return sides["references"]
-    return ", ".join(f"{name} for {side}" for side, name in sides.items())
-
-
-def _labels_text(settings: Settings) -> str:
-    """Who labels, in sentences."""
-    reader = settings.labeler.definition if settings.labeler is not None else ""
-    given = [
-        side
-        for side, table in (("references", settings.reference_labels), ("predictions", settings.predicted_labels))
-        if table is not None
-    ]
-    if not given:
-        return reader
-    return f"Labels of the {' and the '.join(given)} are those of the given table. {reader}".strip()
-
-
-# ---- floors, comparison
-
-
 def _floors(
-    scored: _Scored,
+    scored: Scored,
     pairs: Sequence[Pair],
     source: Sequence[Pair],
     regions: Sequence[str],
     settings: Settings,
     progress: Progress,
-) -> dict[str, _Scored]:
-    found: dict[str, _Scored] = {}
+) -> dict[str, Scored]:
+    found: dict[str, Scored] = {}
     for name, told in floors_of(pairs, source, regions, settings.seed).items():
         progress(f"floor: {name}")
         own = replace(
@@ -275,22 +122,22 @@ def _floors(
             predicted_labels=_floor_labels(pairs, told, settings),
             judges=settings.judges if settings.judge_floors else {},
         )
-        found[name] = _score(told, regions, own, lambda text: None)
+        found[name] = score_pairs(told, regions, own, lambda text: None)
     if scored.labelled is not None:
         progress(f"floor: {EVERYTHING}")
         found[EVERYTHING] = _everything(scored, pairs, regions, settings)
     return found
 
 
-def _everything(scored: _Scored, pairs: Sequence[Pair], regions: Sequence[str], settings: Settings) -> _Scored:
+def _everything(scored: Scored, pairs: Sequence[Pair], regions: Sequence[str], settings: Settings) -> Scored:
     """Labels without a text: every finding in every study, and in every paragraph."""
     labelled = scored.labelled
     assert labelled is not None
     said = Labelled(labelled.labels, labelled.truth, np.ones_like(labelled.truth))
     answered = np.zeros(len(pairs), dtype=bool)
-    statistics = findings_statistics(said, answered, settings.protocol, _label_source(settings))
+    statistics = findings_statistics(said, answered, settings.protocol, label_source(settings))
     if settings.labeler is not None:
-        statistics += _region_findings(pairs, regions, settings, settings.labeler, lambda text: None, everything=True)
+        statistics += findings_by_region(pairs, regions, settings, settings.labeler, lambda text: None, everything=True)
     return replace(
         scored, statistics=statistics, labelled=said, unanswered=answered, recognition=None, judged={}, dropped={}
     )
@@ -316,7 +163,7 @@ def _floor_labels(pairs: Sequence[Pair], told: Sequence[Pair], settings: Setting
 
 
 def _compare(
-    scored: _Scored,
+    scored: Scored,
     pairs: Sequence[Pair],
     other: Reports,
     settings: Settings,
@@ -326,7 +173,7 @@ def _compare(
     by_study = {pair.study: pair for pair in other.pairs}
     if by_study.keys() != {pair.study for pair in pairs}:
         raise ValueError("the other predictions are of other studies (expected the same ones)")
-    second = _score(
+    second = score_pairs(
         [by_study[pair.study] for pair in pairs],
         other.regions,
         replace(settings, predicted_labels=settings.against_labels),
@@ -357,7 +204,7 @@ def _number(statistic: Statistic, resamples: Resamples | None, confidence: float
 # ---- what stands beside the numbers
 
 
-def _notes(scored: _Scored, pairs: Sequence[Pair], source: Sequence[Pair] | None, settings: Settings) -> list[str]:
+def _notes(scored: Scored, pairs: Sequence[Pair], source: Sequence[Pair] | None, settings: Settings) -> list[str]:
     notes = []
     if unanswered := int(scored.unanswered.sum()):
         notes.append(
@@ -391,3 +238,16 @@ def _software() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def _labels_text(settings: Settings) -> str:
+    """Who labels, in sentences."""
+    reader = settings.labeler.definition if settings.labeler is not None else ""
+    given = [
+        side
+        for side, table in (("references", settings.reference_labels), ("predictions", settings.predicted_labels))
+        if table is not None
+    ]
+    if not given:
+        return reader
+    return f"Labels of the {' and the '.join(given)} are those of the given table. {reader}".strip()

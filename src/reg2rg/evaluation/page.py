@@ -16,11 +16,10 @@ import pandas as pd
 from reg2rg import __version__
 from reg2rg.evaluation.plots import BLUE, GREY, INK, ON_DARK, draw_plots, svg
 from reg2rg.evaluation.results import REPORT, Evaluation, Number
-from reg2rg.evaluation.terminal import (
-    Cell,
+from reg2rg.evaluation.tables import Cell, build_tables
+from reg2rg.evaluation.wording import (
     below_floor,
     best_floors,
-    build_tables,
     format_interval,
     format_value,
     headline,

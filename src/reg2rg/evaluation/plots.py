@@ -18,7 +18,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from reg2rg.evaluation.results import REPORT, Difference, Evaluation, Number
-from reg2rg.evaluation.terminal import MARK, below_floor, floor_values, format_p, percent
+from reg2rg.evaluation.wording import MARK, below_floor, floor_values, format_p, percent
 
 # Okabe and Ito: apart from each other for every kind of colour vision. A page swaps INK, BLUE, ON_DARK and GREY for
 # colours of its own scheme, light or dark, wherever these exact values stand in a drawing.

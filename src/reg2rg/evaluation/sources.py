@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from reg2rg.data.datasets.tables import check_encoding, read_lines, read_rows
+from reg2rg.data.datasets.tables import check_encoding
 from reg2rg.errors import ConfigError
 from reg2rg.evaluation.pairs import Side
+from reg2rg.evaluation.rows import Rows, cell_text, table_rows
 from reg2rg.labels import FINDINGS
 from reg2rg.records import STUDIES, from_cell, read_records, reference_text
 from reg2rg.regions import RegionSet
@@ -36,21 +35,11 @@ REGIONS = ("region", "Anatomy", "anatomy")
 PATIENTS = ("patient", "patient_id", "PatientID")
 _SIDES: Mapping[str, tuple[str, ...]] = {"reference": REFERENCES, "prediction": PREDICTIONS}
 _REGION_FILE = "_reports.csv"
-_JSON = (".jsonl", ".ndjson", ".json")
 _ENDINGS = (".nii.gz", ".nii", ".mha", ".npz")
 _WORDS_FOR_NOTHING = frozenset({"nan", "none", "null", "n/a", "<na>"})
-_MARKS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
-_NO_TEXT = (
-    (b"PK\x03\x04", "an Excel workbook or zip archive"),
-    (b"\x1f\x8b", "compressed by gzip"),
-    (b"PAR1", "a Parquet file"),
-    (b"\x80\x04", "a Python pickle"),
-)
 _SHOWN = 10
 
 SideName = Literal["reference", "prediction"]
-Rows = Sequence[tuple[int, Mapping[str, Any]]]
-"""Line and cells of each row; a cell of JSON may be no text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +98,7 @@ class _Reader:
         if not path.is_file():
             what = "is neither a file nor a folder" if path.exists() else "not found"
             raise ConfigError(f"{path}: {what} (expected a file or folder of reports). Fix: check the path")
-        return self._from_rows(path, _rows(path, self.encoding))
+        return self._from_rows(path, table_rows(path, self.encoding))
 
     def _from_region_files(self, path: Path, files: Sequence[Path]) -> Texts:
         texts: dict[str, dict[str, str]] = {}
@@ -124,7 +113,7 @@ class _Reader:
                 other.append(file.name)  # a table of something else, such as the combined reports
                 continue
             part = replace(self, columns=replace(self.columns, region=None))._from_rows(
-                file, _rows(file, self.encoding), by_region=False
+                file, table_rows(file, self.encoding), by_region=False
             )
             patients.update(part.patients)
             orders.append(list(part.sides))
@@ -161,11 +150,11 @@ class _Reader:
         doubled: Counter[str] = Counter()
         parts = 0
         for line, row in rows:
-            study = _study(_cell(row[study_column], path, line, study_column), path, line)
-            text = from_cell(_cell(row[text_column], path, line, text_column))
-            cell = _cell(row[region_column], path, line, region_column) if region_column else ""
+            study = _study(cell_text(row[study_column], path, line, study_column), path, line)
+            text = from_cell(cell_text(row[text_column], path, line, text_column))
+            cell = cell_text(row[region_column], path, line, region_column) if region_column else ""
             region = self._region(cell, path, line, lenient)
-            if patient_column and (name := _cell(row[patient_column], path, line, patient_column).strip()):
+            if patient_column and (name := cell_text(row[patient_column], path, line, patient_column).strip()):
                 patients[study] = name
             if region is None:
                 parts += 1
@@ -265,102 +254,6 @@ def _odd_words(path: Path, sides: Mapping[str, Side]) -> Iterator[str]:
             f"{path.name} has texts that look like missing values ({listed}). They are scored as the words that stand "
             "there; an empty cell is an empty report."
         )
-
-
-# ---- rows
-
-
-def _rows(path: Path, encoding: str | None) -> Rows:
-    encoding = encoding or _guessed(path)
-    if path.suffix.lower() in _JSON:
-        return _json_rows(path, encoding)
-    return [(row.line, row.values) for row in read_rows(path, encoding=encoding)]
-
-
-def _guessed(path: Path) -> str:
-    try:
-        with open(path, "rb") as stream:
-            first = stream.read(4)
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot be read ({error.strerror}). Fix: check the path and its permissions"
-        ) from None
-    for mark, what in _NO_TEXT:
-        if first.startswith(mark):
-            raise ConfigError(f"{path}: is {what} (expected a CSV or JSON-lines file). Fix: save the table as CSV")
-    return next((encoding for mark, encoding in _MARKS if first.startswith(mark)), "utf-8-sig")
-
-
-def _json_rows(path: Path, encoding: str) -> Rows:
-    lines = list(read_lines(path, encoding))
-    found = _listed(path, lines) or _by_line(path, lines)
-    columns = dict.fromkeys(column for _, row in found for column in row)
-    return [(line, {column: row.get(column, "") for column in columns}) for line, row in found]
-
-
-def _listed(path: Path, lines: Sequence[tuple[int, str]]) -> list[tuple[int, dict[str, Any]]]:
-    """Rows of a file that is one JSON value: a list of objects, or the VLM3D challenge's form. Else nothing."""
-    if not lines:
-        return []
-    try:
-        value = json.loads("\n".join(text for _, text in lines))
-    except ValueError:
-        return []
-    reports = _generated_reports(value)
-    if reports is not None:
-        value = reports
-    if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
-        return [(number, {str(key): item for key, item in row.items()}) for number, row in enumerate(value, start=1)]
-    if isinstance(value, dict) and len(lines) == 1:
-        return []  # JSON lines of one line
-    kinds = sorted({type(row).__name__ for row in value}) if isinstance(value, list) else [type(value).__name__]
-    raise ConfigError(
-        f"{path}: holds {'a list of ' if isinstance(value, list) else ''}{', '.join(kinds) or 'nothing'} (expected a "
-        "list of objects, column -> text, one a study; or one object a line). Fix: write the file in one of these forms"
-    )
-
-
-def _generated_reports(value: Any) -> Any:
-    """The list that the VLM3D challenge wraps, of predictions or of references; ``None`` for anything else."""
-    if isinstance(value, dict):
-        return value.get("generated_reports")
-    try:
-        return value[0]["outputs"][0]["value"]["generated_reports"]
-    except (LookupError, TypeError):
-        return None
-
-
-def _by_line(path: Path, lines: Sequence[tuple[int, str]]) -> list[tuple[int, dict[str, Any]]]:
-    found = []
-    for line, text in lines:
-        try:
-            value = json.loads(text)
-        except ValueError as error:
-            raise ConfigError(
-                f"{path}: line {line} is not JSON ({error}) (expected JSON lines: one object a line; or one list of "
-                "objects). Fix: write the file with one object a line"
-            ) from None
-        if not isinstance(value, dict):
-            raise ConfigError(f"{path}: line {line} is a {type(value).__name__} (expected an object: column -> text)")
-        found.append((line, {str(key): item for key, item in value.items()}))
-    return found
-
-
-def _cell(value: Any, path: Path, line: int, column: str) -> str:
-    """The text of a cell. Nothing is empty; a list of one text, as some tools write references, is that text."""
-    if isinstance(value, str):
-        return value
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)
-    if isinstance(value, list) and len(value) <= 1 and all(isinstance(item, str) for item in value):
-        return "".join(value)
-    what = f"a list of {len(value)}" if isinstance(value, list) else f"a {type(value).__name__}"
-    raise ConfigError(
-        f"{path}: line {line}: '{column}' is {what} (expected one text). Fix: write one text a study, or name another "
-        "column"
-    )
 
 
 def _needed(path: Path, header: Sequence[str], asked: str | None, known: Sequence[str], what: str, option: str) -> str:

@@ -15,7 +15,7 @@ import pandas as pd
 from reg2rg.evaluation.page import write_evaluation_page
 from reg2rg.evaluation.plots import PLOTS, draw_plots, png, svg, word_bins
 from reg2rg.evaluation.results import Evaluation, Number
-from reg2rg.evaluation.terminal import best_floors, floor_values
+from reg2rg.evaluation.wording import best_floors, floor_values, is_below
 from reg2rg.files import atomic_write, write_json
 from reg2rg.records import as_cell
 
@@ -85,7 +85,7 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
                 "protocol": evaluation.protocol,
                 "floors": {name: values.get(number.key, {}).get(name) for name in evaluation.floors},
                 "best_floor": floor[0] if floor else None,
-                "exceeds_best_floor": bool(number.value > floor[1] + 1e-12) if floor else None,
+                "exceeds_best_floor": not is_below(number, best) if floor else None,
             }
         )
     found: dict[str, Any] = {

@@ -12,6 +12,7 @@ from reg2rg.evaluation.results import (
     Number,
     RegionStatistics,
 )
+from reg2rg.labels import FINDINGS
 
 HOSTILE = "Clear. </script><script>document.title='owned'</script> & <b>bold</b>"
 FLOORS = (
@@ -33,31 +34,11 @@ REGIONS = (
     "breast",
     "abdomen",
 )
-LABELS = (
-    "Medical material",
-    "Arterial wall calcification",
-    "Cardiomegaly",
-    "Pericardial effusion",
-    "Coronary artery wall calcification",
-    "Hiatal hernia",
-    "Lymphadenopathy",
-    "Emphysema",
-    "Atelectasis",
-    "Lung nodule",
-    "Lung opacity",
-    "Pulmonary fibrotic sequela",
-    "Pleural effusion",
-    "Mosaic attenuation pattern",
-    "Peribronchial thickening",
-    "Consolidation",
-    "Bronchiectasis",
-    "Interlobular septal thickening",
-)
 LANGUAGE = {
     "BLEU-1": 0.464, "BLEU-2": 0.354, "BLEU-3": 0.287, "BLEU-4": 0.241, "METEOR": 0.441, "ROUGE-L": 0.367,
     "CIDEr": 1.214,
 }  # fmt: skip
-FINDINGS = {"CE precision (micro)": 0.401, "CE recall (micro)": 0.233, "CE F1 (micro)": 0.295, "CE F1 (macro)": 0.214}
+EFFICACY = {"CE precision (micro)": 0.401, "CE recall (micro)": 0.233, "CE F1 (micro)": 0.295, "CE F1 (macro)": 0.214}
 
 
 def _numbers(scope, n, shift=0.0):
@@ -88,7 +69,7 @@ def _numbers(scope, n, shift=0.0):
             low=round(value + shift - 0.02, 3),
             high=round(value + shift + 0.02, 3),
         )
-        for name, value in FINDINGS.items()
+        for name, value in EFFICACY.items()
     ]
     return made
 
@@ -143,7 +124,7 @@ def make_evaluation(**changes):
         },
         "labels": [
             LabelScore(label, 0.5, 0.3, f1, 480 - 25 * i, 300 - 14 * i, f1 - 0.075, f1 + 0.055)
-            for i, label in enumerate(LABELS)
+            for i, label in enumerate(FINDINGS)
             for f1 in [0.375 - 0.012 * i]
         ],
         "labeler": "Labels are read from the text by RadBERT.",

@@ -6,15 +6,15 @@ import pytest
 from rich.console import Console
 
 from reg2rg.evaluation.results import Number
-from reg2rg.evaluation.terminal import (
+from reg2rg.evaluation.tables import build_tables
+from reg2rg.evaluation.terminal import print_evaluation
+from reg2rg.evaluation.wording import (
     below_floor,
     best_floors,
-    build_tables,
     format_interval,
     format_p,
     format_value,
     percent,
-    print_evaluation,
     verdict,
 )
 
