@@ -248,18 +248,19 @@ def _against(
 
 
 def load_labeler(name: str, backbone: Path | None = None) -> Labeler | None:
-    """The labeler behind ``--labeler``: rules, none, or RadBERT's path.
+    """The labeler behind ``--labeler``: rules, none, or RadBERT's path or hub id.
 
     Raises:
         ConfigError: no such path; the message names the commands that get the weights.
     """
+    from reg2rg.hub import looks_like_hub_id
     from reg2rg.metrics.labelers import RuleLabeler
 
     if name == "none":
         return None
     if name == "rules":
         return RuleLabeler()
-    if not Path(name).exists():
+    if not Path(name).exists() and not (name.count("/") == 1 and looks_like_hub_id(name)):
         raise ConfigError(
             f"--labeler {name}: there is no such labeler or path (expected rules, none, or the folder of RadBERT's "
             "18-label classifier). Fix: on a machine with network, `hf download zzxslp/RadBERT-RoBERTa-4m --local-dir "
@@ -267,7 +268,7 @@ def load_labeler(name: str, backbone: Path | None = None) -> Labeler | None:
         )
     from reg2rg.metrics.radbert import RadBertLabeler  # here: it brings torch along
 
-    return RadBertLabeler(Path(name), backbone=backbone)
+    return RadBertLabeler(name, backbone=backbone)
 
 
 def _label_names(labeler: Labeler | None) -> tuple[str, ...]:

@@ -11,21 +11,23 @@ import torch
 from numpy.typing import NDArray
 
 from reg2rg.errors import ConfigError
+from reg2rg.hub import local_folder, looks_like_hub_id
 from reg2rg.labels import FINDINGS
 from reg2rg.metrics.labelers import some, stack
 
 THRESHOLD = 0.5
 MAX_TOKENS = 512
+_HUB_FILES = ("*.json", "*.safetensors", "merges.txt")  # no pickles
 
 
 class RadBertLabeler:
     """Labels by a RoBERTa classifier: RadBERT as CT-RATE trained it, or any sequence classifier with these labels.
 
     Args:
-        path: one of: a folder of a Hugging Face sequence classifier; a folder of a backbone (config and tokenizer) that
-            also holds one ``.pth`` file of classifier weights; such a ``.pth`` file itself. The published file
-            ``RadBertClassifier.pth`` has the keys ``model.*`` and ``classifier.*``; a file with ``classifier.*`` only
-            goes with the weights of the backbone's folder.
+        path: one of: a folder of a Hugging Face sequence classifier, or its hub id as text; a folder of a backbone
+            (config and tokenizer) that also holds one ``.pth`` file of classifier weights; such a ``.pth`` file itself.
+            The published file ``RadBertClassifier.pth`` has the keys ``model.*`` and ``classifier.*``; a file with
+            ``classifier.*`` only goes with the weights of the backbone's folder.
         batch_size: texts that go through the model together. It does not change the labels.
         device: where the model runs; ``None`` takes a CUDA device if there is one.
         backbone: folder with ``config.json`` and the tokenizer; by default the folder of `path`.
@@ -46,6 +48,8 @@ class RadBertLabeler:
     ) -> None:
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}, expected 1 or more texts a batch")
+        if isinstance(path, str) and path.count("/") == 1 and looks_like_hub_id(path):
+            path = local_folder(path, "classifier", patterns=_HUB_FILES)
         weights, folder = _locate(Path(path), Path(backbone) if backbone is not None else None)
         self.name = "radbert"
         self.batch_size = batch_size

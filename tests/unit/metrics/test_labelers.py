@@ -220,6 +220,14 @@ def test_missing_files_are_named(published, saved, tmp_path):
         RadBertLabeler(broken, device="cpu", backbone=published[0])
 
 
+def test_a_hub_id_without_a_network_is_one_line_with_the_command(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        RadBertLabeler("lab/radbert18", device="cpu")
+    assert "hf download lab/radbert18 --local-dir radbert18" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def write_table(path, rows, header=("VolumeName", *FINDINGS)):
     lines = [",".join(header), *(",".join(row) for row in rows)]
     path.write_text("\n".join(lines) + "\n", "utf-8-sig")
