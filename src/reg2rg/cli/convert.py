@@ -103,7 +103,8 @@ def _parser() -> argparse.ArgumentParser:
         dest="format",
         required=True,
         metavar="FORMAT",
-        help="reg2rg | radfm-vit3d | radfm-perceiver | radbert",
+        help="reg2rg | radfm-vit3d | radfm-perceiver | radbert | m3d-clip | ctclip-ctvit | ct2rep-ctvit | medvint | "
+        "ctchat-pooler",
     )
     add("--to", type=Path, metavar="FOLDER", help="new folder to write")
     add(
