@@ -49,6 +49,7 @@ def test_files_of_an_earlier_evaluation_do_not_stay(quick, bare, tmp_path):
 
 
 def test_interrupted_writing_leaves_no_metrics(quick, bare, tmp_path, monkeypatch):
+    monkeypatch.setattr("reg2rg.evaluation.writing.draw_plots", lambda evaluation: {})
     write_evaluation(bare, tmp_path)
 
     def fail(*_, **__):
@@ -96,7 +97,8 @@ def test_what_is_no_number_is_null(bare, tmp_path):
     assert (found["value"], found["low"], found["high"], found["n"]) == (None, None, None, 2)
 
 
-def test_spreadsheet_runs_no_text(quick, tmp_path):
+def test_spreadsheet_runs_no_text(quick, tmp_path, monkeypatch):
+    monkeypatch.setattr("reg2rg.evaluation.writing.draw_plots", lambda evaluation: {})
     frame = pd.DataFrame(
         {
             "study": ["=cmd()", "b"],
