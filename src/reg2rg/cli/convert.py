@@ -31,14 +31,27 @@ def run(invocation: Invocation) -> int:
 
     import torch
 
-    from reg2rg.convert import Options, convert, differences, open_published, read_sums, verify_folder
+    from reg2rg.convert import (
+        Options,
+        bytes_to_read,
+        check_new,
+        convert,
+        differences,
+        open_published,
+        read_sums,
+        verify_folder,
+    )
+    from reg2rg.registry import load_plugins
 
+    load_plugins()
     there = read_sums(options.against) if options.against is not None else None
     chosen = Options(
         dtype=None if options.dtype is None else getattr(torch, options.dtype),
         llm=options.llm,
         backbone=options.backbone,
     )
+    if options.to is not None:
+        check_new(options.to, 0)  # before a long check
     _, opened = open_published(options.source, options.format, chosen)
     sys.stdout.write(f"{opened.source.path.name}: {opened.account.summary()}\n")
     differing: list[str] = []
@@ -48,7 +61,7 @@ def run(invocation: Invocation) -> int:
             sums.write(options.sums)
         differing = differences(sums, there) if there is not None else []
     if options.to is not None:
-        with _mib("MiB converted", opened.source) as step:
+        with _mib("MiB converted", bytes_to_read(opened)) as step:
             done = convert(options.source, options.format, options.to, chosen, step)
         for note in done.notes:
             sys.stdout.write(f"note: {note}\n")
@@ -65,19 +78,18 @@ def run(invocation: Invocation) -> int:
 def _print_sums(source: TensorSource) -> Sums:
     from reg2rg.convert import sum_tensors
 
-    with _mib("MiB checked", source) as step:
+    with _mib("MiB checked", sum(entry.nbytes for entry in source.entries.values())) as step:
         sums = sum_tensors(source, step)
     sys.stdout.write("\n".join(sums.lines()) + "\n")
     return sums
 
 
 @contextmanager
-def _mib(title: str, source: TensorSource) -> Iterator[Callable[[int], None]]:
-    """Progress over the bytes of a file, on standard error; small files pass without."""
+def _mib(title: str, size: int) -> Iterator[Callable[[int], None]]:
+    """Progress over so many bytes, on standard error; small files pass without."""
     from reg2rg.language.progress import progress
 
-    total = sum(entry.nbytes for entry in source.entries.values()) // 2**20
-    if total < _WORTH_A_BAR:
+    if (total := size // 2**20) < _WORTH_A_BAR:
         yield lambda count: None
         return
     with progress(title, total) as advance:

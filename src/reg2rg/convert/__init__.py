@@ -3,9 +3,9 @@
 from reg2rg.convert import peers, radbert, radfm, reg2rg
 from reg2rg.convert.accounting import Account, Key, account, keys_of
 from reg2rg.convert.check import Sums, TensorSum, differences, read_sums, sum_tensor, sum_tensors
-from reg2rg.convert.converting import RECORD, Conversion, convert, open_published, verify_folder
+from reg2rg.convert.converting import RECORD, Conversion, bytes_to_read, convert, open_published, verify_folder
 from reg2rg.convert.formats import FORMATS, Format, Opened, Options, register
-from reg2rg.convert.writing import write_tensors
+from reg2rg.convert.writing import check_new, write_tensors
 from reg2rg.pretrained.folder import WEIGHTS
 
 __all__ = [
@@ -21,6 +21,8 @@ __all__ = [
     "Sums",
     "TensorSum",
     "account",
+    "bytes_to_read",
+    "check_new",
     "convert",
     "differences",
     "keys_of",

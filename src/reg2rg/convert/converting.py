@@ -13,6 +13,7 @@ from torch import Tensor
 
 from reg2rg import __version__
 from reg2rg.convert.accounting import Account, account, share_found
+from reg2rg.convert.check import MIB
 from reg2rg.convert.formats import FORMATS, Format, Opened, Options, find_format, looks_like
 from reg2rg.convert.writing import check_new
 from reg2rg.errors import ConfigError, Reg2RGError
@@ -141,6 +142,14 @@ def _same(one: Tensor | None, other: Tensor | None) -> bool:
     return torch.equal(one, other)
 
 
+def bytes_to_read(opened: Opened) -> int:
+    """What a conversion reads: what is kept, and the base language model if it is held against a folder."""
+    names = [*opened.account.kept.values(), *opened.account.used]
+    if Path(opened.options.llm).expanduser().is_dir():
+        names += opened.account.reference.values()
+    return sum(opened.source.entries[name].nbytes for name in names)
+
+
 def _unwrapped(source: TensorSource) -> TensorSource:
     """Without the ``module.`` that distributed training puts before every name."""
     while source.entries and all(name.startswith("module.") for name in source.entries):
@@ -166,7 +175,12 @@ def _our_tensors(format_: Format, opened: Opened) -> dict[str, Tensor]:
     """What will be written, in the dtype that was asked for; all numbers finite."""
     tensors = {ours: opened.source[name] for ours, name in opened.account.kept.items()}
     tensors |= format_.compute(opened)
-    wrong = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
+    wrong, read = [], 0
+    for name, tensor in tensors.items():
+        wrong += [] if bool(tensor.isfinite().all()) else [name]
+        read += tensor.nbytes
+        opened.step(read // MIB)
+        read %= MIB
     if wrong:
         raise ConfigError(
             f"{opened.source.path}: {len(wrong)} tensors hold numbers that are not finite: {', '.join(wrong)}. "

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from reg2rg.convert.check import MIB
 from reg2rg.convert.formats import Opened
 from reg2rg.errors import ConfigError
 from reg2rg.pretrained.fingerprint import Fingerprint, fingerprint
@@ -15,7 +16,6 @@ from reg2rg.pretrained.folder import LanguageModelRef
 from reg2rg.tensors import TensorSource, open_tensors
 
 _PIECE = 2**22
-_MIB = 2**20
 _STEP = 2.0**-7
 """Two roundings of one number to bfloat16, by whatever way, are no further apart."""
 _SUBNORMAL = 2.0**-24
@@ -104,6 +104,6 @@ def _agree(published: Tensor, local: Tensor, opened: Opened) -> tuple[bool, bool
             a, b = one.float(), other.float()
             near = near and bool(((a - b).abs() <= _STEP * torch.maximum(a.abs(), b.abs()) + _SUBNORMAL).all())
         read += one.nbytes
-        opened.step(read // _MIB)
-        read %= _MIB
+        opened.step(read // MIB)
+        read %= MIB
     return exact, near

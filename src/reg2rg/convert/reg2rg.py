@@ -152,7 +152,7 @@ def recipe(opened: Opened) -> dict[str, Any]:
     texture |= perceiver_arguments(opened, "perceiver", "perceiver.")
     geometry["encoder"]["init_args"] |= vit3d_arguments(opened, "mask", "mask.", MASK_PATCH)
     llm["lora"]["rank"] = opened.account.sizes["rank"]
-    published = opened.account.sizes["llm.vocab"] == IMAGE_ID  # not a smaller model of the same form
+    published = opened.account.sizes.get("llm.vocab", IMAGE_ID) == IMAGE_ID  # not a smaller model of the same form
     return {"model": model, "data": {**config["data"], "published_ids": published}}
 
 
