@@ -13,7 +13,7 @@ from reg2rg.evaluation.bootstrap import Array, Statistic, mean_statistic
 from reg2rg.evaluation.describing import report_statistics
 from reg2rg.evaluation.findings import Labelled, findings_statistics, region_findings
 from reg2rg.evaluation.judges import Judge, judge_reports
-from reg2rg.evaluation.language import region_cells, score_texts
+from reg2rg.evaluation.language import region_cells, score_texts, whole_texts
 from reg2rg.evaluation.pairs import Pair
 from reg2rg.evaluation.protocols import PROTOCOLS, Protocol
 from reg2rg.evaluation.recognition import Recognition, recognise, recognition_statistics
@@ -123,10 +123,14 @@ def score_pairs(pairs: Sequence[Pair], regions: Sequence[str], settings: Setting
 
 def _labelled(pairs: Sequence[Pair], settings: Settings, progress: Progress) -> Labelled | None:
     labeler = settings.labeler
+    if settings.protocol.reading == "published":
+        whole = [whole_texts(pair, settings.protocol) for pair in pairs]
+    else:
+        whole = [(pair.reference_text, pair.prediction_text) for pair in pairs]
     sides = []
     for side, table, texts in (
-        ("references", settings.reference_labels, [pair.reference_text for pair in pairs]),
-        ("predictions", settings.predicted_labels, [pair.prediction_text for pair in pairs]),
+        ("references", settings.reference_labels, [reference for reference, _ in whole]),
+        ("predictions", settings.predicted_labels, [prediction for _, prediction in whole]),
     ):
         if table is not None:
             sides.append(np.stack([table[pair.study] for pair in pairs]))

@@ -239,7 +239,7 @@ def _labels(evaluation: Evaluation) -> Table | None:
                 Cell(
                     f"{format_value(row.f1)} {format_interval(row.low, row.high)}".strip(),
                     row.f1,
-                    marked=row.floor is not None and row.f1 <= row.floor + 1e-12,
+                    marked=row.support > 0 and row.floor is not None and row.f1 <= row.floor + 1e-12,
                 ),
                 *([Cell(format_value(row.floor), row.floor, strong=True)] if has_floor else []),
             ),

@@ -12,7 +12,7 @@ from reg2rg.evaluation.engine import Settings, evaluate
 from reg2rg.evaluation.floors import COMMONEST_REPORT, EMPTY, EVERYTHING, SHUFFLED, floors_of, shuffled
 from reg2rg.evaluation.protocols import PROTOCOLS
 from reg2rg.evaluation.reading import Reports, pair_texts
-from reg2rg.metrics.scores import Prediction, mean_recognition, recognition_by_region
+from reg2rg.metrics.scores import Prediction, mean_recognition, recognition_by_region, say_everything, summarise
 from reg2rg.regions import load_region_set
 from reg2rg.report import parse_report, write_report
 
@@ -210,6 +210,30 @@ def test_recognition_is_that_of_the_page():
     assert found.number("Recognition (mean over regions)").value == pytest.approx(mean_recognition(by_region))
     for region, (right, total) in by_region.items():
         assert found.number("Recognition recall", region).value == pytest.approx(right / total)
+
+
+def test_findings_are_those_of_the_page():
+    reports = cohort(7, studies=20, quality=0.6)
+    truth = labels_of(reports, [p.reference_text for p in reports.pairs])
+    found = scores(reports, "corpus", reference_labels=truth, floors=True)
+    predictions = [
+        Prediction(p.study, p.given, parse_report(p.prediction, p.given), dict(zip(WORDS, map(bool, truth[p.study]), strict=True)))
+        for p in reports.pairs
+    ]  # fmt: skip
+
+    def read(text):
+        return dict(zip(WORDS, map(bool, Words().label([text])[0]), strict=True))
+
+    page, everything = summarise(predictions, read), say_everything(predictions)
+    assert page.f1 == pytest.approx(found.number("CE F1 (micro)").value)
+    assert (page.precision, page.recall) == pytest.approx(
+        (found.number("CE precision (micro)").value, found.number("CE recall (micro)").value)
+    )
+    assert page.macro_f1 == pytest.approx(np.mean([row.f1 for row in found.labels if row.support]))
+    assert page.abnormal == pytest.approx(found.number("Abnormal studies, predicted").value)
+    assert page.recognition == pytest.approx(found.number("Recognition (mean over regions)").value)
+    floors = {number.name: number.value for number in found.floors[EVERYTHING] if number.scope == "report"}
+    assert everything.f1 == pytest.approx(floors["CE F1 (micro)"])
 
 
 def test_reports_that_were_not_asked_for_names_are_not_recognised_either_way():
