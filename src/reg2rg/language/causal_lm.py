@@ -17,6 +17,7 @@ from reg2rg.errors import ConfigError, MissingExtraError
 from reg2rg.hub import local_folder
 from reg2rg.language.base import LANGUAGE_MODELS, Decoding, Generation, LanguageModel, LogitsMask
 from reg2rg.language.decoding import generated
+from reg2rg.language.few_rows import products_in_parts
 from reg2rg.language.loading import LOADING_ERRORS, load_tokenizer, trouble
 from reg2rg.language.loss import token_nll
 from reg2rg.language.naming import is_adapter, plain_name
@@ -179,7 +180,7 @@ class CausalLM(LanguageModel):
         self.eval()
         try:
             inputs = self._cast(embeddings)
-            with self._autocast():
+            with self._autocast(), products_in_parts(self._causal):
                 return generated(self._causal, inputs, attention_mask, self.eos_ids, decoding, logits_mask, names)
         finally:
             self.train(training)

@@ -1,77 +1,26 @@
 """Decoding of a batch over a Hugging Face causal language model, without what a general generator carries along.
 
-The prompt is read once, left-padded; its keys and values stay in buffers with room for the whole answer; a row that
-ends leaves the batch. Greedy tokens equal those of ``model.generate(do_sample=False)``; sampled ones have the
-probabilities of ``model.generate(do_sample=True)``, drawn so that a row does not depend on the others.
+Each prompt is read once, by itself; keys and values of all stand left-padded in buffers with room for the whole
+answers; a row that ends leaves the batch. Greedy tokens equal those of ``model.generate(do_sample=False)``; those
+drawn have the probabilities of ``model.generate(do_sample=True)``, and what a row draws does not depend on the others.
 """
 
 from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
 from reg2rg.language.base import Decoding, Generation, LogitsMask, Sampling
+from reg2rg.language.cache import ReservedLayer, closed_up, reserved_cache
 
-
-class ReservedLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not typed here
-    """Keys and values of one layer in buffers that are allocated once, instead of being copied at each token.
-
-    Args:
-        reserve: tokens to hold room for behind the prompt.
-    """
-
-    def __init__(self, reserve: int) -> None:
-        super().__init__()
-        self.reserve = reserve
-        self._buffers: tuple[Tensor, Tensor] | None = None
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Append (B, heads, new, width) and return everything so far."""
-        new = key_states.shape[-2]
-        before = self.get_seq_length()
-        if self._buffers is None or before + new > self._buffers[0].shape[-2]:
-            self._buffers = self._grown(key_states, value_states, before + new + self.reserve)
-        keys, values = self._buffers
-        keys[:, :, before : before + new] = key_states
-        values[:, :, before : before + new] = value_states
-        self.keys, self.values = keys[:, :, : before + new], values[:, :, : before + new]
-        return (key_states, value_states) if before == 0 else (self.keys, self.values)
-
-    def _grown(self, key_states: Tensor, value_states: Tensor, length: int) -> tuple[Tensor, Tensor]:
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        grown = []
-        for states, so_far in ((key_states, self.keys), (value_states, self.values)):
-            rows, heads, _, width = states.shape
-            buffer = states.new_empty(rows, heads, length, width)
-            if so_far.numel():
-                buffer[:, :, : so_far.shape[-2]] = so_far
-            grown.append(buffer)
-        return grown[0], grown[1]
-
-    def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Keep the rows `beam_idx`, in that order."""
-        if self._buffers is not None:
-            length = self.get_seq_length()
-            keys, values = (buffer.index_select(0, beam_idx.to(buffer.device)) for buffer in self._buffers)
-            self._buffers = keys, values
-            self.keys, self.values = keys[:, :, :length], values[:, :, :length]
-
-
-def reserved_cache(config: Any, reserve: int) -> DynamicCache:
-    """A cache for a model of `config`; layers with a sliding window keep the class that they need."""
-    cache = DynamicCache(config=config)
-    cache.layers = [ReservedLayer(reserve) if type(layer) is DynamicLayer else layer for layer in cache.layers]
-    if not cache.layers:
-        cache.layer_class_to_replicate = lambda: ReservedLayer(reserve)
-    return cache
+_AT_ONCE = 2048
 
 
 def left_padded(embeddings: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,7 +56,7 @@ class _Rows:
         self.truncated = [False] * batch
 
     def take(self, tokens: list[int], eos: frozenset[int]) -> list[int]:
-        """Append one token to each active row; returns the places, among the active rows, that go on."""
+        """Append one token to each active row; returns the places, among the active rows, that go on, `closed_up`."""
         places = []
         for place, (row, token) in enumerate(zip(self.active, tokens, strict=True)):
             if token in eos:
@@ -119,6 +68,7 @@ class _Rows:
                 self.truncated[row] = True
             else:
                 places.append(place)
+        places = closed_up(places)
         self.active = [self.active[place] for place in places]
         return places
 
@@ -156,6 +106,46 @@ class _Draws:
         return tokens.gather(1, torch.minimum(place, last)).squeeze(1)
 
 
+def _read_prompts(model: Any, inputs: Tensor, mask: Tensor, reserve: int) -> tuple[DynamicCache, Tensor]:
+    """A cache of left-padded prompts, with room for `reserve` more tokens, and the logits behind each prompt (B, V).
+
+    Prompts are read alone, or with others of their length: without padding attention is plainly causal (half the
+    work, and no mask), and memory holds the activations of few. Layers that keep a window need all at once.
+    """
+    rows, length = mask.shape
+    cache = reserved_cache(model.config, reserve)
+    options: dict[str, Any] = {"use_cache": True, "logits_to_keep": 1}
+    if any(type(layer) is not ReservedLayer for layer in cache.layers):
+        if _takes_positions(model):
+            options["position_ids"] = (mask.cumsum(1) - 1).clamp_(min=0)
+        return cache, model(inputs_embeds=inputs, attention_mask=mask, past_key_values=cache, **options).logits[:, -1]
+    logits: list[Tensor] = [inputs] * rows
+    for together in _of_one_length(mask.sum(1).tolist()):
+        start = length - int(mask[together[0]].sum())
+        own = DynamicCache(config=model.config)
+        output = model(inputs_embeds=inputs[together, start:], past_key_values=own, **options)
+        for row, found in zip(together, output.logits[:, -1], strict=True):
+            logits[row] = found
+        cache.layers = cache.layers or [ReservedLayer(reserve) for _ in own.layers]
+        for layer, found in zip(cache.layers, own.layers, strict=True):
+            layer.place(together, rows, length, found.keys, found.values)
+    return cache, torch.stack(logits)
+
+
+def _of_one_length(lengths: list[int]) -> Iterator[list[int]]:
+    """Rows of one length, as many as have `_AT_ONCE` positions together, but one at least."""
+    same = defaultdict(list)
+    for row, length in enumerate(lengths):
+        same[length].append(row)
+    for length, rows in same.items():
+        count = max(1, _AT_ONCE // length)
+        yield from (rows[first : first + count] for first in range(0, len(rows), count))
+
+
+def _takes_positions(model: nn.Module) -> bool:
+    return "position_ids" in inspect.signature(model.forward).parameters
+
+
 @torch.no_grad()
 def generated(
     model: nn.Module,
@@ -184,15 +174,9 @@ def generated(
     prompt = mask.shape[1]
     mask = torch.cat([mask, mask.new_ones(len(mask), decoding.max_new_tokens)], dim=1)
     positions = (mask.cumsum(1) - 1).clamp_(min=0)
-    takes_positions = "position_ids" in inspect.signature(model.forward).parameters
-    cache = reserved_cache(model.config, decoding.max_new_tokens)
-    feed: dict[str, Tensor] = {"inputs_embeds": inputs}
+    takes_positions = _takes_positions(model)
+    cache, logits = _read_prompts(model, inputs, mask[:, :prompt], decoding.max_new_tokens)
     for step in range(decoding.max_new_tokens):
-        end = prompt + step
-        if takes_positions:
-            feed["position_ids"] = positions[:, end - 1 : end] if step else positions[:, :end]
-        output = model(**feed, attention_mask=mask[:, :end], past_key_values=cache, use_cache=True, logits_to_keep=1)
-        logits = output.logits[:, -1]
         if logits_mask is not None:
             allowed = logits_mask(step, rows.active, [rows.ids[row] for row in rows.active])
             if allowed is not None:
@@ -206,5 +190,8 @@ def generated(
             keep = torch.tensor(places, device=tokens.device)
             cache.reorder_cache(keep)
             tokens, mask, positions = tokens[keep], mask[keep], positions[keep]
-        feed = {"input_ids": tokens.unsqueeze(1)}
+        end = prompt + step + 1
+        feed = {"position_ids": positions[:, end - 1 : end]} if takes_positions else {}
+        options = {"attention_mask": mask[:, :end], "past_key_values": cache, "use_cache": True}
+        logits = model(input_ids=tokens.unsqueeze(1), **options, **feed).logits[:, -1]
     return [Generation(ids, truncated) for ids, truncated in zip(rows.ids, rows.truncated, strict=True)]

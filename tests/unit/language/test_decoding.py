@@ -1,11 +1,19 @@
 import pytest
 import torch
-from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+from transformers import (
+    MistralConfig,
+    MistralForCausalLM,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from reg2rg.errors import ConfigError
 from reg2rg.language.base import Decoding, Sampling
+from reg2rg.language.cache import closed_up
 from reg2rg.language.causal_lm import CausalLM
-from reg2rg.language.decoding import ends_in_loop, kept_probabilities, left_padded
+from reg2rg.language.decoding import _of_one_length, ends_in_loop, kept_probabilities, left_padded
+from reg2rg.language.few_rows import products_in_parts
 
 NO_LOOP = Decoding(max_new_tokens=40, stop_on_loop=0)
 
@@ -55,6 +63,77 @@ def test_batch_of_one_equals_batch_of_many(model):
             model.decode(model.embed(ids[i : i + size]), mask[i : i + size], NO_LOOP) for i in range(0, len(ids), size)
         ]
         assert [found for part in parts for found in part] == together
+
+
+def test_prompts_of_one_length_are_read_together_without_padding(model):
+    ids, mask = prompts(model)
+    seen = []
+    handle = model.model.register_forward_pre_hook(
+        lambda _, __, options: seen.append(tuple(options["inputs_embeds"].shape[:2])), with_kwargs=True
+    )
+    model.decode(model.embed(ids), mask, Decoding(max_new_tokens=1))
+    handle.remove()
+    assert sorted(seen) == [(1, 3), (1, 7), (1, 13), (2, 19)]
+
+
+def test_many_prompts_are_read_in_groups():
+    assert list(_of_one_length([1000, 900, 1000, 1000, 5000])) == [[0, 2], [3], [1], [4]]
+
+
+def test_a_model_that_keeps_a_window_reads_its_prompts_together(tmp_path, llama_folder):
+    folder = CausalLM(llama_folder)
+    config = MistralConfig(
+        vocab_size=len(folder.tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256, sliding_window=6,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    MistralForCausalLM(config).save_pretrained(tmp_path)
+    folder.tokenizer.save_pretrained(tmp_path)
+    lm = CausalLM(str(tmp_path)).eval()
+    with torch.no_grad():
+        for parameter in lm.parameters():
+            parameter.mul_(2.5)
+    ids, mask = prompts(lm)
+    lm.eos_ids = frozenset(range(5, 40))
+    together = lm.decode(lm.embed(ids), mask, NO_LOOP)
+    for row, length in enumerate(mask.sum(1).tolist()):
+        theirs = lm.model.generate(
+            input_ids=ids[row : row + 1, :length], do_sample=False, max_new_tokens=40,
+            eos_token_id=sorted(lm.eos_ids), pad_token_id=0,
+        )[0, length:].tolist()  # fmt: skip
+        assert together[row].ids == [token for token in theirs if token not in lm.eos_ids]
+    assert len({len(found.ids) for found in together}) > 1
+
+
+@pytest.mark.parametrize(
+    ("places", "expected"),
+    [([0, 1, 2], [0, 1, 2]), ([0, 2, 3, 4], [0, 4, 2, 3]), ([3], [3]), ([1, 2], [2, 1]), ([0, 4], [0, 4]), ([], [])],
+)
+def test_closed_up(places, expected):
+    assert closed_up(places) == expected
+
+
+def test_closing_up_never_overwrites_a_row_that_is_still_to_move():
+    for size in range(1, 7):
+        for bits in range(1 << size):
+            order = closed_up([place for place in range(size) if bits >> place & 1])
+            assert all(row == place or row >= len(order) for place, row in enumerate(order))
+            assert sorted(order) == [place for place in range(size) if bits >> place & 1]
+
+
+def test_products_in_parts_are_the_same_and_end():
+    torch.manual_seed(0)
+    layers = torch.nn.ModuleList(
+        [torch.nn.Linear(8, 50, bias=bias) for bias in (True, False)] + [torch.nn.Linear(8, 5)]
+    )
+    inputs = torch.randn(3, 1, 8)
+    plain = [layer(inputs) for layer in layers]
+    with products_in_parts(layers, largest=10 * 8 * 4):
+        assert ["forward" in vars(layer) for layer in layers] == [True, True, False]
+        for layer, expected in zip(layers, plain, strict=True):
+            torch.testing.assert_close(layer(inputs), expected)
+            assert layer(inputs.expand(40, 3, 1, 8)).shape == (40, 3, 1, len(layer.weight))
+    assert not any("forward" in vars(layer) for layer in layers)
 
 
 def test_left_padding_gives_the_same(model):

@@ -1,0 +1,92 @@
+"""A cache of keys and values whose memory is taken once, for a batch whose rows end one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+
+class ReservedLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not typed here
+    """Keys and values of one layer in buffers that are allocated once, instead of being copied at each token.
+
+    Args:
+        reserve: tokens to hold room for behind the prompt.
+    """
+
+    def __init__(self, reserve: int) -> None:
+        super().__init__()
+        self.reserve = reserve
+        self._buffers: tuple[Tensor, Tensor] | None = None
+
+    def place(self, at: list[int], rows: int, length: int, key_states: Tensor, value_states: Tensor) -> None:
+        """Take in what some prompts gave, (n, heads, their length, width): the ends of n of `rows` rows of `length`."""
+        if self._buffers is None:
+            self.lazy_initialization(key_states, value_states)
+            # Zeros: nothing looks at what stands before a shorter prompt, but a NaN there would come through.
+            keys, values = (
+                states.new_zeros(rows, states.shape[1], length + self.reserve, states.shape[3])
+                for states in (key_states, value_states)
+            )
+            self._buffers = keys, values
+            self.keys, self.values = keys[:, :, :length], values[:, :, :length]
+        start = length - key_states.shape[-2]
+        self.keys[at, :, start:], self.values[at, :, start:] = key_states, value_states
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Append (B, heads, new, width) and return everything so far."""
+        new = key_states.shape[-2]
+        before = self.get_seq_length()
+        if self._buffers is None or before + new > self._buffers[0].shape[-2]:
+            self._buffers = self._grown(key_states, value_states, before + new + self.reserve)
+        keys, values = self._buffers
+        keys[:, :, before : before + new] = key_states
+        values[:, :, before : before + new] = value_states
+        self.keys, self.values = keys[:, :, : before + new], values[:, :, : before + new]
+        return (key_states, value_states) if before == 0 else (self.keys, self.values)
+
+    def _grown(self, key_states: Tensor, value_states: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        grown = []
+        for states, so_far in ((key_states, self.keys), (value_states, self.values)):
+            rows, heads, _, width = states.shape
+            buffer = states.new_empty(rows, heads, length, width)
+            if so_far.numel():
+                buffer[:, :, : so_far.shape[-2]] = so_far
+            grown.append(buffer)
+        return grown[0], grown[1]
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Keep the rows `beam_idx`, in an order that `closed_up` gave: no row is copied but those that move."""
+        if self._buffers is not None:
+            length = self.get_seq_length()
+            order = beam_idx.tolist()
+            keys, values = self._buffers
+            for place, row in enumerate(order):
+                if place != row:
+                    keys[place], values[place] = keys[row], values[row]
+            self._buffers = keys[: len(order)], values[: len(order)]
+            self.keys, self.values = (buffer[:, :, :length] for buffer in self._buffers)
+
+
+def reserved_cache(config: Any, reserve: int) -> DynamicCache:
+    """A cache for a model of `config`; layers with a sliding window keep the class that they need."""
+    cache = DynamicCache(config=config)
+    cache.layers = [ReservedLayer(reserve) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    if not cache.layers:
+        cache.layer_class_to_replicate = lambda: ReservedLayer(reserve)
+    return cache
+
+
+def closed_up(places: Sequence[int]) -> list[int]:
+    """The order in which rows that go on stay where they are, and the last ones fill what the others left.
+
+    >>> closed_up([0, 2, 3, 4])
+    [0, 4, 2, 3]
+    """
+    count, last = len(places), sorted(places)
+    return [place if place in places else last.pop() for place in range(count)]
