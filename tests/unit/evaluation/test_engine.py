@@ -216,13 +216,17 @@ def test_findings_are_those_of_the_page():
     reports = cohort(7, studies=20, quality=0.6)
     truth = labels_of(reports, [p.reference_text for p in reports.pairs])
     found = scores(reports, "corpus", reference_labels=truth, floors=True)
-    predictions = [
-        Prediction(p.study, p.given, parse_report(p.prediction, p.given), dict(zip(WORDS, map(bool, truth[p.study]), strict=True)))
-        for p in reports.pairs
-    ]  # fmt: skip
+
+    def by_label(row):
+        return dict(zip(WORDS, map(bool, row), strict=True))
 
     def read(text):
-        return dict(zip(WORDS, map(bool, Words().label([text])[0]), strict=True))
+        return by_label(Words().label([text])[0])
+
+    predictions = [
+        Prediction(p.study, p.given, parse_report(p.prediction, p.given), by_label(truth[p.study]))
+        for p in reports.pairs
+    ]
 
     page, everything = summarise(predictions, read), say_everything(predictions)
     assert page.f1 == pytest.approx(found.number("CE F1 (micro)").value)
