@@ -106,16 +106,18 @@ def write_sentencepiece(path: Path) -> None:
     path.write_bytes(model.getvalue())
 
 
-def write_model(folder: Path, size: int, width: int, seed: int = 0) -> None:
+def write_model(
+    folder: Path, size: int, width: int, layers: int = 2, heads: int = 2, mlp: int | None = None, seed: int = 0
+) -> None:
     """A tiny LLaMA and its tokenizer, in Hugging Face's layout."""
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=size,
         hidden_size=width,
-        intermediate_size=2 * width,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
+        intermediate_size=mlp or 2 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
         max_position_embeddings=4096,
         initializer_range=0.2,
         bos_token_id=1,

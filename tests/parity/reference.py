@@ -1,7 +1,8 @@
 """The published model from its formulas alone: loops and einsums, no ready-made layer, nothing of this package.
 
 Slow and obvious on purpose. Weights come under the published names, volumes with three equal channels, one at a time,
-and everything has the dtype of what is given: float64 in the tests. Dropout is off, as at test time.
+and everything has the dtype of what is given: float64 in the tests. Dropout is off, as at test time, unless `drop` says
+what it does.
 
 Letters: T tokens, C width of an encoder, E width of the language model, V words of its vocabulary, R regions.
 """
@@ -17,6 +18,7 @@ from torch import Tensor
 
 Weights = Mapping[str, Tensor]
 Size = tuple[int, int, int]
+Drop = Callable[[Tensor], Tensor]
 
 
 # ---- layers
@@ -46,14 +48,19 @@ def softmax(x: Tensor) -> Tensor:
     return powers / powers.sum(-1, keepdim=True)
 
 
-def attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+def keep(x: Tensor) -> Tensor:
+    """Dropout that is off."""
+    return x
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, heads: int, drop: Drop = keep) -> Tensor:
     """(T, heads * K), (S, heads * K), (S, heads * K) to (T, heads * K), head by head."""
     width = query.shape[-1] // heads
     mixed = []
     for head in range(heads):
         part = slice(head * width, (head + 1) * width)
         logits = torch.einsum("tk,sk->ts", query[:, part] * width**-0.5, key[:, part])
-        mixed.append(torch.einsum("ts,sk->tk", softmax(logits), value[:, part]))
+        mixed.append(torch.einsum("ts,sk->tk", drop(softmax(logits)), value[:, part]))
     return torch.cat(mixed, dim=-1)
 
 
@@ -67,19 +74,13 @@ def patches(volume: Tensor, patch: Size) -> Tensor:
     """
     channels, height, width, depth = volume.shape
     p, q, r = patch
-    places = [
-        [
-            ((k * height + a * p + i) * width + b * q + j) * depth + c * r + f
-            for i in range(p)
-            for j in range(q)
-            for f in range(r)
-            for k in range(channels)
-        ]
-        for a in range(height // p)
-        for b in range(width // q)
-        for c in range(depth // r)
-    ]
-    return volume.reshape(-1)[torch.tensor(places)]
+    counts = (height // p, width // q, depth // r, p, q, r, channels)
+    a, b, c, i, j, f, k = (
+        torch.arange(count).reshape([count if axis == place else 1 for axis in range(7)])
+        for place, count in enumerate(counts)
+    )
+    places = ((k * height + a * p + i) * width + b * q + j) * depth + c * r + f  # in the flattened volume
+    return volume.reshape(-1)[places.reshape(math.prod(counts[:3]), -1)]
 
 
 def table_row(cell: int, cells: int, rows: int) -> int:
@@ -106,21 +107,21 @@ def positions(grid: Size, w: Weights) -> Tensor:
     )
 
 
-def vit(volume: Tensor, w: Weights, patch: Size, heads: int) -> Tensor:
+def vit(volume: Tensor, w: Weights, patch: Size, heads: int, drop: Drop = keep) -> Tensor:
     """The 3D vision transformer: (c, H, W, D) to (T, C)."""
     grid = (volume.shape[1] // patch[0], volume.shape[2] // patch[1], volume.shape[3] // patch[2])
     x = layer_norm(patches(volume, patch), w, "to_patch_embedding.1")
     x = layer_norm(linear(x, w, "to_patch_embedding.2"), w, "to_patch_embedding.3")
-    x = x + positions(grid, w)
+    x = drop(x + positions(grid, w))
     layer = 0
     while f"transformer.layers.{layer}.0.norm.weight" in w:
         attend, think = f"transformer.layers.{layer}.0", f"transformer.layers.{layer}.1"
         qkv = linear(layer_norm(x, w, f"{attend}.norm"), w, f"{attend}.fn.to_qkv")
         third = qkv.shape[-1] // 3
-        mixed = attention(qkv[:, :third], qkv[:, third : 2 * third], qkv[:, 2 * third :], heads)
-        x = linear(mixed, w, f"{attend}.fn.to_out.0") + x
-        hidden = gelu(linear(layer_norm(x, w, f"{think}.norm"), w, f"{think}.fn.net.0"))
-        x = linear(hidden, w, f"{think}.fn.net.3") + x
+        mixed = attention(qkv[:, :third], qkv[:, third : 2 * third], qkv[:, 2 * third :], heads, drop)
+        x = drop(linear(mixed, w, f"{attend}.fn.to_out.0")) + x
+        hidden = drop(gelu(linear(layer_norm(x, w, f"{think}.norm"), w, f"{think}.fn.net.0")))
+        x = drop(linear(hidden, w, f"{think}.fn.net.3")) + x
         layer += 1
     return x
 

@@ -115,6 +115,25 @@ def _unfolded(own: dict[str, Tensor], published: dict[str, Tensor], form: ViTFor
 PATCH_GRADIENTS = {1: _as_they_are, 3: _unfolded}
 
 
+def test_dropout_acts_where_the_published_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a dropout that squares instead of dropping, so that every place where it acts is seen in the result."""
+
+    def attend(query: Tensor, key: Tensor, value: Tensor, dropout_p: float) -> Tensor:
+        weights = (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(-1)
+        return (weights.square() if dropout_p else weights) @ value
+
+    monkeypatch.setattr(torch.nn.functional, "dropout", lambda x, p, training: x.square() if p and training else x)
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attend)
+    weights, volumes = random_weights(TALL.shapes(), 0), random_volumes(2, TALL.size, 1).double()
+    vit = our_vit(TALL, weights).train()
+    squared = [reference.vit(three(v), weights, TALL.patch, TALL.heads, torch.square) for v in volumes]
+    assert exactly(vit(volumes[:, None]), torch.stack(squared)) < EXACT
+    vit.eval()
+    assert exactly(vit(volumes[:, None]), published_vit(volumes, weights, TALL)) < EXACT
+    masks = our_vit(TALL, weights, dropout=0.0, embedding_dropout=0.0).train()
+    assert exactly(masks(volumes[:, None]), published_vit(volumes, weights, TALL)) < EXACT
+
+
 @few
 @given(form=perceiver_forms(), tokens=st.integers(1, 6), seed=seeds)
 def test_perceiver(form: PerceiverForm, tokens: int, seed: int) -> None:

@@ -26,6 +26,7 @@ from reg2rg.data.published_ids import IMAGE_ID
 from reg2rg.encoders import Frozen, PerceiverResampler, TokenMean, ViT3D
 from reg2rg.encoders.base import Size
 from reg2rg.encoders.published import PERCEIVER_KEYS
+from reg2rg.errors import Reg2RGError
 from reg2rg.language.causal_lm import CausalLM
 from reg2rg.pretrained.card import CardFacts, model_card
 from reg2rg.pretrained.contract import InputContract
@@ -181,14 +182,19 @@ def _write(opened: Opened, tensors: Mapping[str, Tensor], folder: Path) -> Mappi
         training_data="RadGenome-ChestCT, training split, according to the paper",
         notes=notes,
     )
-    write_folder(
-        folder,
-        config=config,
-        tensors=tensors,
-        contract=contract,
-        language_model=language_model,
-        card=model_card(config, contract, language_model, facts),
-    )
+    try:
+        write_folder(
+            folder,
+            config=config,
+            tensors=tensors,
+            contract=contract,
+            language_model=language_model,
+            card=model_card(config, contract, language_model, facts),
+        )
+    except Reg2RGError as error:
+        if isinstance(error.__cause__, OSError):  # a full disk: the message must name the folder that the user named
+            raise error.__cause__ from None
+        raise
     return {"notes": notes, "language_model": language_model.path}
 
 
