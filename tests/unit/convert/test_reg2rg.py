@@ -18,7 +18,7 @@ from reg2rg.convert import FORMATS, Opened, Options, account, convert, open_publ
 from reg2rg.convert.reg2rg import recipe
 from reg2rg.encoders import Encoder
 from reg2rg.encoders.published import fold_channels
-from reg2rg.errors import ConfigError
+from reg2rg.errors import ConfigError, Reg2RGError
 from reg2rg.tensors import TensorEntry, TensorSource, open_tensors
 
 VOCABULARY = 640
@@ -291,6 +291,17 @@ def test_one_number_of_the_language_model_that_differs_is_found(saved, published
         ConfigError, match=r"1 of 291 tensors hold other numbers .*: model\.layers\.20\.mlp\.up_proj\.weight"
     ):
         convert(saved({name: changed}), "reg2rg", tmp_path / "out", Options(llm=str(llama[0])))
+
+
+def test_a_disk_that_fills_up(saved, tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    source = saved()
+    monkeypatch.setattr("reg2rg.pretrained.folder.write_safetensors", refuse)
+    with pytest.raises(Reg2RGError, match=r"out: writing failed \(No space left on device\); nothing was left there"):
+        convert(source, "reg2rg", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["pytorch_model.bin"]
 
 
 def test_a_language_model_by_name_stays_a_name(saved, tmp_path):
