@@ -113,13 +113,13 @@ class _Layer(nn.Module):
     def _attend_in_tokens(self, tokens: Tensor, query: Tensor, own: Tensor) -> Tensor:
         """The same with the projections moved over: q (W t) = (q W) t, and the sum of a (W t) = W (the sum of a t)."""
         gained = self.key_value.weight * self.media_norm.weight
-        to_key, to_value = gained.unflatten(0, (2, self.heads, -1))  # (heads, K, C) each
+        to_key, to_value = gained.reshape(2, self.heads, -1, gained.shape[1])  # (heads, K, C) each
         key, value = (split_heads(part, self.heads) for part in own.chunk(2, dim=-1))
         query = query * query.shape[-1] ** -0.5
         wide = torch.einsum("nhlk,hkc->nhlc", query, to_key)
-        at_tokens = torch.matmul(wide.flatten(1, 2), tokens.transpose(1, 2)).unflatten(1, wide.shape[1:3])
+        at_tokens = torch.matmul(wide.flatten(1, 2), tokens.transpose(1, 2)).reshape(*wide.shape[:3], -1)
         at_latents = torch.matmul(query, key.transpose(-1, -2))
         weights = torch.cat([at_tokens, at_latents], dim=-1).softmax(dim=-1)  # (N, heads, L, T + L)
-        of_tokens, of_latents = weights.split([tokens.shape[1], own.shape[1]], dim=-1)
-        mean = torch.matmul(of_tokens.flatten(1, 2), tokens).unflatten(1, wide.shape[1:3])  # (N, heads, L, C)
+        of_tokens, of_latents = weights[..., : tokens.shape[1]], weights[..., tokens.shape[1] :]
+        mean = torch.matmul(of_tokens.flatten(1, 2), tokens).reshape(wide.shape)  # (N, heads, L, C)
         return torch.einsum("nhlc,hkc->nhlk", mean, to_value) + torch.matmul(of_latents, value)

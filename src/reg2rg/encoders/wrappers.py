@@ -96,4 +96,4 @@ class Frozen(Encoder):
         if not chunk or len(volumes) <= chunk:
             tokens: Tensor = self.encoder(volumes)
             return tokens
-        return torch.cat([self.encoder(part) for part in volumes.split(chunk)])
+        return torch.cat([self.encoder(volumes[i : i + chunk]) for i in range(0, len(volumes), chunk)])
