@@ -7,7 +7,7 @@ import errno
 import glob
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +223,10 @@ def kept_names(module: nn.Module) -> set[str]:
     return {name for name in module.state_dict() if not comes_back(name)}
 
 
-def check_names(given: Mapping[str, Any], kept: set[str], known: set[str], where: str) -> None:
+_FIX = "use the config that the checkpoint was trained with (it is inside the checkpoint: Reg2RG.from_checkpoint)"
+
+
+def check_names(given: Iterable[str], kept: set[str], known: set[str], where: str, fix: str = _FIX) -> None:
     """Hold the names in a checkpoint against the model's.
 
     Raises:
@@ -237,10 +240,7 @@ def check_names(given: Mapping[str, Any], kept: set[str], known: set[str], where
         for what, names in (("missing", missing), ("unknown to the model", unknown))
         if names
     ]
-    raise ConfigError(
-        f"{where}: does not fit the model: {'; '.join(parts)}. Fix: use the config that the checkpoint was trained "
-        "with (it is inside the checkpoint: Reg2RG.from_checkpoint)"
-    )
+    raise ConfigError(f"{where}: does not fit the model: {'; '.join(parts)}. Fix: {fix}")
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

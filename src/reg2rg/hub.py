@@ -31,10 +31,10 @@ def local_folder(
     name = str(path_or_id)
     if isinstance(path_or_id, Path) or not looks_like_hub_id(name):
         raise ConfigError(f"{what} {name}: no such file or folder (seen from {Path.cwd()}). Fix: the path, or a hub id")
+    from httpx import HTTPError  # what huggingface_hub is made of, and raises
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
-        HfHubHTTPError,
         HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
@@ -58,9 +58,11 @@ def local_folder(
             "no such folder, and no such public repository on the hub",
             "the name, or HF_TOKEN for a private one",
         )
-    except (LocalEntryNotFoundError, HFValidationError, HfHubHTTPError, OSError) as error:
+    except (LocalEntryNotFoundError, HFValidationError, HTTPError, ConnectionError) as error:
         reason = "no such folder, and the hub cannot be reached from here" + _why(error)
         fix = f"on a machine with a network: {fetch}; copy that folder here and give its path"
+    except OSError as error:
+        reason, fix = f"downloading it failed ({error})", f"free some space, or on another disk: {fetch}"
     raise ConfigError(f"{what} '{name}': {reason}. Fix: {fix}")
 
 

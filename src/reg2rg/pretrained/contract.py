@@ -19,6 +19,7 @@ from reg2rg.registry import did_you_mean
 FORMAT = 1
 """Version of the folder's layout. A reader takes its own and older ones."""
 _ORIENTATIONS = frozenset("LR"), frozenset("PA"), frozenset("IS")
+_KINDS = {str: "text", bool: "true or false"}
 _VIEWS = ("texture", "geometry", "global")
 
 
@@ -54,9 +55,12 @@ class InputContract:
     instruction: str = ""
 
     def __post_init__(self) -> None:
-        if not self.instruction:
+        if self.instruction == "":
             own = INSTRUCTION if self.target == "regions" else WHOLE_INSTRUCTION
             object.__setattr__(self, "instruction", own)
+        for name, kind in (("orientation", str), ("instruction", str), ("coupled", bool), ("identity", bool)):
+            if not isinstance(getattr(self, name), kind):
+                raise ConfigError(f"{name} is {getattr(self, name)!r} (expected {_KINDS[kind]})")
         Views(self.size, self.window, self.coupled)
         letters = self.orientation.upper()
         if len(letters) != 3 or {pair for pair in _ORIENTATIONS for c in letters if c in pair} != set(_ORIENTATIONS):

@@ -87,7 +87,8 @@ class Pretrained(nn.Module):
         Raises:
             ConfigError: names or shapes that do not fit, damage, or another base language model.
         """
-        check_names(folder.tensors, folder_names(self, self.reporter.llm), set(self.state_dict()), str(folder.path))
+        names = folder_names(self, self.reporter.llm)
+        check_names(folder.tensors, names, set(self.state_dict()), str(folder.path), "use the folder's own config.yaml")
         check_language_model(self.reporter.llm, folder)
         fill(self, folder.tensors, str(folder.path))
 
