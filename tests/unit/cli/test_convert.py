@@ -12,6 +12,7 @@ import torch
 
 from published_files import TEXTURE, fill, nested, perceiver_shapes
 from reg2rg.cli.main import main
+from reg2rg.convert import FORMATS
 
 
 @pytest.fixture(scope="module")
@@ -112,12 +113,18 @@ def test_format_is_required(capsys, files):
     assert "--from" in capsys.readouterr().err
 
 
+def test_help_names_every_format(capsys):
+    assert main(["convert", "--help"]) == 0
+    words = capsys.readouterr().out.replace("|", " ").split()
+    assert set(FORMATS) <= set(words)
+
+
 def test_an_interrupt_leaves_nothing(files, tmp_path):
     """A real SIGINT while the folder is being written."""
     code = (
         "import os, signal, sys; from reg2rg.cli.main import main; import reg2rg.convert.writing as w\n"
         "def stop(*a, **k): os.kill(os.getpid(), signal.SIGINT)\n"
-        "w.save_file = stop\n"
+        "w.write_safetensors = stop\n"
         "sys.exit(main(sys.argv[1:]))"
     )
     words = ["convert", str(files / "RadFM_vit3d.pth"), "--from", "radfm-vit3d", "--to", str(tmp_path / "out")]
