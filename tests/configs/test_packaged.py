@@ -12,7 +12,7 @@ from reg2rg.cli.main import main
 from reg2rg.config.overlay import packaged_configs
 
 BASES = ("phantom.yaml", "reg2rg.yaml", "reg2rg_24gb.yaml")
-OVERLAYS = tuple(name for name in packaged_configs() if "/" in name)
+OVERLAYS = tuple(name for name in packaged_configs() if name not in BASES)
 _cache: dict[tuple[str, ...], dict[str, Any]] = {}
 
 
@@ -111,6 +111,25 @@ def test_gpt2(base: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert difference["model.llm.init_args.path"] == "openai-community/gpt2"
 
 
+def test_parity_changes_what_it_says_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each difference one switch, and each of them described in the documentation."""
+    difference = changed(printed(capsys, "reg2rg.yaml"), printed(capsys, "reg2rg.yaml", "parity.yaml"))
+    assert difference == {
+        "data.order": "listed_in_evaluation",
+        "data.test_regions": "all",
+        "data.pad_to_max_length": True,
+        "data.published_ids": True,
+        "model.texture.init_args.encoder.init_args.dropout": True,
+        "model.llm.init_args.float32_residual": True,
+        "model.llm.init_args.merge_adapters": False,
+        "model.stop_on_loop": 0,
+        "model.sampling": {"temperature": 0.6, "top_k": 30, "top_p": 0.9, "seed": 20},
+    }
+    page = Path(__file__).resolve().parents[2] / "docs" / "parity.md"
+    text = page.read_text(encoding="utf-8")
+    assert [key for key in difference if f"`{key.replace('.init_args', '')}" not in text] == []
+
+
 STRATEGIES = {"ddp": "DDPStrategy", "deepspeed_zero2": "DeepSpeedStrategy", "fsdp": "FSDPStrategy"}
 
 
@@ -135,6 +154,7 @@ def test_no_overlay_is_untested() -> None:
         *(f"strategies/{name}.yaml" for name in STRATEGIES),
         "loggers/wandb.yaml",
         *(name for name in OVERLAYS if name.startswith("peers/")),  # tests/configs/test_peers.py
+        "parity.yaml",
     }
     assert set(OVERLAYS) == tested
     assert set(packaged_configs()) == {*tested, *BASES}
