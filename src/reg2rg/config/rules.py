@@ -35,6 +35,8 @@ def _say(tree: Tree, path: Key, text: str) -> str:
 
 def _counts(config: dict[str, Any], tree: Tree) -> Iterator[str]:
     for path, value in walk(config, ()):
+        if path[0] == "trainer" and len(path) > 2:  # arguments of strategies and callbacks mean what their authors say
+            continue
         name = next((part for part in reversed(path) if isinstance(part, str)), "")
         if not isinstance(value, int | float) or isinstance(value, bool):
             continue

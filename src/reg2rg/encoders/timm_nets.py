@@ -85,11 +85,11 @@ class TimmDepthChannels(Encoder):
         self.model = _create(model_name, channels=size[2], pretrained=pretrained, dropout=dropout)
         mean, std = _input_statistics(self.model)
         self.mean, self.std = mean, std
-        # The map is used, not the pooled vector: what comes after it would get no gradient.
         if hasattr(self.model, "reset_classifier"):
             self.model.reset_classifier(0, "")
         self.num_tokens = grid[0] * grid[1]
         self.out_channels = _probe(self, (1, 1, *size))[-1]
+        _freeze_unused(self, (1, 1, *size))
 
     def forward(self, volumes: Tensor) -> Tensor:
         """(N, 1, H, W, D) to (N, T, C); cells row by row from the front left of the picture."""
@@ -140,6 +140,18 @@ def _input_statistics(model: nn.Module) -> tuple[float, float]:
     settings: dict[str, Any] = getattr(model, "pretrained_cfg", None) or {}
     means, stds = settings.get("mean") or (0.5,), settings.get("std") or (0.5,)
     return 2 * sum(means) / len(means) - 1, 2 * sum(stds) / len(stds)
+
+
+def _freeze_unused(encoder: Encoder, shape: tuple[int, ...]) -> None:
+    """Parameters behind the map, such as the norm of a head, get no gradient: several processes would wait for it."""
+    training = encoder.training
+    encoder.eval()
+    parameters = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
+    with torch.enable_grad():
+        found = torch.autograd.grad(encoder(torch.zeros(shape)).sum(), parameters, allow_unused=True)
+    for parameter, gradient in zip(parameters, found, strict=True):
+        parameter.requires_grad_(gradient is not None)
+    encoder.train(training)
 
 
 def _probe(encoder: Encoder, shape: tuple[int, ...]) -> torch.Size:

@@ -1,4 +1,4 @@
-"""Sizes of encoders below one that resizes its views."""
+"""Values that have the right type and cannot work: sizes below an encoder that resizes its views, counts."""
 
 from __future__ import annotations
 
@@ -40,3 +40,11 @@ def test_the_size_is_the_one_that_it_is_resized_to() -> None:
 def test_other_sizes_are_named(values: dict[str, Any], message: str) -> None:
     (line,) = mistakes(values)
     assert message in line
+
+
+def test_counts_are_those_of_the_package_and_of_the_trainer_itself() -> None:
+    """DDPStrategy has an argument ``dim``, whose default is 0."""
+    strategy = {"class_path": "DDPStrategy", "init_args": {"dim": 0}}
+    assert mistakes({"trainer": {"strategy": strategy}}) == []
+    (line,) = mistakes({"trainer": {"strategy": strategy, "accumulate_grad_batches": 0}})
+    assert "trainer.accumulate_grad_batches: must be 1 or more, found 0." in line
