@@ -77,6 +77,7 @@ def test_m3d(orientation: str) -> None:
     published = leaves(random_weights(m3d_shapes(), 0))
     vit = M3DViT(**M3D, orientation=orientation)  # type: ignore[arg-type]
     # Slices first; in pictures rows run along the second axis from its end, columns along the first from its end.
+    # The published network has voxels in [0, 1].
     turn = (lambda v: v.permute(2, 0, 1)) if orientation == "array" else (lambda v: v.permute(2, 1, 0).flip(1, 2))
     patch = (2, 3, 2) if orientation == "array" else (2, 2, 3)
     volumes = random_volumes(2, (1, 6, 8, 4), 1).double()
@@ -85,7 +86,7 @@ def test_m3d(orientation: str) -> None:
         dict(vit.adapt_weights(published)),
         volumes,
         published,
-        lambda v: reference.m3d(turn(v[0]), published, patch, 3),
+        lambda v: reference.m3d(turn((v[0] + 1) / 2), published, patch, 3),
     )
     assert vit.grid == ((2, 2, 4) if orientation == "array" else (2, 4, 2))
 

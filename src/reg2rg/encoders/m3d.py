@@ -19,9 +19,9 @@ from reg2rg.encoders.published_peers import rename_m3d
 class M3DViT(Encoder):
     """M3D-CLIP's vision transformer over slices of a view; the defaults are the published one.
 
-    The published network takes 32 slices of 256 x 256 in patches of 4 x 16 x 16, slices first. This one takes the
-    package's views with slices last and turns them. The class token takes part and is not handed on. M3D-LaMed puts a
-    mean over blocks of 2 x 2 x 2 tokens behind it: ``TokenPool(encoder, window=(2, 2, 2))``.
+    The published network takes 32 slices of 256 x 256 in [0, 1], in patches of 4 x 16 x 16, slices first. This one takes
+    the package's views in [-1, 1] with slices last, and turns and scales them. The class token takes part and is not
+    handed on. M3D-LaMed puts a mean over blocks of 2 x 2 x 2 tokens behind it: ``TokenPool(encoder, window=(2, 2, 2))``.
 
     Args:
         size: H, W, D of the input in voxels.
@@ -66,8 +66,8 @@ class M3DViT(Encoder):
     def forward(self, volumes: Tensor) -> Tensor:
         """(N, 1, H, W, D) to (N, T, C); tokens in the order of `grid`."""
         check_size(volumes, self.size, self)
-        patches = patches_of(depth_first(volumes, self.orientation), self.patch).to(self.patch_linear.weight.dtype)
-        tokens = self.patch_linear(patches)
+        slices = depth_first((volumes + 1) / 2, self.orientation)
+        tokens = self.patch_linear(patches_of(slices, self.patch).to(self.patch_linear.weight.dtype))
         tokens = torch.cat([self.class_token.expand(len(tokens), -1, -1), tokens + self.positions], dim=1)
         tokens = F.dropout(tokens, self.dropout, self.training)
         for block in self.blocks:
