@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,39 +32,38 @@ def local_folder(
     name = str(path_or_id)
     if isinstance(path_or_id, Path) or not looks_like_hub_id(name):
         raise ConfigError(f"{what} {name}: no such file or folder (seen from {Path.cwd()}). Fix: the path, or a hub id")
-    from httpx import HTTPError  # what huggingface_hub is made of, and raises
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
 
-    fetch = fetch_command(name, revision)
     try:
         return Path(
             snapshot_download(name, revision=revision, allow_patterns=None if patterns is None else [*patterns])
         )
-    except GatedRepoError:
-        reason, fix = (
-            "its authors ask for consent",
-            f"accept it at https://huggingface.co/{name}, set HF_TOKEN, or {fetch}",
+    except Exception as error:  # the hub's own, those of its HTTP package, those of the disk
+        raise ConfigError(f"{what} '{name}': {_trouble(error, name, revision)}") from error
+
+
+def _trouble(error: Exception, name: str, revision: str | None) -> str:
+    """What went wrong with a download, and the way out."""
+    from huggingface_hub import errors
+
+    fetch = fetch_command(name, revision)
+    if isinstance(error, errors.GatedRepoError):
+        return (
+            f"its authors ask for consent. Fix: give it at https://huggingface.co/{name} and set HF_TOKEN, or {fetch}"
         )
-    except RevisionNotFoundError:
-        reason, fix = f"the hub has no revision '{revision}' of it", "another revision"
-    except RepositoryNotFoundError:
-        reason, fix = (
-            "no such folder, and no such public repository on the hub",
-            "the name, or HF_TOKEN for a private one",
-        )
-    except (LocalEntryNotFoundError, HFValidationError, HTTPError, ConnectionError) as error:
-        reason = "no such folder, and the hub cannot be reached from here" + _why(error)
-        fix = f"on a machine with a network: {fetch}; copy that folder here and give its path"
-    except OSError as error:
-        reason, fix = f"downloading it failed ({error})", f"free some space, or on another disk: {fetch}"
-    raise ConfigError(f"{what} '{name}': {reason}. Fix: {fix}")
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"the hub has no revision '{revision}' of it. Fix: another revision"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return "no such folder, and no such public repository on the hub. Fix: the name, or HF_TOKEN for a private one"
+    of_the_hub = errors.LocalEntryNotFoundError | errors.HfHubHTTPError | ConnectionError
+    if isinstance(error, OSError) and not isinstance(error, of_the_hub):
+        return f"downloading it failed ({error}). Fix: free some space, or on another disk: {fetch}"
+    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    why = "HF_HUB_OFFLINE is set" if offline else type(error).__name__
+    return (
+        f"no such folder, and the hub cannot be reached from here ({why}). Fix: on a machine with a network: {fetch}; "
+        "copy that folder here and give its path"
+    )
 
 
 def looks_like_hub_id(name: str) -> bool:
@@ -75,10 +75,3 @@ def fetch_command(name: str, revision: str | None = None) -> str:
     """The command that downloads a repository of the hub into a folder."""
     of = f" --revision {revision}" if revision else ""
     return f"hf download {name}{of} --local-dir {name.rpartition('/')[2]}"
-
-
-def _why(error: Exception) -> str:
-    import os
-
-    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-    return " (HF_HUB_OFFLINE is set)" if offline else f" ({type(error).__name__})"

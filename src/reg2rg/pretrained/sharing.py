@@ -36,9 +36,7 @@ def upload(
     """
     if repo_id.count("/") != 1 or not looks_like_hub_id(repo_id):
         raise ConfigError(f"'{repo_id}' is no hub id (expected owner/name). Fix: for example my-lab/reg2rg-chest")
-    from httpx import HTTPError  # what huggingface_hub is made of, and raises
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import LocalTokenNotFoundError
 
     api = HfApi(token=token, library_name="reg2rg")
     try:
@@ -48,7 +46,7 @@ def upload(
         commit = api.upload_folder(
             repo_id=repo_id, folder_path=folder, revision=branch, create_pr=create_pr, commit_message=commit_message
         )
-    except (LocalTokenNotFoundError, HTTPError, OSError) as error:
+    except Exception as error:  # the hub's own are many, and those of the connection come from its HTTP package
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = (lines[0] if lines else type(error).__name__).rstrip(".")
         raise ConfigError(

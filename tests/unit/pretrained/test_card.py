@@ -23,7 +23,8 @@ METRICS = {
     "intervals": {"method": "bootstrap over patients", "confidence": 0.95},
     "numbers": [
         {"group": "language", "scope": "report", "name": "BLEU-4", "value": 0.2512, "low": 0.24, "high": 0.26,
-         "score": True, "best_floor": "most common | report", "exceeds_best_floor": False, "floors": {"most common | report": 0.3}},
+         "score": True, "best_floor": "most common | report", "exceeds_best_floor": False,
+         "floors": {"most common | report": 0.3}},
         {"group": "findings", "scope": "report", "name": "CE F1 (macro)", "value": 0.5, "low": None, "high": None,
          "score": True, "best_floor": None, "exceeds_best_floor": None, "floors": {}},
         {"group": "statistics", "scope": "report", "name": "Abnormal studies, predicted", "value": 0.4, "score": False},
