@@ -22,6 +22,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLO
     os.environ.setdefault(_name, "1")
 
 import numpy as np  # noqa: E402 (after the number of threads is set)
+from _measure import machine  # noqa: E402
 
 Arrays = dict[str, np.ndarray]
 Write = Callable[[Path, Arrays], None]
@@ -98,11 +99,11 @@ def safetensors() -> tuple[Callable, Callable]:
     return lambda path, arrays: save_file(arrays, path), lambda path, _: load_file(path)
 
 
-def ours(codecs: dict[str, str]) -> tuple[Callable, Callable]:
+def ours(codecs: dict[str, Callable[[np.ndarray], str]]) -> tuple[Callable, Callable]:
     from reg2rg.data.container import read_arrays, read_header, write_container
 
     def write(path: Path, arrays: Arrays) -> None:
-        write_container(path, {}, [(name, a, codecs[name.split("/")[0]]) for name, a in arrays.items()])
+        write_container(path, {}, [(name, a, codecs[name.split("/")[0]](a)) for name, a in arrays.items()])
 
     def read(path: Path, like: Arrays) -> Arrays:
         return read_arrays(path, read_header(path), list(like))
@@ -110,7 +111,7 @@ def ours(codecs: dict[str, str]) -> tuple[Callable, Callable]:
     return write, read
 
 
-def rows(codecs: dict[str, str]) -> dict[str, tuple[Callable, Callable, str]]:
+def rows(codecs: dict[str, Callable[[np.ndarray], str]]) -> dict[str, tuple[Callable, Callable, str]]:
     table: dict[str, tuple[Callable, Callable, str]] = {
         "npy": (write_npy, lambda path, like: read_npy(path, list(like)), "no")
     }
@@ -168,16 +169,18 @@ def main() -> None:
     parser.add_argument("--size", type=lambda text: tuple(map(int, text.split("x"))), default=(512, 512, 200))
     parser.add_argument("--repeats", type=int, default=2)
     options = parser.parse_args()
+    from reg2rg.data.codecs import view_codec
     from reg2rg.data.memory import keep_freed_memory
 
     keep_freed_memory()
+    print(machine(1))
     with tempfile.TemporaryDirectory(prefix="reg2rg-formats-") as name:
         folder = Path(name)
         native, baked = arrays_of(options.size, folder)
         run = functools.partial(measure, path=folder / "file", repeats=options.repeats)
         kinds = (
-            ("native detail", native, {"ct": "hu", "mask": "bits"}),
-            ("views", baked, {"global": "view", "texture": "view", "geometry": "share"}),
+            ("native detail", native, {"ct": lambda _: "scan", "mask": lambda _: "bits"}),
+            ("views", baked, {"global": view_codec, "texture": view_codec, "geometry": lambda _: "share"}),
         )
         for title, arrays, codecs in kinds:
             raw = sum(array.nbytes for array in arrays.values())

@@ -135,6 +135,7 @@ def _prepare_parser() -> argparse.ArgumentParser:
     _config_arguments(parser)
     parser.add_argument("--shard", default="1/1", metavar="I/N", help="do the I-th of N equal parts, for job arrays")
     parser.add_argument("--bake", action="store_true", help="keep the finished views too: faster to read, larger")
+    parser.add_argument("--views-only", action="store_true", help="keep nothing but the finished views: smallest")
     parser.add_argument("--max_skip", type=float, default=0.05, help="share of studies that may be skipped")
     return parser
 
@@ -153,10 +154,11 @@ def _prepare(invocation: Invocation, options: argparse.Namespace, rest: Sequence
         section.store,
         load_region_set(section.regions),
         section.read,
-        bake=section.views if options.bake else None,
+        bake=section.views if options.bake or options.views_only else None,
         workers=options.workers,
         shard=shard,
         max_skip=options.max_skip,
+        native=not options.views_only,
     )
     sys.stdout.write(f"{summary.describe()}\n")
     return 0

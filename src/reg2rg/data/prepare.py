@@ -109,6 +109,7 @@ def prepare(
     shard: tuple[int, int] = (1, 1),
     max_skip: float = 0.05,
     verify: bool = True,
+    native: bool = True,
 ) -> PrepareSummary:
     """Bring studies into the store.
 
@@ -122,6 +123,8 @@ def prepare(
         shard: (i, n): of the sorted studies, every n-th from the i-th on, counted from 1; for job arrays.
         max_skip: share of studies that may be skipped.
         verify: check every byte of entries that are already there, not their headers alone.
+        native: keep native detail. Without it the store is a quarter as large, but views of other settings, overlays
+            and pages need the studies prepared again.
 
     Returns:
         what was done.
@@ -138,9 +141,11 @@ def prepare(
     workers = default_workers() if workers is None else workers
     if workers < 0:
         raise ConfigError(f"workers is {workers} (expected 0 or more)")
+    if bake is None and not native:
+        raise ConfigError("native is false and there are no views to bake, so nothing would be kept. Fix: give bake")
     region_set = load_region_set(regions)
     options = options or ReadOptions()
-    jobs = [Job(study, store.root, region_set, options, bake, verify) for study in mine]
+    jobs = [Job(study, store.root, region_set, options, bake, verify, native) for study in mine]
     tally = _Tally()
     with _only_run(store.root, shard):
         _remove_leftovers(store, [study.id for study in mine], bake, alone=shard[1] == 1)

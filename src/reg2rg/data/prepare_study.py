@@ -28,6 +28,7 @@ class Job:
     options: ReadOptions
     bake: Views | None
     verify: bool
+    native: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def prepare_one(job: Job) -> Outcome:
     study, store = job.study, Store(job.root)
     try:
         key = entry_key(study, job.regions, job.options)
-        state = store.state(study.id, key, job.bake, full=job.verify)
+        state = store.state(study.id, key, job.bake, full=job.verify, native=job.native)
         if state == "unbaked" and job.bake is not None:
             store.bake(study.id, key, store.read(study.id).detail, job.bake)
         elif state != "good":
@@ -73,7 +74,7 @@ def prepare_one(job: Job) -> Outcome:
             except DataFault:
                 store.remove(study.id)  # what is there was made from other inputs, or is damaged
                 raise
-            store.write(study.id, key, detail, job.bake)
+            store.write(study.id, key, detail, job.bake, native=job.native)
         regions, size = store.describe(study.id, job.bake)
         return Outcome(_DONE[state], regions=regions, size=size)
     except DataFault as fault:

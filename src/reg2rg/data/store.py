@@ -1,7 +1,8 @@
 """The store: one file a study with native detail, and beside it, if asked, its views ready to use.
 
 ```
-<root>/native/<study>.r2g              the scan cropped to its foreground (int16) and boxed masks, losslessly packed
+<root>/native/<study>.r2g              the scan cropped to its foreground (int16) and boxed masks, losslessly packed;
+                                       or, where views alone are kept, what is told of them
 <root>/views/<settings>/<study>.r2g    views of stated settings, ready to be unpacked into a batch
 <root>/index.json                      regions of every study, a mere cache of the files' headers
 ```
@@ -101,7 +102,7 @@ class Store:
             want: any of ``texture``, ``geometry``, ``global``.
 
         Raises:
-            DataFault: ``NOT_PREPARED``, ``STORE_CORRUPT``.
+            DataFault: ``NOT_PREPARED`` (also where native detail would be needed and was not kept), ``STORE_CORRUPT``.
             ConfigError: a region that the study does not have.
         """
         asked = wanted_views(want)
@@ -119,7 +120,9 @@ class Store:
 
     # Writing
 
-    def write(self, study: str, key: str, source: RegionVolume | Detail, views: Views | None = None) -> Detail:
+    def write(
+        self, study: str, key: str, source: RegionVolume | Detail, views: Views | None = None, *, native: bool = True
+    ) -> Detail:
         """Write a study's native detail, and its views if asked; atomically, a kill leaves the old file or the new one.
 
         Args:
@@ -127,16 +130,17 @@ class Store:
             key: digest of inputs and settings.
             source: the scan with its masks.
             views: settings of views to bake.
+            native: keep native detail; without it nothing but these views can be had from the entry.
 
         Returns:
-            the native detail that was written.
+            the native detail.
 
         Raises:
             DataFault: a scan without foreground, or without any region in it.
         """
         detail = crop_to_foreground(source) if isinstance(source, RegionVolume) else source
         self.drop_index()
-        write_native(self.native_path(study), study, key, detail)
+        write_native(self.native_path(study), study, key, detail, whole=native)
         if views is not None:
             self.bake(study, key, detail, views)
         return detail
@@ -166,7 +170,7 @@ class Store:
 
     # Checking
 
-    def state(self, study: str, key: str, views: Views | None, *, full: bool) -> str:
+    def state(self, study: str, key: str, views: Views | None, *, full: bool, native: bool = True) -> str:
         """Whether an entry can be kept.
 
         Args:
@@ -174,10 +178,11 @@ class Store:
             key: what its key should be.
             views: settings whose baked views must be there too.
             full: check every byte, not the headers alone.
+            native: native detail must be there.
 
         Returns:
-            ``"good"``, ``"absent"``, ``"stale"`` (other inputs or settings), ``"corrupt"`` or ``"unbaked"`` (native
-            detail is good, its views are not).
+            ``"good"``, ``"absent"``, ``"stale"`` (other inputs or settings, or lacking what is not made without the
+            inputs), ``"corrupt"`` or ``"unbaked"`` (native detail is good, its views are not).
         """
         check = verify if full else read_header
         try:
@@ -186,17 +191,18 @@ class Store:
             return "absent"
         except DataFault:
             return "corrupt"
-        if meta["key"] != key or meta["format"] != FORMAT:
+        if meta["key"] != key or meta["format"] != FORMAT or (native and not meta["whole"]):
             return "stale"
         if views is None:
             return "good"
+        lacking = "unbaked" if meta["whole"] else "stale"
         try:
             baked = check(self.views_path(study, views)).meta
         except FileNotFoundError:
-            return "unbaked"
+            return lacking
         except DataFault:
             return "corrupt"
-        return "good" if baked["key"] == key else "unbaked"
+        return "good" if baked["key"] == key and baked["format"] == FORMAT else lacking
 
     def describe(self, study: str, views: Views | None) -> tuple[tuple[str, ...], int]:
         """Regions of an entry, and bytes of its files."""
@@ -232,6 +238,8 @@ class Store:
         try:
             header = read_header(path)
         except FileNotFoundError:
+            return None
+        if header.meta["format"] != FORMAT:
             return None
         known = self.index().get(study)
         return header if known is None or known.key == header.meta["key"] else None

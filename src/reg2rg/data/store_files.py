@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from reg2rg.data.codecs import view_codec
 from reg2rg.data.container import SUFFIX, Header, read_arrays, read_into, write_container
 from reg2rg.data.detail import Detail, RegionMask
 from reg2rg.data.store_index import FORMAT
 from reg2rg.data.views import StudyViews, Views
-from reg2rg.errors import ConfigError
+from reg2rg.errors import ConfigError, DataFault
 
 
 def file_name(study: str) -> str:
@@ -26,14 +27,15 @@ def file_name(study: str) -> str:
     return study + SUFFIX
 
 
-def write_native(path: Path, study: str, key: str, detail: Detail) -> None:
-    """Write native detail. Arrays go in with their first axis fastest, as scans come."""
-    arrays = [("ct", np.ascontiguousarray(detail.array.transpose(2, 1, 0)), "hu")]
-    for name, mask in detail.masks.items():
+def write_native(path: Path, study: str, key: str, detail: Detail, *, whole: bool = True) -> None:
+    """Write native detail; without `whole` what is told of it alone. Arrays go in with their first axis fastest."""
+    arrays = [("ct", np.ascontiguousarray(detail.array.transpose(2, 1, 0)), "scan")] if whole else []
+    for name, mask in detail.masks.items() if whole else ():
         arrays.append((f"mask/{name}", np.ascontiguousarray(mask.array.transpose(2, 1, 0)), "bits"))
     meta = {
         "format": FORMAT,
         "kind": "native",
+        "whole": whole,
         "id": study,
         "key": key,
         "regions": list(detail.regions),
@@ -48,8 +50,26 @@ def write_native(path: Path, study: str, key: str, detail: Detail) -> None:
 
 
 def read_native(path: Path, header: Header, regions: Sequence[str] | None) -> Detail:
-    """Read native detail with the masks of some regions, all by default."""
+    """Read native detail with the masks of some regions, all by default.
+
+    Raises:
+        DataFault: ``NOT_PREPARED``, it was left out; ``STORE_CORRUPT``.
+    """
     meta = header.meta
+    if meta["format"] != FORMAT:
+        found, fix = (
+            f"an entry of format {meta['format']}",
+            "run `reg2rg data prepare` again: it rebuilds what is older",
+        )
+        raise DataFault.of("NOT_PREPARED", found=found, expected=f"format {FORMAT}", fix=fix, study=meta["id"])
+    if not meta["whole"]:
+        raise DataFault.of(
+            "NOT_PREPARED",
+            found="views alone (--views-only), and none of these settings",
+            expected="native detail",
+            fix="run `reg2rg data prepare` again without --views-only, or use the settings of the views that are there",
+            study=meta["id"],
+        )
     names = chosen_regions(meta, regions)
     arrays = read_arrays(path, header, ["ct", *(f"mask/{name}" for name in names)])
     masks = {name: RegionMask(_box(meta["boxes"][name]), arrays[f"mask/{name}"].transpose(2, 1, 0)) for name in names}
@@ -65,12 +85,14 @@ def read_native(path: Path, header: Header, regions: Sequence[str] | None) -> De
 
 def write_views(path: Path, study: str, key: str, detail: Detail, views: Views) -> None:
     """Compute and write views, one region at a time, so that memory holds one."""
-    arrays: list[tuple[str, Any, str]] = [("global", views.compute(detail, (), {"global"}).global_, "view")]
+    whole = views.compute(detail, (), {"global"}).global_
+    assert whole is not None  # asked for
+    arrays: list[tuple[str, Any, str]] = [("global", whole, view_codec(whole))]
     for name in detail.regions:
         one = views.compute(detail, (name,), {"texture", "geometry"})
-        assert one.texture is not None  # asked for
+        assert one.texture is not None
         assert one.geometry is not None
-        arrays.append((f"texture/{name}", one.texture[0], "view"))
+        arrays.append((f"texture/{name}", one.texture[0], view_codec(one.texture[0])))
         arrays.append((f"geometry/{name}", one.geometry[0], "share"))
     meta = {"format": FORMAT, "kind": "views", "id": study, "key": key, "views": views.key}
     meta["regions"] = list(detail.regions)

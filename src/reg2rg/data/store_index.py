@@ -17,7 +17,7 @@ from reg2rg.data.container import SUFFIX, read_header
 from reg2rg.errors import DataFault
 from reg2rg.files import write_json
 
-FORMAT = 1
+FORMAT = 2
 """Version of what the store's files hold; a change makes `prepare` rebuild them."""
 
 INDEX = "index.json"

@@ -12,6 +12,7 @@ from reg2rg.cli.main import Invocation, main
 from reg2rg.cli.section import read_section
 from reg2rg.data.datasets import RadGenome
 from reg2rg.data.store import Store
+from reg2rg.errors import DataFault
 
 CONFIG = """\
 seed_everything: 3
@@ -64,6 +65,10 @@ def test_check_then_prepare_then_prepare_again(capsys: pytest.CaptureFixture[str
     assert main([*command, "--bake"]) == 0
     assert "5 of 5 studies are in the store" in capsys.readouterr().out
     assert len(Store("here/store").studies()) == 5
+    assert main([*command, "--views-only", "--data.store=small"]) == 0
+    assert "5 of 5 studies are in the store" in capsys.readouterr().out
+    with pytest.raises(DataFault, match="views alone"):
+        Store("small").read(Store("small").studies()[0])
 
 
 MISTAKES = {

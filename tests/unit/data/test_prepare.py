@@ -102,6 +102,22 @@ def test_workers_and_shards_give_the_same_bytes(studies, tmp_path, finished, cap
         run(studies, tmp_path / "store", shard=(3, 2))
 
 
+def test_views_alone_and_native_detail_afterwards(studies, tmp_path, finished):
+    root = tmp_path / "store"
+    small = run(studies, root, native=False)
+    assert (small.built, small.skipped) == (6, ())
+    assert run(studies, root, native=False).kept == 6
+    whole = run(studies, root)
+    assert (whole.rebuilt, whole.kept) == (6, 0)
+    assert {name: digest for name, digest in digests(root).items() if name.endswith(".r2g")} == {
+        name: digest for name, digest in finished.items() if name.endswith(".r2g")
+    }
+    assert small.size < 0.8 * whole.size
+    assert run(studies, root, native=False).kept == 6  # what is there already stays
+    with pytest.raises(ConfigError, match="nothing would be kept"):
+        run(studies, root, native=False, bake=None)
+
+
 def test_stale_damaged_and_unbaked_entries(studies, tmp_path):
     root = tmp_path / "store"
     run(studies, root, bake=None)

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from reg2rg.data.codecs import CODECS
+from reg2rg.data.codecs import CODECS, view_codec
 from reg2rg.data.container import read_header
 from reg2rg.data.detail import crop_to_foreground
 from reg2rg.data.store import Store
@@ -48,12 +48,32 @@ def assert_views_equal(a, b):
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 7), (40, 33, 9)])
 def test_codecs_are_lossless(codec, shape):
     rng = np.random.default_rng(1)
-    array = rng.integers(-32768, 32767, shape, endpoint=True).astype(np.int16)
-    if codec == "bits":
-        array = array > 0
-    out = np.empty_like(array)
-    CODECS[codec].decode(CODECS[codec].encode(array), out)
-    np.testing.assert_array_equal(out, array)
+    noise = rng.integers(-32768, 32767, shape, endpoint=True).astype(np.int16)
+    ramp = (np.arange(noise.size) * 7).astype(np.int16).reshape(shape)
+    for array in (noise, ramp, np.full(shape, -32768, dtype=np.int16)):
+        array = array > 0 if codec == "bits" else array
+        out = np.empty_like(array)
+        CODECS[codec].decode(CODECS[codec].encode(array), out)
+        np.testing.assert_array_equal(out, array)
+
+
+def test_a_scan_with_edges_packs_better_than_its_rows_alone():
+    """Steps along rows and along slices, which a difference in one direction would both pay for."""
+    rng = np.random.default_rng(0)
+    tissue = rng.integers(-900, 900, (6, 7, 1)).astype(np.int16).repeat(8, 0).repeat(9, 1).repeat(40, 2)
+    rows = np.concatenate([tissue[:, :1], np.diff(tissue, axis=1)], axis=1)
+    assert len(CODECS["scan"].encode(tissue)) < 0.6 * len(CODECS["view"].encode(rows))
+
+
+def test_the_codec_of_a_view_is_the_shorter_one():
+    """Rows of an enlarged region go over into each other; those of noise at full detail do not."""
+    rng = np.random.default_rng(0)
+    few = rng.integers(-9000, 9000, (6, 24, 16)).astype(np.float32)
+    steps = np.linspace(0, 1, 8, endpoint=False, dtype=np.float32).reshape(1, 8, 1, 1)
+    enlarged = (few[:-1, None] * (1 - steps) + few[1:, None] * steps).reshape(40, 24, 16).astype(np.int16)
+    assert view_codec(enlarged) == "view_rows"
+    assert view_codec(rng.integers(-9000, 9000, (40, 24, 16)).astype(np.int16)) == "view"
+    assert view_codec(enlarged[:1]) in CODECS
 
 
 def test_native_detail_round_trip(store):
@@ -98,6 +118,32 @@ def test_views_of_an_older_entry_are_not_used(store):
     store.write("s1", "newer", region_volume(7))  # as if killed before the views were baked
     assert_views_equal(store.views("s1", SETTINGS), SETTINGS.compute(region_volume(7)))
     assert store.state("s1", "newer", SETTINGS, full=True) == "unbaked"
+
+
+def test_views_alone(tmp_path):
+    store = Store(tmp_path / "small")
+    store.write("s1", "k", region_volume(1), views=SETTINGS, native=False)
+    assert store.studies() == ("s1",)
+    assert store.regions("s1") == ("lung", "heart", "trachea and bronchie")
+    assert_views_equal(store.views("s1", SETTINGS), SETTINGS.compute(region_volume(1)))
+    for ask in (lambda: store.read("s1"), lambda: store.views("s1", Views(size=(9, 9, 9)))):
+        with pytest.raises(DataFault, match=r"NOT_PREPARED.*views alone.*without --views-only"):
+            ask()
+    for settings, native, expected in (
+        (SETTINGS, False, "good"),
+        (SETTINGS, True, "stale"),
+        (Views(size=(9, 9, 9)), False, "stale"),
+    ):
+        assert store.state("s1", "k", settings, full=True, native=native) == expected
+
+
+def test_entries_of_an_older_format_are_not_read(store, monkeypatch):
+    for module in ("store", "store_files"):
+        monkeypatch.setattr(f"reg2rg.data.{module}.FORMAT", 99)
+    assert store.state("s1", "key0", SETTINGS, full=False) == "stale"
+    for ask in (lambda: store.read("s1"), lambda: store.views("s1", SETTINGS)):
+        with pytest.raises(DataFault, match=r"NOT_PREPARED.*format 2.*expected format 99.*prepare"):
+            ask()
 
 
 def test_index_needs_no_entry_to_be_opened(store, monkeypatch):
