@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +111,19 @@ def test_phantom_size(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert (tokens[0] - tokens[1]).abs().max() > 1e-3  # it looks
     assert encoder.num_tokens <= 64
     assert not any(isinstance(part, Resize) for part in encoder.modules())
+
+
+@pytest.mark.slow
+def test_the_page_has_the_sizes_that_the_script_counts() -> None:
+    root = Path(__file__).resolve().parents[2]
+    spec = importlib.util.spec_from_file_location("peers_sizes", root / "benchmarks" / "peers.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    sys.modules["peers_sizes"] = script  # its dataclass looks itself up
+    spec.loader.exec_module(script)
+    page = (root / "docs" / "peers.md").read_text(encoding="utf-8")
+    assert "\n".join(script.table()) in page
 
 
 def test_every_peer_is_tested() -> None:

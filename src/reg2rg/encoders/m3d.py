@@ -19,9 +19,9 @@ from reg2rg.encoders.published_peers import rename_m3d
 class M3DViT(Encoder):
     """M3D-CLIP's vision transformer over slices of a view; the defaults are the published one.
 
-    The published network takes 32 slices of 256 x 256 in [0, 1], in patches of 4 x 16 x 16, slices first. This one takes
-    the package's views in [-1, 1] with slices last, and turns and scales them. The class token takes part and is not
-    handed on. M3D-LaMed puts a mean over blocks of 2 x 2 x 2 tokens behind it: ``TokenPool(encoder, window=(2, 2, 2))``.
+    The published network takes 32 slices of 256 x 256 in [0, 1], in patches of 4 x 16 x 16, slices first. This one
+    takes the package's views in [-1, 1] with slices last, and turns and scales them. The class token takes part and is
+    not handed on. M3D-LaMed puts means over blocks of tokens behind it: ``TokenPool(encoder, window=(2, 2, 2))``.
 
     Args:
         size: H, W, D of the input in voxels.
