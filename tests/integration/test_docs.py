@@ -26,11 +26,12 @@ NOTEST = {
     "install.md": 2,
     "parity.md": 1,
     "performance.md": 1,
+    "pretrained.md": 2,
     "quickstart.md": 1,
 }
 """Blocks that are not run, by page; the others have none."""
-RUNS_TRAINER = "quickstart.md"
-"""The page whose training commands run; elsewhere their arguments are folded and checked."""
+RUNS_TRAINER = ("quickstart.md", "pretrained.md")
+"""The pages whose training commands run; elsewhere their arguments are folded and checked."""
 NOT_OURS = {"git", "pip", "python3", "pre-commit", "tensorboard"}
 
 _FENCE = re.compile(r"^(<!-- notest: [^\n]+ -->\n+)?^```(\w+)([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -173,7 +174,7 @@ def toy(args: list[str], page: Path) -> list[str]:
     if what == ["lm"]:
         return [*args, *_LM]
     if what[0] in ("fit", "validate", "test", "predict"):
-        return [*args, *_FIT.split()] if page.name == RUNS_TRAINER else [*args, "--print_config"]
+        return [*args, *_FIT.split()] if page.name in RUNS_TRAINER else [*args, "--print_config"]
     return args
 
 
