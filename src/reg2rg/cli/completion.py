@@ -53,7 +53,7 @@ def script(shell: str) -> str:
         parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
         if command.target.startswith("reg2rg.cli.trainer"):
             parser.add_argument("--print_config", action="store_true", help="print the folded config")
-            parser.add_argument("--ckpt_path", help="checkpoint, or last, best")
+            parser.add_argument("--ckpt_path", help="checkpoint, or last, best, or a model's folder")
             for key, choices in keys.items():
                 parser.add_argument(f"--{key}", choices=choices or None, help=key)
     text: str = shtab.complete(root, shell)

@@ -158,7 +158,7 @@ def _input(contract: InputContract) -> str:
     lines = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return (
         "## Input\n\nHeld whenever the model is used: other orientations, windows and voxel sizes are brought to it, "
-        f"regions that it does not know are refused.\n\n| | |\n|---|---|\n{lines}"
+        f"regions that it does not know are refused.\n\n| input | contract |\n|---|---|\n{lines}"
     )
 
 

@@ -182,6 +182,26 @@ def test_a_stated_spacing_acts_in_predict(wanted, predict, caplog):
     assert "orientation and spacing from ('RAS', None) to ('RAS', (2.0, 2.0, 2.0))" in caplog.text
 
 
+def test_a_store_of_other_views_alone_is_refused_with_the_reason(model, toy, predict, tmp_path):
+    from reg2rg.data.store import Store
+
+    made, wide = model(), Views((16, 16, 8), (-500, 900))
+    for views, name in ((wide, "wide"), (Views((16, 16, 8)), "right")):
+        given, store = Store(toy.store), Store(tmp_path / name)
+        for study in given.studies():
+            store.write(study, "key", given.read(study).detail, views, native=False)
+        store.write_index()
+    toy_store, toy.store = toy.store, tmp_path / "wide"
+    try:
+        with pytest.raises(DataFault, match=r"views alone .*none of these settings"):
+            predict(made, views=wide)
+        toy.store = tmp_path / "right"
+        right = predict(made, views=wide)
+    finally:
+        toy.store = toy_store
+    assert right == predict(made)
+
+
 def test_another_region_set_is_refused_with_the_reason(model, predict):
     made = model()
     with pytest.raises(ConfigError, match=r"'lobes' of the data has left upper lobe.*cannot be brought"):
