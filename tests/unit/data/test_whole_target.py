@@ -170,3 +170,27 @@ def test_on_the_page_a_whole_report_has_findings_and_no_recognition():
     whole = Prediction("s6", (), Report((Paragraph(0, "", "Cardiomegaly."),)), {"Cardiomegaly": True})
     figures = summarise([whole], lambda text: {"Cardiomegaly": "Cardiomegaly" in text})
     assert (figures.recognition, figures.f1) == (None, 1.0)
+
+
+def test_compared_with_reports_of_regions(toy, tmp_path, capsys):
+    """In the listed order both have the same reference, word by word; in another order they are told apart."""
+    names = {"whole": {"target": "joined"}, "listed": {"order": "listed_in_evaluation"}, "shuffled": {}}
+    for name, arguments in names.items():
+        module = module_of(toy) if name == "whole" else toy.module()
+        writer = PredictionWriter(str(tmp_path / name))
+        data = toy.data(module, **arguments)
+        run(toy, callbacks=[writer]).predict(module, datamodule=data, return_predictions=False)
+    compared = [
+        "evaluate",
+        str(tmp_path / "whole"),
+        "--protocol",
+        "paper",
+        "--resamples",
+        "9",
+        "--no-floors",
+        "--against",
+    ]
+    assert main([*compared, str(tmp_path / "listed")]) == 0
+    capsys.readouterr()
+    assert main([*compared, str(tmp_path / "shuffled")]) == 2
+    assert "have another reference" in capsys.readouterr().err
