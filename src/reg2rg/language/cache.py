@@ -15,11 +15,12 @@ class ReservedLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not 
 
     Args:
         reserve: tokens to hold room for behind the prompt.
+        turned: let memory run along positions instead of along the width of a head, as `row_attention` reads it.
     """
 
-    def __init__(self, reserve: int) -> None:
+    def __init__(self, reserve: int, turned: bool = False) -> None:
         super().__init__()
-        self.reserve = reserve
+        self.reserve, self.turned = reserve, turned
         self._buffers: tuple[Tensor, Tensor] | None = None
 
     def place(self, at: list[int], rows: int, length: int, key_states: Tensor, value_states: Tensor) -> None:
@@ -27,14 +28,17 @@ class ReservedLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not 
         if self._buffers is None:
             self.lazy_initialization(key_states, value_states)
             # Zeros: nothing looks at what stands before a shorter prompt, but a NaN there would come through.
-            keys, values = (
-                states.new_zeros(rows, states.shape[1], length + self.reserve, states.shape[3])
-                for states in (key_states, value_states)
-            )
+            keys, values = (self._zeros(states, rows, length + self.reserve) for states in (key_states, value_states))
             self._buffers = keys, values
             self.keys, self.values = keys[:, :, :length], values[:, :, :length]
         start = length - key_states.shape[-2]
         self.keys[at, :, start:], self.values[at, :, start:] = key_states, value_states
+
+    def _zeros(self, states: Tensor, rows: int, length: int) -> Tensor:
+        heads, width = states.shape[1], states.shape[3]
+        if self.turned:
+            return states.new_zeros(rows, heads, width, length).transpose(2, 3)
+        return states.new_zeros(rows, heads, length, width)
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append (B, heads, new, width) and return everything so far."""
@@ -73,12 +77,12 @@ class ReservedLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not 
             self.keys, self.values = (buffer[:, :, :length] for buffer in self._buffers)
 
 
-def reserved_cache(config: Any, reserve: int) -> DynamicCache:
+def reserved_cache(config: Any, reserve: int, turned: bool = False) -> DynamicCache:
     """A cache for a model of `config`; layers with a sliding window keep the class that they need."""
     cache = DynamicCache(config=config)
-    cache.layers = [ReservedLayer(reserve) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    cache.layers = [ReservedLayer(reserve, turned) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     if not cache.layers:
-        cache.layer_class_to_replicate = lambda: ReservedLayer(reserve)
+        cache.layer_class_to_replicate = lambda: ReservedLayer(reserve, turned)
     return cache
 
 

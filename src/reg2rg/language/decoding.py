@@ -11,6 +11,7 @@ import inspect
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from transformers import DynamicCache
 
 from reg2rg.language.base import Decoding, Generation, LogitsMask, Sampling
 from reg2rg.language.cache import ReservedLayer, closed_up, reserved_cache
+from reg2rg.language.row_attention import reads_rows, row_attention
 
 _AT_ONCE = 2048
 
@@ -113,7 +115,8 @@ def _read_prompts(model: Any, inputs: Tensor, mask: Tensor, reserve: int) -> tup
     work, and no mask), and memory holds the activations of few. Layers that keep a window need all at once.
     """
     rows, length = mask.shape
-    cache = reserved_cache(model.config, reserve)
+    turned = reads_rows(model, inputs)
+    cache = reserved_cache(model.config, reserve, turned)
     options: dict[str, Any] = {"use_cache": True, "logits_to_keep": 1}
     if any(type(layer) is not ReservedLayer for layer in cache.layers):
         if _takes_positions(model):
@@ -126,7 +129,7 @@ def _read_prompts(model: Any, inputs: Tensor, mask: Tensor, reserve: int) -> tup
         output = model(inputs_embeds=inputs[together, start:], past_key_values=own, **options)
         for row, found in zip(together, output.logits[:, -1], strict=True):
             logits[row] = found
-        cache.layers = cache.layers or [ReservedLayer(reserve) for _ in own.layers]
+        cache.layers = cache.layers or [ReservedLayer(reserve, turned) for _ in own.layers]
         for layer, found in zip(cache.layers, own.layers, strict=True):
             layer.place(together, rows, length, found.keys, found.values)
     return cache, torch.stack(logits)
@@ -171,12 +174,28 @@ def generated(
     rows = _Rows(len(inputs), decoding)
     names = names or [str(row) for row in range(len(inputs))]
     draws = None if decoding.sampling is None else _Draws(decoding.sampling, names)
-    prompt = mask.shape[1]
-    mask = torch.cat([mask, mask.new_ones(len(mask), decoding.max_new_tokens)], dim=1)
+    cache, logits = _read_prompts(model, inputs, mask, decoding.max_new_tokens)
+    with row_attention(model) if reads_rows(model, inputs) else nullcontext():
+        _write_answers(model, cache, logits, mask, rows, eos, draws, logits_mask)
+    return [Generation(ids, truncated) for ids, truncated in zip(rows.ids, rows.truncated, strict=True)]
+
+
+def _write_answers(
+    model: Any,
+    cache: DynamicCache,
+    logits: Tensor,
+    mask: Tensor,
+    rows: _Rows,
+    eos: frozenset[int],
+    draws: _Draws | None,
+    logits_mask: LogitsMask | None,
+) -> None:
+    """Append tokens to `rows` until all have ended; `logits` (B, V) stand behind the prompts of `mask` (B, L)."""
+    prompt, limit = mask.shape[1], rows.decoding.max_new_tokens
+    mask = torch.cat([mask, mask.new_ones(len(mask), limit)], dim=1)
     positions = (mask.cumsum(1) - 1).clamp_(min=0)
     takes_positions = _takes_positions(model)
-    cache, logits = _read_prompts(model, inputs, mask[:, :prompt], decoding.max_new_tokens)
-    for step in range(decoding.max_new_tokens):
+    for step in range(limit):
         if logits_mask is not None:
             allowed = logits_mask(step, rows.active, [rows.ids[row] for row in rows.active])
             if allowed is not None:
@@ -185,7 +204,7 @@ def generated(
         before = len(rows.active)
         places = rows.take(tokens.tolist(), eos)
         if not places:
-            break
+            return
         if len(places) < before:
             keep = torch.tensor(places, device=tokens.device)
             cache.reorder_cache(keep)
@@ -194,4 +213,3 @@ def generated(
         feed = {"position_ids": positions[:, end - 1 : end]} if takes_positions else {}
         options = {"attention_mask": mask[:, :end], "past_key_values": cache, "use_cache": True}
         logits = model(input_ids=tokens.unsqueeze(1), **options, **feed).logits[:, -1]
-    return [Generation(ids, truncated) for ids, truncated in zip(rows.ids, rows.truncated, strict=True)]
