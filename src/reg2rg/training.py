@@ -28,7 +28,7 @@ from reg2rg.model import GeneratedReport, ProjectorFactory, RegionReporter
 from reg2rg.monitor import Throughput, explained_out_of_memory, peak_memory_gib, show_sample
 from reg2rg.optimization import OptimizerConfig, build_optimizer
 from reg2rg.pretrained.conforming import check_regions, conform_data
-from reg2rg.pretrained.mixin import Pretrained
+from reg2rg.pretrained.mixin import FolderModel
 from reg2rg.regions import load_region_set
 from reg2rg.report import parse_report
 from reg2rg.report_scores import ReportScores
@@ -39,7 +39,7 @@ _GRADIENTS = "reg2rg_accumulated_gradients"
 _RECOGNITION = {"region": "recognition", "study": "recognition_study"}
 
 
-class Reg2RG(Pretrained, L.LightningModule):
+class Reg2RG(FolderModel, L.LightningModule):
     """Region-by-region reports, trained.
 
     The loss is the mean negative log-likelihood over the label tokens of a step's batch, over all processes: a run on

@@ -82,13 +82,18 @@ class CausalLM(LanguageModel):
         merge_adapters: bool = True,
     ) -> None:
         super().__init__()
-        if quantize_4bit and not pretrained:
-            raise ConfigError("quantize_4bit needs the model's weights. Fix: pretrained: true, or quantize_4bit: false")
+        trains = weights_trainable if weights_trainable is not None else lora is None
+        if not pretrained and (quantize_4bit or not trains):
+            raise ConfigError(
+                "pretrained: false leaves the weights at random, and "
+                + ("quantize_4bit needs those of the model. " if quantize_4bit else "they do not train. ")
+                + "Fix: pretrained: true, or weights_trainable: true without quantize_4bit"
+            )
         self.path, self.float32_residual, self.merge_adapters = path, float32_residual, merge_adapters
         self.tokenizer = load_tokenizer(path, revision)
         base = _load(path, dtype, quantize_4bit, revision) if pretrained else _from_nothing(path, dtype, revision)
-        base.requires_grad_(weights_trainable if weights_trainable is not None else lora is None)
-        if quantize_4bit and (weights_trainable or (weights_trainable is None and lora is None)):
+        base.requires_grad_(trains)
+        if quantize_4bit and trains:
             raise ConfigError("4-bit weights cannot train. Fix: set lora, or weights_trainable: false")
         if gradient_checkpointing:
             _checkpoint_activations(base)

@@ -234,7 +234,8 @@ def _licence(language_model: LanguageModelRef, facts: CardFacts) -> tuple[str, s
     """The hub's word for the base language model's licence, and its name; empty where it is not known."""
     if facts.llm_licence:
         return facts.llm_licence, facts.llm_licence
-    for source in (language_model.copy, Path(language_model.path).expanduser() if language_model.path else None):
+    path = Path(language_model.path)
+    for source in (language_model.copy, path if path.is_absolute() else None):
         if source is not None and (word := _licence_in(source)):
             return word, word
     for part, word, name in _LICENCES:

@@ -29,7 +29,7 @@ from reg2rg.pretrained.saving import (
 from reg2rg.pretrained.sharing import upload
 
 
-class Pretrained(nn.Module):
+class FolderModel(nn.Module):
     """Folders of a model, after the conventions of Hugging Face.
 
     Attributes:

@@ -109,16 +109,17 @@ def describe_language_model(
         ConfigError: its files are needed and cannot be found.
     """
     path, revision = str(getattr(llm, "path", "")), getattr(llm, "revision", None)
-    reference = llm.reference_names()
-    trained = not reference
+    trained = not llm.reference_names()
     if not path:
         return LanguageModelRef("", vocabulary=len(llm.tokenizer))
+    where = Path(path).expanduser()
     if copy is None:
-        where = Path(path).expanduser()
         copy = refer_to is None and where.is_dir() and _weights_bytes(where) < _SMALL
     files = local_folder(path, "language model", revision, _LLM_FILES) if copy or trained else None
+    if where.exists():  # of a copy the name alone: where it lay is of no use to others
+        path = str(where.resolve()) if files is None else where.resolve().name
     return LanguageModelRef(
-        path=refer_to or (path if files is None or trained else Path(path).name),
+        path=refer_to or path,
         revision=revision if refer_to is None else None,
         fingerprint=None if trained else fingerprint(llm.reference_tensors()),
         copy=files,

@@ -7,7 +7,7 @@ import torch
 import yaml
 
 from reg2rg.errors import ConfigError
-from reg2rg.language.causal_lm import CausalLM
+from reg2rg.language.causal_lm import CausalLM, LoRA
 from reg2rg.pretrained.folder import read_folder
 from reg2rg.pretrained.saving import folder_names
 from reg2rg.training import Reg2RG
@@ -77,6 +77,14 @@ def test_a_large_or_named_language_model_stays_a_reference(model, toy, tmp_path,
     assert read_folder(folder).language_model.path == "lab/tiny"
     with pytest.raises(ConfigError, match="lab/tiny"):
         Reg2RG.from_pretrained(folder)
+    monkeypatch.chdir(toy.lm.parent)
+    made.reporter.llm.path = toy.lm.name  # a path that only means something here is written out
+    assert read_folder(made.save_pretrained(tmp_path / "n", copy_language_model=False)).language_model.path == str(
+        toy.lm
+    )
+    assert (
+        read_folder(made.save_pretrained(tmp_path / "n", copy_language_model=True)).language_model.path == toy.lm.name
+    )
     again = Reg2RG.from_pretrained(folder, language_model=toy.lm)
     assert torch.equal(again.reporter.tags, made.reporter.tags)
 
@@ -241,8 +249,12 @@ def test_random_weights_are_never_taken_for_a_model(toy):
     """`pretrained: false` is a choice of its own: a folder without weights stays an error."""
     with pytest.raises(ConfigError):
         CausalLM(str(toy.root))
-    with pytest.raises(ConfigError, match="quantize_4bit"):
-        CausalLM(str(toy.lm), pretrained=False, quantize_4bit=True, lora=None, weights_trainable=False)
+    with pytest.raises(ConfigError, match="quantize_4bit needs"):
+        CausalLM(str(toy.lm), pretrained=False, quantize_4bit=True)
+    # A checkpoint would leave such weights out, as ones that come back from their files.
+    for arguments in ({"weights_trainable": False}, {"lora": LoRA(rank=2)}):
+        with pytest.raises(ConfigError, match="at random, and they do not train"):
+            CausalLM(str(toy.lm), pretrained=False, **arguments)
     torch.manual_seed(1)
     made, random = CausalLM(str(toy.lm)), CausalLM(str(toy.lm), pretrained=False)
     assert made.state_dict().keys() == random.state_dict().keys()
