@@ -175,6 +175,8 @@ def toy(args: list[str], page: Path) -> list[str]:
         return [*args, *_LM]
     if what[0] in ("fit", "validate", "test", "predict"):
         return [*args, *_FIT.split()] if page.name in RUNS_TRAINER else [*args, "--print_config"]
+    if what == ["ablate"]:
+        return [*args, "--dry-run", *(() if "--runs" in args else ("--runs", "full"))]
     return args
 
 

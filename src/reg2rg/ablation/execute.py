@@ -18,9 +18,9 @@ from typing import IO, Any, Literal
 import yaml
 
 from reg2rg.ablation.plan import CONFIG, EVALUATION, PREDICTIONS
-from reg2rg.ablation.recorder import PARENT, read_progress
 from reg2rg.ablation.state import (
     LOG,
+    PARENT,
     STAGES,
     Keys,
     describe_machine,
@@ -28,9 +28,10 @@ from reg2rg.ablation.state import (
     lock,
     made_by,
     now,
+    read_progress,
     read_run,
     write_run,
-)  # fmt: skip
+)
 from reg2rg.ablation.sweep import Scoring
 from reg2rg.files import atomic_write
 
@@ -103,6 +104,7 @@ class Task:
             ]  # fmt: skip
         words = ["evaluate", str(self.folder / PREDICTIONS), "--out", str(self.folder / EVALUATION)]
         words += ["--protocol", scoring.protocol, "--labeler", scoring.labeler, "--name", self.title]
+        words += ["--resamples", str(scoring.resamples)]
         data = self.config.get("data")
         if isinstance(data, Mapping) and data.get("regions"):
             words += ["--regions", str(data["regions"])]
@@ -284,7 +286,7 @@ def _ended(task: Task, record: dict[str, Any], stage: str, code: int, stop: Stop
     if stop.event.is_set() or code in _STOPPED:
         return Outcome("stopped", seconds)
     tail = log_tail(task.place / LOG)
-    message = f"{stage} ended with exit code {code}; the end of {task.place / LOG}:\n{tail}"
+    message = f"{stage} ended with exit code {code}; the end of {task.folder / LOG}:\n{tail}"
     record["failure"] = {"stage": stage, "exit_code": code, "at": now(), "log": tail}
     write_run(task.place, record)
     return Outcome("failed", seconds, message)
@@ -307,5 +309,6 @@ def _join_metrics(folder: Path) -> None:
 
     with contextlib.suppress(Reg2RGError):  # a run without any logged step
         joined = read_curves(folder / "csv")
+        joined["step"] = joined["step"].astype(int)
         with atomic_write(folder / METRICS, "w") as stream:
             joined.to_csv(stream, index=False, lineterminator="\n")

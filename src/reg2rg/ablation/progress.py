@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from reg2rg.ablation.execute import Outcome, Task
-from reg2rg.ablation.recorder import read_progress
+from reg2rg.ablation.state import read_progress
 from reg2rg.ablation.writing import duration
 
 _SAY_EVERY_S = 60.0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import signal
 import time
@@ -12,22 +10,11 @@ from typing import Any
 
 import lightning as L
 
+from reg2rg.ablation.state import PARENT, PROGRESS, read_progress
 from reg2rg.files import write_json
 from reg2rg.monitor import peak_memory_gib
 
-PROGRESS = "progress.json"
-PARENT = "REG2RG_ABLATE_PARENT"
-"""Environment variable with the process id of whoever started the run and waits for it."""
 _EVERY_S = 2.0
-
-
-def read_progress(folder: Path) -> dict[str, Any]:
-    """What the recorder wrote last; empty if there is nothing."""
-    with contextlib.suppress(OSError, ValueError):
-        found = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
-        if isinstance(found, dict):
-            return found
-    return {}
 
 
 class RunRecorder(L.Callback):

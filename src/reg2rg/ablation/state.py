@@ -21,7 +21,9 @@ from reg2rg import __version__
 from reg2rg.ablation.sweep import Scoring
 from reg2rg.files import write_json
 
-RUN, LOG = "run.json", "log.txt"
+RUN, LOG, PROGRESS = "run.json", "log.txt", "progress.json"
+PARENT = "REG2RG_ABLATE_PARENT"
+"""Environment variable with the process id of whoever started a run and waits for it."""
 STAGES = ("fit", "predict", "evaluate")
 State = Literal["done", "to go on", "to do", "changed", "failed"]
 _PACKAGES = ("torch", "lightning", "transformers", "peft", "numpy")
@@ -57,8 +59,17 @@ class Keys:
 
 def read_run(folder: Path) -> dict[str, Any]:
     """``run.json`` of a folder; empty if there is none that can be read."""
+    return _read(folder / RUN)
+
+
+def read_progress(folder: Path) -> dict[str, Any]:
+    """What `reg2rg.ablation.recorder` wrote last; empty if there is nothing."""
+    return _read(folder / PROGRESS)
+
+
+def _read(path: Path) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError):
-        found = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(found, dict):
             return found
     return {}

@@ -95,7 +95,7 @@ class Scoring:
         split: that reports are generated for.
         checkpoint: ``last`` or ``best``.
         metrics: names of the numbers in tables.
-        resamples: of the paired bootstrap.
+        resamples: of bootstraps.
     """
 
     protocol: str = "strict"

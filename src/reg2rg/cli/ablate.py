@@ -110,7 +110,7 @@ class Ablation:
         self.invocation, self.options = invocation, options
         self.console: Console = Console(stderr=True)
         self.sweep: Sweep = load_sweep(options.sweep)
-        self.plan = self._plan(options.runs)
+        self.plan = self._plan(options.runs, options.seeds)
         self._facts: dict[str, Facts] = {}
 
     def run(self) -> int:
@@ -125,13 +125,11 @@ class Ablation:
 
     # ---- plan, data and tasks
 
-    def _plan(self, names: Sequence[str] = ()) -> Plan:
+    def _plan(self, names: Sequence[str], seeds: Sequence[int]) -> Plan:
         from reg2rg.ablation.plan import make_plan
 
         options = self.options
-        return make_plan(
-            self.sweep, options.out, base=options.base, extra=options.config, seeds=options.seeds, names=names
-        )
+        return make_plan(self.sweep, options.out, base=options.base, extra=options.config, seeds=seeds, names=names)
 
     def _data(self, config: Mapping[str, Any]) -> Facts:
         """Facts of the data that a config names; empty while they are not there."""
@@ -316,7 +314,8 @@ class Ablation:
         from reg2rg.ablation.writing import write_table
         from reg2rg.cli.evaluate import load_labeler
 
-        plan = self._plan()  # of all runs, also those that were not worked on
+        # Of all runs and seeds, also those that were not worked on this time.
+        plan = self._plan((), sorted({*self.sweep.seeds, *self.options.seeds}))
         facts = self._data(plan.jobs[0].config)
         facts = facts if facts.digest else kept_facts(plan.out)
         tables = make_tables(

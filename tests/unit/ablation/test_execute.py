@@ -64,7 +64,8 @@ def test_the_commands_that_a_person_would_type(tmp_path: Path) -> None:
         ["fit", *allow, *config, "--ckpt_path", "last"],
         ["predict", *allow, *config, "--ckpt_path", "last", "--data.predict_split", "test"],
         ["evaluate", "out/full/seed0/predictions", "--out", "out/full/seed0/evaluation", "--protocol", "strict",
-         "--labeler", "rules", "--name", "full", "--regions", "lobes", "--train-references", "out/train.csv"],
+         "--labeler", "rules", "--name", "full", "--resamples", "1000", "--regions", "lobes",
+         "--train-references", "out/train.csv"],
     ]  # fmt: skip
     assert yaml.safe_load((one.place / "config.yaml").read_text()) == CONFIG
     assert state_of(one.place, one.keys) == "done"

@@ -6,7 +6,8 @@ import lightning as L
 import pytest
 
 from reg2rg.ablation import recorder
-from reg2rg.ablation.recorder import PARENT, RunRecorder, read_progress
+from reg2rg.ablation.recorder import RunRecorder
+from reg2rg.ablation.state import PARENT, PROGRESS, read_progress
 
 
 def trainer(folder, callback, **options):
@@ -35,7 +36,7 @@ def test_steps_parameters_tokens_seconds_and_memory(toy, tmp_path):
 
 
 def test_seconds_add_up_over_resumes(toy, tmp_path):
-    (tmp_path / recorder.PROGRESS).write_text('{"fit_seconds": 1000.0, "peak_memory_gib": 77.0}')
+    (tmp_path / PROGRESS).write_text('{"fit_seconds": 1000.0, "peak_memory_gib": 77.0}')
     module = toy.module()
     trainer(tmp_path, RunRecorder(str(tmp_path)), max_steps=1).fit(module, datamodule=toy.data(module))
     found = read_progress(tmp_path)
@@ -55,5 +56,5 @@ def test_a_run_ends_when_nobody_waits_for_it(toy, tmp_path, monkeypatch, parent,
 
 
 def test_a_file_that_is_not_whole_tells_nothing(tmp_path):
-    (tmp_path / recorder.PROGRESS).write_text("{half")
+    (tmp_path / PROGRESS).write_text("{half")
     assert read_progress(tmp_path) == {}
