@@ -36,11 +36,13 @@ class FolderModel(nn.Module):
         reporter: the model.
         run_config: sections ``model`` and ``data`` that it was built from, or ``None`` if it knows none.
         contract: what it takes for granted about its input, or ``None`` if it knows no config.
+        base_name: what the language model was called that came with a folder.
     """
 
     reporter: RegionReporter
     run_config: dict[str, Any] | None = None
     contract: InputContract | None = None
+    base_name: str | None = None
 
     @classmethod
     def from_pretrained(
@@ -90,6 +92,8 @@ class FolderModel(nn.Module):
         names = folder_names(self, self.reporter.llm)
         check_names(folder.tensors, names, set(self.state_dict()), str(folder.path), "use the folder's own config.yaml")
         check_language_model(self.reporter.llm, folder)
+        if folder.language_model.copy is not None:
+            self.base_name = folder.language_model.path
         fill(self, folder.tensors, str(folder.path))
 
     def describe(self, config: Mapping[str, Any], contract: InputContract | None = None) -> None:
@@ -141,7 +145,7 @@ class FolderModel(nn.Module):
         if spacing is not None:
             contract = replace(contract, spacing=spacing)
         kept = folder_names(self, self.reporter.llm)
-        reference = describe_language_model(self.reporter.llm, copy_language_model, refer_to)
+        reference = describe_language_model(self.reporter.llm, copy_language_model, refer_to, self.base_name)
         return write_folder(
             folder,
             config=config,

@@ -96,7 +96,7 @@ def folder_names(model: nn.Module, llm: LanguageModel) -> set[str]:
 
 
 def describe_language_model(
-    llm: LanguageModel, copy: bool | None = None, refer_to: str | None = None
+    llm: LanguageModel, copy: bool | None = None, refer_to: str | None = None, name: str | None = None
 ) -> LanguageModelRef:
     """What a folder says of its language model.
 
@@ -104,6 +104,7 @@ def describe_language_model(
         llm: the language model.
         copy: put it into the folder: always, never, or if it is a folder of less than 512 MiB of weights (``None``).
         refer_to: hub id or folder to name instead of the path that it came from.
+        name: what a copy is called; by default its hub id, or the name of its folder.
 
     Raises:
         ConfigError: its files are needed and cannot be found.
@@ -117,7 +118,7 @@ def describe_language_model(
         copy = refer_to is None and where.is_dir() and _weights_bytes(where) < _SMALL
     files = local_folder(path, "language model", revision, _LLM_FILES) if copy or trained else None
     if where.exists():  # of a copy the name alone: where it lay is of no use to others
-        path = str(where.resolve()) if files is None else where.resolve().name
+        path = str(where.resolve()) if files is None else name or where.resolve().name
     return LanguageModelRef(
         path=refer_to or path,
         revision=revision if refer_to is None else None,

@@ -193,6 +193,13 @@ def test_changes_on_the_way_in(model, tmp_path):
     )
 
 
+def test_a_language_model_keeps_its_name_through_many_hands(model, toy, tmp_path):
+    folder = model().save_pretrained(tmp_path / "m")
+    again = Reg2RG.from_pretrained(folder).save_pretrained(tmp_path / "n")
+    assert [read_folder(one).language_model.path for one in (folder, again)] == [toy.lm.name] * 2
+    assert (again / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
 def edit(folder, change):
     path = folder / "config.yaml"
     config = yaml.safe_load(path.read_text())
