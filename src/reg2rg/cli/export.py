@@ -18,7 +18,7 @@ def run(invocation: Invocation) -> int:
     metrics = None if options.metrics is None else read_metrics(options.metrics)
 
     from reg2rg.pretrained.card import CardFacts
-    from reg2rg.pretrained.folder import check_target
+    from reg2rg.pretrained.placing import check_target
     from reg2rg.training import Reg2RG
 
     check_target(options.out, 0)

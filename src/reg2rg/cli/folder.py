@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reg2rg.config.model_folder import is_model_folder
+from reg2rg.config.model_folder import CONFIG, is_model_folder
 from reg2rg.config.overlay import fold, merge
 from reg2rg.config.reading import Tree
 from reg2rg.errors import ConfigError
@@ -45,7 +45,6 @@ def with_folder(tree: Tree, options: Sequence[str]) -> Tree:
             f"ckpt_path: '{named}': {what} (seen from {Path.cwd()}), and no config has a model. Fix: give the folder "
             "that reg2rg export wrote, a hub id, or the checkpoint with its configs"
         )
-    from reg2rg.pretrained.folder import CONFIG
     from reg2rg.pretrained.saving import open_model
 
     base = fold([str(open_model(named).path / CONFIG)])

@@ -1,10 +1,20 @@
-"""Names inside a model's folder (`reg2rg.pretrained.folder`) that its config uses, made into paths when it is read."""
+"""Names inside a model's folder (`reg2rg.pretrained.folder`); those in its config become paths when it is read."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+CONFIG = "config.yaml"
+"""The model, and the settings of the data that belong to it."""
+WEIGHTS = "model.safetensors"
+"""Everything but a frozen base language model."""
+LANGUAGE_MODEL = "language_model.json"
+"""Which language model it was trained on."""
+SUMS = "SHA256SUMS"
+"""Digests of the weights."""
+CARD = "README.md"
+"""The model card."""
 CONTRACT = "input_contract.yaml"
 """The file that makes a folder a model's."""
 REGION_FILE = "regions.yaml"

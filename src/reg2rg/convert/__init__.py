@@ -1,12 +1,12 @@
 """Published weights to folders of this package: every key accounted for, nothing run, little memory."""
 
+from reg2rg.config.model_folder import WEIGHTS
 from reg2rg.convert import peers, radbert, radfm, reg2rg
 from reg2rg.convert.accounting import Account, Key, account, keys_of
 from reg2rg.convert.check import Sums, TensorSum, differences, read_sums, sum_tensor, sum_tensors
 from reg2rg.convert.converting import RECORD, Conversion, bytes_to_read, convert, open_published, verify_folder
 from reg2rg.convert.formats import FORMATS, Format, Opened, Options, register
 from reg2rg.convert.writing import check_new, write_tensors
-from reg2rg.pretrained.folder import WEIGHTS
 
 __all__ = [
     "FORMATS",

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from reg2rg import __version__
+from reg2rg.config.model_folder import WEIGHTS
 from reg2rg.convert.accounting import Account, account, share_found
 from reg2rg.convert.check import MIB
 from reg2rg.convert.formats import FORMATS, Format, Opened, Options, find_format, looks_like
 from reg2rg.convert.writing import check_new
 from reg2rg.errors import ConfigError, Reg2RGError
 from reg2rg.files import write_json
-from reg2rg.pretrained.folder import WEIGHTS, new_folder
+from reg2rg.pretrained.placing import new_folder
 from reg2rg.tensors import TensorSource, open_tensors
 
 RECORD = "conversion.json"

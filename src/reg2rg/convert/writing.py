@@ -7,8 +7,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from reg2rg.config.model_folder import WEIGHTS
 from reg2rg.errors import ConfigError
-from reg2rg.pretrained.folder import WEIGHTS, check_target
+from reg2rg.pretrained.placing import check_target
 from reg2rg.pretrained.streaming import write_safetensors
 
 

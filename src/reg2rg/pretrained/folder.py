@@ -12,14 +12,10 @@ README.md             model card
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import errno
-import inspect
 import json
 import logging
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,31 +25,19 @@ from typing import Any
 from torch import Tensor
 
 from reg2rg import __version__
-from reg2rg.config.model_folder import CONTRACT, LLM, REGION_FILE, is_model_folder, localise
-from reg2rg.errors import ConfigError, Reg2RGError
+from reg2rg.config.model_folder import CARD, CONFIG, CONTRACT, LANGUAGE_MODEL, LLM, SUMS, WEIGHTS, localise
+from reg2rg.errors import ConfigError
 from reg2rg.files import sha256, write_json
 from reg2rg.pretrained.contract import InputContract, dump_yaml, read_yaml
 from reg2rg.pretrained.fingerprint import Fingerprint
+from reg2rg.pretrained.placing import check_target, new_folder
+from reg2rg.pretrained.settings import model_config
 from reg2rg.pretrained.streaming import read_metadata, write_safetensors
 from reg2rg.tensors import open_tensors
 
 log = logging.getLogger(__name__)
 
-CONFIG, WEIGHTS, LANGUAGE_MODEL, SUMS, CARD = (
-    "config.yaml",
-    "model.safetensors",
-    "language_model.json",
-    "SHA256SUMS",
-    "README.md",
-)
-_DATA_KEYS = ("order", "max_length", "published_ids")
-"""Settings of the data that belong to the model and stand nowhere in the contract."""
-_READ_KEYS = ("min_slices", "hu")  # mask_grid says how somebody's mask files are, not how the model is
-_LINKED = ("regions", "identity")  # of the model; the data's say the same
-_OWN_WEIGHTS = {"weights": None, "pretrained": False}  # arguments by which an encoder reads weights of its own
 _ALIASES = "aliases"
-_KNOWN = frozenset({CONFIG, WEIGHTS, CONTRACT, REGION_FILE, LANGUAGE_MODEL, LLM, SUMS, CARD, "conversion.json"})
-_ALONGSIDE = ("LICEN", "NOTICE", "USE_POLICY", ".git")  # what people and the hub add
 _LLM_FILES = (
     "config.json",
     "generation_config.json",
@@ -68,8 +52,6 @@ _LLM_FILES = (
     "NOTICE*",
 )
 _LLM_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
-_HEADROOM = 1.05
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,74 +229,6 @@ def read_folder(folder: str | Path) -> PretrainedFolder:
     return PretrainedFolder(path, config, contract, _read_language_model(path))
 
 
-def model_config(config: Mapping[str, Any], contract: InputContract) -> dict[str, dict[str, Any]]:
-    """Sections ``model`` and ``data`` of a run's config, reduced to what belongs to the model and with nothing implied.
-
-    Args:
-        config: the run's, with references resolved.
-        contract: says the regions, views, identity and target.
-
-    Raises:
-        ConfigError: a reference that was not resolved.
-    """
-    model = {key: value for key, value in config["model"].items() if key not in _LINKED}
-    given = dict(config.get("data") or {})
-    data: dict[str, Any] = {
-        "regions": contract.packaged_regions or REGION_FILE,
-        "views": {"size": list(contract.size), "window": list(contract.window), "coupled": contract.coupled},
-        "read": {
-            "hu": contract.hu,
-            **{key: (given.get("read") or {})[key] for key in _READ_KEYS if key in (given.get("read") or {})},
-        },
-        "target": contract.target,
-        "identity": contract.identity,
-        "instruction": contract.instruction,
-        **{key: given.get(key, default) for key, default in _data_defaults().items()},
-    }
-    own = {"model": _plain(model), "data": _plain(data)}
-    for key in ("texture", "geometry", "global_"):
-        own["model"][key] = _without_files(own["model"].get(key))
-    if "${" in (text := json.dumps(own)):
-        raise ConfigError(f"the config has references ({text[text.index('${') :][:40]}...). Fix: resolve them first")
-    return own
-
-
-def check_target(folder: Path, needed: int) -> None:
-    """Refuse a place that cannot be written, or that holds what is not ours to replace, before anything is written.
-
-    Args:
-        folder: where a folder is to stand.
-        needed: bytes that it takes.
-
-    Raises:
-        ConfigError: a file or somebody's folder stands there, its parent cannot be written, or too little space.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder}: a file of that name is there (expected a folder to write). Fix: name another")
-    if folder.is_dir() and any(folder.iterdir()):
-        held = sorted(entry.name for entry in folder.iterdir())
-        others = [name for name in held if name not in _KNOWN and not name.startswith(_ALONGSIDE)]
-        if not is_model_folder(folder) or others or ".git" in held:
-            raise ConfigError(
-                f"{folder}: holds {', '.join((others or held)[:6])} (expected a new or empty folder, or a model's "
-                "to replace). Nothing was written. Fix: name another folder"
-            )
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder.parent):
-            pass
-    except OSError as error:
-        raise ConfigError(
-            f"{folder}: {folder.parent} cannot be written ({error.strerror}). Fix: name another"
-        ) from error
-    free = shutil.disk_usage(folder.parent).free
-    if free < needed * _HEADROOM:
-        raise ConfigError(
-            f"{folder}: {needed / 2**20:.0f} MiB will be written, {free / 2**20:.0f} MiB are free on its disk. "
-            "Fix: free some space, or name a folder on another disk"
-        )
-
-
 def verify(folder: Path) -> None:
     """Hold the weights against `SUMS`; a folder without it passes with a notice.
 
@@ -347,35 +261,6 @@ def copy_language_model(source: Path, to: Path, weights: bool) -> None:
                 shutil.copyfile(file, to / file.name)
 
 
-@contextlib.contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder that takes the place of `folder` at the end; on any error `folder` is what it was."""
-    place = folder.resolve()
-    prefix = f".{place.name}.tmp."
-    for leftover in sorted(place.parent.glob(f"{prefix}*")):  # of a run that was killed while writing
-        if (leftover / "old").is_dir() and not place.exists():
-            (leftover / "old").rename(place)
-        shutil.rmtree(leftover, ignore_errors=True)
-    try:
-        with tempfile.TemporaryDirectory(dir=place.parent, prefix=prefix) as name:
-            new, old = Path(name) / "new", Path(name) / "old"
-            new.mkdir()
-            yield new
-            if place.exists():
-                place.rename(old)
-            try:
-                new.rename(place)
-            except OSError:
-                if old.exists():
-                    old.rename(place)
-                raise
-    except OSError as error:
-        if error.errno not in _NO_SPACE:
-            raise
-        kept = "what stood there still stands" if place.exists() else "nothing was left there"
-        raise Reg2RGError(f"{folder}: writing failed ({error.strerror}); {kept}. Fix: free some space") from error
-
-
 def _second_names(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """Names of tensors that share the numbers of another, such as a head tied to its embeddings -> the other's name.
 
@@ -391,36 +276,6 @@ def _second_names(tensors: Mapping[str, Tensor]) -> dict[str, str]:
             if first.setdefault(key, name) != name:
                 found[name] = first[key]
     return found
-
-
-def _data_defaults() -> dict[str, Any]:
-    """Settings of the data that belong to the model and stand nowhere in the contract, with their defaults."""
-    from reg2rg.data.datamodule import RegionReportDataModule
-
-    parameters = inspect.signature(RegionReportDataModule).parameters
-    return {key: parameters[key].default for key in _DATA_KEYS}
-
-
-def _plain(value: Any) -> Any:
-    """Only what YAML has: tuples become lists, paths text."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
-
-
-def _without_files(value: Any) -> Any:
-    """A component of this package that reads no weights of its own: the folder holds them."""
-    if isinstance(value, list):
-        return [_without_files(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    cleared = {key: _without_files(item) for key, item in value.items()}
-    path, arguments = str(cleared.get("class_path", "")), cleared.get("init_args")
-    if isinstance(arguments, dict) and ("." not in path or path.startswith("reg2rg.")):
-        arguments |= {key: empty for key, empty in _OWN_WEIGHTS.items() if arguments.get(key)}
-    return cleared
 
 
 def _name_language_model(config: dict[str, Any], ref: LanguageModelRef) -> None:

@@ -16,7 +16,7 @@ from reg2rg.errors import ConfigError
 from reg2rg.model import RegionReporter
 from reg2rg.pretrained.card import CardFacts, model_card
 from reg2rg.pretrained.contract import InputContract
-from reg2rg.pretrained.folder import PretrainedFolder, model_config, write_folder
+from reg2rg.pretrained.folder import PretrainedFolder, write_folder
 from reg2rg.pretrained.saving import (
     build_model,
     check_language_model,
@@ -26,6 +26,7 @@ from reg2rg.pretrained.saving import (
     open_model,
     require_language_model,
 )
+from reg2rg.pretrained.settings import model_config
 from reg2rg.pretrained.sharing import upload
 
 

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from reg2rg.config.explain import explain
 from reg2rg.config.imports import ALLOWED, check_class_paths, plugin_packages
+from reg2rg.config.model_folder import CONFIG
 from reg2rg.config.reading import Tree, read_tree
 from reg2rg.config.saving import build
 from reg2rg.errors import ConfigError
 from reg2rg.hub import local_folder, looks_like_hub_id
 from reg2rg.language.base import LanguageModel
 from reg2rg.pretrained.fingerprint import fingerprint
-from reg2rg.pretrained.folder import CONFIG, LanguageModelRef, PretrainedFolder, read_folder
+from reg2rg.pretrained.folder import LanguageModelRef, PretrainedFolder, read_folder
 from reg2rg.registry import load_plugins
 
 T = TypeVar("T")

@@ -14,7 +14,9 @@ import reg2rg.pretrained.folder as module
 from reg2rg.errors import ConfigError, Reg2RGError
 from reg2rg.pretrained.contract import InputContract
 from reg2rg.pretrained.fingerprint import fingerprint
-from reg2rg.pretrained.folder import LanguageModelRef, model_config, new_folder, read_folder, verify, write_folder
+from reg2rg.pretrained.folder import LanguageModelRef, read_folder, verify, write_folder
+from reg2rg.pretrained.placing import new_folder
+from reg2rg.pretrained.settings import model_config
 from reg2rg.regions import Region, RegionSet
 
 LLM = LanguageModelRef("lab/llm", "v1", fingerprint({"w": torch.randn(4)}), vocabulary=7)
@@ -150,7 +152,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch, at):
 
 def test_too_little_space_is_said_before_anything_is_written(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage._replace(free=10))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10))
     with pytest.raises(ConfigError, match="MiB will be written, 0 MiB are free"):
         write(tmp_path / "m")
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,81 @@
+"""What of a run's config belongs to its model."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from reg2rg.config.model_folder import REGION_FILE
+from reg2rg.errors import ConfigError
+from reg2rg.pretrained.contract import InputContract
+
+_DATA_KEYS = ("order", "max_length", "published_ids")
+"""Settings of the data that belong to the model and stand nowhere in the contract."""
+_READ_KEYS = ("min_slices", "hu")  # mask_grid says how somebody's mask files are, not how the model is
+_LINKED = ("regions", "identity")  # of the model; the data's say the same
+_OWN_WEIGHTS = {"weights": None, "pretrained": False}  # arguments by which an encoder reads weights of its own
+
+
+def model_config(config: Mapping[str, Any], contract: InputContract) -> dict[str, dict[str, Any]]:
+    """Sections ``model`` and ``data`` of a run's config, reduced to what belongs to the model and with nothing implied.
+
+    Args:
+        config: the run's, with references resolved.
+        contract: says the regions, views, identity and target.
+
+    Raises:
+        ConfigError: a reference that was not resolved.
+    """
+    model = {key: value for key, value in config["model"].items() if key not in _LINKED}
+    given = dict(config.get("data") or {})
+    data: dict[str, Any] = {
+        "regions": contract.packaged_regions or REGION_FILE,
+        "views": {"size": list(contract.size), "window": list(contract.window), "coupled": contract.coupled},
+        "read": {
+            "hu": contract.hu,
+            **{key: (given.get("read") or {})[key] for key in _READ_KEYS if key in (given.get("read") or {})},
+        },
+        "target": contract.target,
+        "identity": contract.identity,
+        "instruction": contract.instruction,
+        **{key: given.get(key, default) for key, default in _data_defaults().items()},
+    }
+    own = {"model": _plain(model), "data": _plain(data)}
+    for key in ("texture", "geometry", "global_"):
+        own["model"][key] = _without_files(own["model"].get(key))
+    if "${" in (text := json.dumps(own)):
+        raise ConfigError(f"the config has references ({text[text.index('${') :][:40]}...). Fix: resolve them first")
+    return own
+
+
+def _data_defaults() -> dict[str, Any]:
+    """Settings of the data that belong to the model and stand nowhere in the contract, with their defaults."""
+    from reg2rg.data.datamodule import RegionReportDataModule
+
+    parameters = inspect.signature(RegionReportDataModule).parameters
+    return {key: parameters[key].default for key in _DATA_KEYS}
+
+
+def _plain(value: Any) -> Any:
+    """Only what YAML has: tuples become lists, paths text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _without_files(value: Any) -> Any:
+    """A component of this package that reads no weights of its own: the folder holds them."""
+    if isinstance(value, list):
+        return [_without_files(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    cleared = {key: _without_files(item) for key, item in value.items()}
+    path, arguments = str(cleared.get("class_path", "")), cleared.get("init_args")
+    if isinstance(arguments, dict) and ("." not in path or path.startswith("reg2rg.")):
+        arguments |= {key: empty for key, empty in _OWN_WEIGHTS.items() if arguments.get(key)}
+    return cleared
