@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from reg2rg.ablation.compare import Noise
-from reg2rg.ablation.table import AblationTable, Row
+from reg2rg.ablation.table import AblationTable, Row, head
 from reg2rg.evaluation.plots import BLUE, GREY, INK, ORANGE
 
 _PANELS, _ROW_INCHES = 4, 0.3
@@ -56,12 +56,13 @@ def draw_table(table: AblationTable) -> Figure | None:
             else:
                 panel.set_visible(False)
         _name_rows(axes[0][0], rows)
+        figure.supxlabel("percent", fontsize=9)
         figure.legend(handles=_handles(table), loc="outside upper left", ncols=4)
     return figure
 
 
 def _panel(axes: Axes, metric: str, rows: Sequence[Row], noise: Noise | None) -> None:
-    axes.set_title(metric)
+    axes.set_title(head(metric))
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)
     full = next((row.cells[metric].mean for row in rows if row.kind == "full" and metric in row.cells), None)

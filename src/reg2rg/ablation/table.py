@@ -13,6 +13,15 @@ from reg2rg.ablation.sweep import Run, TableSpec
 
 Kind = Literal["full", "run", "floor"]
 SIGNIFICANT, IN_NOISE = "*", "~"
+_HEADS = {
+    "Recognition (mean over regions)": "Recognition",
+    "Truth precision (micro)": "Truth P",
+    "Truth recall (micro)": "Truth R",
+    "Truth F1 (micro)": "Truth F1",
+    "CE precision (micro)": "CE P",
+    "CE recall (micro)": "CE R",
+    "CE F1 (micro)": "CE F1",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,3 +227,8 @@ def is_significant(found: Comparison, confidence: float) -> bool:
 def level(confidence: float) -> float:
     """1 - confidence, without the dust of floating point."""
     return round(1 - confidence, 12)
+
+
+def head(metric: str) -> str:
+    """A metric's name as a narrow column has it."""
+    return _HEADS.get(metric, metric)

@@ -12,7 +12,7 @@ from pathlib import Path
 from jinja2 import Environment
 
 from reg2rg.ablation.plots import draw_table
-from reg2rg.ablation.table import IN_NOISE, SIGNIFICANT, AblationTable, Cell, Row, is_significant, level, mark
+from reg2rg.ablation.table import IN_NOISE, SIGNIFICANT, AblationTable, Cell, Row, head, is_significant, level, mark
 from reg2rg.evaluation.plots import png, svg
 from reg2rg.files import atomic_write
 from reg2rg.records import as_cell
@@ -20,15 +20,6 @@ from reg2rg.records import as_cell
 MISSING = "–"
 NOISE_TITLE = "noise floor: full model against itself"
 COSTS = ("parameters trained", "visual tokens", "training", "prediction", "peak memory")
-_HEADS = {
-    "Recognition (mean over regions)": "Recognition",
-    "Truth precision (micro)": "Truth P",
-    "Truth recall (micro)": "Truth R",
-    "Truth F1 (micro)": "Truth F1",
-    "CE precision (micro)": "CE P",
-    "CE recall (micro)": "CE R",
-    "CE F1 (micro)": "CE F1",
-}
 Grid = list[list[str]]
 
 
@@ -55,11 +46,6 @@ def write_table(table: AblationTable, folder: Path) -> list[Path]:
             stream.write(content)
         written.append(path)
     return written
-
-
-def head(metric: str) -> str:
-    """A metric's name as a narrow column has it."""
-    return _HEADS.get(metric, metric)
 
 
 def score_grid(table: AblationTable) -> Grid:

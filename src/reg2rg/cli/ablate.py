@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     from reg2rg.ablation.progress import Estimate
     from reg2rg.ablation.runners import Runner
     from reg2rg.ablation.sweep import Sweep
+    from reg2rg.cli.section import DataSection
 
 EXIT_UNFINISHED = 4
 EXIT_TERMINATED = 143
+_OF_DATA = ("dataset", "store", "regions", "read")
 
 
 def run(invocation: Invocation) -> int:
@@ -134,21 +136,43 @@ class Ablation:
     def _data(self, config: Mapping[str, Any]) -> Facts:
         """Facts of the data that a config names; empty while they are not there."""
         from reg2rg.ablation.facts import Facts, gather
+
+        data = config.get("data") or {}
+        key = yaml.safe_dump({name: data.get(name) for name in _OF_DATA}, sort_keys=True)
+        if key not in self._facts:
+            try:
+                section = self._section(config)
+                self._facts[key] = gather(section.dataset.studies(), section.store)
+            except (Reg2RGError, OSError):  # not there, or not yet
+                self._facts[key] = Facts("")
+        return self._facts[key]
+
+    def _require_data(self, config: Mapping[str, Any]) -> None:
+        """Say once what is wrong with the data, and not for every run."""
+        self._facts.clear()
+        store = Path(str((config.get("data") or {}).get("store")))
+        if not store.is_dir():
+            raise ConfigError(
+                f"data.store: no store at '{store}' (seen from {Path.cwd()}), and no step of the sweep makes it. Fix: "
+                f"reg2rg data prepare --config {' --config '.join((*self.plan.base, *self.plan.extra))}"
+            )
+        if not self._data(config).digest:
+            self._section(config)
+
+    def _section(self, config: Mapping[str, Any]) -> DataSection:
+        """The data that a config names.
+
+        Raises:
+            Reg2RGError: they cannot be read.
+        """
         from reg2rg.cli.section import read_section
 
         data = config.get("data") or {}
-        kept = {key: data[key] for key in ("dataset", "store", "regions", "read") if key in data}
-        text = yaml.safe_dump({"data": kept}, sort_keys=True)
-        if text not in self._facts:
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / "data.yaml"
-                path.write_text(text, encoding="utf-8")
-                try:
-                    section = read_section(self.invocation, ["--config", str(path)])
-                    self._facts[text] = gather(section.dataset.studies(), section.store)
-                except (Reg2RGError, OSError):  # not there, or not yet; the runs themselves say what is wrong with it
-                    self._facts[text] = Facts("")
-        return self._facts[text]
+        kept = {key: data[key] for key in _OF_DATA if key in data}
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "data.yaml"
+            path.write_text(yaml.safe_dump({"data": kept}), encoding="utf-8")
+            return read_section(self.invocation, ["--config", str(path)])
 
     def _studies(self) -> str:
         """Digest of the base's data as they are now."""
@@ -223,7 +247,7 @@ class Ablation:
         begun, runner = time.monotonic(), self._runner()
         self._check_configs()
         make_data(self.plan, main, self._say, self._studies)
-        self._facts.clear()
+        self._require_data(self.plan.jobs[0].config)
         keep_facts(self.plan.out, self._data(self.plan.jobs[0].config))
         todo = self._todo(self._tasks(self.plan))
         return self._work_on(todo, runner, begun) if todo else EXIT_OK

@@ -190,7 +190,7 @@ def test_the_plot_shows_seeds_means_intervals_and_the_noise(table: AblationTable
     figure = draw_table(table)
     assert figure is not None
     first = figure.axes[0]
-    assert first.get_title(loc="left") == "CE F1 (micro)"
+    assert first.get_title(loc="left") == "CE F1"
     assert [label.get_text() for label in first.get_yticklabels()] == [
         "full model", "50 % smaller", "floor: no image", "floor: every finding in every study",
     ]  # fmt: skip

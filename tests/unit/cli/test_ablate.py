@@ -40,6 +40,7 @@ def outcomes(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     monkeypatch.setattr(Ablation, "_runner", lambda self: Runner())
     monkeypatch.setattr(Ablation, "_check_configs", lambda self: None)
     monkeypatch.setattr(Ablation, "_write_tables", lambda self: None)
+    monkeypatch.setattr(Ablation, "_require_data", lambda self, config: None)
     monkeypatch.setattr("reg2rg.ablation.steps.make_data", lambda *arguments: None)
     return found
 
@@ -78,6 +79,14 @@ def test_mistakes_end_in_one_line(words: tuple[str, ...], message: str, capsys: 
     assert main(["ablate", *words]) == 2
     assert message in capsys.readouterr().err
     assert not Path("ablations").exists()
+
+
+def test_data_that_nobody_makes_are_missed_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ablate", "lfd", "--base", "reg2rg.yaml", "--runs", "full", "--seeds", "0"]) == 2
+    said = capsys.readouterr().err
+    assert "data.store: no store at 'data/store'" in said
+    assert "Fix: reg2rg data prepare --config reg2rg.yaml" in said
+    assert not list(Path().rglob("log.txt"))
 
 
 @pytest.mark.parametrize("words", [("--jobs", "-1"), ("--threads", "0"), ("--seeds", "x"), ("--runner", "pbs")])
