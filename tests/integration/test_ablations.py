@@ -234,7 +234,7 @@ def test_a_mistake_is_found_before_anything_runs(folder: Path, capsys: pytest.Ca
     assert not Path("typo").exists()
 
 
-LONG = "trainer: {max_steps: 120, val_check_interval: 120}\nmodel: {word_alignment_steps: 115}\n"
+LONG = "trainer: {max_steps: 40, val_check_interval: 40}\nmodel: {word_alignment_steps: 37}\n"
 """Steps enough to be stopped between; most of them are cheap."""
 
 
