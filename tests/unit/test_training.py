@@ -10,7 +10,8 @@ from reg2rg.checkpoints import AtomicCheckpointIO, read_checkpoint
 from reg2rg.config.saving import CONFIG_KEY
 from reg2rg.errors import ConfigError
 from reg2rg.guard import NonFiniteLossError
-from reg2rg.metrics.recognition import RegionLoss, RegionRecognition, recognition
+from reg2rg.metrics.recognition import RegionLoss, RegionRecognition
+from reg2rg.metrics.scores import recognition
 from reg2rg.monitor import OutOfMemoryError
 from reg2rg.optimization import OptimizerConfig, build_optimizer, rate_factor
 from reg2rg.report import parse_report

@@ -15,7 +15,6 @@ from typing import Any, Protocol
 from reg2rg.ablation.execute import Call, Outcome, Stop, Task, execute
 from reg2rg.errors import ConfigError, MissingExtraError
 
-RUNNERS = ("local", "slurm", "ray")
 _POLL_S = 0.5
 Begin = Callable[[Task], None]
 

@@ -133,10 +133,6 @@ class KeywordReader:
                 known = self._seen[sentence] = tuple(self._read_sentence(sentence))
             yield from known
 
-    def clauses(self, text: str) -> list[str]:
-        """The text cut where a denial ends: at sentences, at 'but' and the like, and after a finished statement."""
-        return [clause.strip() for sentence in _sentences(text) for clause, _ in _clauses(sentence)]
-
     def _read_sentence(self, sentence: str) -> Iterator[Mention]:
         labels = [label for label, hint in self._hints.items() if hint.search(sentence)]
         if labels:

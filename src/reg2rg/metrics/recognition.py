@@ -15,8 +15,6 @@ from torchmetrics import Metric
 from reg2rg.metrics.scores import recognised, recognition
 from reg2rg.report import Report
 
-__all__ = ["RegionLoss", "RegionRecognition", "recognised", "recognition"]
-
 
 class RegionRecognition(Metric):  # type: ignore[misc]  # torchmetrics is not typed here
     """Region recognition over studies.
