@@ -144,7 +144,7 @@ class CausalLM(LanguageModel):
             with self._autocast():
                 output = self.model(
                     inputs_embeds=self._cast(embeddings),
-                    attention_mask=attention_mask,
+                    attention_mask=None if _padded_on_the_right(attention_mask) else attention_mask,
                     use_cache=False,
                     **self._positions(attention_mask),
                 )
@@ -232,6 +232,12 @@ class CausalLM(LanguageModel):
         from peft.tuners.lora import LoraLayer
 
         return [layer.get_base_layer().weight for layer in self.model.modules() if isinstance(layer, LoraLayer)]
+
+
+def _padded_on_the_right(mask: Tensor) -> bool:
+    """Then causality hides the padding from all that counts, and attention needs no mask: it takes its fast paths."""
+    mask = mask.bool()
+    return bool(mask[:, 0].all()) and not bool((mask[:, 1:] & ~mask[:, :-1]).any())
 
 
 def _load(path: str, dtype: str, quantize_4bit: bool, revision: str | None) -> Any:

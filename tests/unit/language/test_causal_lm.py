@@ -56,6 +56,20 @@ def test_answer_nll_does_not_depend_on_the_side_of_padding(folder):
     assert torch.allclose(right, model.answer_nll(model.embed(left[0]), left[1], left[2]), atol=1e-5)
 
 
+def test_padding_on_the_right_needs_no_mask_and_other_padding_keeps_it(folder):
+    model, seen = CausalLM(folder).eval(), []
+    ids, mask, labels = batch(model, (12, 9))
+    model.model.register_forward_pre_hook(
+        lambda _m, _args, kwargs: seen.append(kwargs["attention_mask"]), with_kwargs=True
+    )
+    embeddings = model.embed(ids)
+    assert torch.equal(model.answer_nll(embeddings, mask.bool(), labels), model.answer_nll(embeddings, mask, labels))
+    assert seen == [None, None]
+    mask[0, 4] = 0  # a hole
+    model.answer_nll(embeddings, mask, labels)
+    assert seen[-1] is mask
+
+
 def test_head_runs_on_label_positions_alone(folder):
     model = CausalLM(folder)
     ids, mask, labels = batch(model)
