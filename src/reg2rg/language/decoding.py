@@ -118,15 +118,17 @@ def _read_prompts(model: Any, inputs: Tensor, mask: Tensor, reserve: int) -> tup
     turned = reads_rows(model, inputs)
     cache = reserved_cache(model.config, reserve, turned)
     options: dict[str, Any] = {"use_cache": True, "logits_to_keep": 1}
+    name = _cache_argument(model)
     if any(type(layer) is not ReservedLayer for layer in cache.layers):
         if _takes_positions(model):
             options["position_ids"] = (mask.cumsum(1) - 1).clamp_(min=0)
-        return cache, model(inputs_embeds=inputs, attention_mask=mask, past_key_values=cache, **options).logits[:, -1]
+        options |= {"attention_mask": mask, name: cache}
+        return cache, model(inputs_embeds=inputs, **options).logits[:, -1]
     logits: list[Tensor] = [inputs] * rows
     for together in _of_one_length(mask.sum(1).tolist()):
         start = length - int(mask[together[0]].sum())
         own = DynamicCache(config=model.config)
-        output = model(inputs_embeds=inputs[together, start:], past_key_values=own, **options)
+        output = model(inputs_embeds=inputs[together, start:], **{name: own}, **options)
         for row, found in zip(together, output.logits[:, -1], strict=True):
             logits[row] = found
         cache.layers = cache.layers or [ReservedLayer(reserve, turned) for _ in own.layers]
@@ -147,6 +149,11 @@ def _of_one_length(lengths: list[int]) -> Iterator[list[int]]:
 
 def _takes_positions(model: nn.Module) -> bool:
     return "position_ids" in inspect.signature(model.forward).parameters
+
+
+def _cache_argument(model: nn.Module) -> str:
+    """What the model calls the cache that it is given: Transformers renames `past_key_values`, model by model."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 @torch.no_grad()
@@ -194,7 +201,7 @@ def _write_answers(
     prompt, limit = mask.shape[1], rows.decoding.max_new_tokens
     mask = torch.cat([mask, mask.new_ones(len(mask), limit)], dim=1)
     positions = (mask.cumsum(1) - 1).clamp_(min=0)
-    takes_positions = _takes_positions(model)
+    takes_positions, name = _takes_positions(model), _cache_argument(model)
     for step in range(limit):
         if logits_mask is not None:
             allowed = logits_mask(step, rows.active, [rows.ids[row] for row in rows.active])
@@ -211,5 +218,5 @@ def _write_answers(
             tokens, mask, positions = tokens[keep], mask[keep], positions[keep]
         end = prompt + step + 1
         feed = {"position_ids": positions[:, end - 1 : end]} if takes_positions else {}
-        options = {"attention_mask": mask[:, :end], "past_key_values": cache, "use_cache": True}
+        options = {"attention_mask": mask[:, :end], name: cache, "use_cache": True}
         logits = model(input_ids=tokens.unsqueeze(1), **options, **feed).logits[:, -1]
