@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,6 @@ from reg2rg.evaluation.results import REPORT
 from reg2rg.metrics.findings import KeywordReader
 from reg2rg.metrics.labelers import Labeler
 from reg2rg.metrics.scores import (
-    Counts,
     Prediction,
     commonest_paragraphs,
     floor_commonest,
@@ -32,6 +32,8 @@ from reg2rg.regions import RegionSet
 from reg2rg.types import Study
 
 TRUTH = ("Truth precision (micro)", "Truth recall (micro)", "Truth F1 (micro)")
+_TRUTH_OF_ONE = re.compile(r"Truth F1 \((?!micro\))(?P<label>.+)\)")
+"""F1 of one finding against the labels of the data set."""
 _LANGUAGE = ("BLEU", "METEOR", "ROUGE", "CIDEr")
 SHOWN_FLOORS = (COMMONEST_PARAGRAPHS, SHUFFLED)
 Truth = Mapping[str, Mapping[str, bool]]
@@ -90,7 +92,7 @@ class Scorer:
         pairs = reports.pairs
         kept = self._statistics(pairs, reports.regions, identity)
         studies = tuple(pair.study for pair in pairs)
-        if self.truth and set(TRUTH) & set(self.metrics):
+        if self.truth and any(name in TRUTH or _TRUTH_OF_ONE.fullmatch(name) for name in self.metrics):
             kept |= self._truth_statistics(read_predictions(predictions, self.truth), studies)
         return Scores(studies, tuple(pair.patient for pair in pairs), kept)
 
@@ -135,27 +137,42 @@ class Scorer:
     def _truth_statistics(self, predictions: Sequence[Prediction], studies: Sequence[str]) -> dict[str, Statistic]:
         """Findings in the text against labels of the data set, as on the page of ``reg2rg page``."""
         by_study = {prediction.study: prediction for prediction in predictions}
-        units = np.asarray([self._counts(by_study[study]) for study in studies], dtype=np.float64)
-        text = "findings read from the paragraphs by keywords, against the data set's labels; all labels in one pot"
+        counts = [_counts(self.read(by_study[study].text), by_study[study].findings or {}) for study in studies]
+        labels = sorted(set().union(*counts))
+        rows = [[row.get(label, _NONE) for label in labels] for row in counts]
+        units = np.asarray(rows, dtype=np.float64).reshape(len(studies), len(labels), len(_NONE))
+        text = "findings read from the paragraphs by keywords, against the data set's labels; "
         figures: tuple[Callable[[Array], Array], ...] = (_precision, _recall, _f1)
-        return {
-            name: Statistic("findings", REPORT, name, text, units, figure, len(studies))
+        found = {
+            name: Statistic(
+                "findings", REPORT, name, text + "all labels in one pot", units.sum(1), figure, len(studies)
+            )
             for name, figure in zip(TRUTH, figures, strict=True)
             if name in self.metrics
         }
-
-    def _counts(self, prediction: Prediction) -> tuple[int, int, int]:
-        said, found = self.read(prediction.text), Counts()
-        for label, there in (prediction.findings or {}).items():
-            told = said.get(label, False)
-            found += Counts(int(there and told), int(told and not there), int(there and not told))
-        return found.tp, found.fp, found.fn
+        for name in self.metrics:
+            if (match := _TRUTH_OF_ONE.fullmatch(name)) and match["label"] in labels:
+                own = units[:, labels.index(match["label"])]
+                found[name] = Statistic("findings", REPORT, name, text + match["label"], own, _f1, len(studies))
+        return found
 
     def read(self, text: str) -> Mapping[str, bool]:
         """Findings that a text affirms; a text that comes again is not read again."""
         if text not in self._read:
             self._read[text] = self._reader.read(text)
         return self._read[text]
+
+
+_NONE = (0, 0, 0)
+
+
+def _counts(said: Mapping[str, bool], there: Mapping[str, bool]) -> dict[str, tuple[int, int, int]]:
+    """Label -> true positives, false positives, false negatives of one study."""
+    told = {label: said.get(label, False) for label in there}
+    return {
+        label: (int(is_there and told[label]), int(told[label] and not is_there), int(is_there and not told[label]))
+        for label, is_there in there.items()
+    }
 
 
 def truth_floors(

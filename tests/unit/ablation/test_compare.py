@@ -46,6 +46,20 @@ def test_numbers_are_those_of_evaluate_and_of_the_page(write_predictions, make_t
     assert [found.value(metric) for metric in TRUTH] == pytest.approx([page.precision, page.recall, page.f1])
 
 
+def test_f1_of_one_finding(write_predictions, make_truth) -> None:
+    folder = write_predictions("full", skill=0.6)
+    label = "Cardiomegaly"
+    metrics = (f"Truth F1 ({label})", "Truth F1 (Gout)", "Truth F1 (micro)")
+    found = Scorer("strict", None, REGIONS, metrics, make_truth).score(folder)
+    assert set(found.statistics) == {f"Truth F1 ({label})", "Truth F1 (micro)"}
+    read, right, wrong = KeywordReader().read, 0, 0
+    for prediction in read_predictions(folder, make_truth):
+        told, there = read(prediction.text).get(label, False), prediction.findings[label]
+        right, wrong = right + (told and there), wrong + (told != there)
+    assert right > 0
+    assert found.value(metrics[0]) == pytest.approx(2 * right / (2 * right + wrong))
+
+
 def test_one_seed_is_compared_as_evaluate_compares_two_files(write_predictions, make_truth) -> None:
     full, other = write_predictions("full", skill=0.9), write_predictions("other", skill=0.5, seed=1)
     made = scorer(make_truth)
