@@ -1,11 +1,12 @@
-"""Word alignment: a training loss that lets a region's visual tokens show the words of its paragraph at once.
+"""Word alignment: a training loss that lets visual tokens show at once the words that will be said of them.
 
 An encoder that starts from nothing learns findings late when its only teacher is a language model: the gradient reaches
 it through attention that does not look at it yet. Predicting which words a caption holds teaches an encoder directly
 (Joulin et al., 2016, "Learning visual features from large weakly supervised data"). Here the predictor is the language
-model's own token table, so that the visual tokens move to where it already reads those words from. The target is the
-paragraph that the language model is trained to write; nothing else is told. The published model has no such loss: its
-encoder comes pretrained.
+model's own token table, so that the visual tokens move to where it already reads those words from. A region's tokens
+show the words of its paragraph; in a model without regions those of the whole image show the words of the report. The
+target is the text that the language model is trained to write; nothing else is told. The published model has no such
+loss: its encoder comes pretrained.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ _BIAS_SCALE = 10.0
 
 
 class WordAlignment(nn.Module):
-    """Cross-entropy of each vocabulary entry's presence in a region's paragraph, from the region's visual tokens.
+    """Cross-entropy of each vocabulary entry's presence in a text, from the visual tokens of what it describes.
 
-    The logit of a word is the log-sum-exp over the region's tokens of their scaled dot product with the word's
+    The logit of a word is the log-sum-exp over the tokens of their scaled dot product with the word's
     embedding, plus a bias of the word: one token is enough to show it.
 
     Args:
@@ -37,21 +38,21 @@ class WordAlignment(nn.Module):
         self.bias = nn.Parameter(torch.full((vocabulary,), _START_LOGIT / _BIAS_SCALE))
         self.scale = nn.Parameter(torch.tensor(_START_SCALE).log())
 
-    def forward(self, tokens: Tensor, table: Tensor, labels: Tensor, label_region: Tensor) -> Tensor:
-        """Sum over regions and vocabulary.
+    def forward(self, tokens: Tensor, table: Tensor, labels: Tensor, label_text: Tensor) -> Tensor:
+        """Sum over texts and vocabulary.
 
         Args:
-            tokens: (N, T, E) visual tokens as the language model gets them.
+            tokens: (N, T, E) visual tokens of N regions or images, as the language model gets them.
             table: (V, E) embeddings of the vocabulary; no gradient reaches them.
             labels: (K,) token ids of the targets.
-            label_region: (K,) the region that each belongs to; -1 belongs to none.
+            label_text: (K,) which of the N texts each belongs to; -1 belongs to none.
 
         Returns:
             scalar, nats.
         """
         present = torch.zeros(len(tokens), len(self.bias), device=tokens.device)
-        belongs = label_region >= 0
-        present[label_region[belongs], labels[belongs]] = 1.0
+        belongs = label_text >= 0
+        present[label_text[belongs], labels[belongs]] = 1.0
         scale = self.scale.exp() / math.sqrt(tokens.shape[-1])
         shown = (tokens.float() @ table.detach().float().T) * scale  # (N, T, V)
         logits = shown.logsumexp(1) - math.log(tokens.shape[1]) + self.bias * _BIAS_SCALE

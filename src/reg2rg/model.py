@@ -83,8 +83,8 @@ class RegionReporter(nn.Module):
         self.global_projector = None if self.global_ is None else projector(self.global_.out_channels, width)
         self.tags = nn.Parameter(torch.randn(TAGS, width) * tag_std)
         self.llm = llm
-        has_region_tokens = texture is not None or geometry is not None
-        self.words = WordAlignment(len(llm.tokenizer)) if align_words and has_region_tokens else None
+        sees = any(encoder is not None for encoder in (texture, geometry, global_))
+        self.words = WordAlignment(len(llm.tokenizer)) if align_words and sees else None
 
     @property
     def token_counts(self) -> TokenCounts:
@@ -123,11 +123,15 @@ class RegionReporter(nn.Module):
     def _word_loss(self, batch: Batch, table: Tensor) -> Tensor:
         assert self.words is not None
         counts = self.token_counts
-        of_regions = table[TAGS + len(batch) * counts.global_ :]
-        tokens = of_regions.reshape(-1, counts.texture + counts.geometry, table.shape[1])
         vocabulary = self.llm.embed(torch.arange(len(self.words.bias), device=table.device)[None])[0]
-        labels = batch.labels[batch.labels != IGNORED]
-        loss: Tensor = self.words(tokens, vocabulary, labels, batch.label_region)
+        is_label = batch.labels != IGNORED
+        if counts.region:
+            tokens = table[TAGS + len(batch) * counts.global_ :].view(-1, counts.region, table.shape[1])
+            label_text = batch.label_region
+        else:
+            tokens = table[TAGS:].view(len(batch), counts.global_, table.shape[1])
+            label_text = is_label.nonzero()[:, 0]
+        loss: Tensor = self.words(tokens, vocabulary, batch.labels[is_label], label_text)
         return loss
 
     @torch.no_grad()

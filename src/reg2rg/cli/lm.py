@@ -15,7 +15,8 @@ def run(invocation: Invocation) -> int:
     parser = argparse.ArgumentParser(
         prog="reg2rg lm",
         description="Train a tokenizer on the training reports of a data set, and make a small model of LLaMA's "
-        "architecture. For demos and tests; real runs name a pretrained model.",
+        "architecture. With data.target joined or whole, it learns to write whole reports. For demos and tests; real "
+        "runs name a pretrained model.",
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -50,6 +51,7 @@ def run(invocation: Invocation) -> int:
         vocab_size=options.vocab_size,
         instruction=section.instruction or INSTRUCTION,
         prompt_texts=(GLOBAL_PREFIX, REGION_PREFIX),
+        image_prefix="" if section.target == "regions" else GLOBAL_PREFIX,
         schedule=Schedule(steps=options.steps),
         seed=options.seed,
     )

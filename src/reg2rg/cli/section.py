@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 from omegaconf import OmegaConf
@@ -44,6 +44,7 @@ class DataSection:
         views: settings of the views.
         read: how scans and masks are read.
         instruction: text between the regions and the report; ``None`` for the published one.
+        target: ``regions``, or what a report without regions is made of; see the datamodule.
     """
 
     dataset: Dataset
@@ -52,6 +53,7 @@ class DataSection:
     views: Views = Views()  # noqa: RUF009 (frozen)
     read: ReadOptions = ReadOptions()  # noqa: RUF009 (frozen)
     instruction: str | None = None
+    target: Literal["regions", "joined", "whole"] = "regions"
 
 
 class Parser(ArgumentParser):  # type: ignore[misc]

@@ -5,6 +5,9 @@ region, a document has as many sums of embeddings of that region's words, often 
 tokens come to be under word alignment (`reg2rg.alignment`), and no matter which words are missing. So the model learns
 the words of reports, the form of the answer, and to look up by number what stands behind 'The region i is', before it
 sees an image. Region order is random, and nothing but the words ties a number to a region.
+
+For models without regions a document shows the whole image alone, as sums of words of the whole report, and the report
+is one text.
 """
 
 from __future__ import annotations
@@ -26,6 +29,9 @@ _SHOWN, _IN_SLOT = 0.9, 0.7
 """Chances that a word of the paragraph is shown at all, and that a shown one is in a slot."""
 _TOLD = 0.6
 """Chance that the region's name is shown."""
+_IN_IMAGE_SLOT = 0.25
+"""Chance that a word of the report is in a slot of the whole image."""
+_IMAGE_SLOTS = (4, 16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +94,7 @@ class DocumentWriter:
         instruction: text between the regions and the report; used in a quarter of the documents, as it is always the
             same and costs time.
         slots: fewest and most slots of a region.
+        image_prefix: text before the slots of the whole image, for documents of it alone; ``""`` for those of regions.
     """
 
     def __init__(
@@ -96,8 +103,9 @@ class DocumentWriter:
         reports: Sequence[Mapping[str, str]],
         instruction: str = "",
         slots: tuple[int, int] = (3, 6),
+        image_prefix: str = "",
     ) -> None:
-        self.tokenizer, self.slots = tokenizer, slots
+        self.tokenizer, self.slots, self.image_prefix = tokenizer, slots, image_prefix
         self.studies = [dict(report) for report in reports if report]
         self.most_regions = max(len(report) for report in self.studies)
         self._ids: dict[str, list[int]] = {}
@@ -108,14 +116,14 @@ class DocumentWriter:
             self._ids[text] = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         return self._ids[text]
 
-    def _slots(self, region: str, text: str, rng: random.Random) -> tuple[list[dict[int, float]], bool]:
-        """Words and weights of each of a region's slots, and whether its name is among them.
+    def _words(self, text: str) -> set[int]:
+        """Tokens of its words. No digits: they number regions."""
+        return {token for word in text.split() if not any(map(str.isdigit, word)) for token in self._tokens(word)}
 
-        No digits: they number regions.
-        """
+    def _slots(self, region: str, text: str, rng: random.Random) -> tuple[list[dict[int, float]], bool]:
+        """Words and weights of each of a region's slots, and whether its name is among them."""
         name = self._tokens(region)[0]
-        words = {token for word in text.split() if not any(map(str.isdigit, word)) for token in self._tokens(word)}
-        shown = [word for word in sorted(words - {name}) if rng.random() < _SHOWN]
+        shown = [word for word in sorted(self._words(text) - {name}) if rng.random() < _SHOWN]
         told = not shown or rng.random() < _TOLD
         out = []
         for _ in range(rng.randint(*self.slots)):
@@ -125,9 +133,11 @@ class DocumentWriter:
         return out, told
 
     def write(self, rng: random.Random, regions: int) -> Document:
-        """One document of at most `regions` regions."""
+        """One document of at most `regions` regions, or of the whole image with the text of as many."""
         study = rng.choice(self.studies)
         names = rng.sample(sorted(study), min(regions, len(study)))
+        if self.image_prefix:
+            return self._write_whole(rng, [text for name, text in study.items() if name in names])
         outside, empty = self.tokenizer.unk_token_id, self.tokenizer.pad_token_id  # the former stands for tags
         ids, told = [self.tokenizer.bos_token_id], []
         filled: dict[int, dict[int, float]] = {}
@@ -138,14 +148,30 @@ class DocumentWriter:
             ids += [*self._tokens((". " if slot else "") + opening), outside]
             filled |= {len(ids) + i: words for i, words in enumerate(slots)}
             ids += [*[empty] * len(slots), outside]
-        with_instruction = bool(self._instruction) and rng.random() < 0.25
-        ids += self._tokens(". " + self._instruction if with_instruction else ".")
+        ids += self._prompt_end(rng)
         start, places = len(ids), []
         for slot, name in enumerate(names):
             opening = write_paragraph(slot, "", "").partition(":")[0].rstrip()
             places.append(len(ids) + len(self._tokens(opening)))
             ids += self._tokens(write_paragraph(slot, name, study[name]).rstrip())
         return Document([*ids, *self._tokens(" "), self.tokenizer.eos_token_id], start, places, told, filled)
+
+    def _write_whole(self, rng: random.Random, texts: Sequence[str]) -> Document:
+        """A document of the whole image and one text."""
+        outside, empty = self.tokenizer.unk_token_id, self.tokenizer.pad_token_id
+        words = sorted(set().union(*map(self._words, texts)))
+        ids = [self.tokenizer.bos_token_id, *self._tokens(self.image_prefix), outside]
+        count = rng.randint(*_IMAGE_SLOTS)
+        bags = [{word: rng.uniform(0.3, 1.0) for word in words if rng.random() < _IN_IMAGE_SLOT} for _ in range(count)]
+        filled = {len(ids) + i: bag for i, bag in enumerate(bags)}
+        ids += [*[empty] * count, outside, *self._prompt_end(rng)]
+        return Document(
+            [*ids, *self._tokens(" ".join(texts) + " "), self.tokenizer.eos_token_id], len(ids), [], [], filled
+        )
+
+    def _prompt_end(self, rng: random.Random) -> list[int]:
+        with_instruction = bool(self._instruction) and rng.random() < 0.25
+        return self._tokens(". " + self._instruction if with_instruction else ".")
 
     def batch(self, rng: random.Random, regions: int, tokens: int) -> Documents:
         """Documents of the same number of regions, about `tokens` ids in all: next to no padding, no packing mask."""

@@ -69,6 +69,7 @@ def build_tiny_llama(
     vocab_size: int = 1000,
     instruction: str = "",
     prompt_texts: Sequence[str] = (),
+    image_prefix: str = "",
     schedule: Schedule | None = None,
     seed: int = 0,
 ) -> Path:
@@ -87,6 +88,7 @@ def build_tiny_llama(
         vocab_size: most tokens.
         instruction: the prompt's, which documents then show too.
         prompt_texts: other text of prompts that the tokenizer should write in few tokens.
+        image_prefix: the prompt's text before the whole image, for models that see no regions; ``""`` for others.
         schedule: of the pre-training; ``Schedule(steps=0)`` for none.
         seed: of weights and documents.
 
@@ -113,8 +115,10 @@ def build_tiny_llama(
         if schedule.steps:
             cut = max(1, len(reports) // 10)  # the curve is of reports that are not trained on, where there are enough
             train, held_out = (reports[cut:], reports[:cut]) if len(reports) >= 20 else (reports, reports)
-            writers = [DocumentWriter(tokenizer, part, instruction) for part in (train, held_out)]
-            curve = pretrain(model, writers[0], schedule, seed, held_out=writers[1])
+            writer, test = (
+                DocumentWriter(tokenizer, part, instruction, image_prefix=image_prefix) for part in (train, held_out)
+            )
+            curve = pretrain(model, writer, schedule, seed, held_out=test)
     sizes = {"hidden_size": hidden_size, "layers": layers, "heads": heads, "head_dim": head_dim}
     sizes |= {"vocab_size": len(tokenizer), "parameters": sum(p.numel() for p in model.parameters())}
     record = {"reports": len(reports), "seed": seed, **sizes, "schedule": asdict(schedule), "curve": curve}

@@ -42,7 +42,7 @@ def test_all_holds_every_comparison_and_the_full_model_once() -> None:
     assert [table.name for table in whole.tables][-1] == "all"
     assert {table.name for table in whole.tables} == {*(part.name for part in parts), "all"}
     assert set(whole.tables[-1].runs) == set(whole.runs)
-    assert len(whole.data) == 3, "the data are made once"
+    assert len(whole.data) == len(set(whole.data)) == 4, "data, store and two language models are made once"
 
 
 def test_a_sweep_of_the_working_folder_comes_before_a_packaged_one() -> None:

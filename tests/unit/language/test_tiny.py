@@ -116,6 +116,33 @@ def test_documents_are_samples_with_words_for_images():
             assert all(set(bag) <= words for bag in bags)
 
 
+def test_documents_of_the_whole_image_are_samples_without_regions():
+    import random
+
+    from reg2rg.data.prompt import GLOBAL_PREFIX
+
+    tokenizer = train_tokenizer([write_report(list(r), list(r.values())) for r in REPORTS] + [GLOBAL_PREFIX])
+    writer = DocumentWriter(tokenizer, REPORTS, image_prefix=GLOBAL_PREFIX)
+    encoder = PromptEncoder(tokenizer, TokenCounts(0, 0, 1), instruction="")
+    for seed in range(20):
+        document = writer.write(random.Random(seed), 3)
+        prompt, answer = document.ids[: document.start], document.ids[document.start :]
+        edges = [i for i, token in enumerate(prompt) if token == tokenizer.unk_token_id]
+        assert prompt[: edges[0]] == encoder.encode(0).ids[: edges[0]].tolist()
+        assert sorted(document.slots) == list(range(edges[0] + 1, edges[1]))
+        assert 4 <= len(document.slots) <= 16
+        text = tokenizer.decode(answer, skip_special_tokens=True).strip()
+        said = [sentence for name in REGIONS for sentence in TEXTS[name] if sentence in text]
+        assert text == " ".join(said)
+        assert len(said) == 3
+        assert set().union(*document.slots.values()) <= set(tokenizer(text, add_special_tokens=False)["input_ids"])
+        assert answer == encoder.encode_whole(text).labels[-len(answer) :].tolist()
+        assert document.names == document.told == []
+    batch = writer.batch(random.Random(0), 3, tokens=300)
+    assert not batch.names.any()
+    assert batch.embed(torch.randn(len(tokenizer), 16)).isfinite().all()
+
+
 def test_slots_hold_sums_of_words_as_large_as_a_word():
     import random
 

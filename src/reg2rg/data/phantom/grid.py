@@ -164,6 +164,11 @@ class Canvas:
         target = self.hu if box is None else self.hu[box]
         target += share * (np.asarray(hu, dtype=np.float32) - target)
 
+    def leave_out(self, inside: npt.NDArray[np.bool_], box: Box) -> None:
+        """Take voxels out of every mask: what no segmentation of regions covers."""
+        for mask in self.masks.values():
+            mask[box] &= ~inside
+
     def mark(self, region: str, inside: npt.NDArray[np.bool_], box: Box | None = None) -> None:
         """Add voxels to a region's mask."""
         mask = self.masks[region] if box is None else self.masks[region][box]

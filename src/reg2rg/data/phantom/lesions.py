@@ -51,7 +51,12 @@ def aortic_calcification(canvas: Canvas, patient: Patient, finding: Finding) -> 
 
 
 def lymph_nodes(canvas: Canvas, patient: Patient, finding: Finding) -> None:
-    """Large round enhancing nodes at one station; the first is the largest."""
+    """Large round enhancing nodes at one station; the first is the largest.
+
+    Those at the hila lie outside of all masks: segmentations of the mediastinum end before them, those of the lung
+    leave them out. They are reported with the mediastinum all the same.
+    """
+    hilar = "hilar" in finding.place
     for i, point in enumerate(finding.points):
         middle = patient.warp.to_scanner(point)
         radius = finding.size / 2 * (1 if i == 0 else 0.8)
@@ -61,20 +66,29 @@ def lymph_nodes(canvas: Canvas, patient: Patient, finding: Finding) -> None:
             outside = ~canvas.masks["trachea and bronchie"][box]
             canvas.paint(canvas.cover(distance - 2) * outside, -115, box)
             canvas.paint(canvas.cover(distance) * outside, 110, box)
-            canvas.mark("mediastinum", distance < 0, box)
+            if hilar:
+                canvas.leave_out((canvas.cover(distance - 2) > 0) & outside, box)
+            else:
+                canvas.mark("mediastinum", distance < 0, box)
 
 
 def hiatal_hernia(canvas: Canvas, patient: Patient, finding: Finding) -> None:
-    """Part of the stomach behind the heart: a thick-walled sac with fluid and an air bubble in front."""
+    """Part of the stomach behind the heart: a thick-walled sac with fluid and an air bubble in front.
+
+    It lies beside the esophagus and outside of all masks, as in segmentations, to which it is stomach. It is reported
+    with the esophagus.
+    """
     middle = patient.warp.to_scanner([-16, -40, -72])
     radii = np.array([1.0, 0.85, 0.95]) * finding.size / 2
     found = boxed_ellipsoid(canvas, middle, radii)
     if found:
         box, distance = found
-        canvas.paint(canvas.cover(distance), 45, box)
+        outside = ~canvas.masks["esophagus"][box]
+        canvas.paint(canvas.cover(distance) * outside, 45, box)
         level = canvas.local(box)[1] - np.float32(middle[1])
-        canvas.paint(canvas.cover(distance + 5), np.where(level > 1, np.float32(-950), np.float32(15)), box)
-        canvas.mark("esophagus", distance < 0, box)
+        contents = np.where(level > 1, np.float32(-950), np.float32(15))
+        canvas.paint(canvas.cover(distance + 5) * outside, contents, box)
+        canvas.leave_out((canvas.cover(distance) > 0) & outside, box)
 
 
 def liver_cyst(canvas: Canvas, patient: Patient, finding: Finding) -> None:
