@@ -50,8 +50,8 @@ def test_seeds_one_after_another_and_floors_last() -> None:
         ("full", 5), ("no_lfd", 5), ("text_only", 5), ("full", 2), ("no_lfd", 2), ("text_only", 2),
     ]  # fmt: skip
     assert [job.folder for job in jobs[:2]] == [
-        Path("ablations/phantom/full/seed5"),
-        Path("ablations/phantom/no_lfd/seed5"),
+        Path("ablations/phantom_small/full/seed5"),
+        Path("ablations/phantom_small/no_lfd/seed5"),
     ]
 
 
