@@ -6,6 +6,7 @@ import inspect
 import logging
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,6 +16,7 @@ from jsonargparse import Namespace, set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from reg2rg import __version__
@@ -25,7 +27,7 @@ from reg2rg.config.explain import check_references, explain, explain_interpolati
 from reg2rg.config.imports import check_class_paths, import_policy
 from reg2rg.config.options import apply_options, split_config_options, split_flags
 from reg2rg.config.overlay import fold, packaged_configs
-from reg2rg.config.reading import COMMAND_LINE, Tree
+from reg2rg.config.reading import COMMAND_LINE, Tree, lookup
 from reg2rg.config.rules import check_values
 from reg2rg.config.saving import CONFIG_KEY
 from reg2rg.config.schema import Checker
@@ -231,6 +233,16 @@ class ReportCLI(LightningCLI):
         mistakes = [*check_references(self.tree), *checker.check(sections, linked)]
         if mistakes:
             raise ConfigError("\n".join(mistakes))
+        self._resolve_linked()
+
+    def _resolve_linked(self) -> None:
+        """Resolve what a link copies to another depth, where jsonargparse's relative references would miss."""
+        for source in LINKS_WHEN_PARSED.values():
+            *parents, key = source.split(".")
+            holder = lookup(self.tree.values, tuple(parents))
+            if isinstance(holder, dict) and "${" in str(holder.get(key)):
+                with suppress(OmegaConfBaseException):  # told with its place when all is parsed
+                    holder[key] = OmegaConf.select(OmegaConf.create(self.tree.values), source)
 
 
 def _plain(config: Namespace) -> dict[str, Any]:

@@ -64,6 +64,9 @@ def test_references_resolve_once_at_the_end(capsys: pytest.CaptureFixture[str]) 
     assert config["data"]["max_length"] == 9
     config = printed(capsys, "--vars={folder: here}", "--data.store=${vars.folder}/store")
     assert config["data"]["store"] == "here/store"
+    for path in ("${vars.folder}/lm", "${vars.folder}"):  # copied to the data's tokenizer, at another depth
+        config = printed(capsys, "--vars={folder: lm}", f"--model.llm.init_args.path={path}")
+        assert config["model"]["llm"]["init_args"]["path"] == path.replace("${vars.folder}", "lm")
 
 
 def test_environment_variables(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
