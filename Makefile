@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-STUDIES ?= 600
+STUDIES ?= 900
 SEED ?= 0
 
 BIN := $(VENV)/bin
