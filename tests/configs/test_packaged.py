@@ -11,7 +11,7 @@ import yaml
 from reg2rg.cli.main import main
 from reg2rg.config.overlay import packaged_configs
 
-BASES = ("phantom.yaml", "reg2rg.yaml", "reg2rg_24gb.yaml")
+BASES = ("phantom.yaml", "phantom_small.yaml", "reg2rg.yaml", "reg2rg_24gb.yaml")
 OVERLAYS = tuple(name for name in packaged_configs() if name not in BASES)
 _cache: dict[tuple[str, ...], dict[str, Any]] = {}
 
@@ -83,6 +83,27 @@ def test_24gb_takes_the_same_step(capsys: pytest.CaptureFixture[str]) -> None:
     assert not any(
         key.startswith(("data.dataset", "model.optimizer", "model.llm.init_args.lora")) for key in difference
     )
+
+
+def test_small_phantoms_are_the_demo_with_coarser_views_and_fewer_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    difference = changed(printed(capsys, "phantom.yaml"), printed(capsys, "phantom_small.yaml"))
+    folders = {key for key, value in difference.items() if "ablations" in str(value)}
+    assert {
+        "data.dataset.init_args.root",
+        "data.store",
+        "model.llm.init_args.path",
+        "trainer.default_root_dir",
+    } <= folders
+    assert "demo/" not in str(difference)
+    sizes = {key for key in difference if key.endswith(".size")}
+    assert all(difference[key] == [48, 48, 24] for key in sizes)
+    assert set(difference) - folders - sizes - {"vars"} == {
+        "data.limit_eval_studies",
+        "model.word_alignment_steps",
+        "model.val_generate",
+        "trainer.max_steps",
+        "trainer.val_check_interval",
+    }
 
 
 ABLATIONS: dict[str, dict[str, Any]] = {

@@ -18,7 +18,7 @@ from reg2rg.records import read_records
 PEERS = ("radfm", "m3d", "ct2rep", "ctchat", "r2gengpt", "medvint")
 OWN = """
 data: {dataset: {init_args: {root: ROOT/data}}, store: ROOT/store, workers: 0, batch_size: 2}
-model: {llm: {init_args: {path: ROOT/lm}}, val_generate: 1, max_new_tokens: 20}
+model: {llm: {init_args: {path: ROOT/lm}}, val_generate: 1, max_new_tokens: 20, word_alignment_steps: 1}
 trainer: {max_epochs: 1, max_steps: -1, val_check_interval: 1.0, check_val_every_n_epoch: 1, precision: bf16-mixed}
 """
 
@@ -77,8 +77,8 @@ def check(root: Path, out: Path, name: str, *options: str) -> None:
     assert json.loads((scores / "metrics.json").read_text())
 
 
-def test_one_step_of_m3d(phantoms: Path, tmp_path: Path) -> None:
-    check(phantoms, tmp_path, "m3d", "--trainer.max_steps=1", "--trainer.limit_val_batches=1")
+def test_a_step_of_each_kind_of_m3d(phantoms: Path, tmp_path: Path) -> None:
+    check(phantoms, tmp_path, "m3d", "--trainer.max_steps=2", "--trainer.limit_val_batches=1")
 
 
 @pytest.mark.slow
