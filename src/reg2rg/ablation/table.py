@@ -159,10 +159,13 @@ def build_table(
     shown = tuple(metric for metric in metrics if any(metric in row.cells for row in rows))
     order = {"full": 0, "run": 1, "floor": 2}
     rows.sort(key=lambda row: order[row.kind])
-    odd = [
-        c.run.name for c in collected.values() if any(not comparer.comparable(s) for s in c.scores.values())
-    ]  # fmt: skip
-    more = [f"Not compared, for it has other studies than the full model: {', '.join(odd)}."] if odd else []
+    more = []
+    if not comparer.studies:
+        more = [f"Not compared yet: no seed of {spec.full} is finished."]
+    elif odd := [
+        found.run.name for found in collected.values() if any(not comparer.comparable(s) for s in found.scores.values())
+    ]:
+        more = [f"Not compared, for it has other studies than the full model: {', '.join(odd)}."]
     return AblationTable(
         spec.name, spec.title, spec.about, shown, tuple(rows), noise, (*notes, *more), comparer.confidence
     )

@@ -123,6 +123,7 @@ def test_other_studies_are_not_compared() -> None:
 
 def test_without_the_full_model_there_is_no_comparison_and_no_noise() -> None:
     made = build_table(SPEC, {"small": Collected(RUNS["small"], {0: scores(0.4)})}, ("BLEU-4",), {}, Comparer({}))
+    assert made.notes[-1] == "Not compared yet: no seed of full is finished."
     assert made.noise == {}
     assert made.rows[0].cells["BLEU-4"].comparison is None
     assert "No noise floor: it takes two seeds of the full model." in as_markdown(made)
