@@ -1,10 +1,11 @@
-"""What the view of the whole image tells of each finding: a linear probe, to tell a weak model from a blind task.
+"""What a view tells of each finding: a linear probe, to tell a weak model from a task that leaves nothing to see.
 
-    python benchmarks/probe.py --config phantom_small.yaml
+    python benchmarks/probe.py --config phantom_small.yaml                                 the whole image
+    python benchmarks/probe.py --config phantom_small.yaml --view geometry --region heart  a region's view
 
-Ridge regression from the coarse voxels of the global view to a finding's label, fitted on the training split, ranked on
-the held-out one. An area under the curve far above 0.5 means that the view shows the finding, whatever a model makes of
-it; near 0.5, that a linear look at coarse voxels does not see it, which proves nothing. Needs a prepared store.
+Ridge regression from the coarse voxels of the view to a finding's label, fitted on the training split, ranked on the
+held-out one. An area under the curve far above 0.5 means that the view shows the finding, whatever a model makes of it;
+near 0.5, that a linear look at coarse voxels does not see it, which proves nothing. Needs a prepared store.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ import torch.nn.functional as F
 
 from reg2rg.cli.main import Invocation
 from reg2rg.cli.section import read_section
+from reg2rg.data.scaling import fraction, to_input
 from reg2rg.data.store import Store
 from reg2rg.labels import FINDINGS
 
 COARSE = (24, 24, 12)
-RIDGE = 300.0
+RIDGE = 200.0
 
 
 def area(scores: np.ndarray, present: np.ndarray) -> float:
@@ -35,20 +37,29 @@ def main() -> None:
     """Print one line a finding."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, help="as for reg2rg fit")
-    section = read_section(Invocation("data", ()), ["--config", parser.parse_args().config])
+    parser.add_argument("--view", choices=("global", "texture", "geometry"), default="global")
+    parser.add_argument("--region", help="whose view; studies without it are left out")
+    options = parser.parse_args()
+    if (options.view == "global") != (options.region is None):
+        parser.error("--region goes with --view texture or geometry, and they with it")
+    section = read_section(Invocation("data", ()), ["--config", options.config])
     if section.store is None:
         raise SystemExit("data.store: the config names no store. Fix: name a prepared one")
-    store, low, high = Store(section.store), *section.views.window
+    store = Store(section.store)
     rows: dict[bool, list[np.ndarray]] = {True: [], False: []}
     labels: dict[bool, list[list[bool]]] = {True: [], False: []}
     ready = set(store.studies())
     for study in section.dataset.studies():
         if study.id not in ready or study.findings is None:
             continue
-        view = store.views(study.id, section.views, want={"global"}).global_
-        hu = torch.from_numpy(view.astype(np.float32) / 16).clamp(low, high)
-        coarse = F.adaptive_avg_pool3d(hu[None], COARSE).flatten() / 400
-        rows[study.split == "train"].append(coarse.numpy())
+        wanted = () if options.region is None else (options.region,)
+        if not set(wanted) <= set(store.regions(study.id)):
+            continue
+        view = store.views(study.id, section.views, wanted, want={options.view})
+        voxels = {"global": view.global_, "texture": view.texture, "geometry": view.geometry}[options.view]
+        tensor = torch.from_numpy(voxels)[None] if options.view == "global" else torch.from_numpy(voxels)
+        scaled = fraction(tensor) if options.view == "geometry" else to_input(tensor, section.views.window)
+        rows[study.split == "train"].append(F.adaptive_avg_pool3d(scaled, COARSE).flatten().numpy())
         labels[study.split == "train"].append([bool(study.findings.get(name)) for name in FINDINGS])
     fitted, tested = np.stack(rows[True]), np.stack(rows[False])
     fitted, tested = fitted - fitted.mean(0), tested - fitted.mean(0)
