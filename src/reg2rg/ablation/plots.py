@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from reg2rg.ablation.table import AblationTable, Row, head
 from reg2rg.evaluation.plots import BLUE, GREY, INK, ORANGE
 
 _PANELS, _ROW_INCHES = 4, 0.3
+_TITLE_WIDTH = 28
 # Any: releases of matplotlib differ in what they call the type of its settings.
 _STYLE: Any = {
     "font.family": "sans-serif",
@@ -62,7 +64,7 @@ def draw_table(table: AblationTable) -> Figure | None:
 
 
 def _panel(axes: Axes, metric: str, rows: Sequence[Row], noise: Noise | None) -> None:
-    axes.set_title(head(metric))
+    axes.set_title(textwrap.fill(head(metric), _TITLE_WIDTH))
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)
     full = next((row.cells[metric].mean for row in rows if row.kind == "full" and metric in row.cells), None)
@@ -84,6 +86,14 @@ def _panel(axes: Axes, metric: str, rows: Sequence[Row], noise: Noise | None) ->
         axes.plot(seeds, [y] * len(seeds), "o", markerfacecolor="none", markeredgecolor=colour, markersize=4)
         mark = "x" if not cell.values else "D"
         axes.plot(100 * cell.mean, y, mark, color=ORANGE if row.kind != "floor" else GREY, markersize=4.5)
+    if all(
+        0 <= value <= 1
+        for row in rows
+        if (cell := row.cells.get(metric))
+        for value in (*cell.values.values(), cell.mean)
+    ):
+        low, high = axes.get_xlim()  # intervals of few seeds reach beyond what a share can be
+        axes.set_xlim(max(low, -4), min(high, 104))
 
 
 def _name_rows(axes: Axes, rows: Sequence[Row]) -> None:
