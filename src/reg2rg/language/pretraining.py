@@ -47,13 +47,15 @@ class Mark:
         loss: of held-out documents with all regions and full text, nats a token.
         lookup: share of names written rightly where the name stands in the region's place; chance is 1 / regions.
         naming: the same over all names, most of which can be told from the words alone.
+
+    Both are ``None`` for documents without regions.
     """
 
     step: int
     seconds: float
     loss: float
-    lookup: float
-    naming: float
+    lookup: float | None
+    naming: float | None
 
 
 def pretrain(
@@ -63,7 +65,7 @@ def pretrain(
     seed: int = 0,
     marks: int = 8,
     held_out: DocumentWriter | None = None,
-) -> list[dict[str, float]]:
+) -> list[dict[str, float | None]]:
     """Train `model` in place; returns the learning curve. The same seed and threads give the same weights.
 
     Args:
@@ -94,9 +96,7 @@ def pretrain(
             optimizer.zero_grad(set_to_none=True)
             if (step + 1) * marks // schedule.steps > step * marks // schedule.steps:
                 mark = Mark(step + 1, round(time.monotonic() - start, 1), *_evaluate(model, test))
-                log.info(
-                    "step %d: loss %.3f, look-up %.2f, naming %.2f", mark.step, mark.loss, mark.lookup, mark.naming
-                )
+                log.info("step %d: loss %.3f, look-up %s, naming %s", mark.step, mark.loss, mark.lookup, mark.naming)
                 curve.append(asdict(mark))
             advance()
     return curve
@@ -119,7 +119,7 @@ def _loss(model: Any, batch: Documents) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def _evaluate(model: Any, batch: Documents) -> tuple[float, float, float]:
+def _evaluate(model: Any, batch: Documents) -> tuple[float, float | None, float | None]:
     """Loss, look-up and naming, as in `Mark`."""
     model.eval()
     loss, guesses = _loss(model, batch)
@@ -127,4 +127,8 @@ def _evaluate(model: Any, batch: Documents) -> tuple[float, float, float]:
     labelled = batch.labels[:, 1:] != -100
     right = (guesses == batch.labels[:, 1:][labelled]).float()
     told, names = right[batch.told[:, 1:][labelled]], right[batch.names[:, 1:][labelled]]
-    return round(float(loss), 4), round(float(told.mean()), 4), round(float(names.mean()), 4)
+    return round(float(loss), 4), _share(told), _share(names)
+
+
+def _share(right: Tensor) -> float | None:
+    return round(float(right.mean()), 4) if len(right) else None

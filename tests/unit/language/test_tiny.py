@@ -116,7 +116,7 @@ def test_documents_are_samples_with_words_for_images():
             assert all(set(bag) <= words for bag in bags)
 
 
-def test_documents_of_the_whole_image_are_samples_without_regions():
+def test_documents_of_the_whole_image_are_samples_without_regions(tmp_path):
     import random
 
     from reg2rg.data.prompt import GLOBAL_PREFIX
@@ -140,6 +140,8 @@ def test_documents_of_the_whole_image_are_samples_without_regions():
         assert document.names == document.told == []
     batch = writer.batch(random.Random(0), 3, tokens=300)
     assert not batch.names.any()
+    out = build_tiny_llama(REPORTS, tmp_path / "lm", layers=2, schedule=Schedule(2, 256), image_prefix=GLOBAL_PREFIX)
+    assert json.loads((out / RECORD).read_text())["curve"][-1]["lookup"] is None
     assert batch.embed(torch.randn(len(tokenizer), 16)).isfinite().all()
 
 
