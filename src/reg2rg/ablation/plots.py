@@ -86,12 +86,8 @@ def _panel(axes: Axes, metric: str, rows: Sequence[Row], noise: Noise | None) ->
         axes.plot(seeds, [y] * len(seeds), "o", markerfacecolor="none", markeredgecolor=colour, markersize=4)
         mark = "x" if not cell.values else "D"
         axes.plot(100 * cell.mean, y, mark, color=ORANGE if row.kind != "floor" else GREY, markersize=4.5)
-    if all(
-        0 <= value <= 1
-        for row in rows
-        if (cell := row.cells.get(metric))
-        for value in (*cell.values.values(), cell.mean)
-    ):
+    shown = [row.cells[metric] for row in rows if metric in row.cells]
+    if all(0 <= value <= 1 for cell in shown for value in (*cell.values.values(), cell.mean)):
         low, high = axes.get_xlim()  # intervals of few seeds reach beyond what a share can be
         axes.set_xlim(max(low, -4), min(high, 104))
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reg2rg.evaluation.bootstrap import Array, Statistic
 from reg2rg.evaluation.findings import Labelled, findings_statistics
@@ -17,6 +18,7 @@ from reg2rg.evaluation.protocols import find_protocol
 from reg2rg.evaluation.reading import Pair, read_reports
 from reg2rg.evaluation.recognition import recognise, recognition_statistics
 from reg2rg.evaluation.results import REPORT
+from reg2rg.metrics import efficacy
 from reg2rg.metrics.findings import KeywordReader
 from reg2rg.metrics.labelers import Labeler
 from reg2rg.metrics.scores import (
@@ -32,8 +34,6 @@ from reg2rg.regions import RegionSet
 from reg2rg.types import Study
 
 TRUTH = ("Truth precision (micro)", "Truth recall (micro)", "Truth F1 (micro)")
-_TRUTH_OF_ONE = re.compile(r"Truth F1 \((?!micro\))(?P<label>.+)\)")
-"""F1 of one finding against the labels of the data set."""
 _LANGUAGE = ("BLEU", "METEOR", "ROUGE", "CIDEr")
 SHOWN_FLOORS = (COMMONEST_PARAGRAPHS, SHUFFLED)
 Truth = Mapping[str, Mapping[str, bool]]
@@ -92,7 +92,7 @@ class Scorer:
         pairs = reports.pairs
         kept = self._statistics(pairs, reports.regions, identity)
         studies = tuple(pair.study for pair in pairs)
-        if self.truth and any(name in TRUTH or _TRUTH_OF_ONE.fullmatch(name) for name in self.metrics):
+        if self.truth and any(name.startswith("Truth") for name in self.metrics):
             kept |= self._truth_statistics(read_predictions(predictions, self.truth), studies)
         return Scores(studies, tuple(pair.patient for pair in pairs), kept)
 
@@ -137,24 +137,20 @@ class Scorer:
     def _truth_statistics(self, predictions: Sequence[Prediction], studies: Sequence[str]) -> dict[str, Statistic]:
         """Findings in the text against labels of the data set, as on the page of ``reg2rg page``."""
         by_study = {prediction.study: prediction for prediction in predictions}
-        counts = [_counts(self.read(by_study[study].text), by_study[study].findings or {}) for study in studies]
-        labels = sorted(set().union(*counts))
-        rows = [[row.get(label, _NONE) for label in labels] for row in counts]
-        units = np.asarray(rows, dtype=np.float64).reshape(len(studies), len(labels), len(_NONE))
+        own = [by_study[study] for study in studies]
+        labels = sorted(set().union(*(prediction.findings or {} for prediction in own)))
+        there = _matrix(labels, [prediction.findings or {} for prediction in own])
+        known = _matrix(labels, [dict.fromkeys(prediction.findings or {}, True) for prediction in own])
+        told = known & _matrix(labels, [self.read(prediction.text) for prediction in own])
+        counts = efficacy.count(there, told).astype(np.float64)
+        wanted = {name: (counts.sum(1), index, "all labels in one pot") for index, name in enumerate(TRUTH)}
+        wanted |= {f"Truth F1 ({label})": (counts[:, at], 2, label) for at, label in enumerate(labels)}
         text = "findings read from the paragraphs by keywords, against the data set's labels; "
-        figures: tuple[Callable[[Array], Array], ...] = (_precision, _recall, _f1)
-        found = {
-            name: Statistic(
-                "findings", REPORT, name, text + "all labels in one pot", units.sum(1), figure, len(studies)
-            )
-            for name, figure in zip(TRUTH, figures, strict=True)
+        return {
+            name: Statistic("findings", REPORT, name, text + what, units, partial(_figure, index=index), len(studies))
+            for name, (units, index, what) in wanted.items()
             if name in self.metrics
         }
-        for name in self.metrics:
-            if (match := _TRUTH_OF_ONE.fullmatch(name)) and match["label"] in labels:
-                own = units[:, labels.index(match["label"])]
-                found[name] = Statistic("findings", REPORT, name, text + match["label"], own, _f1, len(studies))
-        return found
 
     def read(self, text: str) -> Mapping[str, bool]:
         """Findings that a text affirms; a text that comes again is not read again."""
@@ -163,16 +159,14 @@ class Scorer:
         return self._read[text]
 
 
-_NONE = (0, 0, 0)
+def _matrix(labels: Sequence[str], rows: Sequence[Mapping[str, bool]]) -> NDArray[np.bool_]:
+    """(n, L); what a row does not say is false."""
+    return np.array([[row.get(label, False) for label in labels] for row in rows], dtype=bool).reshape(-1, len(labels))
 
 
-def _counts(said: Mapping[str, bool], there: Mapping[str, bool]) -> dict[str, tuple[int, int, int]]:
-    """Label -> true positives, false positives, false negatives of one study."""
-    told = {label: said.get(label, False) for label in there}
-    return {
-        label: (int(is_there and told[label]), int(told[label] and not is_there), int(is_there and not told[label]))
-        for label, is_there in there.items()
-    }
+def _figure(sums: Array, index: int) -> Array:
+    """Precision, recall or F1 of (..., 3) counts."""
+    return np.asarray(efficacy.precision_recall_f1(sums)[..., index])
 
 
 def truth_floors(
@@ -192,20 +186,3 @@ def truth_floors(
     everything = say_everything(own)
     rows[EVERYTHING] = everything.precision, everything.recall, everything.f1
     return {name: dict(zip(TRUTH, row, strict=True)) for name, row in rows.items()}
-
-
-def _precision(sums: Array) -> Array:
-    return _share(sums[..., 0], sums[..., 0] + sums[..., 1])
-
-
-def _recall(sums: Array) -> Array:
-    return _share(sums[..., 0], sums[..., 0] + sums[..., 2])
-
-
-def _f1(sums: Array) -> Array:
-    return _share(2 * sums[..., 0], 2 * sums[..., 0] + sums[..., 1] + sums[..., 2])
-
-
-def _share(part: Array, whole: Array) -> Array:
-    """0 of nothing is 0, as in `Counts`."""
-    return np.asarray(np.divide(part, whole, out=np.zeros_like(part), where=whole != 0))
