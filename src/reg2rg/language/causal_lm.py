@@ -144,19 +144,27 @@ class CausalLM(LanguageModel):
             with self._autocast():
                 output = self.model(
                     inputs_embeds=self._cast(embeddings),
-                    attention_mask=None if _padded_on_the_right(attention_mask) else attention_mask,
                     use_cache=False,
-                    **self._positions(attention_mask),
+                    **self._attention(attention_mask),
                 )
         finally:
             hook.remove()
         return token_nll(output.logits.squeeze(0), wanted)  # squeezing, unlike indexing, copies nothing
 
-    def _positions(self, attention_mask: Tensor) -> dict[str, Tensor]:
-        """Positions counted over real tokens, needed where padding stands on the left."""
-        if bool(attention_mask[:, 0].all()):
-            return {}
-        return {"position_ids": (attention_mask.long().cumsum(1) - 1).clamp(min=0)}
+    def _attention(self, attention_mask: Tensor) -> dict[str, Tensor | None]:
+        """What attention needs of the padding.
+
+        Nothing where it stands on the right alone: causality hides it from all that counts, and attention takes its
+        fast paths. Elsewhere the mask, and with padding on the left positions counted over real tokens.
+        """
+        mask = attention_mask.bool()
+        starts = mask[:, 0].all()
+        if bool(starts & ~(mask[:, 1:] & ~mask[:, :-1]).any()):  # one answer: a GPU is waited for once
+            return {"attention_mask": None}
+        if bool(starts):
+            return {"attention_mask": attention_mask}
+        positions = (attention_mask.long().cumsum(1) - 1).clamp(min=0)
+        return {"attention_mask": attention_mask, "position_ids": positions}
 
     def _cast(self, embeddings: Tensor) -> Tensor:
         """To the dtype of the weights, which text embeddings would have, unless the residual stays in float32."""
@@ -232,12 +240,6 @@ class CausalLM(LanguageModel):
         from peft.tuners.lora import LoraLayer
 
         return [layer.get_base_layer().weight for layer in self.model.modules() if isinstance(layer, LoraLayer)]
-
-
-def _padded_on_the_right(mask: Tensor) -> bool:
-    """Then causality hides the padding from all that counts, and attention needs no mask: it takes its fast paths."""
-    mask = mask.bool()
-    return bool(mask[:, 0].all()) and not bool((mask[:, 1:] & ~mask[:, :-1]).any())
 
 
 def _load(path: str, dtype: str, quantize_4bit: bool, revision: str | None) -> Any:

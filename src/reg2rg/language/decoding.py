@@ -120,7 +120,7 @@ def _read_prompts(model: Any, inputs: Tensor, mask: Tensor, reserve: int) -> tup
     options: dict[str, Any] = {"use_cache": True, "logits_to_keep": 1}
     name = _cache_argument(model)
     if any(type(layer) is not ReservedLayer for layer in cache.layers):
-        if _takes_positions(model):
+        if _takes(model, "position_ids"):
             options["position_ids"] = (mask.cumsum(1) - 1).clamp_(min=0)
         options |= {"attention_mask": mask, name: cache}
         return cache, model(inputs_embeds=inputs, **options).logits[:, -1]
@@ -147,13 +147,13 @@ def _of_one_length(lengths: list[int]) -> Iterator[list[int]]:
         yield from (rows[first : first + count] for first in range(0, len(rows), count))
 
 
-def _takes_positions(model: nn.Module) -> bool:
-    return "position_ids" in inspect.signature(model.forward).parameters
+def _takes(model: nn.Module, argument: str) -> bool:
+    return argument in inspect.signature(model.forward).parameters
 
 
 def _cache_argument(model: nn.Module) -> str:
     """What the model calls the cache that it is given: Transformers renames `past_key_values`, model by model."""
-    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+    return "cache" if _takes(model, "cache") else "past_key_values"
 
 
 @torch.no_grad()
@@ -201,7 +201,7 @@ def _write_answers(
     prompt, limit = mask.shape[1], rows.decoding.max_new_tokens
     mask = torch.cat([mask, mask.new_ones(len(mask), limit)], dim=1)
     positions = (mask.cumsum(1) - 1).clamp_(min=0)
-    takes_positions, name = _takes_positions(model), _cache_argument(model)
+    takes_positions, name = _takes(model, "position_ids"), _cache_argument(model)
     for step in range(limit):
         if logits_mask is not None:
             allowed = logits_mask(step, rows.active, [rows.ids[row] for row in rows.active])
