@@ -15,22 +15,17 @@ import argparse
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torchmetrics.functional.classification import binary_auroc
 
 from reg2rg.cli.main import Invocation
 from reg2rg.cli.section import read_section
 from reg2rg.data.scaling import fraction, to_input
 from reg2rg.data.store import Store
 from reg2rg.labels import FINDINGS
+from reg2rg.regions import load_region_set
 
 COARSE = (24, 24, 12)
 RIDGE = 200.0
-
-
-def area(scores: np.ndarray, present: np.ndarray) -> float:
-    """Area under the receiver operating characteristic: the share of pairs in the right order."""
-    ranks = scores.argsort().argsort() + 1.0
-    positive = int(present.sum())
-    return float((ranks[present].sum() - positive * (positive + 1) / 2) / (positive * (~present).sum()))
 
 
 def main() -> None:
@@ -43,6 +38,9 @@ def main() -> None:
     if (options.view == "global") != (options.region is None):
         parser.error("--region goes with --view texture or geometry, and they with it")
     section = read_section(Invocation("data", ()), ["--config", options.config])
+    names = load_region_set(section.regions).names
+    if options.region not in (None, *names):
+        parser.error(f"--region {options.region}: expected one of {', '.join(names)}")
     if section.store is None:
         raise SystemExit("data.store: the config names no store. Fix: name a prepared one")
     store = Store(section.store)
@@ -69,7 +67,10 @@ def main() -> None:
     print(f"{len(fitted)} studies fitted, {len(tested)} held out\n{'finding':38}{'held out':>9}{'AUC':>7}")
     for i, name in enumerate(FINDINGS):
         if 0 < present[:, i].sum() < len(present):
-            print(f"{name:38}{present[:, i].sum():9}{area(tested @ weights[:, i], present[:, i]):7.3f}")
+            scores, truth = torch.from_numpy(tested @ weights[:, i]), torch.from_numpy(present[:, i])
+            # Ranks: it takes what is not a probability through a sigmoid, and ties there.
+            area = float(binary_auroc(scores.argsort().argsort() / len(scores), truth))
+            print(f"{name:38}{present[:, i].sum():9}{area:7.3f}")
 
 
 if __name__ == "__main__":

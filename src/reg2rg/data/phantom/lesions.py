@@ -64,10 +64,11 @@ def lymph_nodes(canvas: Canvas, patient: Patient, finding: Finding) -> None:
         if found:
             box, distance = found
             outside = ~canvas.masks["trachea and bronchie"][box]
-            canvas.paint(canvas.cover(distance - 2) * outside, -115, box)
+            fat = canvas.cover(distance - 2) * outside
+            canvas.paint(fat, -115, box)
             canvas.paint(canvas.cover(distance) * outside, 110, box)
             if hilar:
-                canvas.leave_out((canvas.cover(distance - 2) > 0) & outside, box)
+                canvas.leave_out(fat > 0, box)
             else:
                 canvas.mark("mediastinum", distance < 0, box)
 
@@ -84,11 +85,12 @@ def hiatal_hernia(canvas: Canvas, patient: Patient, finding: Finding) -> None:
     if found:
         box, distance = found
         outside = ~canvas.masks["esophagus"][box]
-        canvas.paint(canvas.cover(distance) * outside, 45, box)
+        sac = canvas.cover(distance) * outside
+        canvas.paint(sac, 45, box)
         level = canvas.local(box)[1] - np.float32(middle[1])
         contents = np.where(level > 1, np.float32(-950), np.float32(15))
         canvas.paint(canvas.cover(distance + 5) * outside, contents, box)
-        canvas.leave_out((canvas.cover(distance) > 0) & outside, box)
+        canvas.leave_out(sac > 0, box)
 
 
 def liver_cyst(canvas: Canvas, patient: Patient, finding: Finding) -> None:
