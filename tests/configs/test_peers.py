@@ -72,7 +72,10 @@ def encoder_of(config: dict[str, Any]) -> Encoder:
 def test_a_peer_changes_the_encoder_and_the_target_alone(
     name: str, base: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Same data, same views, same language model, same training."""
+    """Same data, same views, same language model, same training.
+
+    The tiny language model of phantoms has read what it is to write: whole reports here.
+    """
     overlay = f"peers/{'phantom/' if base == 'phantom.yaml' else ''}{name}.yaml"
     difference = changed(printed(capsys, base), printed(capsys, base, overlay))
     assert (difference.pop("data.target"), difference.pop("model.texture")) == ("joined", None)
@@ -82,6 +85,7 @@ def test_a_peer_changes_the_encoder_and_the_target_alone(
     allowed = {"model.global_", "model.projector"}
     if base == "phantom.yaml":  # its word alignment is about regions
         allowed |= {"model.word_alignment", "model.word_alignment_steps"}
+        assert difference.pop("model.llm.init_args.path").endswith("/lm_whole")
     if (name, base) == ("ctchat", "reg2rg.yaml"):
         assert difference.pop("data.views.window") == [-1000, 1000]
     others = {key for key, value in difference.items() if not any(key == a or key.startswith(f"{a}.") for a in allowed)}
