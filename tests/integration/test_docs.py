@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -208,6 +209,23 @@ def test_links_and_pictures_exist(page) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
         if not target.startswith(("http:", "https:", "mailto:")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_heading_stands_twice_and_no_figure_is_missing(page) -> None:
+    """What a table that was pasted into its own draft leaves behind."""
+    text = _FENCE.sub("", page.read_text(encoding="utf-8"))
+    sections = re.findall(r"^##? .*$", text, re.MULTILINE)
+    assert len(sections) == len(set(sections)), sections
+    names = re.findall(r"`[^`]*`|\b([A-Z]{2,}_[A-Z]{1,2})\b", text)
+    assert not any(names), f"a placeholder: {sorted(filter(None, names))}"
+
+
+def test_every_extra_is_on_the_page_of_installation() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    text = (ROOT / "docs/install.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^\|([^|]*`[^|]*)\|", text, re.MULTILINE))))
+    assert set(project["optional-dependencies"]) <= named
 
 
 def test_the_picture_of_readme_is_small() -> None:
