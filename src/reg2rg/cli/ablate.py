@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from reg2rg.cli.main import EXIT_INTERRUPTED, Invocation, main
+from reg2rg.cli.numbers import above_zero, whole
 from reg2rg.errors import EXIT_OK, EXIT_RUNTIME, ConfigError, Reg2RGError
 
 if TYPE_CHECKING:
@@ -58,14 +59,14 @@ def _parser() -> argparse.ArgumentParser:
     add("-c", "--config", action="append", default=[], metavar="FILE", help="overlay over the base, in every run")
     add("--base", action="append", default=[], metavar="FILE", help="base config in place of the sweep's own")
     add("--out", type=Path, metavar="DIR", help="folder of runs and tables (default: ablations/<name of the base>)")
-    add("--seeds", type=_seed, nargs="+", default=[], metavar="N", help="in place of the sweep's own")
+    add("--seeds", type=whole(0), nargs="+", default=[], metavar="N", help="in place of the sweep's own")
     add("--runs", nargs="+", default=[], metavar="NAME", help="only these runs")
     add("--dry-run", action="store_true", help="list runs, their state and the time they need; change nothing")
     add("--tables", action="store_true", help="write the tables of what is finished; run nothing")
     add("--paper", action="store_true", help="show the paper's own figures in columns of their own")
-    add("--jobs", type=_count, default=1, metavar="N", help="runs at a time (default 1); 0: in this process")
-    add("--threads", type=_positive, metavar="N", help="threads of each run (default: the cores shared by --jobs)")
-    add("--max-hours", type=float, metavar="H", help="stop after so many hours; what runs saves itself first")
+    add("--jobs", type=whole(0), default=1, metavar="N", help="runs at a time (default 1); 0: in this process")
+    add("--threads", type=whole(1), metavar="N", help="threads of each run (default: the cores shared by --jobs)")
+    add("--max-hours", type=above_zero, metavar="H", help="stop after so many hours; what runs saves itself first")
     add("--runner", choices=("local", "slurm", "ray"), default="local", help="who works on the runs (default local)")
     add(
         "--cluster",
@@ -77,23 +78,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--same-code", action="store_true", help="runs that other code finished count as not done")
     return parser
-
-
-def _seed(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"expected 0 or more, found {value}")
-    return value
-
-
-_count = _seed
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more, found {value}")
-    return value
 
 
 class Ablation:

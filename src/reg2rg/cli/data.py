@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from reg2rg.cli.main import Invocation
+from reg2rg.cli.numbers import whole
 from reg2rg.errors import ConfigError
 from reg2rg.registry import did_you_mean
 
@@ -49,28 +50,14 @@ def _parser(name: str, description: str) -> argparse.ArgumentParser:
     )
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more, found {value}")
-    return value
-
-
-def _workers(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"expected 0 or more, found {value}")
-    return value
-
-
 def _phantom_parser() -> argparse.ArgumentParser:
     parser = _parser("phantom", "Write synthetic chest CTs with masks and reports.")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write into")
-    parser.add_argument("--studies", type=_count, default=300, help="how many; the last fifth is held out")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed writes the same bytes")
-    parser.add_argument("--size", type=_count, nargs=3, default=(96, 96, 64), metavar=("H", "W", "D"), help="voxels")
-    parser.add_argument("--first", type=int, default=0, help="number of the first study, to write in several runs")
-    parser.add_argument("--workers", type=_workers, default=None, help="processes; 0 for none; one a core by default")
+    parser.add_argument("--studies", type=whole(1), default=300, help="how many; the last fifth is held out")
+    parser.add_argument("--seed", type=whole(0), default=0, help="the same seed writes the same bytes")
+    parser.add_argument("--size", type=whole(1), nargs=3, default=(96, 96, 64), metavar=("H", "W", "D"), help="voxels")
+    parser.add_argument("--first", type=whole(0), default=0, help="number of the first study, to write in several runs")
+    parser.add_argument("--workers", type=whole(0), default=None, help="processes; 0 for none; one a core by default")
     return parser
 
 
@@ -98,15 +85,15 @@ def _config_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("config")
     group.add_argument("-c", "--config", action="append", metavar="FILE", default=[], help="as for reg2rg fit")
     group.add_argument("--data.KEY", metavar="VALUE", help="any key of the data section, over the files")
-    parser.add_argument("--workers", type=_workers, default=None, help="processes; 0 for none; one a core by default")
+    parser.add_argument("--workers", type=whole(0), default=None, help="processes; 0 for none; one a core by default")
 
 
 def _check_parser() -> argparse.ArgumentParser:
     parser = _parser("check", "List every fault of a data folder, with counts per reason and region coverage.")
     _config_arguments(parser)
     parser.add_argument("--out", type=Path, default=Path("check"), help="folder for check.json and overlays")
-    parser.add_argument("--overlays", type=int, default=6, help="studies to draw with their regions outlined")
-    parser.add_argument("--sample", type=_count, default=None, help="read so many studies only, evenly spread")
+    parser.add_argument("--overlays", type=whole(0), default=6, help="studies to draw with their regions outlined")
+    parser.add_argument("--sample", type=whole(1), default=None, help="read so many studies only, evenly spread")
     return parser
 
 

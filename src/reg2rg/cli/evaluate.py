@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reg2rg.cli.main import Invocation
+from reg2rg.cli.numbers import whole
 from reg2rg.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -158,9 +159,9 @@ def _parser() -> argparse.ArgumentParser:
     findings.add_argument("--reference-labels", type=Path, metavar="CSV", help="labels of the references")
     findings.add_argument("--predicted-labels", type=Path, metavar="CSV", help="labels of the predictions")
     findings.add_argument("--against-labels", type=Path, metavar="CSV", help="labels of the predictions of --against")
-    add("--resamples", type=_count, default=1000, help="bootstrap resamples; 0 for no intervals")
+    add("--resamples", type=whole(0), default=1000, help="bootstrap resamples; 0 for no intervals")
     add("--confidence", type=float, default=0.95, help="of the intervals")
-    add("--seed", type=_count, default=0, help="of resamples and shuffles")
+    add("--seed", type=whole(0), default=0, help="of resamples and shuffles")
     add("--no-floors", action="store_true", help="leave the floors out")
     add("--train-references", type=Path, metavar="FILE", help="references of the training split, for the floors")
     add(
@@ -173,13 +174,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--judge-floors", action="store_true", help="let the judges score the floors too")
     add("--export", type=Path, metavar="FILE", help="write the compared texts: .json for radeval, or .csv")
     return parser
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"expected 0 or more, found {value}")
-    return value
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from reg2rg.cli.main import Invocation
+from reg2rg.cli.numbers import above_zero
 from reg2rg.errors import EXIT_OK, ConfigError
 
 
@@ -108,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--spacing",
-        type=float,
+        type=above_zero,
         nargs=3,
         metavar="MM",
         help="voxel size that every scan was resampled to before training; the model will ask for it",

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from reg2rg.cli.main import Invocation
+from reg2rg.cli.numbers import whole
 from reg2rg.errors import ConfigError
 
 
@@ -22,12 +23,12 @@ def run(invocation: Invocation) -> int:
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write the model into")
     parser.add_argument("-c", "--config", action="append", metavar="FILE", default=[], help="as for reg2rg fit")
-    parser.add_argument("--hidden_size", type=int, default=128, help="width")
-    parser.add_argument("--layers", type=int, default=3, help="depth")
-    parser.add_argument("--heads", type=int, default=8, help="attention heads")
-    parser.add_argument("--vocab_size", type=int, default=1000, help="most tokens")
-    parser.add_argument("--steps", type=int, default=500, help="of training on report text; 0 for none")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and documents")
+    parser.add_argument("--hidden_size", type=whole(1), default=128, help="width")
+    parser.add_argument("--layers", type=whole(1), default=3, help="depth")
+    parser.add_argument("--heads", type=whole(1), default=8, help="attention heads")
+    parser.add_argument("--vocab_size", type=whole(1), default=1000, help="most tokens")
+    parser.add_argument("--steps", type=whole(0), default=500, help="of training on report text; 0 for none")
+    parser.add_argument("--seed", type=whole(0), default=0, help="of weights and documents")
     options, rest = parser.parse_known_args(list(invocation.args))
     config_args = [*(word for name in options.config for word in ("--config", name)), *rest]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reg2rg.cli.main import Invocation
+from reg2rg.cli.numbers import whole
 from reg2rg.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--curves", action="append", default=[], metavar="NAME=CSV", help="metrics.csv of a training run to draw"
     )
-    parser.add_argument("--studies", type=int, default=12, help="studies shown with their slices")
+    parser.add_argument("--studies", type=whole(0), default=12, help="studies shown with their slices")
     parser.add_argument("--title", default="Chest CT, region by region", help="heading")
     parser.add_argument(
         "--out", type=Path, default=Path("page.html"), help="the page; the scores go beside it as .json"

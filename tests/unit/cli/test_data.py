@@ -104,7 +104,7 @@ def test_mistakes(name: str, command: str, capsys: pytest.CaptureFixture[str]) -
     [
         (["prepare", "-c", "run.yaml", "--shard", "3/2"], "--shard: expected I/N"),
         (["prepare", "-c", "run.yaml", "--data.batchsize=3"], "command line: data.batchsize: "),
-        (["prepare", "-c", "run.yaml", "--workers=-1"], "expected 0 or more"),
+        (["prepare", "-c", "run.yaml", "--workers=-1"], "expected a whole number, 0 or more"),
         (["phantom", "out", "--bogus"], "unexpected --bogus"),
         (["phantom"], "OUT"),
         (["prepare"], "no config gives a 'data' section"),
