@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 RECORD = "pretraining.json"
 """File beside the weights: settings and learning curve."""
 _ASCII = [chr(code) for code in range(33, 127)]
+_SPECIAL = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+_FEWEST = len(_SPECIAL) + len(_ASCII) + 1  # and the mark before words
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int = 1000) -> PreTrainedTokenizerFast:
@@ -36,11 +38,18 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int = 1000) -> PreTrainedT
     Args:
         texts: what it should write well.
         vocab_size: most tokens; fewer are made when the texts have fewer words.
+
+    Raises:
+        ConfigError: too few tokens to write any text.
     """
+    if vocab_size < _FEWEST:
+        raise ConfigError(
+            f"vocab_size is {vocab_size} (expected {_FEWEST} or more: printable ASCII and {len(_SPECIAL)} special "
+            "tokens). Fix: 1000 suits demos"
+        )
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
-    special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -51,12 +60,12 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int = 1000) -> PreTrainedT
     )
     tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=list(special.values()), initial_alphabet=_ASCII, show_progress=False
+        vocab_size=vocab_size, special_tokens=list(_SPECIAL.values()), initial_alphabet=_ASCII, show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
     bos = tokenizer.token_to_id("<s>")
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", bos)])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **special)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **_SPECIAL)
 
 
 def build_tiny_llama(
@@ -96,8 +105,13 @@ def build_tiny_llama(
         `out`.
 
     Raises:
-        ConfigError: no report.
+        ConfigError: no report, or sizes that cannot be.
     """
+    if layers < 2 or hidden_size % heads or head_dim % 2:
+        raise ConfigError(
+            f"a language model of width {hidden_size} with {layers} layers and {heads} heads of {head_dim} (expected "
+            "two layers or more, a width that is a multiple of the heads, and heads of even width). Fix: other sizes"
+        )
     reports = [report for report in reports if report]
     if not reports:
         raise ConfigError("no report to make a language model from. Fix: a data set whose training split has reports")

@@ -54,6 +54,27 @@ def test_unseen_ascii_text_survives():
     assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
 
 
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"hidden_size": 100}, "width 100 with 3 layers and 8 heads of 32"),
+        ({"layers": 1}, "two layers or more"),
+        ({"head_dim": 15}, "heads of even width"),
+        ({"vocab_size": 98}, r"vocab_size is 98 \(expected 99 or more"),
+    ],
+)
+def test_sizes_that_cannot_be(sizes, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        build_tiny_llama(REPORTS, tmp_path / "lm", schedule=Schedule(steps=0), **sizes)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_smallest_vocabulary_has_every_character():
+    tokenizer = train_tokenizer(["The region 0 is lung."], vocab_size=99)
+    assert len(tokenizer) == 99
+    assert tokenizer.unk_token_id not in tokenizer("Zigzag? {x} = ~7%")["input_ids"]
+
+
 def test_number_is_the_same_token_in_prompt_and_answer(folder):
     encoder = PromptEncoder(CausalLM(str(folder)).tokenizer, TokenCounts(2, 1, 0))
     sample = encoder.encode_sample(["heart"] * 4, ["x"] * 4)
