@@ -76,14 +76,19 @@ class Scored:
 def paragraphs(pair: Pair, protocol: Protocol, regions: Sequence[str]) -> tuple[Mapping[str, str], Mapping[str, str]]:
     """Region -> text of reference and prediction, as the protocol cuts them."""
     if protocol.reading == "published" and published_slots(pair.reference):
-        return published_regions(pair.reference, regions), published_regions(pair.prediction, regions)
+        told = pair.predicted_regions if pair.nameless else published_regions(pair.prediction, regions)
+        return published_regions(pair.reference, regions), told
     return pair.reference_regions, pair.predicted_regions
 
 
 def whole_texts(pair: Pair, protocol: Protocol) -> tuple[str, str]:
-    """The whole reference and prediction that the protocol compares."""
+    """The whole reference and prediction that the protocol compares.
+
+    The published scripts know no prefix without a name, which models without RRA write, and would score it as words.
+    """
     if protocol.reading == "published":
-        return strip_prefixes(pair.reference), strip_prefixes(pair.prediction)
+        told = pair.prediction_text if pair.nameless else strip_prefixes(pair.prediction)
+        return strip_prefixes(pair.reference), told
     if protocol.coco:
         return _cleaned(pair.reference, pair.reference_text, _CLEANING), _cleaned(
             pair.prediction, pair.prediction_text, _PREDICTED_CLEANING

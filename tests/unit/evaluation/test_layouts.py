@@ -7,6 +7,7 @@ import pytest
 
 from reg2rg.errors import ConfigError, DataFault, Reg2RGError
 from reg2rg.evaluation.engine import Settings, evaluate
+from reg2rg.evaluation.language import paragraphs, whole_texts
 from reg2rg.evaluation.protocols import PROTOCOLS
 from reg2rg.evaluation.reading import read_references, read_reports
 from reg2rg.evaluation.sources import read_texts
@@ -243,6 +244,17 @@ def test_what_predict_writes_as_folder_and_as_table(tmp_path, identity):
         assert (first.unanswered, second.unanswered) == (False, True)
         assert first.nameless is second.nameless is not identity
         assert any("no recognition to score" in note for note in reports.notes) is not identity
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
+def test_naming_regions_is_no_part_of_the_text_that_is_compared(tmp_path, protocol):
+    """Nor is the slot before a paragraph that names none, though the published scripts do not know it."""
+    compared = []
+    for identity in (True, False):
+        pairs = read_reports(written_by_predict(tmp_path / str(identity), identity), None, REGIONS).pairs
+        compared.append([(whole_texts(pair, protocol), paragraphs(pair, protocol, REGIONS.names)) for pair in pairs])
+    assert compared[0] == compared[1]
+    assert compared[1][0][0] == ("A nodule. Large.", "A nodule. Large. Normal.")
 
 
 def test_a_folder_of_references_apart_keeps_the_slots_of_predict(tmp_path):
