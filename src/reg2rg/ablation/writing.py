@@ -144,7 +144,7 @@ def legend(table: AblationTable) -> list[str]:
 
 def as_markdown(table: AblationTable) -> str:
     """The table for people and for documentation."""
-    parts = [f"## {table.title}", table.about, _markdown(score_grid(table))]
+    parts = [f"## {_escaped(table.title)}", _escaped(table.about), _markdown(score_grid(table))]
     if len(differences := difference_grid(table)) > 1:
         parts += ["Differences, in percent points:", _markdown(differences)]
     if len(costs := cost_grid(table)) > 1:
@@ -255,11 +255,13 @@ def _markdown(grid: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (heading, rule, *rows))
 
 
-_ESCAPES = str.maketrans({"|": "\\|", "*": "\\*", "~": "\\~", "<": "&lt;", "[": "\\[", "]": "\\]"})
+_ESCAPES = str.maketrans({"|": "\\|", "*": "\\*", "<": "&lt;", "[": "\\[", "]": "\\]"})
 
 
 def _escaped(text: str) -> str:
-    return text.translate(_ESCAPES)
+    """For GitHub and MkDocs alike: one tilde means nothing to either, two strike out, and MkDocs cannot escape one."""
+    text = text.translate(_ESCAPES)
+    return text.replace("~", "&#126;") if text.count("~") > 1 else text
 
 
 def _tex(text: str) -> str:

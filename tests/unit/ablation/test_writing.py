@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import re
 from dataclasses import replace
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from markdown import markdown
 from rich.console import Console
 
 from reg2rg.ablation.compare import Comparer, Comparison
@@ -131,12 +133,19 @@ def test_without_the_full_model_there_is_no_comparison_and_no_noise() -> None:
 
 def test_markdown(table: AblationTable) -> None:
     lines = as_markdown(table).splitlines()
-    assert lines[0] == "## A <toy> & more"
+    assert lines[0] == "## A &lt;toy> & more"
     rows = [line for line in lines if line.startswith("|")]
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows[:7]} == {4}
     assert "| 50 % smaller (without seed 2) | 31.0 ± 1.4\\* | 31.0 ± 1.4\\* |" in rows
     assert any(row.startswith("| 50 % smaller | -20.0 \\[-") for row in rows)
     assert "| full model | 1,234,567 | 8 + 1 a region, 8 the image | 6.7 min | 30 s | 1.50 GiB |" in rows
+
+
+def test_markdown_shows_marks_and_no_escapes(table: AblationTable) -> None:
+    page = html.unescape(markdown(as_markdown(replace(table, title="~a~ [b] *c*")), extensions=["tables"]))
+    assert "~a~ [b] *c*" in page
+    assert "\\" not in page
+    assert "31.0 ± 1.4*" in page
 
 
 def test_csv_has_every_number_unrounded(table: AblationTable) -> None:
