@@ -123,14 +123,14 @@ def swept(first: Swept) -> Path:
 
 
 def test_all_packaged_sweeps_are_listed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ablate("all", "--dry-run", "--seeds", "0") == 0
+    assert ablate("all", "--dry-run", "--seeds", "0", "--jobs", "2") == 0
     out = capsys.readouterr().out
-    rows = re.findall(r"│ (\w+) +│ 0 +│ to do │ unknown", out)
+    rows = re.findall(r"│ (\w+) +│ 0 +│ to do │ 5.0 min, a guess", out)
     assert rows == [
         "full", "no_lfd", "txt", "geo", "txt_geo", "no_rra", "small_lm", "r2gengpt", "medvint", "radfm",
         "ct2rep", "m3d", "text_only",
     ]  # fmt: skip
-    assert "13 of 13 runs to do; time: unknown: no run was finished on this machine yet" in out
+    assert "13 of 13 runs to do; time: about 32.5 min" in out
     assert not Path("ablations/phantom_small").exists(), "a dry run writes nothing"
 
 

@@ -43,7 +43,7 @@ class Estimate:
             return statistics.median(self._measured[run]), "measured"
         if self._measured:
             return statistics.median(v for values in self._measured.values() for v in values), "as other runs"
-        return (self._given, "given by the sweep") if self._given is not None else None
+        return (self._given, "a guess") if self._given is not None else None
 
     def total(self, runs: Sequence[str], jobs: int) -> float | None:
         """Seconds of several runs, `jobs` at a time."""

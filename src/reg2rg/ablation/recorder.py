@@ -86,12 +86,11 @@ class RunRecorder(L.Callback):
         self._before = float(self._record.get(f"{stage}_seconds", 0.0))
 
     def _tick(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if time.monotonic() - self._written < _EVERY_S:
-            return
-        self._write(trainer, pl_module)
         parent = os.environ.get(PARENT, "") if trainer.is_global_zero else ""
         if parent.isdigit() and os.getppid() != int(parent):
             os.kill(os.getpid(), signal.SIGTERM)
+        if time.monotonic() - self._written >= _EVERY_S:
+            self._write(trainer, pl_module)
 
     def _write(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._written = time.monotonic()

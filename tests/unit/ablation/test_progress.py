@@ -42,7 +42,7 @@ def test_estimates() -> None:
     nothing = Estimate({})
     assert nothing.of("full") is None
     assert nothing.total(["full"], 1) is None
-    assert Estimate({}, 60).of("full") == (60, "given by the sweep")
+    assert Estimate({}, 60).of("full") == (60, "a guess")
     known = Estimate({"full": [100.0, 300.0, 200.0]}, 60)
     assert known.of("full") == (200.0, "measured")
     assert known.of("other") == (200.0, "as other runs")
