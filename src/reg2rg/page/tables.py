@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table as RichTable
 
 from reg2rg.metrics.scores import (
@@ -22,6 +23,8 @@ from reg2rg.metrics.scores import (
 )
 from reg2rg.page.render import Table
 from reg2rg.types import Study
+
+_ANY_WIDTH = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +133,25 @@ def build_tables(rows: Sequence[Row], own: Sequence[Prediction], read: Reader) -
 
 
 def print_tables(tables: Sequence[Table], console: Console) -> None:
-    """The same tables in a terminal."""
+    """The same tables in a terminal; one whose words it would have to cut is turned on its side."""
+    wide = console.options.update(max_width=_ANY_WIDTH)
     for table in tables:
-        drawn = RichTable(title=table.title, caption=table.note, title_justify="left", caption_justify="left")
-        for index, column in enumerate(table.columns):
-            drawn.add_column(column, justify="left" if index == 0 else "right")
-        for cells in table.rows:
-            drawn.add_row(*("–" if c is None else f"{c:.3f}" if isinstance(c, float) else str(c) for c in cells))
+        lines = [table.columns, *([_shown(cell) for cell in cells] for cells in table.rows)]
+        drawn = _drawn(table, lines)
+        if Measurement.get(console, wide, drawn).minimum > console.width:
+            drawn = _drawn(table, list(zip(*lines, strict=True)))
         console.print(drawn)
+
+
+def _shown(cell: object) -> str:
+    return "–" if cell is None else f"{cell:.3f}" if isinstance(cell, float) else str(cell)
+
+
+def _drawn(table: Table, lines: Sequence[Sequence[str]]) -> RichTable:
+    heads, *rows = lines
+    drawn = RichTable(title=table.title, caption=table.note, title_justify="left", caption_justify="left")
+    for index, head in enumerate(heads):
+        drawn.add_column(head, justify="left" if index == 0 else "right")
+    for row in rows:
+        drawn.add_row(*row)
+    return drawn
