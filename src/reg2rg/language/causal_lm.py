@@ -21,6 +21,7 @@ from reg2rg.language.few_rows import products_in_parts
 from reg2rg.language.loading import LOADING_ERRORS, load_tokenizer, trouble
 from reg2rg.language.loss import token_nll
 from reg2rg.language.naming import is_adapter, plain_name
+from reg2rg.language.whole import load_whole, refuse_adapter, require_tied
 from reg2rg.tensors import open_tensors
 
 _UNBOUNDED = 1 << 30
@@ -48,7 +49,8 @@ class CausalLM(LanguageModel):
     """A causal language model by folder or hub id.
 
     Args:
-        path: a folder in Hugging Face's layout, or a hub id. Weights must be safetensors; remote code never runs.
+        path: a folder in Hugging Face's layout, or a hub id. Weights must be safetensors, and whole: none is left at
+            random. The folder of an adapter is refused: fold it into its model first. Remote code never runs.
         lora: adapters to train; the rest is frozen unless `weights_trainable`.
         gradient_checkpointing: recompute activations in the backward pass.
         dtype: of the weights. Adapters are float32 whatever it is.
@@ -64,7 +66,8 @@ class CausalLM(LanguageModel):
             `dtype`. The published code does not.
 
     Raises:
-        ConfigError: not found, gated, offline, not safetensors, not a causal model, or a vocabulary that does not fit.
+        ConfigError: not found, gated, offline, not safetensors, not a causal model, an adapter, weights that do not fit
+            the architecture (by name), or a vocabulary that does not fit.
         MissingExtraError: `quantize_4bit` without the extra.
     """
 
@@ -90,11 +93,14 @@ class CausalLM(LanguageModel):
                 + "Fix: pretrained: true, or weights_trainable: true without quantize_4bit"
             )
         self.path, self.float32_residual, self.merge_adapters = path, float32_residual, merge_adapters
+        refuse_adapter(path, revision)
         self.tokenizer = load_tokenizer(path, revision)
         base = _load(path, dtype, quantize_4bit, revision) if pretrained else _from_nothing(path, dtype, revision)
         base.requires_grad_(trains)
         if quantize_4bit and trains:
             raise ConfigError("4-bit weights cannot train. Fix: set lora, or weights_trainable: false")
+        if trains:
+            require_tied(base, path)
         if gradient_checkpointing:
             _checkpoint_activations(base)
         self.config = base.config
@@ -243,18 +249,10 @@ class CausalLM(LanguageModel):
 
 
 def _load(path: str, dtype: str, quantize_4bit: bool, revision: str | None) -> Any:
-    from transformers import AutoModelForCausalLM
-
     options: dict[str, Any] = {"dtype": getattr(torch, dtype), "attn_implementation": "sdpa", "revision": revision}
     if quantize_4bit:
         options["quantization_config"] = _four_bit(dtype)
-    where = Path(path).expanduser()
-    try:
-        return AutoModelForCausalLM.from_pretrained(
-            str(where) if where.exists() else path, use_safetensors=True, trust_remote_code=False, **options
-        )
-    except LOADING_ERRORS as error:
-        raise trouble(path, error) from error
+    return load_whole(path, options)
 
 
 def _from_nothing(path: str, dtype: str, revision: str | None) -> Any:

@@ -12,7 +12,7 @@ from reg2rg.errors import ConfigError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-LOADING_ERRORS = (OSError, ValueError, ImportError, SafetensorError)
+LOADING_ERRORS = (OSError, ValueError, KeyError, ImportError, SafetensorError)
 """What Hugging Face raises for a model that is missing, gated, unreachable, damaged, or of another kind."""
 
 
@@ -46,6 +46,8 @@ def trouble(path: str, error: Exception) -> ConfigError:
     where = Path(path).expanduser()
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = (lines[0] if lines else type(error).__name__).rstrip(".") + "."
+    if isinstance(error, KeyError):
+        reason = f"its files have no {reason}"
     if where.exists():
         held = ", ".join(sorted(entry.name for entry in where.iterdir())[:12]) if where.is_dir() else "a file"
         return ConfigError(
