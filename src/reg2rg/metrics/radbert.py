@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from reg2rg.errors import ConfigError
 from reg2rg.hub import local_folder, looks_like_hub_id
@@ -17,6 +18,7 @@ from reg2rg.metrics.labelers import some, stack
 
 THRESHOLD = 0.5
 MAX_TOKENS = 512
+_UNREADABLE = (OSError, ValueError, SafetensorError)
 _HUB_FILES = ("*.json", "*.safetensors", "merges.txt")  # no pickles
 
 
@@ -177,17 +179,33 @@ def _load_sequence_classifier(folder: Path) -> tuple[torch.nn.Module, list[int]]
             f"{folder}: config.json names the {len(named)} labels {some(named)}. Expected the {len(FINDINGS)} labels "
             f"of CT-RATE: {', '.join(FINDINGS)}. Fix: take another classifier, or correct id2label"
         )
-    model: torch.nn.Module
-    model, info = AutoModelForSequenceClassification.from_pretrained(
-        folder, local_files_only=True, output_loading_info=True
+    try:
+        model = _whole(AutoModelForSequenceClassification, folder)
+    except _UNREADABLE as error:
+        raise ConfigError(f"{folder}: weights cannot be read: {error}. Fix: take the complete folder") from None
+    return model, list(range(len(FINDINGS))) if unnamed else [named.index(label) for label in FINDINGS]
+
+
+def _whole(auto: Any, folder: Path, heads: tuple[str, ...] = ()) -> Any:
+    """A model with all of its weights: transformers only warns of those that it made up at random.
+
+    Args:
+        auto: its class in transformers.
+        folder: its files.
+        heads: starts of names that may be left over.
+    """
+    model, info = auto.from_pretrained(
+        folder, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True
     )
-    # transformers only warns of a head that it made up at random.
-    faults = {kind: sorted(map(str, info.get(f"{kind}_keys", ()))) for kind in ("missing", "unexpected", "mismatched")}
-    faults["unexpected"] = [key for key in faults["unexpected"] if not _ignored(key)]
+    faults = {kind: sorted(map(str, info[f"{kind}_keys"])) for kind in ("missing", "unexpected")}
+    faults["unexpected"] = [key for key in faults["unexpected"] if not _ignored(key) and not key.startswith(heads)]
+    faults["of another shape"] = [
+        f"{key} is {tuple(has)}, expected {tuple(wants)}" for key, has, wants in sorted(info["mismatched_keys"])
+    ]
     if any(faults.values()):
         listed = "; ".join(f"{kind}: {', '.join(keys)}" for kind, keys in faults.items() if keys)
         raise ConfigError(f"{folder}: weights do not fit config.json: {listed}. Fix: take the complete folder")
-    return model, list(range(len(FINDINGS))) if unnamed else [named.index(label) for label in FINDINGS]
+    return model
 
 
 def _load_published(weights: Path, folder: Path) -> torch.nn.Module:
@@ -199,8 +217,8 @@ def _load_published(weights: Path, folder: Path) -> torch.nn.Module:
         body = AutoModel.from_config(_config(folder))
     else:
         try:
-            body = AutoModel.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError) as error:
+            body = _whole(AutoModel, folder, heads=("lm_head.", "cls.", "classifier."))
+        except _UNREADABLE as error:
             raise ConfigError(
                 f"{weights} holds no model.* keys and {folder} no weights of the backbone: {error}. Fix: take the "
                 "whole published file, or put the backbone's weights there"

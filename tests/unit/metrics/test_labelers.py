@@ -205,6 +205,35 @@ def test_plain_sequence_classifier_is_ordered_by_its_label_names(published, tmp_
         RadBertLabeler(tmp_path, device="cpu")
 
 
+@pytest.mark.parametrize("kind", ["RobertaForSequenceClassification", "RobertaModel"])
+def test_no_weight_of_a_folder_is_left_at_random(published, saved, tmp_path, kind):
+    """A backbone saved with a head for words, as RadBERT is, may keep that head; it must have all of its own."""
+    import torch
+    import transformers
+    from safetensors.torch import load_file, save_file
+
+    folder, state = published
+    own, file = tmp_path / "own", tmp_path / "own" / "model.safetensors"
+    getattr(transformers, kind)(transformers.RobertaConfig.from_pretrained(folder, num_labels=18)).save_pretrained(own)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (own / name).write_bytes((folder / name).read_bytes())
+    whole = load_file(file)
+    name = next(key for key in whole if key.endswith("encoder.layer.0.output.dense.bias"))
+    if kind == "RobertaModel":
+        torch.save({k: v for k, v in state.items() if k.startswith("classifier.")}, own / "head.pth")
+        save_file(whole | {"lm_head.bias": torch.ones(3)}, file, {"format": "pt"})
+    assert RadBertLabeler(own, device="cpu").label(TEXTS).shape == (len(TEXTS), 18)
+    save_file({key: value for key, value in whole.items() if key != name}, file, {"format": "pt"})
+    with pytest.raises(ConfigError, match=r"do not fit config\.json: missing: .*layer\.0\.output\.dense\.bias\. Fix"):
+        RadBertLabeler(own, device="cpu")
+    save_file(whole | {name: torch.ones(3), "layer.9": torch.ones(3)}, file, {"format": "pt"})
+    with pytest.raises(ConfigError, match=r"unexpected: .*layer\.9; of another shape: .* is \(3,\), expected \(24,\)"):
+        RadBertLabeler(own, device="cpu")
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(ConfigError, match=r"weights cannot be read: |no weights of the backbone: "):
+        RadBertLabeler(own, device="cpu")
+
+
 def test_missing_files_are_named(published, saved, tmp_path):
     with pytest.raises(ConfigError, match="no classifier at"):
         RadBertLabeler(tmp_path / "nothing.pth", device="cpu")
