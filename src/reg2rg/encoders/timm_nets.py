@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -115,7 +119,7 @@ def _create(name: str, channels: int, pretrained: bool, dropout: float) -> Any:
     """The timm model without a classifier.
 
     Raises:
-        ConfigError: an unknown name, or weights that cannot be had; each with the way out.
+        ConfigError: an unknown name, weights that cannot be had, or that lack some; each with the way out.
     """
     import timm
 
@@ -125,7 +129,8 @@ def _create(name: str, channels: int, pretrained: bool, dropout: float) -> Any:
             f"timm has no model {name!r}.{f' Some that it has: {close}.' if close else ''} See timm.list_models()."
         )
     try:
-        return timm.create_model(name, pretrained=pretrained, in_chans=channels, num_classes=0, drop_rate=dropout)
+        with _missing_keys() as missing:
+            model = timm.create_model(name, pretrained=pretrained, in_chans=channels, num_classes=0, drop_rate=dropout)
     except Exception as error:
         if not pretrained:
             raise
@@ -133,6 +138,32 @@ def _create(name: str, channels: int, pretrained: bool, dropout: float) -> Any:
             f"timm weights of {name!r} cannot be loaded ({type(error).__name__}: {error}). Fix: connect to the hub, "
             "fill its cache on a machine that is connected and copy it here, or set pretrained: false"
         ) from error
+    if missing:
+        raise ConfigError(
+            f"timm weights of {name!r} lack {'; '.join(missing)}, which would be random. Fix: another model, or "
+            "pretrained: false"
+        )
+    return model
+
+
+@contextlib.contextmanager
+def _missing_keys() -> Iterator[list[str]]:
+    """The keys that timm does not find in a file: where it drops the classifier, its log alone tells of them."""
+    missing: list[str] = []
+
+    def keep(record: logging.LogRecord) -> bool:
+        missing.extend(re.findall(r"^Missing keys \((.*)\)", record.getMessage()))
+        return record.levelno >= level
+
+    logger = logging.getLogger("timm.models._builder")
+    level, own = logger.getEffectiveLevel(), logger.level
+    logger.addFilter(keep)
+    logger.setLevel(min(level, logging.INFO))
+    try:
+        yield missing
+    finally:
+        logger.setLevel(own)
+        logger.removeFilter(keep)
 
 
 def _input_statistics(model: nn.Module) -> tuple[float, float]:
