@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from reg2rg.errors import ConfigError
 from reg2rg.hub import looks_like_hub_id
 from reg2rg.language.loading import LOADING_ERRORS, trouble
@@ -25,7 +27,7 @@ _MADE_ANEW = re.compile(
 """Masks, positions and frequencies that older versions stored beside what was learnt. Most families list theirs."""
 _SHOWN = 4
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
-_CONVERSION = re.compile(r"^(\S+).*?\| CONVERSION", re.MULTILINE)
+_ROW = re.compile(r"^(\S.*?) *\| (?:CONVERSION|MISSING)", re.MULTILINE)
 
 
 def load_whole(path: str, options: Mapping[str, Any]) -> Any:
@@ -58,19 +60,33 @@ def load_whole(path: str, options: Mapping[str, Any]) -> Any:
         except LOADING_ERRORS as error:
             raise trouble(path, error) from error
         except RuntimeError as error:
-            names = sorted({name for text in told for name in _CONVERSION.findall(_ANSI.sub("", text))})
+            # parts that cannot be joined, or a packed weight that cannot even be made up
+            names = sorted({name for text in told for name in _ROW.findall(_ANSI.sub("", text))})
             if not names:
                 raise
             raise ConfigError(
-                f"language model {path}: the parts of {_listed(names)} in its files do not make a whole, as when an "
-                "expert is missing. Fix: take the complete folder from its source again"
+                f"language model {path}: its files do not hold all parts of {_listed(names)}, such as every expert or "
+                "what 4-bit weights are unpacked with. Fix: take the whole folder from its source again"
             ) from error
     unexpected = sorted(name for name in found["unexpected_keys"] if not _MADE_ANEW.search(name))
     shapes = {name: (tuple(has), tuple(wants)) for name, has, wants in found["mismatched_keys"]}
+    shapes |= _packed_shapes(model)
     if found["missing_keys"] or unexpected or shapes:
-        own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        own = {name: tuple(weight.shape) for name, weight in model.named_parameters(remove_duplicate=False)}
         raise _misfit(path, type(model).__name__, own, sorted(found["missing_keys"]), unexpected, shapes)
     return model
+
+
+def _packed_shapes(model: nn.Module) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Layers whose 4-bit weights are of another shape: these alone are packed without a look at it."""
+    found: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+    for name, module in model.named_modules():
+        state = getattr(getattr(module, "weight", None), "quant_state", None)
+        if isinstance(module, nn.Linear) and state is not None:
+            has, wants = tuple(state.shape), (module.out_features, module.in_features)
+            if has != wants:
+                found[f"{name}.weight"] = (has, wants)
+    return found
 
 
 def refuse_adapter(path: str, revision: str | None) -> None:
