@@ -8,6 +8,10 @@ runs of slots between them::
 
 A slot holds the pad id in the ids and is filled from a table of vectors by position: no vocabulary grows. Every text
 piece between two slots is tokenised on its own, as the published tokenizer does around its special tokens.
+
+Reports, region names and instructions are foreign text, and text they stay: ``</s>`` in a report is four characters,
+and the only EOS of a sample is the one behind its report. An added token that is not special is a word of the
+vocabulary like any other.
 """
 
 from __future__ import annotations
@@ -165,6 +169,7 @@ class PromptEncoder:
         self.max_length, self.instruction = max_length, instruction
         self.eos_id = int(tokenizer.eos_token_id)
         self.pad_id = _first_id(tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.eos_token_id)
+        self._control = _control_ids(tokenizer)
         self._bos = _leading_specials(tokenizer)
         self._prompts: dict[int, Prompt] = {}
         self._anchor_ids = self._tokens(_ANCHOR)
@@ -197,7 +202,8 @@ class PromptEncoder:
 
         Raises:
             ConfigError: as `encode`.
-            DataFault: code ``REPORT_TOO_LONG``, not one sentence of the report fits behind the prompt.
+            DataFault: code ``REPORT_TOO_LONG``, not one sentence of the report fits behind the prompt; code
+                ``CONTROL_TOKEN``, the vocabulary has no other way to write what the report says.
         """
         prompt = self.encode(len(regions))
         if not with_target:
@@ -238,7 +244,22 @@ class PromptEncoder:
         )
 
     def _tokens(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return self._written(text)[0]
+
+    def _written(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids of foreign text, none of them a special token's, and where in the text each one comes from."""
+        encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
+        ids, spans = list(encoded["input_ids"]), list(encoded["offset_mapping"])
+        if not self._control.isdisjoint(ids):  # a vocabulary whose model itself joins characters to a special token
+            start, end = next(span for token, span in zip(ids, spans, strict=True) if token in self._control)
+            raise DataFault.of(
+                "CONTROL_TOKEN",
+                found=f"the tokenizer writes {text[start:end]!r} in {text[max(0, start - 30) : end + 30]!r} as a "
+                "special token, even where it is told that this is text",
+                expected="text without it",
+                fix="take it out of the report or the instruction",
+            )
+        return ids, spans
 
     def _build(self, num_regions: int) -> Prompt:
         counts = self.counts
@@ -280,12 +301,11 @@ class PromptEncoder:
         give, and the boundary cannot merge: prompt ids are the same with and without target by construction.
         """
         before, skip = f"{_ANCHOR} ", len(self._anchor_ids)
-        encoded = self.tokenizer(before + text, add_special_tokens=False, return_offsets_mapping=True)
-        if list(encoded["input_ids"])[:skip] != self._anchor_ids:  # a vocabulary that joins the period with a word
+        ids, spans = self._written(before + text)
+        if ids[:skip] != self._anchor_ids:  # a vocabulary that joins the period with a word
             before, skip = " ", 0
-            encoded = self.tokenizer(before + text, add_special_tokens=False, return_offsets_mapping=True)
-        ends = np.asarray([end for _, end in encoded["offset_mapping"][skip:]], dtype=np.int64)
-        return list(encoded["input_ids"])[skip:], ends - len(before) - 1
+            ids, spans = self._written(before + text)
+        return ids[skip:], np.asarray([end for _, end in spans[skip:]], dtype=np.int64) - len(before) - 1
 
     def _fit(self, paragraphs: Sequence[str], prompt_length: int) -> tuple[list[int], Int, int]:
         """Ids and slots of the longest head of whole sentences that fits, and the number of sentences cut."""
@@ -317,6 +337,12 @@ def _without_target(prompt: Prompt) -> EncodedSample:
 
 def _first_id(*ids: int | None) -> int:
     return next(int(token) for token in ids if token is not None)
+
+
+def _control_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Special tokens, but for unk: it stands for what the vocabulary lacks, unless it is EOS too."""
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return frozenset({*special, *tokenizer.all_special_ids} - {tokenizer.unk_token_id} | {tokenizer.eos_token_id})
 
 
 def _leading_specials(tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -113,7 +113,8 @@ class DocumentWriter:
 
     def _tokens(self, text: str) -> list[int]:
         if text not in self._ids:
-            self._ids[text] = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+            encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
+            self._ids[text] = list(encoded["input_ids"])
         return self._ids[text]
 
     def _words(self, text: str) -> set[int]:

@@ -92,6 +92,7 @@ class RadBertLabeler:
             padding="max_length" if pad_to_limit else "longest",
             truncation=True,
             max_length=self._tokens,
+            split_special_tokens=True,  # "</s>" in a text is four characters
             return_tensors="pt",
         )
         ids, mask = encoded["input_ids"].to(self.device), encoded["attention_mask"].to(self.device)

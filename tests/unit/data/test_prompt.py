@@ -2,6 +2,8 @@ import pickle
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -14,6 +16,7 @@ from reg2rg.data.prompt import (
     rebase_sources,
 )
 from reg2rg.errors import ConfigError, DataFault
+from reg2rg.language.tiny import train_tokenizer
 from reg2rg.report import write_report
 
 PUBLISHED = TokenCounts(texture=32, geometry=1, global_=32)
@@ -30,7 +33,7 @@ def legacy_llama():
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse()])
     trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False)
     words = [word for text in CORPUS for word in text.split()]
-    tokenizer.train_from_iterator([*words, *"0123456789:. "], trainer)
+    tokenizer.train_from_iterator([*words, *"0123456789:. </>|[]_"], trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
 
@@ -48,7 +51,10 @@ def byte_level():
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<end>", eos_token="<end>")
 
 
-TOKENIZERS = {"llama": legacy_llama(), "gpt2": byte_level()}
+TOKENIZERS = {"llama": legacy_llama(), "gpt2": byte_level(), "tiny": train_tokenizer(CORPUS)}
+SPECIALS = ("</s>", "<s>", "<unk>", "<pad>", "<end>", "<|control|>")
+for _tokenizer in TOKENIZERS.values():
+    _tokenizer.add_special_tokens({"additional_special_tokens": ["<|control|>"]})
 
 
 @pytest.fixture(params=sorted(TOKENIZERS))
@@ -221,6 +227,65 @@ def test_picklable_and_prompts_are_kept(tokenizer):
     assert encoder.encode(3) is encoder.encode(3)
     again = pickle.loads(pickle.dumps(encoder))
     assert np.array_equal(again.encode_sample(NAMES, TEXTS).ids, encoder.encode_sample(NAMES, TEXTS).ids)
+
+
+def said(tokenizer, labels):
+    """The text of labels, with every special token among them spelt out; spaces aside."""
+    return "".join(tokenizer.decode(labels).split())
+
+
+@pytest.mark.parametrize("special", SPECIALS)
+def test_foreign_text_stays_text(tokenizer, special):
+    """In a report, a region's name or an instruction; the one EOS of a sample is behind its report."""
+    names, texts = [f"lung{special}", "heart"], [f"A nodule {special} of 5 mm.{special}", f"{special} No effusion."]
+    encoder = PromptEncoder(tokenizer, SMALL, instruction=f"Given {special} this report.")
+    sample = encoder.encode_sample(names, texts)
+    labels = sample.labels[sample.labels != IGNORED]
+    assert (labels == tokenizer.eos_token_id).sum() == 1
+    assert not {*tokenizer.all_special_ids} & {*labels[:-1]}
+    assert said(tokenizer, labels[:-1]) == "".join(write_report(names, texts).split())
+    generated = tokenizer.decode(labels, skip_special_tokens=True)
+    assert "".join(generated.split()) == "".join(write_report(names, texts).split())
+    for slot, (name, text) in enumerate(zip(names, texts, strict=True)):
+        part = said(tokenizer, labels[sample.region_of_label == slot])
+        assert part == "".join(f"The region {slot} is {name}: {text}".split())
+    prompt = np.delete(encoder.encode(2).ids, encoder.encode(2).visual_positions)
+    assert said(tokenizer, prompt).endswith("".join(f"Given {special} this report.".split()))
+    again = pickle.loads(pickle.dumps(encoder)).encode_sample(names, texts)
+    assert np.array_equal(again.ids, sample.ids)
+    whole = encoder.encode_whole(texts[0])
+    assert said(tokenizer, whole.labels[whole.labels != IGNORED][:-1]) == "".join(texts[0].split())
+
+
+def test_others_who_use_the_tokenizer_still_get_its_special_tokens(tokenizer):
+    PromptEncoder(tokenizer, SMALL).encode_sample(NAMES, TEXTS)
+    assert tokenizer.eos_token_id in tokenizer(f"One {tokenizer.eos_token} two")["input_ids"]
+
+
+@given(st.lists(st.sampled_from([*SPECIALS, "A nodule", " ", "5 mm", ".", "<", "/s>", "heart"]), min_size=1))
+def test_any_mixture_of_words_and_special_strings_stays_text(parts):
+    text = "".join(parts)
+    for tokenizer in TOKENIZERS.values():
+        sample = PromptEncoder(tokenizer, SMALL).encode_sample(["heart", "lung"], [text, "Clear."])
+        labels = sample.labels[sample.labels != IGNORED]
+        assert said(tokenizer, labels[:-1]) == "".join(write_report(["heart", "lung"], [text, "Clear."]).split())
+        assert not {*tokenizer.all_special_ids} & {*labels[:-1]}
+        lung = said(tokenizer, labels[sample.region_of_label == 1])
+        assert lung == "Theregion1islung:Clear."
+
+
+def test_a_special_token_that_the_vocabulary_cannot_spell_is_a_fault():
+    """A unigram model has its special tokens among its pieces, and takes the longest piece."""
+    letters = [(letter, -3.0) for letter in sorted({*"".join(CORPUS), *"</>▁"} - {" "})]
+    unigram = Tokenizer(models.Unigram([("<unk>", 0.0), ("</s>", 0.0), *letters], unk_id=0))
+    unigram.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=unigram, unk_token="<unk>", eos_token="</s>")
+    encoder = PromptEncoder(tokenizer, SMALL)
+    assert (encoder.encode_sample(NAMES, TEXTS).labels == tokenizer.eos_token_id).sum() == 1
+    with pytest.raises(
+        DataFault, match=r"CONTROL_TOKEN.*writes '</s>' in '.*nodule</s>\. ' as a special.*Fix: take it"
+    ):
+        encoder.encode_sample(["lung"], ["A nodule</s>."])
 
 
 def test_sources_in_a_batch():

@@ -137,6 +137,24 @@ def test_documents_are_samples_with_words_for_images():
             assert all(set(bag) <= words for bag in bags)
 
 
+@pytest.mark.parametrize("image_prefix", ["", "Context: "])
+def test_special_tokens_in_reports_are_text(image_prefix):
+    import random
+
+    reports = [{"lung": "Clear </s>. <pad> <s>", "heart": "Large.</s>"}] * 3
+    tokenizer = train_tokenizer([write_report(list(r), list(r.values())) for r in reports])
+    writer = DocumentWriter(tokenizer, reports, instruction="Stop at </s>.", image_prefix=image_prefix)
+    for seed in range(10):
+        document = writer.write(random.Random(seed), 2)
+        answer = document.ids[document.start :]
+        assert document.ids.count(tokenizer.eos_token_id) == 1
+        assert answer[-1] == tokenizer.eos_token_id
+        assert not {*tokenizer.all_special_ids} & {*answer[:-1], *(w for bag in document.slots.values() for w in bag)}
+        said = tokenizer.decode(answer, skip_special_tokens=True)
+        assert "Clear </s>. <pad> <s>" in said
+        assert "Large.</s>" in said
+
+
 def test_documents_of_the_whole_image_are_samples_without_regions(tmp_path):
     import random
 

@@ -139,6 +139,16 @@ def test_padding_and_batches_do_not_change_labels(published, saved):
     assert many.label([]).shape == (0, 18)
 
 
+def test_special_tokens_in_a_text_are_text(published, saved):
+    labeler, seen = RadBertLabeler(saved(), batch_size=4, device="cpu", backbone=published[0]), []
+    body = labeler._model["model"]
+    body.register_forward_pre_hook(lambda module, args, given: seen.append(given["input_ids"][0]), with_kwargs=True)
+    labeler.probabilities(["Clear</s><s><mask> lungs."])
+    tokenizer = labeler._tokenizer
+    assert tokenizer.decode(seen[0]) == "<s>Clear</s><s><mask> lungs.</s>"
+    assert [i for i in seen[0].tolist() if i in tokenizer.all_special_ids] == [0, 2]
+
+
 def test_weights_that_do_not_fit_are_listed_together(published, saved):
     def spoil(state):
         import torch
