@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 DEPS := $(VENV)/deps-$(shell sha256sum pyproject.toml | cut -c1-16)
 HERE := $(VENV)/here-$(shell pwd | sha256sum | cut -c1-16)
 
-.PHONY: demo test lint docs bench clean
+.PHONY: demo test golden lint docs bench clean
 
 $(DEPS): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("reg2rg needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
@@ -45,6 +45,9 @@ demo: $(HERE)
 
 test: $(HERE)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow' --cov --cov-report=term:skip-covered
+
+golden: $(HERE)  # after a change that is meant to move numbers or texts; commit what it shows
+	$(BIN)/python -m tests.golden.renew
 
 lint: $(HERE)
 	$(BIN)/ruff check .
