@@ -20,7 +20,7 @@ WIDTH, COLUMN = 118, 26
 # Files first, in the order of the data's way; packages follow in theirs. What is new and not named here comes last.
 ORDER = (
     "types registry regions report errors files labels records alignment model optimization training checkpoints guard "
-    "monitor predict projectors testing"
+    "half_precision monitor predict projectors testing"
 )
 PACKAGES = "data encoders language metrics config cli page"
 DATA = (

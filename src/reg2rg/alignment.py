@@ -50,10 +50,11 @@ class WordAlignment(nn.Module):
         Returns:
             scalar, nats.
         """
-        present = torch.zeros(len(tokens), len(self.bias), device=tokens.device)
+        exact = torch.promote_types(tokens.dtype, torch.float32)
+        present = torch.zeros(len(tokens), len(self.bias), device=tokens.device, dtype=exact)
         belongs = label_text >= 0
         present[label_text[belongs], labels[belongs]] = 1.0
-        scale = self.scale.exp() / math.sqrt(tokens.shape[-1])
-        shown = (tokens.float() @ table.detach().float().T) * scale  # (N, T, V)
-        logits = shown.logsumexp(1) - math.log(tokens.shape[1]) + self.bias * _BIAS_SCALE
+        scale = self.scale.to(exact).exp() / math.sqrt(tokens.shape[-1])
+        shown = (tokens.to(exact) @ table.detach().to(exact).T) * scale  # (N, T, V)
+        logits = shown.logsumexp(1) - math.log(tokens.shape[1]) + self.bias.to(exact) * _BIAS_SCALE
         return F.binary_cross_entropy_with_logits(logits, present, reduction="sum")

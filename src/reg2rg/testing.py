@@ -10,6 +10,7 @@ Authors of plug-ins call them in their own tests::
 
 from __future__ import annotations
 
+import copy
 import pickle
 from collections.abc import Callable
 
@@ -30,9 +31,9 @@ def check_encoder(
 ) -> None:
     """Check an encoder against the contract of `reg2rg.encoders.Encoder`.
 
-    Shape and widths as announced; finite output, also under bfloat16 autocast and for a volume of one value; the same
-    tokens whatever else is in the batch (eval mode); two passes agree (eval mode); a gradient for every trainable
-    parameter; a state dict that restores the tokens exactly.
+    Shape and widths as announced; finite output, also under bfloat16 autocast, for a volume of one value, and with
+    weights in bfloat16 and float64; the same tokens whatever else is in the batch (eval mode); two passes agree (eval
+    mode); a gradient for every trainable parameter; a state dict that restores the tokens exactly.
 
     Args:
         build: makes the encoder; called twice.
@@ -58,6 +59,12 @@ def check_encoder(
         _check_tokens(encoder, encoder(torch.full_like(batch, -1.0)), expected, "on empty volumes")
         with torch.autocast("cpu", torch.bfloat16):
             _check_tokens(encoder, encoder(batch), expected, "under bfloat16 autocast")
+        for dtype in (torch.bfloat16, torch.float64):
+            cast = copy.deepcopy(encoder).to(dtype)(batch)
+            _check_tokens(encoder, cast, expected, f"with weights in {dtype}")
+            _require(
+                cast.dtype == dtype, encoder, f"dtype with weights in {dtype}", str(cast.dtype), "that of the weights"
+            )
         _require(torch.equal(encoder(batch), tokens), encoder, "eval mode", "two passes that differ", "equal ones")
         alone = torch.cat([encoder(volume[None]) for volume in batch])
     gap = float((alone - tokens).abs().max())

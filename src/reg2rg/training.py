@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import lightning as L
 import torch
+from lightning.pytorch.plugins.precision import HalfPrecision
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import Optimizer
@@ -22,6 +25,7 @@ from reg2rg.data.prompt import TokenCounts
 from reg2rg.encoders.base import Encoder
 from reg2rg.errors import ConfigError
 from reg2rg.guard import StepGuard
+from reg2rg.half_precision import Float32Steps
 from reg2rg.language.base import Decoding, LanguageModel, Sampling
 from reg2rg.metrics.recognition import RegionLoss, RegionRecognition
 from reg2rg.model import GeneratedReport, ProjectorFactory, RegionReporter
@@ -61,8 +65,8 @@ class Reg2RG(FolderModel, L.LightningModule):
         tag_std: standard deviation of the learned tag vectors at the start.
         word_alignment: weight of `WordAlignment`, for encoders that start from nothing; 0 as published.
         word_alignment_steps: optimiser steps at the start that train by word alignment alone and leave the language
-            model out; several times cheaper than the others. With DDP they need
-            ``trainer.strategy: ddp_find_unused_parameters_true``.
+            model out; several times cheaper than the others. A run on several processes with DDP then looks for
+            parameters without a gradient (``find_unused_parameters``) at every step.
         seed: of dropout and whatever else is drawn in a training step.
         max_new_tokens: longest generated report.
         stop_on_loop: end a report that has written the same stretch so many times in a row; 0 never does, as published.
@@ -104,6 +108,7 @@ class Reg2RG(FolderModel, L.LightningModule):
         self.report_scores = ReportScores(load_region_set(regions), identity)
         self.throughput, self.guard = Throughput(), StepGuard()
         self._pending_gradients: dict[str, Tensor] = {}
+        self._float32_steps: list[Float32Steps] = []
         self._logged_step = self._shown = 0
 
     @property
@@ -129,7 +134,9 @@ class Reg2RG(FolderModel, L.LightningModule):
             check_regions(data.region_set, self.contract.regions)
 
     def setup(self, stage: str) -> None:
-        """Bring the data to the model's input contract, or refuse them; see `prepare_data`."""
+        """Bring the data to the model's input contract, or refuse them (see `prepare_data`); prepare the strategy."""
+        in_phases = self.word_alignment_steps > 0 and self.reporter.words is not None
+        _prepare_strategy(self.trainer.strategy, in_phases)
         data = getattr(self.trainer, "datamodule", None)
         if self.contract is None or not isinstance(data, RegionReportDataModule):
             return
@@ -142,6 +149,12 @@ class Reg2RG(FolderModel, L.LightningModule):
     def on_fit_start(self) -> None:
         """Train mode everywhere: a language model comes from its file in eval mode. `Frozen` parts keep theirs."""
         self.train()
+        if isinstance(self.trainer.precision_plugin, HalfPrecision):  # bf16-true, 16-true
+            self._float32_steps = [Float32Steps(optimizer) for optimizer in self.trainer.optimizers]
+
+    def on_fit_end(self) -> None:
+        """Let go of the optimiser."""
+        self._float32_steps = []
 
     def on_train_start(self) -> None:
         """Put back gradients that a checkpoint caught between two optimiser steps."""
@@ -178,7 +191,7 @@ class Reg2RG(FolderModel, L.LightningModule):
             words = self.reporter.word_loss(batch)
         assert words is not None
         labels = len(batch.label_region)
-        _, tokens = self._summed(torch.zeros(labels, device=words.device))
+        _, tokens = self._summed(torch.zeros(labels, device=words.device, dtype=torch.float32))
         self.throughput.add(batch)
         self._log_word_loss(words, labels, batch)
         return self.word_alignment * words * (self._world_size / tokens)
@@ -190,12 +203,14 @@ class Reg2RG(FolderModel, L.LightningModule):
         """Leave the weights alone if the loss or its gradient is not finite; stop after three such steps in a row."""
         scales = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         self.guard.clear(optimizer, self.global_step, check_gradients=not scales)
+        for steps in self._float32_steps:
+            steps.begin()
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log what is read now and then."""
         step = self.global_step
         every = int(self.trainer.log_every_n_steps)  # type: ignore[attr-defined]
-        if step == self._logged_step or step % every:
+        if not every or step == self._logged_step or step % every:
             return
         self._logged_step = step
         figures = self.throughput.read() | {"peak_memory_gib": peak_memory_gib(self.device)}
@@ -355,3 +370,20 @@ class Reg2RG(FolderModel, L.LightningModule):
         self.report_scores.reset()
         self._shown = 0
         self.log_dict({f"{stage}/{name}": value.float() for name, value in figures.items()})
+
+
+def _prepare_strategy(strategy: Strategy, in_phases: bool) -> None:
+    """Set what DDP and FSDP must know of the model, which their configs cannot say of every model.
+
+    Args:
+        strategy: the trainer's, not set up yet.
+        in_phases: some steps leave parameters out of the loss.
+    """
+    if isinstance(strategy, DDPStrategy) and in_phases:
+        # DDP waits for the gradient of every parameter otherwise. One that no process used keeps none, as without DDP.
+        strategy._ddp_kwargs["find_unused_parameters"] = True
+    if isinstance(strategy, FSDPStrategy) and strategy.mixed_precision is None:
+        # Views and the frequencies of positions are rounded where it costs least, not where they enter.
+        strategy.mixed_precision = replace(
+            strategy.precision_plugin.mixed_precision_config, buffer_dtype=None, cast_root_forward_inputs=False
+        )

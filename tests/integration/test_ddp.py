@@ -21,8 +21,8 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def without_dropout(toy):
-    module = toy.module(dropout=0.0, val_generate=2)
+def without_dropout(toy, **arguments):
+    module = toy.module(dropout=0.0, val_generate=2, **arguments)
     for part in module.modules():
         if hasattr(part, "attention_dropout"):
             part.attention_dropout = 0.0
@@ -30,11 +30,11 @@ def without_dropout(toy):
 
 
 def trainer(toy, devices, **options):
-    strategy = DDPStrategy(start_method="fork", process_group_backend="gloo") if devices > 1 else "auto"
+    ddp = DDPStrategy(start_method="fork", process_group_backend="gloo", gradient_as_bucket_view=True)
     return L.Trainer(
         accelerator="cpu",
         devices=devices,
-        strategy=strategy,
+        strategy=ddp if devices > 1 else "auto",
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -59,6 +59,24 @@ def test_two_processes_equal_one_on_the_union(toy):
     for key in figures:
         if key.startswith("val/") or key == "train/loss":
             assert figures2[key] == pytest.approx(figures[key], rel=1e-5), key
+
+
+@pytest.mark.parametrize("steps", [2, 4], ids=["words alone", "and a report"])
+def test_two_processes_equal_one_where_parameters_have_no_part_in_the_loss(toy, steps):
+    """Word alignment leaves the language model out: there it must stay, weight decay and momentum included."""
+    runs = []
+    for devices, batch_size in ((1, 2), (2, 1)):
+        module = without_dropout(toy, word_alignment=0.5, word_alignment_steps=2)
+        limits = {"max_steps": steps, "limit_train_batches": 2, "limit_val_batches": 0}
+        run = trainer(toy, devices, accumulate_grad_batches=2, **limits)
+        run.fit(module, datamodule=toy.data(module, batch_size=batch_size))
+        runs.append(module.state_dict())
+    before = without_dropout(toy, word_alignment=0.5).state_dict()
+    for name, value in runs[0].items():
+        torch.testing.assert_close(runs[1][name], value, rtol=1e-4, atol=1e-5, msg=name)
+    moved = {name for name, value in runs[1].items() if not torch.equal(value, before[name])}
+    assert any("texture" in name for name in moved)
+    assert any(".llm." in name for name in moved) == (steps > 2)
 
 
 def test_two_processes_predict_every_study_once(toy, tmp_path):

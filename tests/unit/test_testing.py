@@ -70,7 +70,7 @@ class Forgetful(Good):
         self.hidden = torch.rand(3)
 
     def forward(self, volumes: Tensor) -> Tensor:
-        return super().forward(volumes) + self.hidden
+        return super().forward(volumes) + self.hidden.to(volumes)
 
 
 @pytest.mark.parametrize(

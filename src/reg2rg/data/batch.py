@@ -41,7 +41,7 @@ class Sample:
     global_: Views | None = None
 
 
-@dataclass(frozen=True)
+@dataclass  # nothing changes one, but it is not frozen: Lightning's precision plugins copy it field by field
 class Batch:
     """Several samples. Rows of text are padded on the right (`prompts` pads on the left, for generation).
 

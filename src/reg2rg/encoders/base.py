@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -21,17 +22,29 @@ class Encoder(nn.Module, ABC):
     Attributes:
         out_channels: C, known after construction.
         num_tokens: T, known after construction.
+        takes_float32: `forward` takes float32 volumes whatever dtype the weights have, and rounds where it costs least:
+            a CT in bfloat16 has steps of some HU. By default volumes come in the dtype of the weights.
     """
 
     out_channels: int
     num_tokens: int
+    takes_float32: ClassVar[bool] = False
+
+    def __call__(self, volumes: Tensor) -> Tensor:
+        """`forward`, on volumes of the dtype that it takes."""
+        if not self.takes_float32:
+            weight = next((p for p in self.parameters() if p.is_floating_point()), volumes)
+            volumes = volumes.to(weight.dtype)
+        tokens: Tensor = super().__call__(volumes)
+        return tokens
 
     @abstractmethod
     def forward(self, volumes: Tensor) -> Tensor:
         """Encode `volumes`.
 
         Args:
-            volumes: (N, 1, H, W, D) float. Texture and global views in [-1, 1], geometry views in [0, 1].
+            volumes: (N, 1, H, W, D) float, of the weights' dtype unless `takes_float32`. Texture and global views in
+                [-1, 1], geometry views in [0, 1].
 
         Returns:
             (N, T, C) with T = `num_tokens` and C = `out_channels`.

@@ -35,6 +35,8 @@ class CNN3D(Encoder):
         dropout: on the tokens, in training.
     """
 
+    takes_float32 = True
+
     def __init__(
         self,
         size: Size = (256, 256, 64),
@@ -104,7 +106,8 @@ class CNN3D(Encoder):
         cells = self.get_buffer("cell_of_patch")  # (P,)
         bins = ((statistics.float() + 1) * (self.bins / 2)).long().clamp_(0, self.bins - 1)
         slots = (cells[:, None] * kinds + torch.arange(kinds, device=cells.device)) * self.bins + bins  # (N, P, 3)
-        counts = torch.zeros(count, self.num_tokens * kinds * self.bins, device=cells.device)
+        size = count, self.num_tokens * kinds * self.bins
+        counts = torch.zeros(size, device=cells.device, dtype=torch.float32)  # half precision counts to 256 alone
         counts.scatter_add_(1, slots.flatten(1), counts.new_ones(1).expand(count, slots[0].numel()))
         counts = counts.reshape(count, self.num_tokens, kinds, self.bins)
         total = counts.sum(-1, keepdim=True)

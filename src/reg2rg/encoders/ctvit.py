@@ -52,6 +52,8 @@ class CTViT(Encoder):
         checkpointing: recompute the blocks' activations in the backward pass, for memory.
     """
 
+    takes_float32 = True
+
     def __init__(
         self,
         size: Size = (480, 480, 240),

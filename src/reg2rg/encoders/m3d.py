@@ -36,6 +36,8 @@ class M3DViT(Encoder):
         checkpointing: recompute the blocks' activations in the backward pass, for memory.
     """
 
+    takes_float32 = True
+
     def __init__(
         self,
         size: Size = (256, 256, 32),

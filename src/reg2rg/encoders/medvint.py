@@ -147,6 +147,8 @@ class QueryDecoder(Encoder):
         dropout: on attention, in the perceptrons and before every residual, in training.
     """
 
+    takes_float32 = True
+
     def __init__(
         self,
         encoder: Encoder,

@@ -26,6 +26,8 @@ class PerceiverResampler(Encoder):
         weights: file of weights for the resampler alone (.safetensors, or the published .pth), or null.
     """
 
+    takes_float32 = True
+
     def __init__(
         self,
         encoder: Encoder,

@@ -24,6 +24,8 @@ class Resize(Encoder):
         to: H, W, D that views are brought to.
     """
 
+    takes_float32 = True
+
     def __init__(self, encoder: Encoder, to: Size) -> None:
         super().__init__()
         if min(to) < 1:
@@ -53,6 +55,8 @@ class TokenPool(Encoder):
         grid: how many tokens there are along these axes; found out where the encoder has a ``grid`` of three.
     """
 
+    takes_float32 = True
+
     def __init__(self, encoder: Encoder, window: Size, grid: Size | None = None) -> None:
         super().__init__()
         cells = grid or _grid_of(encoder)
@@ -70,7 +74,7 @@ class TokenPool(Encoder):
         """(N, 1, H, W, D) to (N, T, C); blocks in the order of the tokens."""
         tokens: Tensor = self.encoder(volumes)
         cells = tokens.transpose(1, 2).reshape(len(tokens), self.out_channels, *self.cells)
-        blocks = F.avg_pool3d(cells, self.window)
+        blocks = F.adaptive_avg_pool3d(cells, self.grid)  # avg_pool3d knows no bfloat16 on a CPU
         return blocks.flatten(2).transpose(1, 2)
 
 
@@ -87,6 +91,8 @@ class AttentionPool(Encoder):
         heads: attention heads; must divide the width.
         weights: file of weights for the pooler alone (ours, or CT-CHAT's projector), or null.
     """
+
+    takes_float32 = True
 
     def __init__(self, encoder: Encoder, num_queries: int = 256, heads: int = 8, weights: str | None = None) -> None:
         super().__init__()

@@ -41,6 +41,8 @@ class ViT3D(Encoder):
         checkpointing: recompute the blocks' activations in the backward pass, for memory.
     """
 
+    takes_float32 = True
+
     def __init__(
         self,
         size: Size = (256, 256, 64),

@@ -21,6 +21,8 @@ class TokenMean(Encoder):
         encoder: gives the tokens.
     """
 
+    takes_float32 = True
+
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder
@@ -40,6 +42,8 @@ class Pretrained(Encoder):
         encoder: what to load the weights into.
         weights: file of its weights (.safetensors, or a published .pth), or null to keep those it has.
     """
+
+    takes_float32 = True
 
     def __init__(self, encoder: Encoder, weights: str | None = None) -> None:
         super().__init__()
@@ -65,6 +69,8 @@ class Frozen(Encoder):
         chunk: volumes that pass at a time, for memory; 0 passes all at once. By default all on a GPU, and on a CPU as
             many as make 1,024 tokens: more are no faster there and need more memory.
     """
+
+    takes_float32 = True
 
     def __init__(
         self, encoder: Encoder, weights: str | None = None, dropout: bool = False, chunk: int | None = None

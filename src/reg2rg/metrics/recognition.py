@@ -6,7 +6,8 @@ is not. The published code compares names in the same way, study by study (paper
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,14 @@ from reg2rg.metrics.scores import recognised, recognition
 from reg2rg.report import Report
 
 
-class RegionRecognition(Metric):  # type: ignore[misc]  # torchmetrics is not typed here
+class _Sums(Metric):  # type: ignore[misc]  # torchmetrics is not typed here
+    """A metric whose sums keep their dtype when the model is cast; torchmetrics forgets it for ``Module.to(dtype)``."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> Any:
+        return super()._apply(lambda state: fn(state).to(state.dtype), exclude_state)
+
+
+class RegionRecognition(_Sums):
     """Region recognition over studies.
 
     Args:
@@ -72,7 +80,7 @@ class RegionRecognition(Metric):  # type: ignore[misc]  # torchmetrics is not ty
         return figures | {name: share[i] for i, name in enumerate(self.regions) if bool(seen[i])}
 
 
-class RegionLoss(Metric):  # type: ignore[misc]
+class RegionLoss(_Sums):
     """Mean loss of the label tokens, over all and by region.
 
     Args:
