@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import logging
 import warnings
@@ -15,6 +16,7 @@ import yaml
 from jsonargparse import Namespace, set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -61,9 +63,10 @@ def run(invocation: Invocation) -> int:
         _quieten()
         try:
             ReportCLI(invocation.command, tree, allowed, flags)
-        except (MisconfigurationException, ModuleNotFoundError) as error:
+        except (MisconfigurationException, ModuleNotFoundError, ValueError) as error:
             for package, extra in _EXTRAS.items():
-                if package in str(error).lower():
+                missing = not isinstance(error, ValueError) or importlib.util.find_spec(package) is None
+                if missing and package in str(error).lower():
                     fix = f"Fix: pip install 'reg2rg[{extra}]'"
                     raise MissingExtraError(f"{package} is not installed. {fix}") from error
             if isinstance(error, MisconfigurationException):
@@ -215,6 +218,26 @@ class ReportCLI(LightningCLI):
         self.model.describe(yaml.safe_load(text))
         if self.folder is not None:
             load_folder(self.model, self.folder, self.command)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer without callbacks of what a switch turns off: Lightning refuses the two together.
+
+        Raises:
+            ConfigError: settings that Lightning does not take together.
+        """
+        config = self.config_init[self.command]["trainer"]
+        off = {
+            ProgressBar: config["enable_progress_bar"] is False,  # null leaves it on
+            Checkpoint: config["enable_checkpointing"] is False,
+            LearningRateMonitor: config["logger"] in (False, []),
+        }
+        if isinstance(config["callbacks"], list):
+            unwanted = tuple(kind for kind, is_off in off.items() if is_off)
+            config["callbacks"] = [one for one in config["callbacks"] if not isinstance(one, unwanted)]
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except ValueError as error:  # settings that do not go together, such as FSDP without a GPU
+            raise ConfigError(f"trainer: {error}") from error
 
     def predict(self, **kwargs: Any) -> None:
         """Predict without keeping every batch's result in memory: a callback writes them."""

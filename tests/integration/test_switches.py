@@ -1,0 +1,153 @@
+"""Lightning's usual switches over a packaged config, and its strategies for several processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
+from lightning.pytorch.strategies import FSDPStrategy
+
+from reg2rg.checkpoints import read_checkpoint
+from reg2rg.cli.main import main
+
+OWN = """
+data:
+  dataset: {init_args: {root: ROOT/data}}
+  store: ROOT/store
+  views: {size: [32, 32, 32]}
+  batch_size: 1
+model:
+  llm: {init_args: {path: ROOT/lm}}
+  max_new_tokens: 4
+  val_generate: 1
+  word_alignment_steps: 1
+trainer: {max_steps: 2, limit_val_batches: 1, val_check_interval: 1.0, check_val_every_n_epoch: 1}
+"""
+TWO = """
+trainer: {devices: 2, strategy: {init_args: {start_method: fork, process_group_backend: gloo}}}
+"""
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """A forked process must not meet the thread pool of its parent."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("switches")
+    (root / "own.yaml").write_text(OWN.replace("ROOT", str(root)))
+    (root / "two.yaml").write_text(TWO)
+    config = ["-c", "phantom.yaml", "-c", str(root / "own.yaml")]
+    for command in (
+        ["data", "phantom", str(root / "data"), "--studies", "6", "--size", "48", "48", "32", "--workers", "1"],
+        ["data", "prepare", *config, "--workers", "1"],
+        ["lm", str(root / "lm"), *config, "--steps", "0", "--hidden_size", "32", "--layers", "2", "--heads", "2"],
+    ):
+        assert main(command) == 0
+    return root
+
+
+def fit(phantoms: Path, runs: Path, *options: str) -> int:
+    own = ["-c", "phantom.yaml", "-c", str(phantoms / "own.yaml"), f"--trainer.default_root_dir={runs}"]
+    return main(["fit", *own, *options])
+
+
+@pytest.mark.parametrize(
+    ("switch", "kind"),
+    [
+        ("enable_progress_bar", ProgressBar),
+        ("enable_checkpointing", ModelCheckpoint),
+        ("logger", LearningRateMonitor),
+        (None, None),
+    ],
+)
+def test_a_switch_takes_its_callback_along(
+    phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, switch: str | None, kind: type | None
+) -> None:
+    built: list[Any] = []
+    monkeypatch.setattr(L.Trainer, "fit", lambda trainer, *_, **__: built.append(trainer))
+    assert fit(phantoms, tmp_path, *([f"--trainer.{switch}=false"] if switch else [])) == 0
+    kinds = {ProgressBar, ModelCheckpoint, LearningRateMonitor}
+    found = {one for one in kinds if any(isinstance(callback, one) for callback in built[0].callbacks)}
+    assert found == kinds - {kind}
+
+
+def test_a_quiet_run(phantoms: Path, tmp_path: Path) -> None:
+    off = [f"--trainer.{name}=false" for name in ("enable_progress_bar", "enable_checkpointing", "logger")]
+    assert fit(phantoms, tmp_path, *off, "--trainer.log_every_n_steps=0") == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml"]
+
+
+def test_the_ddp_overlay_trains_in_phases(phantoms: Path, tmp_path: Path) -> None:
+    """Word alignment alone first, which has no part for the language model; then all."""
+    two = ["-c", "strategies/ddp.yaml", "-c", str(phantoms / "two.yaml")]
+    assert fit(phantoms, tmp_path, *two) == 0
+    assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 2
+
+
+class OnCpu(FSDPStrategy):
+    """Lightning gives FSDP to GPUs alone; torch takes a CPU that is named."""
+
+    def _setup_model(self, model: torch.nn.Module) -> torch.nn.Module:
+        from torch.distributed.fsdp import FullyShardedDataParallel
+
+        return FullyShardedDataParallel(
+            model,
+            mixed_precision=self.mixed_precision_config,
+            sharding_strategy=self.sharding_strategy,
+            device_id=torch.device("cpu"),
+            **self.kwargs,
+        )
+
+
+def losses_of(toy: Any, precision: str, strategy: Any, results: Any) -> None:
+    torch.set_num_threads(1)
+    module = toy.module(dropout=0.0, val_generate=1)
+    run = L.Trainer(
+        accelerator="cpu",
+        devices=1,
+        strategy=strategy,
+        precision=precision,
+        max_steps=6,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        num_sanity_val_steps=0,
+        default_root_dir=toy.root,
+    )
+    run.fit(module, datamodule=toy.data(module, batch_size=5))
+    dtypes = {str(buffer.dtype) for buffer in module.reporter.llm.buffers()}
+    results.put((dtypes, [float(run.callback_metrics[name]) for name in ("train/loss", "val/loss")]))
+
+
+def test_fsdp_trains_as_one_process(toy: Any) -> None:
+    """The frequencies of positions stay float32 under its mixed precision."""
+    context = torch.multiprocessing.get_context("fork")
+    found = []
+    for precision, strategy in (
+        ("32-true", "auto"),
+        ("bf16-true", OnCpu(process_group_backend="gloo")),
+        ("bf16-mixed", OnCpu(process_group_backend="gloo")),
+    ):
+        results = context.SimpleQueue()
+        process = context.Process(
+            target=losses_of, args=(toy, precision, strategy, results)
+        )  # a process group of its own
+        process.start()
+        process.join(60)
+        assert process.exitcode == 0, precision
+        dtypes, losses = results.get()
+        assert dtypes == {"torch.float32"}
+        found.append(losses)
+    for losses in found:
+        assert losses == pytest.approx(found[0], rel=0.01)
