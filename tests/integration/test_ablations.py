@@ -262,8 +262,8 @@ def test_told_to_end_it_saves_itself_and_goes_on_to_the_same_reports(
 
 
 @pytest.mark.slow
-def test_a_run_whose_sweep_is_killed_ends_by_itself(swept: Path) -> None:
-    """SIGKILL to the sweep: its run saves and ends, its folder is free again, and the sweep goes on."""
+def test_a_killed_sweep_leaves_no_process_alive(swept: Path) -> None:
+    """SIGKILL to the sweep: within two seconds its run has ended, its folder is free again, and the sweep goes on."""
     Path("long.yaml").write_text(LONG)
     words = ["toy.yaml", "-c", "long.yaml", "--runs", "full", "--seeds", "0", "--out", "killed"]
     command = [sys.executable, "-m", "reg2rg.cli.main", "ablate", *words]
@@ -272,13 +272,9 @@ def test_a_run_whose_sweep_is_killed_ends_by_itself(swept: Path) -> None:
     assert wait_for_step(place, 1)
     process.kill()
     process.wait()
-    for _ in range(600):
-        with lock(lock_of(place)) as held:
-            if held is not None:
-                break
-        time.sleep(0.1)
-    assert held is not None, "the run still holds its folder"
-    assert "Told to end: saved" in (place / "log.txt").read_text()
+    time.sleep(2)
+    with lock(lock_of(place)) as held:
+        assert held is not None, "the run still holds its folder"
     assert ablate(*words, "--jobs", "0") == 0
     assert (place / "evaluation/metrics.json").is_file()
 

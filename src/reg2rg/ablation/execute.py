@@ -17,10 +17,10 @@ from typing import IO, Any, Literal
 
 import yaml
 
+from reg2rg.ablation.parent import PARENT
 from reg2rg.ablation.plan import CONFIG, EVALUATION, PREDICTIONS
 from reg2rg.ablation.state import (
     LOG,
-    PARENT,
     STAGES,
     Keys,
     describe_machine,
@@ -157,8 +157,9 @@ class Stop:
 
     @staticmethod
     def _signal(process: subprocess.Popen[bytes], number: int) -> None:
+        send = os.killpg if number == signal.SIGKILL else os.kill  # told to save itself, it ends its data workers last
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, number)  # it leads a group of its own, data workers included
+            send(process.pid, number)
 
 
 def execute(task: Task, stop: Stop | None = None, call: Call | None = None) -> Outcome:
@@ -248,16 +249,18 @@ def _run_stage(task: Task, stage: str, stop: Stop, call: Call | None, held: int)
         log.flush()
         if call is not None:
             return _call_here(call, words, log)
+        watched, ours = os.pipe()
         process = subprocess.Popen(
             [sys.executable, "-m", "reg2rg.cli.main", *words],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=task.cwd,
-            env=_environment(task),
+            env=_environment(task) | {PARENT: str(watched)},
             start_new_session=True,
-            pass_fds=[held],  # while it lives, even alone, the folder is taken
+            pass_fds=[held, watched],  # while it lives, even alone, the folder is taken
         )
+        os.close(watched)
     stop.add(process)
     try:
         return process.wait()
@@ -267,6 +270,7 @@ def _run_stage(task: Task, stage: str, stop: Stop, call: Call | None, held: int)
         raise
     finally:
         stop.discard(process)
+        os.close(ours)
 
 
 def _call_here(call: Call, words: Sequence[str], log: IO[str]) -> int:
@@ -275,7 +279,7 @@ def _call_here(call: Call, words: Sequence[str], log: IO[str]) -> int:
 
 
 def _environment(task: Task) -> dict[str, str]:
-    found = {**os.environ, PARENT: str(os.getpid()), "PYTHONUNBUFFERED": "1", **task.environment}
+    found = {**os.environ, "PYTHONUNBUFFERED": "1", **task.environment}
     found.pop("COLUMNS", None)
     if task.threads is not None:
         found |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(task.threads))

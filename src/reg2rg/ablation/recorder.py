@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 
-from reg2rg.ablation.state import PARENT, PROGRESS, read_progress
+from reg2rg.ablation.state import PROGRESS, read_progress
 from reg2rg.files import write_json
 from reg2rg.monitor import peak_memory_gib
 
@@ -20,8 +18,7 @@ _EVERY_S = 2.0
 class RunRecorder(L.Callback):
     """Keeps ``progress.json``: steps done of how many, parameters, visual tokens, seconds, peak memory.
 
-    Seconds add up over resumes, steps that were done twice included. Ends the run, as SIGTERM does, when the process
-    that started it is gone: nobody would look at its result.
+    Seconds add up over resumes, steps that were done twice included.
 
     Args:
         folder: of the run.
@@ -36,7 +33,6 @@ class RunRecorder(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Count what trains."""
         self._begin("fit", pl_module)
-        self._total = float(trainer.estimated_stepping_batches)
         parameters = list(pl_module.parameters())
         counts = getattr(pl_module, "token_counts", None)
         self._record |= {
@@ -46,6 +42,10 @@ class RunRecorder(L.Callback):
             "device": _device_name(pl_module.device),
             "processes": trainer.world_size,
         }
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Count the steps; asked for earlier, their number would cost a resumed run its place in the epoch."""
+        self._total = float(trainer.estimated_stepping_batches)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -86,9 +86,6 @@ class RunRecorder(L.Callback):
         self._before = float(self._record.get(f"{stage}_seconds", 0.0))
 
     def _tick(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        parent = os.environ.get(PARENT, "") if trainer.is_global_zero else ""
-        if parent.isdigit() and os.getppid() != int(parent):
-            os.kill(os.getpid(), signal.SIGTERM)
         if time.monotonic() - self._written >= _EVERY_S:
             self._write(trainer, pl_module)
 

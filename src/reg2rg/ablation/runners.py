@@ -48,7 +48,10 @@ class Local:
                 if stop.event.is_set():
                     return
                 begin(task)
-                yield task, execute(task, stop, self.call)
+                outcome = execute(task, stop, self.call)
+                yield task, outcome
+                if outcome.status == "stopped":  # it took the signal, which was meant for all
+                    return
             return
         yield from self._side_by_side(tasks, begin, stop)
 

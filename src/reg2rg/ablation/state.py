@@ -22,8 +22,6 @@ from reg2rg.ablation.sweep import Scoring
 from reg2rg.files import write_json
 
 RUN, LOG, PROGRESS = "run.json", "log.txt", "progress.json"
-PARENT = "REG2RG_ABLATE_PARENT"
-"""Environment variable with the process id of whoever started a run and waits for it."""
 STAGES = ("fit", "predict", "evaluate")
 State = Literal["done", "to go on", "to do", "changed", "failed"]
 _PACKAGES = ("torch", "lightning", "transformers", "peft", "numpy")

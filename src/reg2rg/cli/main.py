@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from reg2rg import __version__
+from reg2rg.ablation.parent import end_with_parent
 from reg2rg.errors import EXIT_OK, EXIT_RUNTIME, EXIT_USAGE, ConfigError, Reg2RGError
 from reg2rg.registry import did_you_mean
 
@@ -90,6 +91,7 @@ def main(args: Sequence[str] | None = None) -> int:
     Returns:
         the exit code.
     """
+    end_with_parent()
     words = list(sys.argv[1:] if args is None else args)
     debug = os.environ.get("REG2RG_DEBUG", "0") not in ("", "0")
     try:

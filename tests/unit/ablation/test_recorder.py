@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import lightning as L
-import pytest
 
-from reg2rg.ablation import recorder
 from reg2rg.ablation.recorder import RunRecorder
-from reg2rg.ablation.state import PARENT, PROGRESS, read_progress
+from reg2rg.ablation.state import PROGRESS, read_progress
 
 
 def trainer(folder, callback, **options):
@@ -42,17 +40,6 @@ def test_seconds_add_up_over_resumes(toy, tmp_path):
     found = read_progress(tmp_path)
     assert 1000 < found["fit_seconds"] < 1100
     assert found["peak_memory_gib"] == 77.0
-
-
-@pytest.mark.parametrize(("parent", "killed"), [("1234567", True), ("own", False), ("", False)])
-def test_a_run_ends_when_nobody_waits_for_it(toy, tmp_path, monkeypatch, parent, killed):
-    monkeypatch.setattr(recorder, "_EVERY_S", 0.0)
-    monkeypatch.setenv(PARENT, str(recorder.os.getppid()) if parent == "own" else parent)
-    signals = []
-    monkeypatch.setattr(recorder.os, "kill", lambda pid, number: signals.append(number))
-    module = toy.module()
-    trainer(tmp_path, RunRecorder(str(tmp_path)), max_steps=2).fit(module, datamodule=toy.data(module))
-    assert bool(signals) is killed
 
 
 def test_a_file_that_is_not_whole_tells_nothing(tmp_path):
