@@ -7,15 +7,12 @@ import errno
 import glob
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
 from lightning.fabric.plugins import CheckpointIO
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 
 from reg2rg.config.model_folder import is_model_folder
@@ -25,9 +22,8 @@ from reg2rg.files import atomic_write, sha256
 
 log = logging.getLogger(__name__)
 
-EXIT_TERMINATED = 128 + 15
 SIDECAR = ".sha256"
-_HEADROOM = 1.1
+HEADROOM = 1.1
 
 
 class CheckpointError(Reg2RGError):
@@ -52,9 +48,9 @@ class AtomicCheckpointIO(CheckpointIO):
         """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        for leftover in path.parent.glob(f".{glob.escape(path.name)}.tmp.*"):  # of a run that was killed while writing
+        for leftover in path.parent.glob(f".{glob.escape(path.name)}*.tmp.*"):  # of a run that was killed while writing
             leftover.unlink(missing_ok=True)
-        require_space(path, int(_HEADROOM * tensor_bytes(checkpoint)))
+        require_space(path, int(HEADROOM * tensor_bytes(checkpoint)), "the checkpoint needs")
         try:
             with atomic_write(path) as stream:
                 torch.save(checkpoint, stream)
@@ -66,8 +62,8 @@ class AtomicCheckpointIO(CheckpointIO):
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
                 raise
             raise CheckpointError(
-                f"{path}: writing the checkpoint failed: {error}. The last good one was kept. Fix: free some space, "
-                "then go on with --ckpt_path last"
+                f"{path}: writing the checkpoint failed: {error}. {_standing(path)}Fix: free some space, then go on "
+                "with --ckpt_path last"
             ) from error
 
     def load_checkpoint(
@@ -86,48 +82,6 @@ class AtomicCheckpointIO(CheckpointIO):
             shutil.rmtree(path, ignore_errors=True)
         path.unlink(missing_ok=True)
         _sidecar(path).unlink(missing_ok=True)
-
-
-class SaveOnTerm(L.Callback):
-    """Saves ``last.ckpt`` when the process is told to end (SIGTERM), in training and in validation; exit code 143.
-
-    Lightning ends a run between two batches then; it does not save by itself. An interrupt from the keyboard may hit
-    in the middle of a step and saves nothing: the last regular checkpoint stands.
-
-    Args:
-        dirpath: folder of the checkpoint; by default that of the run's `ModelCheckpoint`.
-    """
-
-    def __init__(self, dirpath: str | None = None) -> None:
-        self.dirpath = dirpath
-
-    def on_validation_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Do not wait for the end of a long validation.
-
-        Several processes do wait: they get the signal at different batches, and must stop at the same one.
-        """
-        alone = trainer.world_size == 1 and trainer.state.fn == "fit" and not trainer.sanity_checking
-        if alone and trainer.received_sigterm:
-            raise SIGTERMException
-
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Save, if the run was told to end, and let the process end as one that was."""
-        if not isinstance(exception, SIGTERMException):
-            return
-        exception.code = EXIT_TERMINATED  # Lightning would leave it at 0, as if all were done
-        if trainer.state.fn != "fit" or trainer.global_step == 0:
-            return
-        keeper = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), None)
-        folder = self.dirpath or (keeper.dirpath if keeper is not None else None)
-        if folder is None:
-            return
-        path = Path(folder) / f"{ModelCheckpoint.CHECKPOINT_NAME_LAST}.ckpt"
-        if keeper is not None and folder == keeper.dirpath:
-            keeper.last_model_path = str(path)
-        trainer.save_checkpoint(path)
-        log.warning("Told to end: saved %s at step %d; go on with --ckpt_path last", path, trainer.global_step)
 
 
 def read_checkpoint(
@@ -187,18 +141,28 @@ def verify(path: str | Path) -> None:
         )
 
 
-def require_space(path: Path, needed: int) -> None:
-    """Refuse to begin a file that cannot be finished.
+def require_space(path: Path, needed: int, what: str) -> None:
+    """Refuse to begin what cannot be finished.
+
+    Args:
+        path: of a file; its folder need not exist yet.
+        needed: bytes.
+        what: needs them, as the message says it.
 
     Raises:
         CheckpointError: with the bytes needed and free.
     """
-    free = shutil.disk_usage(path.parent).free
+    folder = next(folder for folder in path.absolute().parents if folder.is_dir())
+    free = shutil.disk_usage(folder).free
     if free < needed:
         raise CheckpointError(
-            f"{path}: the checkpoint needs {needed / 2**20:.1f} MiB, {free / 2**20:.1f} MiB are free on its disk. "
-            "The last good checkpoint was kept. Fix: free some space, then go on with --ckpt_path last"
+            f"{path}: {what} {needed / 2**20:.1f} MiB, {free / 2**20:.1f} MiB are free on its disk. "
+            f"{_standing(path)}Fix: free some space, or name a folder on another disk (--trainer.default_root_dir)"
         )
+
+
+def _standing(path: Path) -> str:
+    return f"The checkpoint that stands there is kept ({path.name}). " if path.is_file() else ""
 
 
 def tensor_bytes(value: Any) -> int:
@@ -224,6 +188,7 @@ def kept_names(module: nn.Module) -> set[str]:
 
 
 _FIX = "use the config that the checkpoint was trained with (it is inside the checkpoint: Reg2RG.from_checkpoint)"
+_LISTED = 4
 
 
 def check_names(given: Iterable[str], kept: set[str], known: set[str], where: str, fix: str = _FIX) -> None:
@@ -236,11 +201,31 @@ def check_names(given: Iterable[str], kept: set[str], known: set[str], where: st
     if not missing and not unknown:
         return
     parts = [
-        f"{len(names)} {what} ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"
+        f"{len(names)} {what} ({first(names)})"
         for what, names in (("missing", missing), ("unknown to the model", unknown))
         if names
     ]
     raise ConfigError(f"{where}: does not fit the model: {'; '.join(parts)}. Fix: {fix}")
+
+
+def check_sizes(given: Mapping[str, Any], known: Mapping[str, Any], where: str, fix: str = _FIX) -> None:
+    """Hold the sizes of a checkpoint's tensors against the model's.
+
+    Raises:
+        ConfigError: some differ; lists the first ones with both sizes.
+    """
+    wrong = [
+        f"{name} {tuple(value.shape)}, here {tuple(known[name].shape)}"
+        for name, value in given.items()
+        if name in known and value.shape != known[name].shape
+    ]
+    if wrong:
+        raise ConfigError(f"{where}: does not fit the model: {len(wrong)} of other sizes ({first(wrong)}). Fix: {fix}")
+
+
+def first(items: Sequence[str]) -> str:
+    """The first few of a list, for a message."""
+    return ", ".join(items[:_LISTED]) + (", ..." if len(items) > _LISTED else "")
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -47,31 +47,32 @@ class OptimizerConfig:
             )
 
 
-def rate_factor(config: OptimizerConfig, step: int, total_steps: float) -> float:
+def rate_factor(config: OptimizerConfig, step: int, total_steps: Callable[[], float]) -> float:
     """Factor on the learning rate at optimiser step `step`, from 0.
 
     Args:
         config: schedule and warm-up.
         step: number of steps taken before this one.
-        total_steps: of the whole run; infinite where it has no end, and then a cosine stays at 1.
+        total_steps: gives those of the whole run; infinite where it has no end, and then a cosine stays at 1. Asked
+            where the rate depends on it alone, never while warming up.
     """
     if step < config.warmup_steps:
         return step / config.warmup_steps
-    if config.schedule == "constant" or math.isinf(total_steps):
+    if config.schedule == "constant" or step == config.warmup_steps or math.isinf(total := total_steps()):
         return 1.0
-    done = min(1.0, (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps))
+    done = min(1.0, (step - config.warmup_steps) / max(1, total - config.warmup_steps))
     return config.min_lr_ratio + (1 - config.min_lr_ratio) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def build_optimizer(
-    named: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig, total_steps: float
+    named: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig, total_steps: Callable[[], float]
 ) -> tuple[AdamW, LambdaLR]:
     """AdamW over what trains, and its schedule.
 
     Args:
         named: parameters with their names; those of the language model have a part ``llm`` in theirs.
         config: rates, decay, schedule.
-        total_steps: optimiser steps of the run.
+        total_steps: gives the optimiser steps of the run; asked after the warm-up alone, see `rate_factor`.
 
     Raises:
         ConfigError: nothing trains.

@@ -10,14 +10,15 @@ from typing import Any, Literal, Self
 
 import lightning as L
 import torch
+import yaml
 from lightning.pytorch.plugins.precision import HalfPrecision
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import Optimizer
 
-from reg2rg.checkpoints import check_names, kept_names, read_checkpoint
-from reg2rg.config.saving import build, read_config
+from reg2rg.checkpoints import check_names, check_sizes, first, kept_names, read_checkpoint
+from reg2rg.config.saving import CONFIG_KEY, build, differences, read_config
 from reg2rg.data.batch import Batch
 from reg2rg.data.datamodule import RegionReportDataModule
 from reg2rg.data.order import mixed_seed
@@ -109,6 +110,7 @@ class Reg2RG(FolderModel, L.LightningModule):
         self.throughput, self.guard = Throughput(), StepGuard()
         self._pending_gradients: dict[str, Tensor] = {}
         self._float32_steps: list[Float32Steps] = []
+        self._checkpoint_config: dict[str, Any] = {}
         self._logged_step = self._shown = 0
 
     @property
@@ -157,7 +159,12 @@ class Reg2RG(FolderModel, L.LightningModule):
         self._float32_steps = []
 
     def on_train_start(self) -> None:
-        """Put back gradients that a checkpoint caught between two optimiser steps."""
+        """Put back what a checkpoint holds of an epoch: the loader's place, and gradients between two optimiser steps.
+
+        Lightning has given the loader its place by now, unless a callback has asked for ``estimated_stepping_batches``
+        too early; see `configure_optimizers`.
+        """
+        self.trainer.fit_loop._load_combined_loader_states()
         for name, parameter in self.named_parameters():
             if name in self._pending_gradients:
                 parameter.grad = self._pending_gradients[name].to(parameter.device)
@@ -264,9 +271,14 @@ class Reg2RG(FolderModel, L.LightningModule):
     # ---- optimiser and checkpoints
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW over what trains, with its schedule by optimiser steps."""
-        total = self.trainer.estimated_stepping_batches
-        optimizer, schedule = build_optimizer(self.named_parameters(), self.optimizer_config, total)
+        """AdamW over what trains, with its schedule by optimiser steps.
+
+        The run's number of steps is asked for in training alone: asked here, Lightning would set up the loader before
+        a checkpoint's state is restored, and then never give the loader its place in the epoch.
+        """
+        optimizer, schedule = build_optimizer(
+            self.named_parameters(), self.optimizer_config, lambda: self.trainer.estimated_stepping_batches
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -278,9 +290,27 @@ class Reg2RG(FolderModel, L.LightningModule):
             checkpoint[_GRADIENTS] = {n: p.grad for n, p in self.named_parameters() if p.grad is not None}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Read what `on_save_checkpoint` added."""
+        """Read what `on_save_checkpoint` added, and hold what trains against the checkpoint's.
+
+        Raises:
+            ConfigError: other parameters trained then: the optimiser's state is of no use.
+        """
         self.guard.skipped = checkpoint.get("reg2rg_non_finite_steps", 0)
         self._pending_gradients = checkpoint.get(_GRADIENTS, {})
+        self._checkpoint_config = yaml.safe_load(checkpoint.get(CONFIG_KEY, "{}"))
+        trainer = self._trainer
+        if trainer is None or trainer.state.fn != "fit" or trainer.strategy.restore_checkpoint_after_setup:
+            return  # a sharded optimiser's state is the strategy's own
+        optimizer, _ = build_optimizer(self.named_parameters(), self.optimizer_config, lambda: 0)
+        now = {group["name"]: len(group["params"]) for group in optimizer.param_groups}
+        for state in checkpoint.get("optimizer_states", []):
+            then = {group.get("name", "?"): len(group["params"]) for group in state["param_groups"]}
+            if then != now:
+                counts = [f"{name} {then.get(name, 0)}, here {now.get(name, 0)}" for name in {**then, **now}]
+                raise ConfigError(
+                    f"the checkpoint: does not fit the model: other numbers of tensors that train ({first(counts)}). "
+                    f"Fix: {self._way_to_fit()}"
+                )
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load weights. Strict means: all that a checkpoint holds, and nothing unknown.
@@ -288,12 +318,21 @@ class Reg2RG(FolderModel, L.LightningModule):
         Raises:
             ConfigError: names that do not fit, or sizes that do not.
         """
+        own = self.state_dict()
         if strict:
-            check_names(state_dict, kept_names(self), set(self.state_dict()), "the checkpoint")
-        try:
-            return super().load_state_dict(state_dict, strict=False, assign=assign)
-        except RuntimeError as error:
-            raise ConfigError(f"the checkpoint does not fit the model: {error}") from error
+            check_names(state_dict, kept_names(self), set(own), "the checkpoint", self._way_to_fit())
+        check_sizes(state_dict, own, "the checkpoint", self._way_to_fit())
+        return super().load_state_dict(state_dict, strict=False, assign=assign)
+
+    def _way_to_fit(self) -> str:
+        """What to change for a checkpoint that does not fit."""
+        then, now = self._checkpoint_config.get("model"), (self.run_config or {}).get("model")
+        changed = (
+            [line for line in differences(then, now, "model") if "model.optimizer" not in line] if then and now else []
+        )
+        if not changed:
+            return "use the config that the checkpoint was trained with, or train anew, without --ckpt_path"
+        return f"set back what differs, or train anew, without --ckpt_path: {'; '.join(changed)}"
 
     @classmethod
     def from_checkpoint(
@@ -322,8 +361,9 @@ class Reg2RG(FolderModel, L.LightningModule):
             config["model"]["llm"]["init_args"] |= {"path": str(language_model), "revision": None}
         config["model"] |= changes
         model = build(cls, config["model"], allow_import)
-        model.load_state_dict(checkpoint["state_dict"])
         model.describe(config)
+        model._checkpoint_config = read_config(checkpoint, str(path))
+        model.load_state_dict(checkpoint["state_dict"])
         return model.eval()
 
     # ---- parts

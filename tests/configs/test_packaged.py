@@ -47,7 +47,7 @@ def changed(old: Any, new: Any, at: str = "") -> dict[str, Any]:
 def test_base(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     config = printed(capsys, name)
     callbacks = [entry["class_path"].rpartition(".")[2] for entry in config["trainer"]["callbacks"]]
-    assert {"RichProgressBar", "ModelCheckpoint", "SaveOnTerm", "PredictionWriter"} <= set(callbacks)
+    assert {"RichProgressBar", "ModelCheckpoint", "SaveLast", "PredictionWriter"} <= set(callbacks)
     keeper = config["trainer"]["callbacks"][callbacks.index("ModelCheckpoint")]["init_args"]
     assert keeper["save_last"] is True
     assert keeper["monitor"] == "val/loss"

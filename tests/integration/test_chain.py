@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from reg2rg.checkpoints import AtomicCheckpointIO, SaveOnTerm, read_checkpoint
+from reg2rg.checkpoints import AtomicCheckpointIO, read_checkpoint
 from reg2rg.data.datamodule import RegionReportDataModule
 from reg2rg.data.datasets.radgenome import RadGenome
 from reg2rg.data.phantom.writer import write_phantoms
@@ -22,6 +22,7 @@ from reg2rg.optimization import OptimizerConfig
 from reg2rg.predict import PredictionWriter
 from reg2rg.projectors import LinearProjector
 from reg2rg.records import read_predictions, read_records
+from reg2rg.save_last import SaveLast
 from reg2rg.training import Reg2RG
 
 SIZE = (32, 32, 32)
@@ -68,7 +69,7 @@ def test_scan_to_report(chain, tmp_path):
         max_epochs=3,
         accelerator="cpu",
         logger=[CSVLogger(tmp_path), TensorBoardLogger(tmp_path)],
-        callbacks=[keeper, SaveOnTerm()],
+        callbacks=[keeper, SaveLast()],
         plugins=[AtomicCheckpointIO()],
         gradient_clip_val=1.0,
         num_sanity_val_steps=0,

@@ -72,11 +72,11 @@ def _fails_for(path, replace, full):
 
 
 def test_space_is_asked_for_before(path, monkeypatch):
-    monkeypatch.setattr(checkpoints, "_HEADROOM", 1e15)
+    monkeypatch.setattr(checkpoints, "HEADROOM", 1e15)
     with pytest.raises(CheckpointError, match=r"last\.ckpt: the checkpoint needs .* MiB, .* are free"):
         AtomicCheckpointIO().save_checkpoint({**SOME, "epoch": 4}, path)
     assert read_checkpoint(path)["epoch"] == 3
-    require_space(path, 1)
+    require_space(path, 1, "this needs")
 
 
 def test_code_in_a_checkpoint_never_runs(tmp_path):

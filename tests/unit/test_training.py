@@ -105,8 +105,15 @@ def test_checkpoint_holds_what_trains_and_loads_strictly(toy, fitted):
     checkpoint["state_dict"]["reporter.odd"] = torch.zeros(1)
     with pytest.raises(ConfigError, match=r"1 missing \(reporter\.tags\); 1 unknown to the model \(reporter\.odd\)"):
         fresh.load_state_dict(checkpoint["state_dict"])
-    with pytest.raises(ConfigError, match=r"(?s)does not fit the model.*size mismatch"):
+    with pytest.raises(
+        ConfigError, match=r"^the checkpoint: does not fit the model: 3 of other sizes \(.*conv\.weight"
+    ) as e:
         toy.module(texture=toy.encoder(7), lora=True).load_state_dict(read_checkpoint(path)["state_dict"])
+    assert "conv.bias (6,), here (7,)" in str(e.value)
+    assert str(e.value).endswith(
+        "Fix: use the config that the checkpoint was trained with, or train anew, without --ckpt_path"
+    )
+    assert "\n" not in str(e.value)
 
 
 def test_from_checkpoint_builds_from_the_config_inside(toy, tmp_path):
@@ -131,9 +138,25 @@ def test_from_checkpoint_builds_from_the_config_inside(toy, tmp_path):
     assert not again.training
     assert again.decoding.max_new_tokens == 7
     assert torch.equal(again.reporter.tags, model.reporter.tags)
+    wider = {**encoder, "init_args": {**encoder["init_args"], "channels": [8, 16]}}
+    with pytest.raises(
+        ConfigError, match=r"of other sizes .*: model\.texture\.init_args\.channels: \[8, 8\] in the check"
+    ):
+        Reg2RG.from_checkpoint(tmp_path / "a.ckpt", texture=wider)
     AtomicCheckpointIO().save_checkpoint({"state_dict": {}}, tmp_path / "b.ckpt")
     with pytest.raises(ConfigError, match=r"b\.ckpt: holds no config"):
         Reg2RG.from_checkpoint(tmp_path / "b.ckpt")
+
+
+def test_a_checkpoint_of_another_optimiser_is_refused_in_one_line(toy, tmp_path):
+    module = toy.module()
+    run = trainer(toy, max_steps=1, limit_val_batches=0)
+    run.fit(module, datamodule=toy.data(module))
+    run.save_checkpoint(tmp_path / "a.ckpt")
+    fewer = toy.module()
+    fewer.reporter.tags.requires_grad_(False)
+    with pytest.raises(ConfigError, match=r"other numbers of tensors that train \(.*vision_no_decay \d+, here \d+"):
+        trainer(toy, max_steps=2).fit(fewer, datamodule=toy.data(fewer), ckpt_path=tmp_path / "a.ckpt")
 
 
 class Poison(L.Callback):
@@ -190,22 +213,28 @@ def test_three_steps_in_a_row_end_the_run(toy):
     assert all(torch.isfinite(p).all() for p in module.parameters())
 
 
+def not_asked():
+    """Early on, the number of steps costs a resumed run its place in the epoch."""
+    raise AssertionError("the run's number of steps was asked for")
+
+
 def test_schedules():
     constant = OptimizerConfig(warmup_steps=4)
-    assert [rate_factor(constant, step, 10) for step in (0, 2, 4, 9, 99)] == [0, 0.5, 1, 1, 1]
+    assert [rate_factor(constant, step, not_asked) for step in (0, 2, 4, 9, 99)] == [0, 0.5, 1, 1, 1]
     cosine = OptimizerConfig(warmup_steps=4, schedule="cosine", min_lr_ratio=0.1)
-    factors = [rate_factor(cosine, step, 24) for step in range(30)]
+    factors = [rate_factor(cosine, step, lambda: 24) for step in range(30)]
     assert factors[4] == 1
     assert factors[14] == pytest.approx(0.55)
     assert factors[24] == factors[29] == pytest.approx(0.1)
     assert factors[4:25] == sorted(factors[4:25], reverse=True)
-    assert rate_factor(cosine, 1000, math.inf) == 1
+    assert [rate_factor(cosine, step, not_asked) for step in (0, 2, 4)] == [0, 0.5, 1]
+    assert rate_factor(cosine, 1000, lambda: math.inf) == 1
 
 
 def test_parameter_groups(toy):
     module = toy.module(lora=True)
     config = OptimizerConfig(lr=1e-4, vision_lr=1e-3, weight_decay=0.1)
-    optimizer, _ = build_optimizer(module.named_parameters(), config, 10)
+    optimizer, _ = build_optimizer(module.named_parameters(), config, not_asked)
     groups = {group["name"]: group for group in optimizer.param_groups}
     assert set(groups) == {"llm", "vision", "vision_no_decay"}
     assert groups["llm"]["initial_lr"] == 1e-4
@@ -215,7 +244,7 @@ def test_parameter_groups(toy):
     listed = sum(len(group["params"]) for group in optimizer.param_groups)
     assert listed == sum(p.requires_grad for p in module.parameters())
     with pytest.raises(ConfigError, match="nothing in the model trains"):
-        build_optimizer(module.requires_grad_(False).named_parameters(), config, 10)
+        build_optimizer(module.requires_grad_(False).named_parameters(), config, not_asked)
     with pytest.raises(ConfigError, match="none below 0"):
         OptimizerConfig(lr=-1)
 

@@ -44,7 +44,7 @@ _ONLOOKERS = _BARS | {
     "DeviceStatsMonitor",
     "LearningRateMonitor",
     "PredictionWriter",
-    "SaveOnTerm",
+    "SaveLast",
     "RunRecorder",
 }
 """Callbacks that look on."""
@@ -290,7 +290,7 @@ def _placed(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     present = {_class_name(item) for item in callbacks}
     for name, class_path in (
         ("ModelCheckpoint", "ModelCheckpoint"),
-        ("SaveOnTerm", "reg2rg.checkpoints.SaveOnTerm"),
+        ("SaveLast", "reg2rg.save_last.SaveLast"),
         ("PredictionWriter", "reg2rg.predict.PredictionWriter"),
     ):
         if name not in present:

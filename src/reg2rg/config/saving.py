@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import yaml
@@ -30,6 +30,20 @@ def read_config(checkpoint: Mapping[str, Any], where: str = "checkpoint") -> dic
         )
     config: dict[str, Any] = yaml.safe_load(checkpoint[CONFIG_KEY])
     return config
+
+
+def differences(old: Any, new: Any, at: str = "") -> Iterator[str]:
+    """``key: OLD in the checkpoint, NEW now`` for each value in which two configs differ."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in dict.fromkeys([*old, *new]):
+            yield from differences(old.get(key), new.get(key), f"{at}.{key}".lstrip("."))
+    elif old != new:
+        yield f"{at}: {_short(old)} in the checkpoint, {_short(new)} now"
+
+
+def _short(value: Any) -> str:
+    text = f"{value['class_path']} ..." if isinstance(value, Mapping) and "class_path" in value else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def build(cls: type[T], arguments: Mapping[str, Any], allow_import: Sequence[str] = ()) -> T:

@@ -133,6 +133,7 @@ class RegionReportDataModule(L.LightningDataModule):
         self.test_regions, self.predict_split, self.timeout = test_regions, predict_split, timeout
         self._entries: dict[tuple[Split, bool], list[Entry]] = {}
         self._done: frozenset[str] = frozenset()
+        self._loaders: list[StudyLoader] = []
 
     @functools.cached_property
     def store(self) -> Store:
@@ -238,6 +239,15 @@ class RegionReportDataModule(L.LightningDataModule):
         left = [entry for entry in entries if entry.study not in self._done]
         return self._loader("predict", left, with_target=False) if left else []
 
+    def teardown(self, stage: str) -> None:
+        """End the loaders' workers."""
+        while self._loaders:
+            self._loaders.pop().close()
+
+    def on_exception(self, exception: BaseException) -> None:
+        """End the loaders' workers; Lightning does not call `teardown` then."""
+        self.teardown("exception")
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Fixed point to floating point, on the device."""
         return batch.scaled(self.views.window)
@@ -316,7 +326,7 @@ class RegionReportDataModule(L.LightningDataModule):
             epoch = 0 if overfits else epoch  # always the same few batches
             return bucketed_batches(samples.lengths(epoch), size, seed, epoch)
 
-        return StudyLoader(
+        loader = StudyLoader(
             samples,
             plan,
             functools.partial(collate, counts=self.token_counts, pad_id=self.encoder.pad_id, pad_to=pad_to),
@@ -328,6 +338,8 @@ class RegionReportDataModule(L.LightningDataModule):
             timeout=self.timeout,
             pin=torch.cuda.is_available(),
         )
+        self._loaders.append(loader)
+        return loader
 
 
 def default_workers() -> int:

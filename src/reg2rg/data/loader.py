@@ -17,8 +17,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from reg2rg.data.batch import Batch, Sample
-from reg2rg.data.memory import keep_freed_memory
 from reg2rg.data.order import share_of
+from reg2rg.data.parallel import start_worker
 from reg2rg.errors import EXIT_SKIPPED, ConfigError, DataFault, Reg2RGError
 
 log = logging.getLogger(__name__)
@@ -163,7 +163,7 @@ class StudyLoader:
             collate_fn=_Collate(collate),
             timeout=(min(timeout, _LOOK) if timeout else _LOOK) if workers else 0,
             persistent_workers=workers > 0,
-            worker_init_fn=_start_worker,
+            worker_init_fn=start_worker,
             pin_memory=pin,
             generator=torch.Generator(),  # or each epoch would draw from the global one
         )
@@ -203,6 +203,12 @@ class StudyLoader:
             )
         self._epoch, self._position = state["epoch"], state["batches"]
         self._resume = (state["epoch"], state["batches"])
+
+    def close(self) -> None:
+        """End the workers. Left to the garbage collector, each would be waited for until torch kills it after 5 s."""
+        if self._inner._iterator is not None and self.workers:
+            self._inner._iterator._shutdown_workers()  # type: ignore[attr-defined]
+        self._inner._iterator = None
 
     def __iter__(self) -> Iterator[Batch]:
         # A generator: nothing is decided before the first batch is asked for. Lightning creates the iterator first,
@@ -264,10 +270,6 @@ class StudyLoader:
                     f"The last: {fault}"
                 )
             log.warning("Left out (%d of at most %d): %s", len(self.skipped), allowed, fault)
-
-
-def _start_worker(number: int) -> None:
-    keep_freed_memory()
 
 
 def _shared_memory() -> str:

@@ -89,7 +89,7 @@ def _pooled(
     context = multiprocessing.get_context("spawn")
     workers = min(workers, max(1, len(items)))
     with _single_threaded_children():
-        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker)
         try:
             for item in itertools.islice(waiting, 2 * workers):
                 running[pool.submit(_call, task, item)] = item
@@ -146,8 +146,12 @@ def _stalled(seconds: float, running: Iterable[str]) -> str:
     )
 
 
-def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, end when it is gone, keep memory for the next item."""
+def start_worker(number: int = 0) -> None:
+    """Leave Ctrl-C to the parent, end when it is gone, keep memory for the next item.
+
+    Args:
+        number: of the worker; `torch.utils.data.DataLoader` says it.
+    """
     keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()

@@ -80,7 +80,7 @@ def test_a_base_without_callbacks_gets_what_a_sweep_needs() -> None:
     bare = overlay("bare.yaml", {"trainer": {"callbacks": None, "logger": False}})
     config = job(extra=[bare], out=Path("out")).config
     names = [c["class_path"].rpartition(".")[2] for c in config["trainer"]["callbacks"]]
-    assert names == ["ModelCheckpoint", "SaveOnTerm", "PredictionWriter", "RunRecorder"]
+    assert names == ["ModelCheckpoint", "SaveLast", "PredictionWriter", "RunRecorder"]
     assert callback(config, "ModelCheckpoint") == {"dirpath": "out/full/seed0/checkpoints", "save_last": True}
     assert [entry["class_path"] for entry in config["trainer"]["logger"]] == ["CSVLogger"]
 
