@@ -13,8 +13,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from reg2rg.regions import load_region_set
-from reg2rg.types import RegionFiles, Study
+from reg2rg.core.regions import load_region_set
+from reg2rg.core.types import RegionFiles, Study
 
 BODY = ((0.5, 0.5, 0.5), (0.42, 0.31, 2.0))
 LUNGS = (((0.31, 0.5, 0.55), (0.13, 0.22, 0.40)), ((0.69, 0.5, 0.55), (0.13, 0.22, 0.40)))

@@ -119,7 +119,7 @@ _READER = []
 
 
 def synonym_reader():
-    from reg2rg.metrics.synonyms import SynonymReader
+    from reg2rg.evaluation.metrics.synonyms import SynonymReader
 
     if not _READER:
         _READER.append(SynonymReader.from_table())
@@ -165,7 +165,7 @@ def library_cider(references, predictions):
 
 
 def our_bleu(references, predictions):
-    from reg2rg.metrics.bleu import bleu_counts, bleu_from_counts
+    from reg2rg.evaluation.metrics.bleu import bleu_counts, bleu_from_counts
 
     counts = bleu_counts(references, predictions)
     bleu_from_counts(counts.sum(axis=0))
@@ -173,13 +173,13 @@ def our_bleu(references, predictions):
 
 
 def our_meteor(references, predictions):
-    from reg2rg.metrics.meteor import meteor
+    from reg2rg.evaluation.metrics.meteor import meteor
 
     return meteor(references, predictions)
 
 
 def our_rouge(references, predictions):
-    from reg2rg.metrics.rouge import hf_overall, rouge
+    from reg2rg.evaluation.metrics.rouge import hf_overall, rouge
 
     scores = rouge(references, predictions)
     hf_overall(scores)
@@ -187,7 +187,7 @@ def our_rouge(references, predictions):
 
 
 def our_cider(references, predictions):
-    from reg2rg.metrics.cider import cider
+    from reg2rg.evaluation.metrics.cider import cider
 
     return cider(references, predictions)
 
@@ -237,10 +237,10 @@ def bootstrap(path: Path, regions) -> tuple[dict[str, float], bool]:
     """Intervals of every number of an evaluation by region: time of the resamples alone, and whether the bar is met."""
     from reg2rg.evaluation.bootstrap import Resamples, interval
     from reg2rg.evaluation.findings import Labelled, findings_statistics
-    from reg2rg.evaluation.language import score_texts
+    from reg2rg.evaluation.metrics.labelers import RuleLabeler
     from reg2rg.evaluation.protocols import PROTOCOLS
     from reg2rg.evaluation.reading import read_reports
-    from reg2rg.metrics.labelers import RuleLabeler
+    from reg2rg.evaluation.text import score_texts
 
     protocol, labeler = PROTOCOLS["paper"], RuleLabeler()
     reports = read_reports(path, None, regions)
@@ -283,7 +283,7 @@ def main() -> None:
     parser.add_argument("--reports", type=Path, default=FOLDER, help="folder with *_reports.csv")
     parser.add_argument("--json", type=Path, help="write all figures there")
     options = parser.parse_args()
-    from reg2rg.regions import load_region_set
+    from reg2rg.core.regions import load_region_set
 
     regions = load_region_set("radgenome")
     pairs = 200 if options.quick else options.pairs

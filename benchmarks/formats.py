@@ -100,7 +100,7 @@ def safetensors() -> tuple[Callable, Callable]:
 
 
 def ours(codecs: dict[str, Callable[[np.ndarray], str]]) -> tuple[Callable, Callable]:
-    from reg2rg.data.container import read_arrays, read_header, write_container
+    from reg2rg.store.container import read_arrays, read_header, write_container
 
     def write(path: Path, arrays: Arrays) -> None:
         write_container(path, {}, [(name, a, codecs[name.split("/")[0]](a)) for name, a in arrays.items()])
@@ -148,9 +148,9 @@ def arrays_of(size: tuple[int, int, int], folder: Path) -> tuple[Arrays, Arrays]
     """What the store holds of the synthetic scan."""
     from _scan import write_study
 
-    from reg2rg.data.masks import load_region_volume
-    from reg2rg.data.views import Views, crop_to_foreground
-    from reg2rg.regions import load_region_set
+    from reg2rg.core.regions import load_region_set
+    from reg2rg.scans.masks import load_region_volume
+    from reg2rg.store.views import Views, crop_to_foreground
 
     detail = crop_to_foreground(load_region_volume(write_study(folder / "scan", size), load_region_set()))
     native = {"ct": np.ascontiguousarray(detail.array.transpose(2, 1, 0))}
@@ -169,8 +169,8 @@ def main() -> None:
     parser.add_argument("--size", type=lambda text: tuple(map(int, text.split("x"))), default=(512, 512, 200))
     parser.add_argument("--repeats", type=int, default=2)
     options = parser.parse_args()
-    from reg2rg.data.codecs import view_codec
-    from reg2rg.data.memory import keep_freed_memory
+    from reg2rg.core.malloc import keep_freed_memory
+    from reg2rg.store.codecs import view_codec
 
     keep_freed_memory()
     print(machine(1))

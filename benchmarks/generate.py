@@ -20,8 +20,8 @@ import torch
 from _measure import GIB, machine, take_turns
 from language import build
 
-from reg2rg.language.base import Decoding
-from reg2rg.language.causal_lm import CausalLM, LoRA
+from reg2rg.models.llm.base import Decoding
+from reg2rg.models.llm.causal_lm import CausalLM, LoRA
 
 SIZES = {
     "full": {"layers": 6, "width": 512, "vocabulary": 32000, "prompt": 1376, "new": 256},

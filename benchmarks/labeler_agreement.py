@@ -26,11 +26,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
+from reg2rg.core.labels import FINDINGS
+from reg2rg.core.regions import load_region_set
+from reg2rg.evaluation.metrics import efficacy
+from reg2rg.evaluation.metrics.labelers import RuleLabeler, read_label_table
 from reg2rg.evaluation.reading import read_reports
-from reg2rg.labels import FINDINGS
-from reg2rg.metrics import efficacy
-from reg2rg.metrics.labelers import RuleLabeler, read_label_table
-from reg2rg.regions import load_region_set
 
 SIDES = {"references": ("GT",), "generated": ("Pred",), "both": ("GT", "Pred")}
 RESAMPLES = 1000

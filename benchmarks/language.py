@@ -67,7 +67,7 @@ def batch(size: dict, length: int) -> tuple[torch.Tensor, torch.Tensor, torch.Te
 
 def side(name: str, size: dict, folder: Path, out: Path) -> None:
     """Run one side and write its figures and gradients."""
-    from reg2rg.language.causal_lm import CausalLM, LoRA
+    from reg2rg.models.llm.causal_lm import CausalLM, LoRA
 
     torch.manual_seed(0)
     model = CausalLM(str(folder), lora=LoRA(dropout=0.0), gradient_checkpointing="no checkpointing" not in name).train()

@@ -16,11 +16,11 @@ from omegaconf import OmegaConf
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-import reg2rg.encoders  # noqa: F401 (registers the components that configs name)
+import reg2rg.models.encoders  # noqa: F401 (registers the components that configs name)
 from reg2rg.config.overlay import fold
 from reg2rg.config.saving import build
-from reg2rg.encoders import Encoder
-from reg2rg.projectors import Projector
+from reg2rg.models.encoders import Encoder
+from reg2rg.models.projectors import Projector
 
 PEERS = {
     "Reg2RG": "reg2rg.yaml",
@@ -100,7 +100,7 @@ class Vision(nn.Module):
 
 
 def _projector(component: Mapping[str, Any], width: int) -> Projector:
-    from reg2rg.projectors import PROJECTORS
+    from reg2rg.models.projectors import PROJECTORS
 
     arguments = component.get("init_args") or {}
     return PROJECTORS.get(component["class_path"].rpartition(".")[2])(width, WIDTH, **arguments)

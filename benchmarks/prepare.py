@@ -84,10 +84,10 @@ def ours(study, out: Path, repeats: int = 5) -> dict:
     import blosc2  # noqa: F401 (imports are not counted, on either side)
     import numpy as np
 
-    from reg2rg.data.memory import keep_freed_memory
-    from reg2rg.data.prepare import prepare
-    from reg2rg.data.store import Store
-    from reg2rg.data.views import Views
+    from reg2rg.core.malloc import keep_freed_memory
+    from reg2rg.store.prepare import prepare
+    from reg2rg.store.store import Store
+    from reg2rg.store.views import Views
 
     keep_freed_memory()  # as in workers
     base = peak()

@@ -19,10 +19,10 @@ from torchmetrics.functional.classification import binary_auroc
 
 from reg2rg.cli.main import Invocation
 from reg2rg.cli.section import read_section
+from reg2rg.core.labels import FINDINGS
+from reg2rg.core.regions import load_region_set
 from reg2rg.data.scaling import fraction, to_input
-from reg2rg.data.store import Store
-from reg2rg.labels import FINDINGS
-from reg2rg.regions import load_region_set
+from reg2rg.store.store import Store
 
 COARSE = (24, 24, 12)
 RIDGE = 200.0

@@ -29,14 +29,14 @@ from _measure import GIB, Result, machine, measure, take_turns
 from torch import Tensor, nn
 from vision import PublishedPerceiver, PublishedViT, views
 
+from reg2rg.core.regions import load_region_set
 from reg2rg.data.batch import Batch, Sample, collate
 from reg2rg.data.prompt import GLOBAL_PREFIX, INSTRUCTION, PromptEncoder
-from reg2rg.encoders import Frozen, PerceiverResampler, TokenMean, ViT3D
-from reg2rg.language.causal_lm import CausalLM, LoRA
-from reg2rg.language.tiny import train_tokenizer
-from reg2rg.model import RegionReporter
-from reg2rg.projectors import LinearProjector
-from reg2rg.regions import load_region_set
+from reg2rg.extras.tiny_llm.build import train_tokenizer
+from reg2rg.models.encoders import Frozen, PerceiverResampler, TokenMean, ViT3D
+from reg2rg.models.llm.causal_lm import CausalLM, LoRA
+from reg2rg.models.projectors import LinearProjector
+from reg2rg.models.reporter import RegionReporter
 
 TIME_BAR, LOSS_BAR, GRADIENT_BAR = 2.4, 1e-5, 1e-4
 DROPOUT = 0.1

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from _measure import GIB, machine, matmul_peak, take_turns
 from torch import Tensor, nn
 
-from reg2rg.encoders import Frozen, PerceiverResampler, ViT3D
+from reg2rg.models.encoders import Frozen, PerceiverResampler, ViT3D
 
 TIME_BAR, SHARE_BAR, GAP = 1.4, 0.6, 1e-4
 

@@ -11,12 +11,12 @@ import csv
 import os
 from pathlib import Path
 
-from reg2rg.data.check import check_dataset
-from reg2rg.data.check_report import print_check
-from reg2rg.data.datasets import Manifest, RadGenome
-from reg2rg.data.phantom.writer import write_phantoms
-from reg2rg.data.prepare import prepare
-from reg2rg.data.store import Store
+from reg2rg.check.report import print_check
+from reg2rg.check.run import check_dataset
+from reg2rg.datasets import Manifest, RadGenome
+from reg2rg.extras.phantom.writer import write_phantoms
+from reg2rg.store.prepare import prepare
+from reg2rg.store.store import Store
 
 REGIONS = ("lung", "heart", "bone")
 

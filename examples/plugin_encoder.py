@@ -14,7 +14,7 @@ from reg2rg.cli.main import main as reg2rg
 MODULE = '''
 from torch import Tensor, nn
 
-from reg2rg.encoders import ENCODERS, Encoder
+from reg2rg.models.encoders import ENCODERS, Encoder
 
 
 @ENCODERS.register

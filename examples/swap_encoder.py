@@ -16,15 +16,15 @@ from pathlib import Path
 import lightning as L
 
 from reg2rg import Reg2RG, RegionReportDataModule
-from reg2rg.data.datasets import RadGenome
-from reg2rg.data.phantom.writer import write_phantoms
-from reg2rg.data.prepare import prepare
-from reg2rg.data.views import Views
-from reg2rg.encoders import CNN3D, Encoder, MonaiViT, PerceiverResampler, ViT3D
-from reg2rg.language.causal_lm import CausalLM
-from reg2rg.language.pretraining import Schedule
-from reg2rg.language.tiny import build_tiny_llama
-from reg2rg.projectors import MLPProjector
+from reg2rg.datasets import RadGenome
+from reg2rg.extras.phantom.writer import write_phantoms
+from reg2rg.extras.tiny_llm.build import build_tiny_llama
+from reg2rg.extras.tiny_llm.pretraining import Schedule
+from reg2rg.models.encoders import CNN3D, Encoder, MonaiViT, PerceiverResampler, ViT3D
+from reg2rg.models.llm.causal_lm import CausalLM
+from reg2rg.models.projectors import MLPProjector
+from reg2rg.store.prepare import prepare
+from reg2rg.store.views import Views
 
 SIZE = (32, 32, 32)
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 
+from reg2rg.core.regions import load_region_set
+from reg2rg.core.report import write_report
 from reg2rg.evaluation.engine import Settings, evaluate
 from reg2rg.evaluation.protocols import PROTOCOLS
 from reg2rg.evaluation.reading import Reports, pair_texts
-from reg2rg.regions import load_region_set
-from reg2rg.report import write_report
 
 SET = load_region_set("radgenome")
 WORDS = ("nodule", "effusion", "calcification")

@@ -55,7 +55,7 @@ class Toy:
         self._write_lm()
 
     def _study(self, i: int):
-        from reg2rg.types import RegionFiles, Study
+        from reg2rg.core.types import RegionFiles, Study
 
         names = self.regions[: 2 + i % 3]
         reports = {name: f"The {name} is {'large' if (i + k) % 2 else 'normal'}." for k, name in enumerate(names)}
@@ -65,8 +65,8 @@ class Toy:
     def _write_store(self) -> None:
         import numpy as np
 
-        from reg2rg.data.store import Store
-        from reg2rg.types import RegionVolume, Volume
+        from reg2rg.core.types import RegionVolume, Volume
+        from reg2rg.store.store import Store
 
         store = Store(self.store)
         for i, study in enumerate(self.studies):
@@ -124,7 +124,7 @@ class Toy:
 
     def dataset(self, repeat: int = 1):
         """The studies as a dataset component."""
-        from reg2rg.data.datasets.base import Dataset, Listing
+        from reg2rg.datasets.base import Dataset, Listing
 
         studies = tuple(self.studies)
 
@@ -138,7 +138,7 @@ class Toy:
         """A tiny convolutional encoder with two tokens; with dropout its numbers depend on the random state."""
         from torch import nn
 
-        from reg2rg.encoders.base import Encoder
+        from reg2rg.models.encoders.base import Encoder
 
         class ToyEncoder(Encoder):
             out_channels, num_tokens = channels, 2
@@ -158,10 +158,10 @@ class Toy:
         """A whole model with random weights that follow from the seed."""
         import torch
 
-        from reg2rg.language.causal_lm import CausalLM, LoRA
-        from reg2rg.optimization import OptimizerConfig
-        from reg2rg.projectors import LinearProjector
-        from reg2rg.training import Reg2RG
+        from reg2rg.models.llm.causal_lm import CausalLM, LoRA
+        from reg2rg.models.projectors import LinearProjector
+        from reg2rg.training.module import Reg2RG
+        from reg2rg.training.optimization import OptimizerConfig
 
         torch.manual_seed(seed)
         llm = CausalLM(str(self.lm), lora=LoRA(rank=2) if lora else None)
@@ -179,7 +179,7 @@ class Toy:
     def data(self, module, **arguments):
         """Its data."""
         from reg2rg.data.datamodule import RegionReportDataModule
-        from reg2rg.data.views import Views
+        from reg2rg.store.views import Views
 
         options = {"batch_size": 2, "workers": 0, "views": Views(size=self.size)}
         return RegionReportDataModule(

@@ -1,6 +1,6 @@
 """Build METEOR's synonym table from WordNet 3.0's files.
 
-    python tools/build_synonyms.py /usr/share/wordnet           writes src/reg2rg/metrics/wordnet_synonyms.xz
+    python tools/build_synonyms.py /usr/share/wordnet           writes src/reg2rg/evaluation/metrics/wordnet_synonyms.xz
     python tools/build_synonyms.py FOLDER --check               exit status 1 if the table there says anything else
 
 On Debian and Ubuntu the files come with ``apt-get install wordnet-base``, or without installing anything:
@@ -15,8 +15,8 @@ import lzma
 import sys
 from pathlib import Path
 
-from reg2rg.errors import Reg2RGError
-from reg2rg.metrics.synonyms import TABLE, SynonymReader
+from reg2rg.core.errors import Reg2RGError
+from reg2rg.evaluation.metrics.synonyms import TABLE, SynonymReader
 
 
 def main() -> int:

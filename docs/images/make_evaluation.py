@@ -18,15 +18,15 @@ matplotlib.use("Agg")
 import numpy as np
 from PIL import Image
 
-from reg2rg.data.phantom.patient import draw_patient
-from reg2rg.data.phantom.sentences import write_report as sentences_of
+from reg2rg.core.regions import load_region_set
+from reg2rg.core.report import write_report
 from reg2rg.evaluation.engine import Settings, evaluate
+from reg2rg.evaluation.metrics.labelers import RuleLabeler
 from reg2rg.evaluation.pairs import Pair, pair_texts
-from reg2rg.evaluation.plots import draw_plots, png
 from reg2rg.evaluation.reading import Reports
-from reg2rg.metrics.labelers import RuleLabeler
-from reg2rg.regions import load_region_set
-from reg2rg.report import write_report
+from reg2rg.extras.phantom.patient import draw_patient
+from reg2rg.extras.phantom.sentences import write_report as sentences_of
+from reg2rg.show.plots import draw_plots, png
 
 WRONG, MISTAKEN, LEFT_OUT = 0.4, 0.04, 0.02
 WIDTH = 1500

@@ -19,11 +19,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from PIL import Image
 
-from reg2rg.data.datasets import RadGenome
-from reg2rg.data.masks import load_region_volume
-from reg2rg.data.phantom.writer import write_phantoms
-from reg2rg.regions import load_region_set
-from reg2rg.types import RegionVolume, Study
+from reg2rg.core.regions import load_region_set
+from reg2rg.core.types import RegionVolume, Study
+from reg2rg.datasets import RadGenome
+from reg2rg.extras.phantom.writer import write_phantoms
+from reg2rg.scans.masks import load_region_volume
 
 SHOWN = ("lung", "heart", "bone", "trachea and bronchie", "abdomen")
 COLOURS = ("#56b4e9", "#e6553a", "#f0e442", "#4dd0a5", "#e69f00")

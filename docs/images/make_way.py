@@ -20,12 +20,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from reg2rg.data.datasets import RadGenome
-from reg2rg.data.masks import load_region_volume
-from reg2rg.data.phantom.writer import write_phantoms
-from reg2rg.data.views import HU_SCALE, StudyViews, Views
-from reg2rg.regions import load_region_set
-from reg2rg.types import RegionVolume
+from reg2rg.core.regions import load_region_set
+from reg2rg.core.types import RegionVolume
+from reg2rg.datasets import RadGenome
+from reg2rg.extras.phantom.writer import write_phantoms
+from reg2rg.scans.masks import load_region_volume
+from reg2rg.store.views import HU_SCALE, StudyViews, Views
 
 REGION = "heart"
 BLUE, GREY, GREEN = "#e3eefb", "#f3f3f3", "#e6f4ea"

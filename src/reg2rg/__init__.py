@@ -9,14 +9,14 @@ __version__ = "0.1.0.dev0"
 
 # Public names load on first use, so that `import reg2rg` costs nothing before torch is needed.
 _PUBLIC = {
-    "Paragraph": "reg2rg.report",
-    "Reg2RG": "reg2rg.training",
+    "Paragraph": "reg2rg.core.report",
+    "Reg2RG": "reg2rg.training.module",
     "RegionReportDataModule": "reg2rg.data.datamodule",
-    "Report": "reg2rg.report",
-    "Study": "reg2rg.types",
-    "Volume": "reg2rg.types",
-    "parse_report": "reg2rg.report",
-    "report_on": "reg2rg.one_scan",
+    "Report": "reg2rg.core.report",
+    "Study": "reg2rg.core.types",
+    "Volume": "reg2rg.core.types",
+    "parse_report": "reg2rg.core.report",
+    "report_on": "reg2rg.inference.pipeline",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]

@@ -17,9 +17,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from reg2rg.data.datasets.base import SPLITS, Dataset
-from reg2rg.encoders.base import Encoder
-from reg2rg.projectors import Projector
+from reg2rg.datasets.base import SPLITS, Dataset
+from reg2rg.models.encoders.base import Encoder
+from reg2rg.models.projectors import Projector
 
 
 class ContractError(AssertionError):
@@ -29,7 +29,7 @@ class ContractError(AssertionError):
 def check_encoder(
     build: Callable[[], Encoder], size: tuple[int, int, int], volumes: int = 3, tolerance: float = 1e-5
 ) -> None:
-    """Check an encoder against the contract of `reg2rg.encoders.Encoder`.
+    """Check an encoder against the contract of `reg2rg.models.encoders.Encoder`.
 
     Shape and widths as announced; finite output, also under bfloat16 autocast, for a volume of one value, and with
     weights in bfloat16 and float64; the same tokens whatever else is in the batch (eval mode); two passes agree (eval
@@ -46,7 +46,7 @@ def check_encoder(
     """
     torch.manual_seed(0)
     encoder, batch = build(), torch.rand(volumes, 1, *size) * 2 - 1
-    _require(isinstance(encoder, Encoder), encoder, "type", "no subclass of reg2rg.encoders.Encoder", "one")
+    _require(isinstance(encoder, Encoder), encoder, "type", "no subclass of reg2rg.models.encoders.Encoder", "one")
     for name in ("out_channels", "num_tokens"):
         found = getattr(encoder, name, None)
         _require(isinstance(found, int) and found > 0, encoder, name, repr(found), "a positive int after construction")
@@ -77,7 +77,7 @@ def check_encoder(
 def check_projector(
     build: Callable[[int, int], Projector], in_channels: int = 12, out_channels: int = 20, tolerance: float = 1e-5
 ) -> None:
-    """Check a projector, or a factory of one, against the contract of `reg2rg.projectors.Projector`.
+    """Check a projector, or a factory of one, against the contract of `reg2rg.models.projectors.Projector`.
 
     Args:
         build: called with the two widths, twice.
@@ -90,7 +90,9 @@ def check_projector(
     """
     torch.manual_seed(0)
     projector, tokens = build(in_channels, out_channels).eval(), torch.randn(3, 4, in_channels)
-    _require(isinstance(projector, Projector), projector, "type", "no subclass of reg2rg.projectors.Projector", "one")
+    _require(
+        isinstance(projector, Projector), projector, "type", "no subclass of reg2rg.models.projectors.Projector", "one"
+    )
     with torch.no_grad():
         projected = projector(tokens)
         _check_tokens(projector, projected, (3, 4, out_channels), "on random tokens")
@@ -102,7 +104,7 @@ def check_projector(
 
 
 def check_dataset(build: Callable[[], Dataset]) -> None:
-    """Check a dataset against the contract of `reg2rg.data.datasets.base.Dataset`, on a folder that has studies.
+    """Check a dataset against the contract of `reg2rg.datasets.base.Dataset`, on a folder that has studies.
 
     Ids sorted, unique and fit for file names; known splits; no patient in two splits; images that exist; two
     constructions that list the same; records that can be sent to worker processes.

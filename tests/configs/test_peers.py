@@ -14,8 +14,8 @@ import yaml
 from reg2rg.cli.main import main
 from reg2rg.config.overlay import packaged_configs
 from reg2rg.config.saving import build
-from reg2rg.encoders import Encoder, Resize
-from reg2rg.projectors import LinearNormProjector, LinearProjector, MLPProjector, Projector
+from reg2rg.models.encoders import Encoder, Resize
+from reg2rg.models.projectors import LinearNormProjector, LinearProjector, MLPProjector, Projector
 
 PEERS: dict[str, tuple[int, int, type[Projector]]] = {
     "radfm": (32, 768, LinearProjector),

@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-from reg2rg.data.datasets.base import DATASETS
-from reg2rg.encoders import ENCODERS
-from reg2rg.projectors import PROJECTORS
+from reg2rg.datasets.base import DATASETS
+from reg2rg.models.encoders import ENCODERS
+from reg2rg.models.projectors import PROJECTORS
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "components.md"
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from reg2rg.encoders import CNN3D, ENCODERS, Encoder
+from reg2rg.models.encoders import CNN3D, ENCODERS, Encoder
 from reg2rg.testing import check_encoder
 
 SIZE = (32, 32, 16)

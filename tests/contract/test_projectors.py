@@ -2,7 +2,7 @@
 
 import pytest
 
-from reg2rg.projectors import PROJECTORS
+from reg2rg.models.projectors import PROJECTORS
 from reg2rg.testing import check_projector
 
 

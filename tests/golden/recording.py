@@ -121,9 +121,9 @@ def ablation(root: Path) -> dict[str, str]:
     from reg2rg.ablation.scoring import Scorer
     from reg2rg.ablation.sweep import Run, TableSpec
     from reg2rg.ablation.table import Collected, Costs, build_table
-    from reg2rg.ablation.writing import as_csv, as_latex, as_markdown
-    from reg2rg.metrics.labelers import RuleLabeler
-    from reg2rg.regions import load_region_set
+    from reg2rg.core.regions import load_region_set
+    from reg2rg.evaluation.metrics.labelers import RuleLabeler
+    from reg2rg.show.ablation_files import as_csv, as_latex, as_markdown
 
     metrics = ("CE F1 (micro)", "Recognition accuracy", "BLEU-4", "METEOR")
     scorer = Scorer("strict", RuleLabeler(), load_region_set("radgenome"), metrics, {})

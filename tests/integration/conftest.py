@@ -10,9 +10,9 @@ import pytest
 @pytest.fixture
 def components() -> Iterator[None]:
     """Registries as they were: an example may register a component that no other test shall see."""
-    from reg2rg.data.datasets.base import DATASETS
-    from reg2rg.encoders import ENCODERS
-    from reg2rg.projectors import PROJECTORS
+    from reg2rg.datasets.base import DATASETS
+    from reg2rg.models.encoders import ENCODERS
+    from reg2rg.models.projectors import PROJECTORS
 
     registries = (ENCODERS, PROJECTORS, DATASETS)
     before = [dict(registry._classes) for registry in registries]

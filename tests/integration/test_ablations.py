@@ -32,8 +32,8 @@ from reg2rg.ablation.execute import lock_of
 from reg2rg.ablation.state import lock, read_progress
 from reg2rg.cli.main import main
 from reg2rg.data.prompt import TAGS, TokenCounts
-from reg2rg.data.store import Store
-from reg2rg.data.views import Views
+from reg2rg.store.store import Store
+from reg2rg.store.views import Views
 
 BASE = """\
 base: phantom.yaml
@@ -83,9 +83,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.chdir(root)
     with pytest.MonkeyPatch.context() as patch:
         # What evaluations and tables draw is tested elsewhere, and would take most of the time here.
-        patch.setattr("reg2rg.evaluation.writing.draw_plots", lambda evaluation: {})
-        patch.setattr("reg2rg.ablation.writing.draw_table", lambda table: None)
-        patch.setattr("reg2rg.evaluation.terminal.print_evaluation", lambda evaluation, console: None)
+        patch.setattr("reg2rg.show.evaluation_files.draw_plots", lambda evaluation: {})
+        patch.setattr("reg2rg.show.ablation_files.draw_table", lambda table: None)
+        patch.setattr("reg2rg.show.evaluation_terminal.print_evaluation", lambda evaluation, console: None)
         yield root
     os.chdir(before)
 

@@ -6,24 +6,24 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from reg2rg.checkpoints import AtomicCheckpointIO, read_checkpoint
 from reg2rg.data.datamodule import RegionReportDataModule
-from reg2rg.data.datasets.radgenome import RadGenome
-from reg2rg.data.phantom.writer import write_phantoms
-from reg2rg.data.prepare import prepare
 from reg2rg.data.prompt import INSTRUCTION
-from reg2rg.data.views import Views
-from reg2rg.encoders.cnn3d import CNN3D
-from reg2rg.language.causal_lm import CausalLM
-from reg2rg.language.pretraining import Schedule
-from reg2rg.language.tiny import build_tiny_llama
-from reg2rg.metrics.scores import mean_recognition, recognition_by_region
-from reg2rg.optimization import OptimizerConfig
-from reg2rg.predict import PredictionWriter
-from reg2rg.projectors import LinearProjector
-from reg2rg.records import read_predictions, read_records
-from reg2rg.save_last import SaveLast
-from reg2rg.training import Reg2RG
+from reg2rg.datasets.radgenome import RadGenome
+from reg2rg.evaluation.metrics.scores import mean_recognition, recognition_by_region
+from reg2rg.evaluation.records import read_predictions, read_records
+from reg2rg.extras.phantom.writer import write_phantoms
+from reg2rg.extras.tiny_llm.build import build_tiny_llama
+from reg2rg.extras.tiny_llm.pretraining import Schedule
+from reg2rg.models.encoders.cnn3d import CNN3D
+from reg2rg.models.llm.causal_lm import CausalLM
+from reg2rg.models.projectors import LinearProjector
+from reg2rg.store.prepare import prepare
+from reg2rg.store.views import Views
+from reg2rg.training.checkpoints import AtomicCheckpointIO, read_checkpoint
+from reg2rg.training.module import Reg2RG
+from reg2rg.training.optimization import OptimizerConfig
+from reg2rg.training.prediction_writer import PredictionWriter
+from reg2rg.training.save_last import SaveLast
 
 SIZE = (32, 32, 32)
 

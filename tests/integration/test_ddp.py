@@ -5,11 +5,11 @@ import pytest
 import torch
 from lightning.pytorch.strategies import DDPStrategy
 
-from reg2rg.predict import PredictionWriter
-from reg2rg.records import read_records
-from reg2rg.regions import load_region_set
-from reg2rg.report import write_report
-from reg2rg.report_scores import ReportScores
+from reg2rg.core.regions import load_region_set
+from reg2rg.core.report import write_report
+from reg2rg.evaluation.records import read_records
+from reg2rg.training.prediction_writer import PredictionWriter
+from reg2rg.training.report_scores import ReportScores
 
 
 @pytest.fixture(autouse=True)

@@ -64,12 +64,12 @@ def blocks(page: Path) -> list[Block]:
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory) -> Path:
     """What the first commands of the quickstart leave, at toy size."""
-    from reg2rg.data.datasets import RadGenome
-    from reg2rg.data.phantom.writer import write_phantoms
-    from reg2rg.data.prepare import prepare
     from reg2rg.data.prompt import INSTRUCTION
-    from reg2rg.language.pretraining import Schedule
-    from reg2rg.language.tiny import build_tiny_llama
+    from reg2rg.datasets import RadGenome
+    from reg2rg.extras.phantom.writer import write_phantoms
+    from reg2rg.extras.tiny_llm.build import build_tiny_llama
+    from reg2rg.extras.tiny_llm.pretraining import Schedule
+    from reg2rg.store.prepare import prepare
 
     root = tmp_path_factory.mktemp("docs")
     write_phantoms(root / "demo/data", studies=6, seed=0, size=(48, 48, 32), workers=0)

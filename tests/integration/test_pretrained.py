@@ -13,8 +13,8 @@ import yaml
 from reg2rg import Reg2RG, report_on
 from reg2rg.cli.main import main
 from reg2rg.config.saving import read_config
-from reg2rg.records import read_records
-from reg2rg.report import parse_report
+from reg2rg.core.report import parse_report
+from reg2rg.evaluation.records import read_records
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "predict_one_scan.py"
 
@@ -107,7 +107,7 @@ def test_report_on_a_scan_is_what_predict_wrote(trained, theirs) -> None:
 
 
 def test_a_checkpoints_config_is_the_folders(trained) -> None:
-    from reg2rg.checkpoints import read_checkpoint
+    from reg2rg.training.checkpoints import read_checkpoint
 
     root, folder, _, _ = trained
     trained_with = read_config(read_checkpoint(root / "runs" / "checkpoints" / "last.ckpt"))

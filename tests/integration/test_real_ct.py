@@ -10,16 +10,16 @@ import pytest
 import torch
 
 from reg2rg.data.datamodule import RegionReportDataModule
-from reg2rg.data.datasets import Manifest
-from reg2rg.data.prepare import prepare
-from reg2rg.data.store import Store
-from reg2rg.data.views import Views
-from reg2rg.encoders.cnn3d import CNN3D
-from reg2rg.language.causal_lm import CausalLM
-from reg2rg.predict import PredictionWriter
-from reg2rg.projectors import LinearProjector
-from reg2rg.records import read_records
-from reg2rg.training import Reg2RG
+from reg2rg.datasets import Manifest
+from reg2rg.evaluation.records import read_records
+from reg2rg.models.encoders.cnn3d import CNN3D
+from reg2rg.models.llm.causal_lm import CausalLM
+from reg2rg.models.projectors import LinearProjector
+from reg2rg.store.prepare import prepare
+from reg2rg.store.store import Store
+from reg2rg.store.views import Views
+from reg2rg.training.module import Reg2RG
+from reg2rg.training.prediction_writer import PredictionWriter
 
 SIZE = (32, 32, 16)
 

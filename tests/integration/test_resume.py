@@ -16,11 +16,11 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 
-from reg2rg.checkpoints import AtomicCheckpointIO, CheckpointError, read_checkpoint
 from reg2rg.config.overlay import fold, packaged_configs
 from reg2rg.config.saving import build
-from reg2rg.optimization import OptimizerConfig
-from reg2rg.save_last import SaveLast
+from reg2rg.training.checkpoints import AtomicCheckpointIO, CheckpointError, read_checkpoint
+from reg2rg.training.optimization import OptimizerConfig
+from reg2rg.training.save_last import SaveLast
 
 BATCHES, EPOCHS = 6, 2
 """Of the grid: 12 batches, each of them a place to stop."""
@@ -365,8 +365,8 @@ class Kill(L.Callback):
 
 
 def test_room_for_all_checkpoints_is_asked_for_before_the_first_step(six, tmp_path, monkeypatch):
-    import reg2rg.checkpoints as checkpoints
-    from reg2rg.save_last import checkpoint_bytes
+    import reg2rg.training.checkpoints as checkpoints
+    from reg2rg.training.save_last import checkpoint_bytes
 
     _, trainer, _ = signalled(six, tmp_path / "run")
     size = (tmp_path / "run" / "last.ckpt").stat().st_size
@@ -430,8 +430,8 @@ sys.path.insert(0, {tests!r})
 from conftest import Toy
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
-from reg2rg.checkpoints import AtomicCheckpointIO
-from reg2rg.save_last import SaveLast
+from reg2rg.training.checkpoints import AtomicCheckpointIO
+from reg2rg.training.save_last import SaveLast
 
 class Slow(L.Callback):
     def on_train_batch_end(self, trainer, *_):

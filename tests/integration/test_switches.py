@@ -11,8 +11,8 @@ import torch
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
 from lightning.pytorch.strategies import FSDPStrategy
 
-from reg2rg.checkpoints import read_checkpoint
 from reg2rg.cli.main import main
+from reg2rg.training.checkpoints import read_checkpoint
 
 OWN = """
 data:

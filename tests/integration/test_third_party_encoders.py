@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from reg2rg.checkpoints import read_checkpoint
 from reg2rg.cli.main import main
+from reg2rg.training.checkpoints import read_checkpoint
 
 PLUGIN = '''
 from torch import Tensor, nn
 
-from reg2rg.encoders import ENCODERS, Encoder
+from reg2rg.models.encoders import ENCODERS, Encoder
 
 
 class TheirNet(nn.Module):

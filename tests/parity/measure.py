@@ -28,10 +28,10 @@ from parity.agreement import exactly, gradient, leaves, relative_rms
 from parity.forms import PerceiverForm, ViTForm, random_volumes, random_weights
 from parity.llama import AREAS, WORDS, write_model, write_sentencepiece
 from parity.ours import Given, our_perceiver, our_vit
-from reg2rg.data.phantom.anatomy import draw
-from reg2rg.data.phantom.grid import Grid
-from reg2rg.data.phantom.patient import draw_patient
-from reg2rg.encoders.published import rename_perceiver, rename_vit3d
+from reg2rg.extras.phantom.anatomy import draw
+from reg2rg.extras.phantom.grid import Grid
+from reg2rg.extras.phantom.patient import draw_patient
+from reg2rg.models.encoders.weights_radfm import rename_perceiver, rename_vit3d
 
 VIT = ViTForm((256, 256, 64), (32, 32, 4), (512, 512, 512), 3, dim=768, depth=12, heads=8, head_dim=64, mlp=2048)
 MASKS = ViTForm((256, 256, 64), (32, 32, 16), (256, 256, 64), 1, dim=255, depth=3, heads=8, head_dim=64, mlp=512)

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from parity.forms import ModelForm, PerceiverForm, ViTForm
-from reg2rg.encoders import Encoder, Frozen, PerceiverResampler, TokenMean, ViT3D
-from reg2rg.encoders.published import rename_perceiver
-from reg2rg.encoders.weights import load_checked
-from reg2rg.language.base import LanguageModel
-from reg2rg.model import RegionReporter
-from reg2rg.projectors import LinearProjector
+from reg2rg.models.encoders import Encoder, Frozen, PerceiverResampler, TokenMean, ViT3D
+from reg2rg.models.encoders.weights import load_checked
+from reg2rg.models.encoders.weights_radfm import rename_perceiver
+from reg2rg.models.llm.base import LanguageModel
+from reg2rg.models.projectors import LinearProjector
+from reg2rg.models.reporter import RegionReporter
 
 
 class Given(Encoder):

@@ -14,11 +14,11 @@ from parity.forms import random_volumes
 from parity.llama import write_model
 from published_files import DEPTHS, HEAD, MASKS, MLP, TEXTURE, WIDTH, fill, reg2rg_shapes
 from reg2rg import Reg2RG
-from reg2rg.convert import FORMATS, Opened, Options, account, convert
-from reg2rg.convert.reg2rg import recipe
 from reg2rg.data.batch import Sample, collate
 from reg2rg.data.prompt import PromptEncoder
-from reg2rg.tensors import TensorEntry, TensorSource
+from reg2rg.extras.convert import FORMATS, Opened, Options, account, convert
+from reg2rg.extras.convert.reg2rg import recipe
+from reg2rg.models.tensors import TensorEntry, TensorSource
 
 VOCABULARY = 640
 SIZES = reference.Sizes(TEXTURE.patch, MASKS.patch, heads=8)

@@ -12,11 +12,19 @@ from parity import peers_reference as reference
 from parity.agreement import EXACT, exactly, gradient, leaves
 from parity.forms import Shapes, random_volumes, random_weights
 from parity.ours import Given, part
-from reg2rg.encoders import AttentionPool, CTViT, M3DViT, ModifiedResNet, QueryDecoder, SwinDepthChannels, TokenPool
-from reg2rg.encoders.axes import as_images, to_square
-from reg2rg.encoders.codebook import CosineCodebook
-from reg2rg.encoders.medvint import _CLIP_MEAN, _CLIP_STD
-from reg2rg.encoders.weights import load_checked
+from reg2rg.extras.peers.codebook import CosineCodebook
+from reg2rg.extras.peers.medvint import _CLIP_MEAN, _CLIP_STD
+from reg2rg.models.encoders import (
+    AttentionPool,
+    CTViT,
+    M3DViT,
+    ModifiedResNet,
+    QueryDecoder,
+    SwinDepthChannels,
+    TokenPool,
+)
+from reg2rg.models.encoders.axes import as_images, to_square
+from reg2rg.models.encoders.weights import load_checked
 
 Weights = dict[str, Tensor]
 
@@ -209,7 +217,7 @@ def test_attention_pool() -> None:
             0,
         )
     )
-    from reg2rg.encoders.published_peers import rename_ctchat_pooler
+    from reg2rg.extras.peers.weights import rename_ctchat_pooler
 
     pool = AttentionPool(Given(5, dim), num_queries=3, heads=2)
     adapted = {f"pooler.{name}": tensor for name, tensor in rename_ctchat_pooler(published).items()}
@@ -322,8 +330,8 @@ def swin(slices: int) -> SwinDepthChannels:
 
 
 def test_swin_from_a_file_of_hugging_face(hugging_face_swin, tmp_path) -> None:
-    from reg2rg.encoders.swin2d import _MEAN, _STD
-    from reg2rg.encoders.weights import read_weights
+    from reg2rg.extras.peers.swin2d import _MEAN, _STD
+    from reg2rg.models.encoders.weights import read_weights
 
     hugging_face_swin.save_pretrained(tmp_path)
     saved = read_weights(tmp_path)
@@ -344,7 +352,7 @@ def test_swin_from_a_file_of_hugging_face(hugging_face_swin, tmp_path) -> None:
 
 
 def test_swin_on_equal_slices_answers_as_on_a_grey_picture(hugging_face_swin, tmp_path) -> None:
-    from reg2rg.encoders.weights import read_weights
+    from reg2rg.models.encoders.weights import read_weights
 
     hugging_face_swin.save_pretrained(tmp_path)
     saved, slice_ = read_weights(tmp_path), random_volumes(1, (1, 32, 32, 1), 1).double()

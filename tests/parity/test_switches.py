@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from parity.agreement import EXACT, exactly
-from reg2rg.encoders import Frozen
-from reg2rg.language.base import Sampling
+from reg2rg.models.encoders import Frozen
+from reg2rg.models.llm.base import Sampling
 
 
 @pytest.fixture(scope="module")

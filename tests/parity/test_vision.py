@@ -23,8 +23,8 @@ from parity.forms import (
     vit_forms,
 )
 from parity.ours import Given, our_perceiver, our_vit
-from reg2rg.encoders import TokenMean, ViT3D
-from reg2rg.encoders.published import fold_channels, rename_perceiver, rename_vit3d
+from reg2rg.models.encoders import TokenMean, ViT3D
+from reg2rg.models.encoders.weights_radfm import fold_channels, rename_perceiver, rename_vit3d
 
 PATCH_NORM = ("to_patch_embedding.1.weight", "to_patch_embedding.1.bias")
 PATCH_LINEAR = ("to_patch_embedding.2.weight", "to_patch_embedding.2.bias")

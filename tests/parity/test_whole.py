@@ -22,9 +22,9 @@ from parity.llama import AREAS, WORDS, logits, shipped, write_model
 from parity.ours import our_reporter
 from reg2rg.data.batch import Batch, Sample, collate
 from reg2rg.data.prompt import PromptEncoder
-from reg2rg.encoders.published import rename_perceiver, rename_vit3d
-from reg2rg.language.causal_lm import CausalLM, LoRA
-from reg2rg.model import RegionReporter
+from reg2rg.models.encoders.weights_radfm import rename_perceiver, rename_vit3d
+from reg2rg.models.llm.causal_lm import CausalLM, LoRA
+from reg2rg.models.reporter import RegionReporter
 
 SIZE, WIDTH, VOCABULARY, LENGTH = (8, 4, 6), 8, 640, 400
 LORA = LoRA(rank=2, alpha=8, dropout=0.1)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import classification_report, precision_recall_fscore_support
 
-from reg2rg.labels import FINDINGS
+from reg2rg.core.labels import FINDINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 REGIONS = ("abdomen", "bone", "breast", "esophagus", "heart", "lung", "mediastinum", "pleura", "thyroid")

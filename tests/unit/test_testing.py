@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from reg2rg.data.datasets.base import Dataset, Listing
-from reg2rg.encoders import Encoder
-from reg2rg.projectors import LinearProjector, Projector
+from reg2rg.core.types import LabelMap, Study
+from reg2rg.datasets.base import Dataset, Listing
+from reg2rg.models.encoders import Encoder
+from reg2rg.models.projectors import LinearProjector, Projector
 from reg2rg.testing import ContractError, check_dataset, check_encoder, check_projector
-from reg2rg.types import LabelMap, Study
 
 SIZE = (4, 4, 2)
 

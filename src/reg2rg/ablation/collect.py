@@ -14,7 +14,7 @@ from reg2rg.ablation.plan import PREDICTIONS
 from reg2rg.ablation.scoring import Scorer, Scores, truth_floors
 from reg2rg.ablation.state import read_run, state_of
 from reg2rg.ablation.table import Collected, Costs
-from reg2rg.types import Study
+from reg2rg.core.types import Study
 
 
 def collect(tasks: Mapping[str, Sequence[Task]], scorer: Scorer, runs: Mapping[str, Any]) -> dict[str, Collected]:

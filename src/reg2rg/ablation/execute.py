@@ -33,7 +33,7 @@ from reg2rg.ablation.state import (
     write_run,
 )
 from reg2rg.ablation.sweep import Scoring
-from reg2rg.files import atomic_write
+from reg2rg.core.files import atomic_write
 
 METRICS = "metrics.csv"
 _STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)
@@ -308,8 +308,8 @@ def log_tail(path: Path, lines: int = _TAIL) -> str:
 
 def _join_metrics(folder: Path) -> None:
     """One table of what was logged, over all resumes."""
-    from reg2rg.errors import Reg2RGError
-    from reg2rg.page.curves import read_curves
+    from reg2rg.core.errors import Reg2RGError
+    from reg2rg.training.curves import read_curves
 
     with contextlib.suppress(Reg2RGError):  # a run without any logged step
         joined = read_curves(folder / "csv")

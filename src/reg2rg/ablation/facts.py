@@ -12,10 +12,10 @@ from typing import Any
 
 import pandas as pd
 
-from reg2rg.data.store_index import load_index
-from reg2rg.files import atomic_write, write_json
-from reg2rg.report import write_report
-from reg2rg.types import Study
+from reg2rg.core.files import atomic_write, write_json
+from reg2rg.core.report import write_report
+from reg2rg.core.types import Study
+from reg2rg.store.index import load_index
 
 TRAIN_REFERENCES, TRUTH = "data/train_references.csv", "data/truth.json"
 _WEIGHED = 64 * 2**20

@@ -17,8 +17,8 @@ from reg2rg.ablation.sweep import Run, Step, Sweep
 from reg2rg.config.explain import check_references, explain_interpolation
 from reg2rg.config.overlay import BASE_KEY, find_config, fold, merge, packaged_folder
 from reg2rg.config.reading import COMMAND_LINE, Tree, read_tree
-from reg2rg.errors import ConfigError
-from reg2rg.registry import did_you_mean
+from reg2rg.core.errors import ConfigError
+from reg2rg.core.registry import did_you_mean
 
 CONFIG, CHECKPOINTS, PREDICTIONS, EVALUATION = "config.yaml", "checkpoints", "predictions", "evaluation"
 RECORDER = "reg2rg.ablation.recorder.RunRecorder"
@@ -290,8 +290,8 @@ def _placed(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     present = {_class_name(item) for item in callbacks}
     for name, class_path in (
         ("ModelCheckpoint", "ModelCheckpoint"),
-        ("SaveLast", "reg2rg.save_last.SaveLast"),
-        ("PredictionWriter", "reg2rg.predict.PredictionWriter"),
+        ("SaveLast", "reg2rg.training.save_last.SaveLast"),
+        ("PredictionWriter", "reg2rg.training.prediction_writer.PredictionWriter"),
     ):
         if name not in present:
             callbacks.append({"class_path": class_path})

@@ -9,8 +9,8 @@ from typing import Any
 import lightning as L
 
 from reg2rg.ablation.state import PROGRESS, read_progress
-from reg2rg.files import write_json
-from reg2rg.monitor import peak_memory_gib
+from reg2rg.core.files import write_json
+from reg2rg.training.monitor import peak_memory_gib
 
 _EVERY_S = 2.0
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from reg2rg.ablation.execute import Call, Outcome, Stop, Task, execute
-from reg2rg.errors import ConfigError, MissingExtraError
+from reg2rg.core.errors import ConfigError, MissingExtraError
 
 _POLL_S = 0.5
 Begin = Callable[[Task], None]

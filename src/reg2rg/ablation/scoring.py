@@ -10,18 +10,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from reg2rg.core.regions import RegionSet
+from reg2rg.core.types import Study
+from reg2rg.evaluation.baselines import COMMONEST_PARAGRAPHS, EVERYTHING, SHUFFLED, floors_of
 from reg2rg.evaluation.bootstrap import Array, Statistic
 from reg2rg.evaluation.findings import Labelled, findings_statistics
-from reg2rg.evaluation.floors import COMMONEST_PARAGRAPHS, EVERYTHING, SHUFFLED, floors_of
-from reg2rg.evaluation.language import score_texts
-from reg2rg.evaluation.protocols import find_protocol
-from reg2rg.evaluation.reading import Pair, read_reports
-from reg2rg.evaluation.recognition import recognise, recognition_statistics
-from reg2rg.evaluation.results import REPORT
-from reg2rg.metrics import efficacy
-from reg2rg.metrics.findings import KeywordReader
-from reg2rg.metrics.labelers import Labeler
-from reg2rg.metrics.scores import (
+from reg2rg.evaluation.metrics import efficacy
+from reg2rg.evaluation.metrics.findings import KeywordReader
+from reg2rg.evaluation.metrics.labelers import Labeler
+from reg2rg.evaluation.metrics.scores import (
     Prediction,
     commonest_paragraphs,
     floor_commonest,
@@ -29,9 +26,12 @@ from reg2rg.metrics.scores import (
     say_everything,
     summarise,
 )
-from reg2rg.records import read_predictions
-from reg2rg.regions import RegionSet
-from reg2rg.types import Study
+from reg2rg.evaluation.protocols import find_protocol
+from reg2rg.evaluation.reading import Pair, read_reports
+from reg2rg.evaluation.recognition import recognise, recognition_statistics
+from reg2rg.evaluation.records import read_predictions
+from reg2rg.evaluation.results import REPORT
+from reg2rg.evaluation.text import score_texts
 
 TRUTH = ("Truth precision (micro)", "Truth recall (micro)", "Truth F1 (micro)")
 _LANGUAGE = ("BLEU", "METEOR", "ROUGE", "CIDEr")

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from reg2rg import __version__
 from reg2rg.ablation.sweep import Scoring
-from reg2rg.files import write_json
+from reg2rg.core.files import write_json
 
 RUN, LOG, PROGRESS = "run.json", "log.txt", "progress.json"
 STAGES = ("fit", "predict", "evaluate")

@@ -15,8 +15,8 @@ from reg2rg.ablation.execute import Call
 from reg2rg.ablation.plan import Plan, filled_in, resolved
 from reg2rg.ablation.state import code_digest, lock, now
 from reg2rg.config.reading import Tree
-from reg2rg.errors import Reg2RGError
-from reg2rg.files import atomic_write, write_json
+from reg2rg.core.errors import Reg2RGError
+from reg2rg.core.files import atomic_write, write_json
 
 FOLDER = "data"
 _WAIT_S = 2.0

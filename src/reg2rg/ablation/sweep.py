@@ -11,9 +11,9 @@ from typing import Any
 from reg2rg.ablation.sweep_file import SweepFile
 from reg2rg.config.overlay import find_config, packaged_folder
 from reg2rg.config.reading import Key, Tree, lookup
-from reg2rg.errors import ConfigError
+from reg2rg.core.errors import ConfigError
+from reg2rg.core.registry import did_you_mean
 from reg2rg.evaluation.protocols import find_protocol
-from reg2rg.registry import did_you_mean
 
 FOLDER = "sweeps"
 METRICS = (

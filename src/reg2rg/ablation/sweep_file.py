@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from reg2rg.config.reading import Key, Tree, lookup, read_tree
-from reg2rg.errors import ConfigError
-from reg2rg.registry import did_you_mean
+from reg2rg.core.errors import ConfigError
+from reg2rg.core.registry import did_you_mean
 
 
 class SweepFile:

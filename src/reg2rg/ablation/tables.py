@@ -13,8 +13,8 @@ from reg2rg.ablation.plan import Plan
 from reg2rg.ablation.scoring import Scorer
 from reg2rg.ablation.sweep import TableSpec
 from reg2rg.ablation.table import AblationTable, build_table
-from reg2rg.metrics.labelers import Labeler
-from reg2rg.regions import load_region_set
+from reg2rg.core.regions import load_region_set
+from reg2rg.evaluation.metrics.labelers import Labeler
 
 
 def make_tables(

@@ -18,7 +18,7 @@ import yaml
 
 from reg2rg.cli.main import EXIT_INTERRUPTED, Invocation, main
 from reg2rg.cli.numbers import above_zero, whole
-from reg2rg.errors import EXIT_OK, EXIT_RUNTIME, ConfigError, Reg2RGError
+from reg2rg.core.errors import EXIT_OK, EXIT_RUNTIME, ConfigError, Reg2RGError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -308,7 +308,7 @@ class Ablation:
         from rich.console import Console
 
         from reg2rg.ablation.steps import planned_steps
-        from reg2rg.ablation.terminal import print_plan
+        from reg2rg.show.ablation_terminal import print_plan
 
         studies = self._studies()
         steps = [(step, step.done(studies)) for step in planned_steps(self.plan)]
@@ -320,9 +320,9 @@ class Ablation:
 
         from reg2rg.ablation.facts import kept_facts
         from reg2rg.ablation.tables import make_tables
-        from reg2rg.ablation.terminal import print_table
-        from reg2rg.ablation.writing import write_table
         from reg2rg.cli.evaluate import load_labeler
+        from reg2rg.show.ablation_files import write_table
+        from reg2rg.show.ablation_terminal import print_table
 
         # Of all runs and seeds, also those that were not worked on this time.
         plan = self._plan((), sorted({*self.sweep.seeds, *self.options.seeds}))

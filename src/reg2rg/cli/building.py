@@ -6,7 +6,7 @@ from typing import Any
 
 from reg2rg.config.reading import COMMAND_LINE, Key, Tree
 from reg2rg.config.rules import walk
-from reg2rg.errors import ConfigError
+from reg2rg.core.errors import ConfigError
 
 
 class Builder:

@@ -23,9 +23,9 @@ from reg2rg.config.overlay import packaged_configs
 _KINDS = {"Encoder": "encoder", "ProjectorFactory": "projector", "LanguageModel": "llm", "Dataset": "dataset"}
 # Settings that are written as a mapping of their fields.
 _RECORDS = {
-    "OptimizerConfig": "reg2rg.optimization",
-    "Views": "reg2rg.data.views",
-    "ReadOptions": "reg2rg.data.volumes",
+    "OptimizerConfig": "reg2rg.training.optimization",
+    "Views": "reg2rg.store.views",
+    "ReadOptions": "reg2rg.scans.volumes",
 }
 
 
@@ -62,7 +62,10 @@ def script(shell: str) -> str:
 
 def training_keys(found: list[Component]) -> Iterator[tuple[str, list[str]]]:
     """Dotted keys of a training config, each with the component names that it takes, if any."""
-    sections = {"model": ("reg2rg.training", "Reg2RG"), "data": ("reg2rg.data.datamodule", "RegionReportDataModule")}
+    sections = {
+        "model": ("reg2rg.training.module", "Reg2RG"),
+        "data": ("reg2rg.data.datamodule", "RegionReportDataModule"),
+    }
     for section, (module, name) in sections.items():
         for argument in constructor_arguments(module, name):
             key, words = f"{section}.{argument.name}", re.findall(r"\w+", argument.annotation)

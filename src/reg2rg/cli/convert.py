@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reg2rg.cli.main import Invocation
-from reg2rg.errors import EXIT_OK, EXIT_RUNTIME, ConfigError
+from reg2rg.core.errors import EXIT_OK, EXIT_RUNTIME, ConfigError
 
 if TYPE_CHECKING:
-    from reg2rg.convert import Sums
-    from reg2rg.tensors import TensorSource
+    from reg2rg.extras.convert import Sums
+    from reg2rg.models.tensors import TensorSource
 
 DTYPES = ("float32", "bfloat16", "float16")
 LLAMA2 = "meta-llama/Llama-2-7b-chat-hf"
@@ -31,7 +31,8 @@ def run(invocation: Invocation) -> int:
 
     import torch
 
-    from reg2rg.convert import (
+    from reg2rg.core.registry import load_plugins
+    from reg2rg.extras.convert import (
         Options,
         bytes_to_read,
         check_new,
@@ -41,7 +42,6 @@ def run(invocation: Invocation) -> int:
         read_sums,
         verify_folder,
     )
-    from reg2rg.registry import load_plugins
 
     load_plugins()
     there = read_sums(options.against) if options.against is not None else None
@@ -76,7 +76,7 @@ def run(invocation: Invocation) -> int:
 
 
 def _print_sums(source: TensorSource) -> Sums:
-    from reg2rg.convert import sum_tensors
+    from reg2rg.extras.convert import sum_tensors
 
     with _mib("MiB checked", sum(entry.nbytes for entry in source.entries.values())) as step:
         sums = sum_tensors(source, step)
@@ -87,7 +87,7 @@ def _print_sums(source: TensorSource) -> Sums:
 @contextmanager
 def _mib(title: str, size: int) -> Iterator[Callable[[int], None]]:
     """Progress over so many bytes, on standard error; small files pass without."""
-    from reg2rg.language.progress import progress
+    from reg2rg.core.progress import progress
 
     if (total := size // 2**20) < _WORTH_A_BAR:
         yield lambda count: None

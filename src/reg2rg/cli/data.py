@@ -9,8 +9,8 @@ from pathlib import Path
 
 from reg2rg.cli.main import Invocation
 from reg2rg.cli.numbers import whole
-from reg2rg.errors import ConfigError
-from reg2rg.registry import did_you_mean
+from reg2rg.core.errors import ConfigError
+from reg2rg.core.registry import did_you_mean
 
 _DESCRIPTION = """\
 usage: reg2rg data phantom OUT [--studies N] [--seed N] ...
@@ -62,7 +62,7 @@ def _phantom_parser() -> argparse.ArgumentParser:
 
 
 def _phantom(invocation: Invocation, options: argparse.Namespace, rest: Sequence[str]) -> int:
-    from reg2rg.data.phantom.writer import write_phantoms
+    from reg2rg.extras.phantom.writer import write_phantoms
 
     _no_more(rest, "phantom")
     write_phantoms(
@@ -98,10 +98,10 @@ def _check_parser() -> argparse.ArgumentParser:
 
 
 def _check(invocation: Invocation, options: argparse.Namespace, rest: Sequence[str]) -> int:
+    from reg2rg.check.report import print_check
+    from reg2rg.check.run import check_dataset
     from reg2rg.cli.section import read_section
-    from reg2rg.data.check import check_dataset
-    from reg2rg.data.check_report import print_check
-    from reg2rg.regions import load_region_set
+    from reg2rg.core.regions import load_region_set
 
     section = read_section(invocation, _all_config_args(options, rest))
     result = check_dataset(
@@ -129,8 +129,8 @@ def _prepare_parser() -> argparse.ArgumentParser:
 
 def _prepare(invocation: Invocation, options: argparse.Namespace, rest: Sequence[str]) -> int:
     from reg2rg.cli.section import read_section
-    from reg2rg.data.prepare import prepare
-    from reg2rg.regions import load_region_set
+    from reg2rg.core.regions import load_region_set
+    from reg2rg.store.prepare import prepare
 
     shard = _shard(options.shard)
     section = read_section(invocation, _all_config_args(options, rest))

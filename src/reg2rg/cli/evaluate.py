@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 
 from reg2rg.cli.main import Invocation
 from reg2rg.cli.numbers import whole
-from reg2rg.errors import ConfigError
+from reg2rg.core.errors import ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from reg2rg.core.regions import RegionSet
+    from reg2rg.evaluation.metrics.labelers import Labeler
+    from reg2rg.evaluation.metrics.synonyms import SynonymSource
     from reg2rg.evaluation.reading import Columns, Reports
-    from reg2rg.metrics.labelers import Labeler
-    from reg2rg.metrics.synonyms import SynonymSource
-    from reg2rg.regions import RegionSet
 
 _MOST_RESAMPLES = 100_000
 _SAY_EVERY_S = 10.0
@@ -42,13 +42,13 @@ def run(invocation: Invocation) -> int:
 
     from rich.console import Console
 
+    from reg2rg.core.regions import load_region_set
     from reg2rg.evaluation.engine import Settings, evaluate
-    from reg2rg.evaluation.judges import export_texts, load_judge
+    from reg2rg.evaluation.external_metrics import export_texts, load_judge
     from reg2rg.evaluation.protocols import find_protocol
     from reg2rg.evaluation.reading import Columns, read_references, read_reports
-    from reg2rg.evaluation.terminal import print_evaluation
-    from reg2rg.evaluation.writing import write_evaluation
-    from reg2rg.regions import load_region_set
+    from reg2rg.show.evaluation_files import write_evaluation
+    from reg2rg.show.evaluation_terminal import print_evaluation
 
     protocol, regions = find_protocol(options.protocol), load_region_set(options.regions)
     columns = Columns(
@@ -178,7 +178,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse what would fail after minutes of work."""
-    from reg2rg.evaluation.judges import check_export
+    from reg2rg.evaluation.external_metrics import check_export
 
     if not 0 < options.confidence < 1:
         raise ConfigError(f"--confidence {options.confidence}: expected a number between 0 and 1, such as 0.95")
@@ -247,8 +247,8 @@ def load_labeler(name: str, backbone: Path | None = None) -> Labeler | None:
     Raises:
         ConfigError: no such path; the message names the commands that get the weights.
     """
-    from reg2rg.hub import looks_like_hub_id
-    from reg2rg.metrics.labelers import RuleLabeler
+    from reg2rg.core.hub import looks_like_hub_id
+    from reg2rg.evaluation.metrics.labelers import RuleLabeler
 
     if name == "none":
         return None
@@ -260,19 +260,19 @@ def load_labeler(name: str, backbone: Path | None = None) -> Labeler | None:
             "18-label classifier). Fix: on a machine with network, `hf download zzxslp/RadBERT-RoBERTa-4m --local-dir "
             "radbert` and `hf download Trusure/Reg2RG RadBertClassifier.pth --local-dir radbert`; then give that folder"
         )
-    from reg2rg.metrics.radbert import RadBertLabeler  # here: it brings torch along
+    from reg2rg.evaluation.metrics.radbert import RadBertLabeler  # here: it brings torch along
 
     return RadBertLabeler(name, backbone=backbone)
 
 
 def _label_names(labeler: Labeler | None) -> tuple[str, ...]:
-    from reg2rg.labels import FINDINGS
+    from reg2rg.core.labels import FINDINGS
 
     return labeler.labels if labeler is not None else FINDINGS
 
 
 def _label_tables(options: argparse.Namespace, reports: Reports) -> dict[str, Mapping[str, NDArray[np.bool_]]]:
-    from reg2rg.metrics.labelers import read_label_table
+    from reg2rg.evaluation.metrics.labelers import read_label_table
 
     ids = [pair.study for pair in reports.pairs]
     found: dict[str, Mapping[str, NDArray[np.bool_]]] = {}

@@ -10,7 +10,7 @@ from typing import Any
 
 from reg2rg.cli.main import Invocation
 from reg2rg.cli.numbers import above_zero
-from reg2rg.errors import EXIT_OK, ConfigError
+from reg2rg.core.errors import EXIT_OK, ConfigError
 
 
 def run(invocation: Invocation) -> int:
@@ -18,9 +18,9 @@ def run(invocation: Invocation) -> int:
     options = _parser().parse_args(list(invocation.args))
     metrics = None if options.metrics is None else read_metrics(options.metrics)
 
+    from reg2rg.pretrained.atomic_folder import check_target
     from reg2rg.pretrained.card import CardFacts
-    from reg2rg.pretrained.placing import check_target
-    from reg2rg.training import Reg2RG
+    from reg2rg.training.module import Reg2RG
 
     check_target(options.out, 0)
     model = _load(Reg2RG, options, invocation)
@@ -62,7 +62,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
 
 
 def _load(cls: Any, options: argparse.Namespace, invocation: Invocation) -> Any:
-    from reg2rg.config.model_folder import is_model_folder
+    from reg2rg.core.model_folder import is_model_folder
 
     language_model = options.language_model
     if is_model_folder(options.ckpt_path):

@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reg2rg.config.model_folder import CONFIG, is_model_folder
 from reg2rg.config.overlay import fold, merge
 from reg2rg.config.reading import Tree
-from reg2rg.errors import ConfigError
-from reg2rg.hub import looks_like_hub_id
+from reg2rg.core.errors import ConfigError
+from reg2rg.core.hub import looks_like_hub_id
+from reg2rg.core.model_folder import CONFIG, is_model_folder
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
     from lightning.pytorch import Trainer
 
     from reg2rg.pretrained.folder import PretrainedFolder
-    from reg2rg.training import Reg2RG
+    from reg2rg.training.module import Reg2RG
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def load_folder(model: Reg2RG, folder: PretrainedFolder, command: str) -> None:
 
 def write_somewhere(trainer: Trainer) -> None:
     """Write predictions under the run's folder if the config names no place: they would be lost."""
-    from reg2rg.predict import PredictionWriter
+    from reg2rg.training.prediction_writer import PredictionWriter
 
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     if not any(isinstance(callback, PredictionWriter) for callback in callbacks):

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from reg2rg.cli.main import Invocation
 from reg2rg.config.overlay import packaged_configs, packaged_folder
-from reg2rg.errors import ConfigError
-from reg2rg.registry import PLUGIN_GROUP, did_you_mean
+from reg2rg.core.errors import ConfigError
+from reg2rg.core.registry import PLUGIN_GROUP, did_you_mean
 
 CONFIGS = "config"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from reg2rg.cli.main import Invocation
 from reg2rg.cli.numbers import whole
-from reg2rg.errors import ConfigError
+from reg2rg.core.errors import ConfigError
 
 
 def run(invocation: Invocation) -> int:
@@ -40,8 +40,8 @@ def run(invocation: Invocation) -> int:
         raise ConfigError("data.dataset: no study of the training split has a report to learn words from.")
 
     from reg2rg.data.prompt import GLOBAL_PREFIX, INSTRUCTION, REGION_PREFIX
-    from reg2rg.language.pretraining import Schedule
-    from reg2rg.language.tiny import build_tiny_llama
+    from reg2rg.extras.tiny_llm.build import build_tiny_llama
+    from reg2rg.extras.tiny_llm.pretraining import Schedule
 
     build_tiny_llama(
         [study.reports for study in studies],

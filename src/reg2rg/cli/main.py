@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 from reg2rg import __version__
 from reg2rg.ablation.parent import end_with_parent
-from reg2rg.errors import EXIT_OK, EXIT_RUNTIME, EXIT_USAGE, ConfigError, Reg2RGError
-from reg2rg.registry import did_you_mean
+from reg2rg.core.errors import EXIT_OK, EXIT_RUNTIME, EXIT_USAGE, ConfigError, Reg2RGError
+from reg2rg.core.registry import did_you_mean
 
 EXIT_INTERRUPTED = 130
 

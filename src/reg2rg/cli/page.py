@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from reg2rg.cli.main import Invocation
 from reg2rg.cli.numbers import whole
-from reg2rg.errors import ConfigError
+from reg2rg.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from reg2rg.cli.section import DataSection
-    from reg2rg.metrics.scores import Prediction, Reader
-    from reg2rg.page.render import PageStudy
+    from reg2rg.evaluation.metrics.scores import Prediction, Reader
+    from reg2rg.show.case_page import PageStudy
 
 PANELS = {
     "training loss": ("train/loss", "train/loss_step"),
@@ -33,11 +33,11 @@ def run(invocation: Invocation) -> int:
     from rich.console import Console
 
     from reg2rg.cli.section import read_section
-    from reg2rg.files import write_json
-    from reg2rg.metrics.findings import KeywordReader
-    from reg2rg.page.curves import draw_curves, read_curves
-    from reg2rg.page.render import write_page
-    from reg2rg.page.tables import build_tables, print_tables, score_all
+    from reg2rg.core.files import write_json
+    from reg2rg.evaluation.metrics.findings import KeywordReader
+    from reg2rg.show.case_page import write_page
+    from reg2rg.show.case_tables import build_tables, print_tables, score_all
+    from reg2rg.training.curves import draw_curves, read_curves
 
     section = read_section(invocation, config_args)
     studies = {study.id: study for study in section.dataset.studies()}
@@ -108,7 +108,7 @@ def _pairs(words: Sequence[str], option: str) -> list[tuple[str, Path]]:
 
 
 def _predictions(folder: Path, findings: Mapping[str, Mapping[str, bool] | None]) -> list[Prediction]:
-    from reg2rg.records import read_predictions
+    from reg2rg.evaluation.records import read_predictions
 
     predictions = read_predictions(folder, findings)
     if not predictions:
@@ -126,9 +126,9 @@ def _predictions(folder: Path, findings: Mapping[str, Mapping[str, bool] | None]
 
 
 def _page_studies(section: DataSection, own: Sequence[Prediction], read: Reader) -> list[PageStudy]:
-    from reg2rg.data.store import Store
-    from reg2rg.page.render import PageStudy
-    from reg2rg.page.slices import draw_study
+    from reg2rg.show.case_page import PageStudy
+    from reg2rg.show.slices import draw_study
+    from reg2rg.store.store import Store
 
     if section.store is None:
         raise ConfigError("config: data.store: no folder to read scans from. Give it: --data.store FOLDER")

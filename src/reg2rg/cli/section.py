@@ -24,11 +24,11 @@ from reg2rg.config.overlay import fold, packaged_configs
 from reg2rg.config.reading import COMMAND_LINE, Tree
 from reg2rg.config.rules import check_values
 from reg2rg.config.schema import Checker
-from reg2rg.data.datasets import DATASETS, Dataset
-from reg2rg.data.views import Views
-from reg2rg.data.volumes import ReadOptions
-from reg2rg.errors import ConfigError
-from reg2rg.registry import did_you_mean, load_plugins
+from reg2rg.core.errors import ConfigError
+from reg2rg.core.registry import did_you_mean, load_plugins
+from reg2rg.datasets import DATASETS, Dataset
+from reg2rg.scans.volumes import ReadOptions
+from reg2rg.store.views import Views
 
 _OTHER_SECTIONS = ("model", "trainer", "seed_everything", "vars", "ckpt_path")
 

@@ -33,8 +33,8 @@ from reg2rg.config.reading import COMMAND_LINE, Tree, lookup
 from reg2rg.config.rules import check_values
 from reg2rg.config.saving import CONFIG_KEY
 from reg2rg.config.schema import Checker
-from reg2rg.errors import ConfigError, MissingExtraError
-from reg2rg.registry import Registry, load_plugins
+from reg2rg.core.errors import ConfigError, MissingExtraError
+from reg2rg.core.registry import Registry, load_plugins
 
 LINKS_WHEN_PARSED = {
     "data.tokenizer": "model.llm.init_args.path",
@@ -91,18 +91,18 @@ def _not_a_tip(record: logging.LogRecord) -> bool:
 def core_classes() -> tuple[type[LightningModule], type[LightningDataModule]]:
     """The two classes that a config fills."""
     from reg2rg.data.datamodule import RegionReportDataModule
-    from reg2rg.training import Reg2RG
+    from reg2rg.training.module import Reg2RG
 
     return Reg2RG, RegionReportDataModule
 
 
 def component_registries() -> tuple[Registry[Any], ...]:
     """Registries of the components that a trainer config names."""
-    import reg2rg.language.causal_lm  # noqa: F401 (registers itself)
-    from reg2rg.data.datasets import DATASETS
-    from reg2rg.encoders import ENCODERS
-    from reg2rg.language.base import LANGUAGE_MODELS
-    from reg2rg.projectors import PROJECTORS
+    import reg2rg.models.llm.causal_lm  # noqa: F401 (registers itself)
+    from reg2rg.datasets import DATASETS
+    from reg2rg.models.encoders import ENCODERS
+    from reg2rg.models.llm.base import LANGUAGE_MODELS
+    from reg2rg.models.projectors import PROJECTORS
 
     return ENCODERS, PROJECTORS, LANGUAGE_MODELS, DATASETS
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from reg2rg.config.reading import COMMAND_LINE, Key, Tree, lookup
-from reg2rg.registry import did_you_mean
+from reg2rg.core.registry import did_you_mean
 
 _KEY = re.compile(r'Parser key "([^"]+)"')
 _EXPECTED = re.compile(r"Expected (?:an? )?(.+?)(?:\. Got value: (.+))?$")

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from reg2rg.config.reading import COMMAND_LINE, Key, Tree
-from reg2rg.errors import ConfigError
-from reg2rg.registry import PLUGIN_GROUP
+from reg2rg.core.errors import ConfigError
+from reg2rg.core.registry import PLUGIN_GROUP
 
 ALLOWED = (
     "reg2rg",

@@ -14,7 +14,7 @@ import yaml
 
 from reg2rg.config.overlay import merge, packaged_configs
 from reg2rg.config.reading import COMMAND_LINE, Key, Tree, parse_value
-from reg2rg.errors import ConfigError
+from reg2rg.core.errors import ConfigError
 
 _CLASS_PARTS = ("class_path", "init_args", "dict_kwargs")
 

@@ -13,9 +13,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from reg2rg.config.model_folder import is_model_folder, localise
 from reg2rg.config.reading import COMMAND_LINE, Key, Tree, read_tree
-from reg2rg.errors import ConfigError
+from reg2rg.core.errors import ConfigError
+from reg2rg.core.model_folder import is_model_folder, localise
 
 BASE_KEY = "base"
 _CLASS_KEYS = {"class_path", "init_args"}

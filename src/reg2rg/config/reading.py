@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from reg2rg.errors import ConfigError
+from reg2rg.core.errors import ConfigError
 
 Key = tuple[str | int, ...]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from reg2rg.config.reading import COMMAND_LINE, Key, Tree, lookup
-from reg2rg.errors import ConfigError
-from reg2rg.regions import load_region_set
+from reg2rg.core.errors import ConfigError
+from reg2rg.core.regions import load_region_set
 
 # Arguments that count or measure something, whatever component they belong to: 1 at least.
 POSITIVE = frozenset(

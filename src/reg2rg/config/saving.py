@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from reg2rg.errors import ConfigError
+from reg2rg.core.errors import ConfigError
 
 CONFIG_KEY = "reg2rg_config"
 T = TypeVar("T")

@@ -17,7 +17,7 @@ from typing import Any
 
 from reg2rg.config.imports import is_allowed, refusal
 from reg2rg.config.reading import COMMAND_LINE, Key, Tree
-from reg2rg.registry import did_you_mean
+from reg2rg.core.registry import did_you_mean
 
 _SPEC = ("class_path", "init_args", "dict_kwargs")
 _LISTED = 40

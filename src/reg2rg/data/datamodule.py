@@ -12,19 +12,19 @@ import lightning as L
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from reg2rg.core.errors import ConfigError, DataFault
+from reg2rg.core.regions import RegionSet, load_region_set
+from reg2rg.core.types import Study
 from reg2rg.data.batch import Batch, collate
-from reg2rg.data.datasets.base import Dataset
 from reg2rg.data.loader import StudyLoader
 from reg2rg.data.order import EVAL_SEED, bucketed_batches, generator
 from reg2rg.data.prompt import INSTRUCTION, WHOLE_INSTRUCTION, PromptEncoder, TokenCounts
 from reg2rg.data.published_ids import check_published_ids
 from reg2rg.data.samples import Entry, StudySamples
-from reg2rg.data.store import Store
-from reg2rg.data.views import Views
-from reg2rg.data.volumes import ReadOptions
-from reg2rg.errors import ConfigError, DataFault
-from reg2rg.regions import RegionSet, load_region_set
-from reg2rg.types import Study
+from reg2rg.datasets.base import Dataset
+from reg2rg.scans.volumes import ReadOptions
+from reg2rg.store.store import Store
+from reg2rg.store.views import Views
 
 log = logging.getLogger(__name__)
 

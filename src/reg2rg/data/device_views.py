@@ -12,8 +12,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from reg2rg.data.detail import Box, Detail, box_slices
-from reg2rg.data.views import (
+from reg2rg.core.types import HU, Mask, RegionVolume
+from reg2rg.store.crop import Box, Detail, box_slices
+from reg2rg.store.views import (
     ALL_VIEWS,
     FRACTION_SCALE,
     HU_SCALE,
@@ -24,7 +25,6 @@ from reg2rg.data.views import (
     texture_box,
     wanted_views,
 )
-from reg2rg.types import HU, Mask, RegionVolume
 
 
 def views_on_device(

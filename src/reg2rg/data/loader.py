@@ -16,10 +16,10 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from reg2rg.core.errors import EXIT_SKIPPED, ConfigError, DataFault, Reg2RGError
+from reg2rg.core.parallel import start_worker
 from reg2rg.data.batch import Batch, Sample
 from reg2rg.data.order import share_of
-from reg2rg.data.parallel import start_worker
-from reg2rg.errors import EXIT_SKIPPED, ConfigError, DataFault, Reg2RGError
 
 log = logging.getLogger(__name__)
 

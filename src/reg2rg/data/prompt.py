@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from reg2rg.errors import ConfigError, DataFault
-from reg2rg.report import write_paragraph
+from reg2rg.core.errors import ConfigError, DataFault
+from reg2rg.core.report import write_paragraph
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from reg2rg.data.views import FRACTION_SCALE, HU_SCALE
+from reg2rg.store.views import FRACTION_SCALE, HU_SCALE
 
 
 def to_input(

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from reg2rg.evaluation.bootstrap import Statistic, mean_statistic, no_interval
 from reg2rg.evaluation.findings import Labelled, names_of
+from reg2rg.evaluation.metrics.blind import commonest
+from reg2rg.evaluation.metrics.labelers import Labeler
 from reg2rg.evaluation.pairs import Pair
 from reg2rg.evaluation.recognition import Recognition, accuracy_by_study
 from reg2rg.evaluation.results import REPORT, RegionStatistics
-from reg2rg.metrics.blind import commonest
-from reg2rg.metrics.labelers import Labeler
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 

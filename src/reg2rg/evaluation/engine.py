@@ -11,10 +11,10 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 
 from reg2rg import __version__
+from reg2rg.evaluation.baselines import COMMONEST_PARAGRAPHS, COMMONEST_REPORT, EMPTY, EVERYTHING, SHUFFLED, floors_of
 from reg2rg.evaluation.bootstrap import Resamples, Statistic, interval, p_value
 from reg2rg.evaluation.describing import region_statistics, region_table, study_table
 from reg2rg.evaluation.findings import Labelled, findings_statistics, label_scores
-from reg2rg.evaluation.floors import COMMONEST_PARAGRAPHS, COMMONEST_REPORT, EMPTY, EVERYTHING, SHUFFLED, floors_of
 from reg2rg.evaluation.pairs import Pair
 from reg2rg.evaluation.reading import Reports
 from reg2rg.evaluation.recognition import confusion

@@ -18,9 +18,9 @@ from reg2rg.evaluation.bootstrap import (
     no_interval,
     summed,
 )
+from reg2rg.evaluation.metrics import efficacy
 from reg2rg.evaluation.protocols import Protocol
 from reg2rg.evaluation.results import REPORT, LabelScore
-from reg2rg.metrics import efficacy
 
 _FIGURES = ("precision", "recall", "F1")
 _AVERAGES: Mapping[str, tuple[Callable[[Array], Array], str]] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from reg2rg.core.regions import RegionSet
 from reg2rg.evaluation.prefixes import (
     clean_regions,
     given_slots,
@@ -16,7 +17,6 @@ from reg2rg.evaluation.prefixes import (
     plain_text,
     renumbered,
 )
-from reg2rg.regions import RegionSet
 
 REPEATED = "(repeated name)"
 """Stands for the region that a slot names where another slot has named it before."""

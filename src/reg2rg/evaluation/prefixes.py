@@ -2,7 +2,7 @@
 
 Two readings of the same text. `strip_prefixes`, `published_regions` and `published_slots` follow the published scripts
 with their quirks, because that is what the published figures were made with; the others are the strict reading of
-`reg2rg.report`, with the spellings of a region set understood.
+`reg2rg.core.report`, with the spellings of a region set understood.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from reg2rg.errors import ConfigError
-from reg2rg.regions import RegionSet
-from reg2rg.report import Report, parse_report
+from reg2rg.core.errors import ConfigError
+from reg2rg.core.regions import RegionSet
+from reg2rg.core.report import Report, parse_report
 
 _PUBLISHED = re.compile(r"The region \d+ is [^:]+: ")
 _PUBLISHED_SLOT = re.compile(r"The region (\d+) is (\w+)")
@@ -121,7 +121,7 @@ def renumbered(text: str, numbers: Sequence[int]) -> str:
 
 
 def own_report(text: str, given: Sequence[str], regions: RegionSet) -> Report:
-    """The text read strictly (see `reg2rg.report.parse_report`), every spelling of a region understood.
+    """The text read strictly (see `reg2rg.core.report.parse_report`), every spelling of a region understood.
 
     Args:
         text: with prefixes; a tail of other regions is left out of the paragraphs.

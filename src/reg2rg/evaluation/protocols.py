@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from reg2rg.errors import ConfigError
-from reg2rg.registry import did_you_mean
+from reg2rg.core.errors import ConfigError
+from reg2rg.core.registry import did_you_mean
 
 Smoothing = Literal["hf", "lin-och", "none"]
 
@@ -19,7 +19,7 @@ class Protocol:
     Attributes:
         name: as given to ``--protocol``.
         text: what it is, for people.
-        smoothing: of BLEU (see `reg2rg.metrics.bleu`).
+        smoothing: of BLEU (see `reg2rg.evaluation.metrics.bleu`).
         bleu: ``"each"``: mean over units; ``"corpus"``: counts summed over units; ``"both"``.
         unit: ``"paragraph"``: a report's number is the mean over the paragraphs of its references where regions are
             known; ``"report"``: over whole reports.

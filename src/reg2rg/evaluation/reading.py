@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reg2rg.data.datasets.names import patient_of
-from reg2rg.errors import ConfigError
+from reg2rg.core.errors import ConfigError
+from reg2rg.core.regions import RegionSet
+from reg2rg.datasets.names import patient_of
 from reg2rg.evaluation.pairs import Pair, Side, pair_sides, pair_texts, whole_pair
 from reg2rg.evaluation.prefixes import has_prefixes
 from reg2rg.evaluation.sources import Columns, Texts, read_texts
-from reg2rg.regions import RegionSet
 
 __all__ = ["Columns", "Pair", "Reports", "pair_texts", "read_references", "read_reports"]
 

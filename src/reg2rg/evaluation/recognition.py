@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from reg2rg.errors import ConfigError
+from reg2rg.core.errors import ConfigError
 from reg2rg.evaluation.bootstrap import Array, Statistic, mean_statistic
+from reg2rg.evaluation.metrics.efficacy import precision_recall_f1
 from reg2rg.evaluation.pairs import REPEATED, Pair
 from reg2rg.evaluation.prefixes import published_slots
 from reg2rg.evaluation.protocols import Protocol
 from reg2rg.evaluation.results import REPORT, Confusion
-from reg2rg.metrics.efficacy import precision_recall_f1
 
 NONE, UNKNOWN = "(none)", "(unknown name)"
 OTHERS = (NONE, UNKNOWN, REPEATED)

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reg2rg.data.datasets.tables import read_lines, read_rows
-from reg2rg.errors import ConfigError
+from reg2rg.core.errors import ConfigError
+from reg2rg.datasets.tables import read_lines, read_rows
 
 _JSON = (".jsonl", ".ndjson", ".json")
 _MARKS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 
 from reg2rg.evaluation.bootstrap import Array, Statistic, mean_statistic
 from reg2rg.evaluation.describing import report_statistics
+from reg2rg.evaluation.external_metrics import Judge, judge_reports
 from reg2rg.evaluation.findings import Labelled, findings_statistics, region_findings
-from reg2rg.evaluation.judges import Judge, judge_reports
-from reg2rg.evaluation.language import region_cells, score_texts, whole_texts
+from reg2rg.evaluation.metrics.labelers import Labeler
+from reg2rg.evaluation.metrics.synonyms import SynonymSource
 from reg2rg.evaluation.pairs import Pair
 from reg2rg.evaluation.protocols import PROTOCOLS, Protocol
 from reg2rg.evaluation.recognition import Recognition, recognise, recognition_statistics
 from reg2rg.evaluation.results import REPORT
-from reg2rg.metrics.labelers import Labeler
-from reg2rg.metrics.synonyms import SynonymSource
+from reg2rg.evaluation.text import region_cells, score_texts, whole_texts
 
 _LABELLED_AT_ONCE = 256
 

@@ -10,14 +10,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-from reg2rg.data.datasets.tables import check_encoding
-from reg2rg.errors import ConfigError
+from reg2rg.core.errors import ConfigError
+from reg2rg.core.labels import FINDINGS
+from reg2rg.core.regions import RegionSet
+from reg2rg.core.registry import did_you_mean
+from reg2rg.datasets.tables import check_encoding
 from reg2rg.evaluation.pairs import Side
+from reg2rg.evaluation.records import STUDIES, from_cell, read_records, reference_text
 from reg2rg.evaluation.rows import Rows, cell_text, table_rows
-from reg2rg.labels import FINDINGS
-from reg2rg.records import STUDIES, from_cell, read_records, reference_text
-from reg2rg.regions import RegionSet
-from reg2rg.registry import did_you_mean
 
 IDS = (
     "AccNum", "AccessionNo", "VolumeName", "Volumename", "study", "study_id", "id", "image", "image_id",

@@ -9,12 +9,12 @@ from typing import Any, Literal, Self
 
 import yaml
 
-from reg2rg.config.model_folder import CONTRACT, REGION_FILE
+from reg2rg.core.errors import ConfigError
+from reg2rg.core.model_folder import CONTRACT, REGION_FILE
+from reg2rg.core.regions import Region, RegionSet, load_region_set, packaged_region_sets
+from reg2rg.core.registry import did_you_mean
 from reg2rg.data.prompt import INSTRUCTION, WHOLE_INSTRUCTION
-from reg2rg.data.views import Views
-from reg2rg.errors import ConfigError
-from reg2rg.regions import Region, RegionSet, load_region_set, packaged_region_sets
-from reg2rg.registry import did_you_mean
+from reg2rg.store.views import Views
 
 FORMAT = 1
 """Version of the folder's layout. A reader takes its own and older ones."""

@@ -14,8 +14,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from reg2rg.errors import ConfigError
-from reg2rg.language.naming import is_adapter, plain_name
+from reg2rg.core.errors import ConfigError
+from reg2rg.models.llm.naming import is_adapter, plain_name
 
 SAMPLES = 32
 """Values that are kept of a tensor, at even distances."""

@@ -25,15 +25,15 @@ from typing import Any
 from torch import Tensor
 
 from reg2rg import __version__
-from reg2rg.config.model_folder import CARD, CONFIG, CONTRACT, LANGUAGE_MODEL, LLM, SUMS, WEIGHTS, localise
-from reg2rg.errors import ConfigError
-from reg2rg.files import sha256, write_json
+from reg2rg.core.errors import ConfigError
+from reg2rg.core.files import sha256, write_json
+from reg2rg.core.model_folder import CARD, CONFIG, CONTRACT, LANGUAGE_MODEL, LLM, SUMS, WEIGHTS, localise
+from reg2rg.models.tensors import open_tensors
+from reg2rg.pretrained.atomic_folder import check_target, new_folder
 from reg2rg.pretrained.contract import InputContract, dump_yaml, read_yaml
 from reg2rg.pretrained.fingerprint import Fingerprint
-from reg2rg.pretrained.placing import check_target, new_folder
 from reg2rg.pretrained.settings import model_config
 from reg2rg.pretrained.streaming import read_metadata, write_safetensors
-from reg2rg.tensors import open_tensors
 
 log = logging.getLogger(__name__)
 

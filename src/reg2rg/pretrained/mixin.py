@@ -11,9 +11,8 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from reg2rg.checkpoints import check_names
-from reg2rg.errors import ConfigError
-from reg2rg.model import RegionReporter
+from reg2rg.core.errors import ConfigError
+from reg2rg.models.reporter import RegionReporter
 from reg2rg.pretrained.card import CardFacts, model_card
 from reg2rg.pretrained.contract import InputContract
 from reg2rg.pretrained.folder import PretrainedFolder, write_folder
@@ -28,6 +27,7 @@ from reg2rg.pretrained.saving import (
 )
 from reg2rg.pretrained.settings import model_config
 from reg2rg.pretrained.sharing import upload
+from reg2rg.training.checkpoints import check_names
 
 
 class FolderModel(nn.Module):

@@ -13,15 +13,15 @@ from torch import Tensor, nn
 
 from reg2rg.config.explain import explain
 from reg2rg.config.imports import ALLOWED, check_class_paths, plugin_packages
-from reg2rg.config.model_folder import CONFIG
 from reg2rg.config.reading import Tree, read_tree
 from reg2rg.config.saving import build
-from reg2rg.errors import ConfigError
-from reg2rg.hub import local_folder, looks_like_hub_id
-from reg2rg.language.base import LanguageModel
+from reg2rg.core.errors import ConfigError
+from reg2rg.core.hub import local_folder, looks_like_hub_id
+from reg2rg.core.model_folder import CONFIG
+from reg2rg.core.registry import load_plugins
+from reg2rg.models.llm.base import LanguageModel
 from reg2rg.pretrained.fingerprint import fingerprint
 from reg2rg.pretrained.folder import LanguageModelRef, PretrainedFolder, read_folder
-from reg2rg.registry import load_plugins
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -60,8 +60,8 @@ def build_model(
     Raises:
         ConfigError: a class that a config may not name, of which nothing is imported; or arguments that do not fit.
     """
-    import reg2rg.encoders
-    import reg2rg.language.causal_lm  # noqa: F401 (components by their short names)
+    import reg2rg.models.encoders
+    import reg2rg.models.llm.causal_lm  # noqa: F401 (components by their short names)
 
     path = folder.path / CONFIG
     tree = read_tree(path)

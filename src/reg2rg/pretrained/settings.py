@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from reg2rg.config.model_folder import REGION_FILE
-from reg2rg.errors import ConfigError
+from reg2rg.core.errors import ConfigError
+from reg2rg.core.model_folder import REGION_FILE
 from reg2rg.pretrained.contract import InputContract
 
 _DATA_KEYS = ("order", "max_length", "published_ids")

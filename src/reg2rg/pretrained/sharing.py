@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reg2rg.errors import ConfigError
-from reg2rg.hub import looks_like_hub_id
+from reg2rg.core.errors import ConfigError
+from reg2rg.core.hub import looks_like_hub_id
 
 
 def upload(

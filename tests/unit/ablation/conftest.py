@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reg2rg.files import write_json
-from reg2rg.report import write_report
+from reg2rg.core.files import write_json
+from reg2rg.core.report import write_report
 
 TEXTS = {
     "lung": ("There is a nodule in the right lung.", "The lungs are clear."),

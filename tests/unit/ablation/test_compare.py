@@ -10,15 +10,15 @@ from scipy import stats
 
 from reg2rg.ablation.compare import Comparer, holm
 from reg2rg.ablation.scoring import TRUTH, Scorer, Scores
+from reg2rg.core.regions import load_region_set
 from reg2rg.evaluation.bootstrap import Statistic
 from reg2rg.evaluation.engine import Settings, evaluate
+from reg2rg.evaluation.metrics.findings import KeywordReader
+from reg2rg.evaluation.metrics.labelers import RuleLabeler
+from reg2rg.evaluation.metrics.scores import summarise
 from reg2rg.evaluation.protocols import PROTOCOLS
 from reg2rg.evaluation.reading import read_reports
-from reg2rg.metrics.findings import KeywordReader
-from reg2rg.metrics.labelers import RuleLabeler
-from reg2rg.metrics.scores import summarise
-from reg2rg.records import read_predictions
-from reg2rg.regions import load_region_set
+from reg2rg.evaluation.records import read_predictions
 
 METRICS = ("CE F1 (micro)", "CRG", "BLEU-4", "METEOR", "ROUGE-L", "Recognition (mean over regions)", *TRUTH)
 REGIONS = load_region_set("radgenome")

@@ -11,7 +11,7 @@ import yaml
 
 from reg2rg.ablation.plan import Job, Plan, deciding, differences, digest_of, make_plan
 from reg2rg.ablation.sweep import load_sweep
-from reg2rg.errors import ConfigError
+from reg2rg.core.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +86,7 @@ def test_a_base_without_callbacks_gets_what_a_sweep_needs() -> None:
 
 
 def test_paths_that_a_base_fixes_cannot_mix_runs() -> None:
-    fixed = {"class_path": "reg2rg.predict.PredictionWriter", "init_args": {"out": "one/folder"}}
+    fixed = {"class_path": "reg2rg.training.prediction_writer.PredictionWriter", "init_args": {"out": "one/folder"}}
     config = job(extra=[overlay("fixed.yaml", {"trainer": {"callbacks": [fixed]}})], out=Path("out")).config
     assert callback(config, "PredictionWriter")["out"] == "out/full/seed0/predictions"
 

@@ -13,7 +13,7 @@ from reg2rg.ablation import runners
 from reg2rg.ablation.execute import Outcome, Stop, Task
 from reg2rg.ablation.runners import Local, Ray, Slurm, shares, visible_gpus
 from reg2rg.ablation.sweep import Scoring
-from reg2rg.errors import ConfigError, MissingExtraError
+from reg2rg.core.errors import ConfigError, MissingExtraError
 
 
 def tasks(tmp_path: Path, count: int = 3) -> list[Task]:

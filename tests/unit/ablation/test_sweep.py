@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from reg2rg.ablation.sweep import METRICS, load_sweep, packaged_sweeps
-from reg2rg.errors import ConfigError
+from reg2rg.core.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from reg2rg.ablation.execute import Outcome, Stop, Task
 from reg2rg.ablation.interrupt import time_limit, told_to_end
 from reg2rg.cli.ablate import EXIT_UNFINISHED, Ablation, _parameters
 from reg2rg.cli.main import main
-from reg2rg.errors import ConfigError
+from reg2rg.core.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ import torch
 
 from published_files import TEXTURE, fill, nested, perceiver_shapes
 from reg2rg.cli.main import main
-from reg2rg.convert import FORMATS
+from reg2rg.extras.convert import FORMATS
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_help_names_every_format(capsys):
 def test_an_interrupt_leaves_nothing(files, tmp_path):
     """A real SIGINT while the folder is being written."""
     code = (
-        "import os, signal, sys; from reg2rg.cli.main import main; import reg2rg.convert.writing as w\n"
+        "import os, signal, sys; from reg2rg.cli.main import main; import reg2rg.extras.convert.writing as w\n"
         "def stop(*a, **k): os.kill(os.getpid(), signal.SIGINT)\n"
         "w.write_safetensors = stop\n"
         "sys.exit(main(sys.argv[1:]))"

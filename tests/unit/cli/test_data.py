@@ -10,9 +10,9 @@ import yaml
 
 from reg2rg.cli.main import Invocation, main
 from reg2rg.cli.section import read_section
-from reg2rg.data.datasets import RadGenome
-from reg2rg.data.store import Store
-from reg2rg.errors import DataFault
+from reg2rg.core.errors import DataFault
+from reg2rg.datasets import RadGenome
+from reg2rg.store.store import Store
 
 CONFIG = """\
 seed_everything: 3

@@ -9,8 +9,8 @@ from importlib.metadata import version
 import pytest
 
 from reg2rg.cli.main import main
+from reg2rg.core.labels import FINDINGS
 from reg2rg.evaluation.protocols import PROTOCOLS
-from reg2rg.labels import FINDINGS
 
 HEADER = "AccNum,GT_combined_report,Pred_combined_report"
 ROWS = (
@@ -35,7 +35,7 @@ def reports(tmp_path):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Writes everything but plots, which take their time."""
-    monkeypatch.setattr("reg2rg.evaluation.writing.draw_plots", lambda evaluation: {})
+    monkeypatch.setattr("reg2rg.show.evaluation_files.draw_plots", lambda evaluation: {})
 
 
 def run(*words):

@@ -13,15 +13,15 @@ import yaml
 
 from reg2rg.cli.folder import with_folder, write_somewhere
 from reg2rg.cli.main import main
-from reg2rg.config.model_folder import CONTRACT
 from reg2rg.config.overlay import fold
 from reg2rg.config.reading import Tree
-from reg2rg.errors import ConfigError
-from reg2rg.predict import PredictionWriter
+from reg2rg.core.errors import ConfigError
+from reg2rg.core.model_folder import CONTRACT
+from reg2rg.core.regions import Region, RegionSet
 from reg2rg.pretrained.contract import InputContract
 from reg2rg.pretrained.fingerprint import fingerprint
 from reg2rg.pretrained.folder import LanguageModelRef, write_folder
-from reg2rg.regions import Region, RegionSet
+from reg2rg.training.prediction_writer import PredictionWriter
 
 CONFIG: dict[str, Any] = {
     "model": {

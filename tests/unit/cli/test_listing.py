@@ -68,7 +68,7 @@ def test_a_plugin_is_listed_without_being_imported(
     (tmp_path / "acme_listed").mkdir()
     (tmp_path / "acme_listed" / "__init__.py").write_text("raise RuntimeError('imported')\n")
     (tmp_path / "acme_listed" / "parts.py").write_text(
-        "from reg2rg.encoders import ENCODERS, Encoder\n\n@ENCODERS.register\nclass AcmeListed(Encoder):\n"
+        "from reg2rg.models.encoders import ENCODERS, Encoder\n\n@ENCODERS.register\nclass AcmeListed(Encoder):\n"
         '    """From a plug-in."""\n\n    def __init__(self, width: int = 3): ...\n'
     )
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -9,7 +9,7 @@ import pytest
 from reg2rg import __version__
 from reg2rg.cli import main as entry
 from reg2rg.cli.main import COMMANDS, Command, Invocation, main
-from reg2rg.errors import ConfigError, Reg2RGError
+from reg2rg.core.errors import ConfigError, Reg2RGError
 
 
 class TooMany(Reg2RGError):

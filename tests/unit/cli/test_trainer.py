@@ -13,7 +13,7 @@ from reg2rg.cli.building import Builder
 from reg2rg.cli.main import main
 from reg2rg.cli.trainer import ReportCLI, SaveConfig
 from reg2rg.config.saving import CONFIG_KEY, read_config
-from reg2rg.encoders import ENCODERS
+from reg2rg.models.encoders import ENCODERS
 
 GOOD: dict[str, Any] = {
     "data": {
@@ -85,7 +85,7 @@ def test_another_class_takes_nothing_over(way: str, capsys: pytest.CaptureFixtur
     }
     Path("over.yaml").write_text(overlays.get(way, "{}"))
     config = printed(capsys, "-c", "over.yaml", *(["--model.texture=ViT3D"] if way == "option" else []))
-    assert config["model"]["texture"]["class_path"] == "reg2rg.encoders.ViT3D"
+    assert config["model"]["texture"]["class_path"] == "reg2rg.models.encoders.ViT3D"
     assert texture(config)["dim"] == 768
     assert texture(config)["dropout"] == 0.1
     assert texture(config)["depth"] == (2 if way == "file with arguments" else 12)
@@ -228,7 +228,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from reg2rg.encoders import ENCODERS, Encoder
+from reg2rg.models.encoders import ENCODERS, Encoder
 
 
 @ENCODERS.register

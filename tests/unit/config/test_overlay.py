@@ -9,7 +9,7 @@ import yaml
 from reg2rg.config.options import apply_options, split_config_options
 from reg2rg.config.overlay import find_config, fold, packaged_configs, same_class
 from reg2rg.config.reading import Tree, read_tree
-from reg2rg.errors import ConfigError
+from reg2rg.core.errors import ConfigError
 
 
 @pytest.fixture

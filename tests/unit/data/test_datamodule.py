@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from reg2rg.core.errors import ConfigError, DataFault
+from reg2rg.core.report import parse_report
 from reg2rg.data import loader as loader_module
 from reg2rg.data.batch import Batch
 from reg2rg.data.loader import LoaderError, StudyLoader, TooManyFaultsError
 from reg2rg.data.prompt import TokenCounts
 from reg2rg.data.samples import ViewCache
-from reg2rg.errors import ConfigError, DataFault
-from reg2rg.report import parse_report
 
 
 @pytest.fixture(scope="module")

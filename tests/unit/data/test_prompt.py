@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from reg2rg.core.errors import ConfigError, DataFault
+from reg2rg.core.report import write_report
 from reg2rg.data.prompt import (
     IGNORED,
     INSTRUCTION,
@@ -15,9 +17,7 @@ from reg2rg.data.prompt import (
     TokenCounts,
     rebase_sources,
 )
-from reg2rg.errors import ConfigError, DataFault
-from reg2rg.language.tiny import train_tokenizer
-from reg2rg.report import write_report
+from reg2rg.extras.tiny_llm.build import train_tokenizer
 
 PUBLISHED = TokenCounts(texture=32, geometry=1, global_=32)
 SMALL = TokenCounts(texture=2, geometry=1, global_=3)

@@ -4,8 +4,8 @@ import pytest
 from transformers import LlamaTokenizer
 
 from parity.llama import rebuilt, shipped, vocabulary_and_merges
+from reg2rg.core.errors import ConfigError
 from reg2rg.data.published_ids import check_published_ids, published_image_id
-from reg2rg.errors import ConfigError
 
 
 @pytest.mark.parametrize("tokenizer", [shipped(), rebuilt(legacy=True), rebuilt(legacy=False)])

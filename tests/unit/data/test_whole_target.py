@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from reg2rg.cli.main import main
+from reg2rg.core.errors import ConfigError
 from reg2rg.data.datamodule import RegionReportDataModule
-from reg2rg.data.datasets.base import Dataset, Listing
 from reg2rg.data.prompt import GLOBAL_PREFIX, INSTRUCTION, WHOLE_INSTRUCTION, PromptEncoder, TokenCounts
-from reg2rg.data.views import Views
-from reg2rg.errors import ConfigError
-from reg2rg.predict import PredictionWriter
-from reg2rg.records import read_predictions, read_records
+from reg2rg.datasets.base import Dataset, Listing
+from reg2rg.evaluation.records import read_predictions, read_records
+from reg2rg.store.views import Views
+from reg2rg.training.prediction_writer import PredictionWriter
 
 GLOBAL_ONLY = TokenCounts(texture=0, geometry=0, global_=2)
 
@@ -97,7 +97,7 @@ def test_studies_without_a_whole_report_are_left_out_and_counted(toy, caplog):
 
 
 def test_baked_views_serve_as_well(toy, tmp_path):
-    from reg2rg.data.store import Store
+    from reg2rg.store.store import Store
 
     data, store = data_of(toy), Store(tmp_path)
     for study in toy.studies:
@@ -164,8 +164,8 @@ def test_from_training_to_scores(toy, tmp_path, capsys):
 
 
 def test_on_the_page_a_whole_report_has_findings_and_no_recognition():
-    from reg2rg.metrics.scores import Prediction, summarise
-    from reg2rg.report import Paragraph, Report
+    from reg2rg.core.report import Paragraph, Report
+    from reg2rg.evaluation.metrics.scores import Prediction, summarise
 
     whole = Prediction("s6", (), Report((Paragraph(0, "", "Cardiomegaly."),)), {"Cardiomegaly": True})
     figures = summarise([whole], lambda text: {"Cardiomegaly": "Cardiomegaly" in text})

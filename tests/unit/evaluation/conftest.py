@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from reg2rg.core.labels import FINDINGS
 from reg2rg.evaluation.results import (
     Confusion,
     Difference,
@@ -12,7 +13,6 @@ from reg2rg.evaluation.results import (
     Number,
     RegionStatistics,
 )
-from reg2rg.labels import FINDINGS
 
 HOSTILE = "Clear. </script><script>document.title='owned'</script> & <b>bold</b>"
 FLOORS = (

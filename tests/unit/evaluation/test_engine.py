@@ -7,14 +7,20 @@ import pytest
 import sklearn.metrics
 
 from cohorts import REGIONS, SET, WORDS, Words, cohort, scores, study
-from reg2rg.errors import ConfigError
+from reg2rg.core.errors import ConfigError
+from reg2rg.core.regions import load_region_set
+from reg2rg.core.report import parse_report, write_report
+from reg2rg.evaluation.baselines import COMMONEST_REPORT, EMPTY, EVERYTHING, SHUFFLED, floors_of, shuffled
 from reg2rg.evaluation.engine import Settings, evaluate
-from reg2rg.evaluation.floors import COMMONEST_REPORT, EMPTY, EVERYTHING, SHUFFLED, floors_of, shuffled
+from reg2rg.evaluation.metrics.scores import (
+    Prediction,
+    mean_recognition,
+    recognition_by_region,
+    say_everything,
+    summarise,
+)
 from reg2rg.evaluation.protocols import PROTOCOLS
 from reg2rg.evaluation.reading import Reports, pair_texts
-from reg2rg.metrics.scores import Prediction, mean_recognition, recognition_by_region, say_everything, summarise
-from reg2rg.regions import load_region_set
-from reg2rg.report import parse_report, write_report
 
 
 def test_perfect_reports():

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given as drawn
 from hypothesis import strategies as st
 
+from reg2rg.core.regions import load_region_set
 from reg2rg.evaluation import prefixes
-from reg2rg.regions import load_region_set
 
 REGIONS = load_region_set("radgenome")
 TEXT = (

@@ -2,10 +2,10 @@ import json
 
 import pytest
 
-from reg2rg.errors import ConfigError, DataFault
+from reg2rg.core.errors import ConfigError, DataFault
+from reg2rg.core.regions import load_region_set
 from reg2rg.evaluation.pairs import REPEATED
 from reg2rg.evaluation.reading import Columns, read_reports
-from reg2rg.regions import load_region_set
 
 REGIONS = load_region_set("radgenome")
 GT, PRED = "GT_combined_report", "Pred_combined_report"

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohorts import REGIONS, SENTENCES, SET, cohort, scores, study
-from reg2rg.evaluation.floors import shuffled
+from reg2rg.evaluation.baselines import shuffled
+from reg2rg.evaluation.metrics.meteor import meteor
 from reg2rg.evaluation.reading import Reports, pair_texts
-from reg2rg.metrics.meteor import meteor
 
 
 def protected(evaluation):

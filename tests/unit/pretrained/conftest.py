@@ -41,10 +41,10 @@ def config(toy):
 @pytest.fixture
 def model(config):
     """Builds it, with adapters that are not zero."""
-    import reg2rg.encoders
-    import reg2rg.language.causal_lm  # noqa: F401 (components by their short names)
+    import reg2rg.models.encoders
+    import reg2rg.models.llm.causal_lm  # noqa: F401 (components by their short names)
     from reg2rg.config.saving import build
-    from reg2rg.training import Reg2RG
+    from reg2rg.training.module import Reg2RG
 
     def make(seed=0, **llm):
         settings = config(**llm)
@@ -68,8 +68,8 @@ def predict(toy, monkeypatch):
     import lightning as L
 
     from reg2rg.data.datamodule import RegionReportDataModule
-    from reg2rg.data.views import Views
-    from reg2rg.model import RegionReporter
+    from reg2rg.models.reporter import RegionReporter
+    from reg2rg.store.views import Views
 
     seen = []
     generate = RegionReporter.generate

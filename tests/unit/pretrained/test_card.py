@@ -4,13 +4,13 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+from reg2rg.core.regions import load_region_set
 from reg2rg.pretrained.card import CardFacts, model_card
 from reg2rg.pretrained.contract import InputContract
 from reg2rg.pretrained.folder import LanguageModelRef
-from reg2rg.regions import load_region_set
 
 MODEL = {
-    "texture": {"class_path": "reg2rg.encoders.PerceiverResampler", "init_args": {
+    "texture": {"class_path": "reg2rg.models.encoders.PerceiverResampler", "init_args": {
         "encoder": {"class_path": "Frozen", "init_args": {"encoder": {"class_path": "ViT3D", "init_args": {}}}}}},
     "geometry": None,
     "global_": "texture",

@@ -3,11 +3,11 @@
 import pytest
 import yaml
 
-from reg2rg.config.model_folder import CONTRACT, REGION_FILE
+from reg2rg.core.errors import ConfigError
+from reg2rg.core.model_folder import CONTRACT, REGION_FILE
+from reg2rg.core.regions import Region, RegionSet, load_region_set
 from reg2rg.data.prompt import INSTRUCTION, WHOLE_INSTRUCTION
-from reg2rg.errors import ConfigError
 from reg2rg.pretrained.contract import InputContract
-from reg2rg.regions import Region, RegionSet, load_region_set
 
 OWN = RegionSet(
     "mine", (Region("left lung", ("lung_l", "sinister"), (10, 11), "a note: with 'quotes'"), Region("spleen"))

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from reg2rg.errors import ConfigError
+from reg2rg.core.errors import ConfigError
 from reg2rg.pretrained.fingerprint import SAMPLES, Fingerprint, fingerprint
 
 BF16, F16, F32 = torch.bfloat16, torch.float16, torch.float32

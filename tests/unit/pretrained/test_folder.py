@@ -11,13 +11,13 @@ import torch
 import yaml
 
 import reg2rg.pretrained.folder as module
-from reg2rg.errors import ConfigError, Reg2RGError
+from reg2rg.core.errors import ConfigError, Reg2RGError
+from reg2rg.core.regions import Region, RegionSet
+from reg2rg.pretrained.atomic_folder import new_folder
 from reg2rg.pretrained.contract import InputContract
 from reg2rg.pretrained.fingerprint import fingerprint
 from reg2rg.pretrained.folder import LanguageModelRef, read_folder, verify, write_folder
-from reg2rg.pretrained.placing import new_folder
 from reg2rg.pretrained.settings import model_config
-from reg2rg.regions import Region, RegionSet
 
 LLM = LanguageModelRef("lab/llm", "v1", fingerprint({"w": torch.randn(4)}), vocabulary=7)
 TENSORS = {"reporter.tags": torch.randn(4, 8), "reporter.half": torch.randn(3).bfloat16()}

@@ -6,11 +6,11 @@ import pytest
 import torch
 import yaml
 
-from reg2rg.errors import ConfigError
-from reg2rg.language.causal_lm import CausalLM, LoRA
+from reg2rg.core.errors import ConfigError
+from reg2rg.models.llm.causal_lm import CausalLM, LoRA
 from reg2rg.pretrained.folder import read_folder
 from reg2rg.pretrained.saving import folder_names
-from reg2rg.training import Reg2RG
+from reg2rg.training.module import Reg2RG
 
 KINDS = {
     "trained": {},

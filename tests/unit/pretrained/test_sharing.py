@@ -6,7 +6,7 @@ import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
-from reg2rg.errors import ConfigError
+from reg2rg.core.errors import ConfigError
 from reg2rg.pretrained.folder import read_folder
 
 http = sys.modules[HfHubHTTPError.__mro__[1].__module__.partition(".")[0]]  # httpx, or what followed it

@@ -1,0 +1,116 @@
+"""All faults of one study, found in a worker process."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from reg2rg.check.overlays import write_overlay
+from reg2rg.core.errors import DataFault
+from reg2rg.core.regions import RegionSet
+from reg2rg.core.types import RegionFiles, RegionVolume, Study
+from reg2rg.scans.masks import load_region_volume
+from reg2rg.scans.volumes import ReadOptions, read_nifti, read_volume
+from reg2rg.store.crop import Detail, crop_to_foreground
+
+
+@dataclass(frozen=True, slots=True)
+class StudyJob:
+    """One study to look at. `overlay` is the picture to write, None for none."""
+
+    study: Study
+    regions: RegionSet
+    options: ReadOptions
+    overlay: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StudyCheck:
+    """What was found in one study.
+
+    Attributes:
+        faults: (code, message) of every fault; empty if the study can be used.
+        present: regions whose mask has a voxel.
+        empty: regions that have a mask file, or labels, but no voxel.
+        digest: hash of shape and voxels in RAS, ``""`` if the volume cannot be read.
+        shape: voxels along each axis, in RAS.
+        spacing: mm along each axis, in RAS.
+        notes: what was repaired or is worth knowing.
+    """
+
+    faults: tuple[tuple[str, str], ...] = ()
+    present: tuple[str, ...] = ()
+    empty: tuple[str, ...] = ()
+    digest: str = ""
+    shape: tuple[int, ...] = ()
+    spacing: tuple[float, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def check_study(job: StudyJob) -> StudyCheck:
+    """Read the study as `prepare` would; if that fails, each of its files by itself, to name every fault.
+
+    Never raises: an exception that cannot be pickled would leave the parent waiting.
+    """
+    try:
+        found = load_region_volume(job.study, job.regions, job.options)
+        kept = crop_to_foreground(found)
+    except Exception as error:
+        return StudyCheck(faults=tuple(dict.fromkeys([_named(error, job.study.id), *_faults_of_files(job)])))
+    if job.overlay is not None:
+        write_overlay(job.overlay, found, job.regions.names, f"{job.study.id}  ({job.study.split})")
+    return _summary(job.study, job.regions, found, kept)
+
+
+def _summary(study: Study, regions: RegionSet, found: RegionVolume, kept: Detail) -> StudyCheck:
+    promised = study.masks.files if isinstance(study.masks, RegionFiles) else study.masks.labels
+    return StudyCheck(
+        present=tuple(kept.masks),
+        empty=tuple(name for name in regions.names if name in promised and name not in kept.masks),
+        digest=voxel_digest(found),
+        shape=found.volume.array.shape,
+        spacing=tuple(round(size, 4) for size in found.volume.spacing),
+        notes=tuple(kept.notes),
+    )
+
+
+def voxel_digest(found: RegionVolume) -> str:
+    """Hash of shape and voxels: equal for copies of one scan under two names, whatever their headers or packing."""
+    array = found.volume.array
+    digest = hashlib.blake2b(repr(array.shape).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(array.T).data)  # no copy: the first axis is fastest in memory
+    return digest.hexdigest()
+
+
+def _faults_of_files(job: StudyJob) -> Iterator[tuple[str, str]]:
+    """Faults of the volume and of every mask file, each read without the others."""
+    volume_fault = None
+    try:
+        read_volume(job.study.image, job.options)
+    except Exception as error:
+        volume_fault = _named(error, job.study.id)
+        yield volume_fault
+    if not isinstance(job.study.masks, RegionFiles):
+        return
+    for region, path in job.study.masks.files.items():
+        try:
+            if volume_fault is None:
+                alone = replace(job.study, masks=RegionFiles({region: path}))
+                load_region_volume(alone, job.regions, job.options)
+            else:
+                read_nifti(path)
+        except Exception as error:
+            code, message = _named(error, job.study.id)
+            if code != "NO_REGION":  # an empty mask is no fault as long as another one is not
+                yield code, message
+
+
+def _named(error: Exception, study: str) -> tuple[str, str]:
+    if isinstance(error, DataFault):
+        fault = error.for_study(study)
+        return fault.code, str(fault)
+    return "UNREADABLE", f"UNREADABLE {study}: {type(error).__name__}: {error}. Fix: look at the files of this study"

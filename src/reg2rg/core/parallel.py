@@ -1,0 +1,233 @@
+"""Work on many studies in several processes: progress, order kept, nothing hangs.
+
+- Workers are spawned, with one thread each; they end when their parent dies, however it dies.
+- A task should return its faults. What it raises all the same ends the run with an error that names the item. It
+  travels as text: an exception that cannot be pickled would leave the parent waiting for ever.
+- A worker that the system kills (most often for memory) breaks the pool: the error says so and names the items.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import TypeVar, cast
+
+from reg2rg.core.errors import Reg2RGError
+from reg2rg.core.malloc import keep_freed_memory
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+_Answer = tuple[Result | None, str | None]
+
+_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLOSC_NTHREADS")
+STALL_SECONDS = 1800.0
+"""A run in which no task ends for so long is given up."""
+
+
+def run_tasks(
+    task: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    name: Callable[[Item], str],
+    workers: int,
+    title: str,
+    stall_seconds: float = STALL_SECONDS,
+) -> Generator[tuple[Item, Result], None, None]:
+    """Apply a task to every item, yielding results as they come.
+
+    Args:
+        task: module-level function (it is pickled); returns a picklable result.
+        items: picklable arguments.
+        name: what to call an item in messages.
+        workers: processes; 0 works in this process.
+        title: label of the progress bar.
+        stall_seconds: longest wait without any result.
+
+    Raises:
+        Reg2RGError: a worker died, no task ended for `stall_seconds`, or a task let an exception out.
+    """
+    with _progress(title, len(items)) as advance:
+        results = _serial(task, items, name) if workers == 0 else _pooled(task, items, name, workers, stall_seconds)
+        for item, result in results:
+            advance()
+            yield item, result
+
+
+def default_workers() -> int:
+    """As many as there are cores for this process."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _serial(
+    task: Callable[[Item], Result], items: Sequence[Item], name: Callable[[Item], str]
+) -> Iterator[tuple[Item, Result]]:
+    for item in items:
+        yield item, _result(_call(task, item), name(item))
+
+
+def _pooled(
+    task: Callable[[Item], Result],
+    items: Sequence[Item],
+    name: Callable[[Item], str],
+    workers: int,
+    stall_seconds: float,
+) -> Iterator[tuple[Item, Result]]:
+    waiting = iter(items)
+    running: dict[Future[_Answer[Result]], Item] = {}
+    before = set(multiprocessing.active_children())
+    context = multiprocessing.get_context("spawn")
+    workers = min(workers, max(1, len(items)))
+    with _single_threaded_children():
+        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker)
+        try:
+            for item in itertools.islice(waiting, 2 * workers):
+                running[pool.submit(_call, task, item)] = item
+            while running:
+                done, _ = wait(running, timeout=stall_seconds, return_when=FIRST_COMPLETED)
+                if not done:
+                    raise Reg2RGError(_stalled(stall_seconds, map(name, running.values())))
+                for future in done:
+                    answer = future.result()
+                    item = running.pop(future)
+                    for following in itertools.islice(waiting, 1):
+                        running[pool.submit(_call, task, following)] = following
+                    yield item, _result(answer, name(item))
+        except BaseException as error:
+            # Every write is atomic, so workers may be ended at any moment.
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in set(multiprocessing.active_children()) - before:
+                child.terminate()
+            if isinstance(error, BrokenProcessPool):
+                raise Reg2RGError(_killed(map(name, running.values()))) from None
+            raise
+        pool.shutdown(wait=True)
+
+
+def _call(task: Callable[[Item], Result], item: Item) -> _Answer[Result]:
+    """Run a task in a worker. An exception travels as text: some cannot be pickled, and would never arrive."""
+    try:
+        return task(item), None
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        return None, f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
+
+
+def _result(answer: _Answer[Result], item: str) -> Result:
+    result, error = answer
+    if error is not None:
+        raise Reg2RGError(f"{item}: {error}")
+    return cast("Result", result)
+
+
+def _killed(running: Iterable[str]) -> str:
+    return (
+        "a worker process was ended from outside, most often by the system for want of memory, while these were in "
+        f"work: {', '.join(running)}. What was finished is kept. Fix: run again with fewer workers"
+    )
+
+
+def _stalled(seconds: float, running: Iterable[str]) -> str:
+    return (
+        f"no worker finished anything for {seconds:.0f} s; in work: {', '.join(running)}. What was finished is kept. "
+        "Fix: check that the data's file system answers, then run again"
+    )
+
+
+def start_worker(number: int = 0) -> None:
+    """Leave Ctrl-C to the parent, end when it is gone, keep memory for the next item.
+
+    Args:
+        number: of the worker; `torch.utils.data.DataLoader` says it.
+    """
+    keep_freed_memory()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+
+        def watch() -> None:
+            parent.join()
+            os._exit(1)
+
+        threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+@contextlib.contextmanager
+def _single_threaded_children() -> Iterator[None]:
+    """One thread a worker: set before a worker starts, since libraries read it when they are imported."""
+    saved = {key: os.environ.get(key) for key in _ONE_THREAD}
+    os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
+    try:
+        yield
+    finally:
+        for key, value in saved.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+
+@contextlib.contextmanager
+def _progress(title: str, total: int) -> Iterator[Callable[[], None]]:
+    """A bar with rate and remaining time on a terminal; a line now and then elsewhere."""
+    if not sys.stderr.isatty():
+        yield _plain_progress(title, total)
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    start = time.monotonic()
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=total, rate="")
+
+        def advance() -> None:
+            bar.advance(task)
+            done = bar.tasks[0].completed
+            bar.update(task, rate=f"{done / max(1e-9, time.monotonic() - start):.2f}/s")
+
+        yield advance
+
+
+def _plain_progress(title: str, total: int, every_seconds: float = 15.0) -> Callable[[], None]:
+    start = last = time.monotonic()
+    done = 0
+
+    def advance() -> None:
+        nonlocal done, last
+        done += 1
+        now = time.monotonic()
+        if done == total or now - last >= every_seconds:
+            last = now
+            rate = done / max(1e-9, now - start)
+            line = f"{title}: {done}/{total}, {rate:.2f}/s, {(total - done) / rate:.0f} s left"
+            sys.stderr.write(line + "\n")
+
+    return advance

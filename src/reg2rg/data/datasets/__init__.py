@@ -1,7 +1,0 @@
-"""Where studies come from: one class a data-set layout."""
-
-from reg2rg.data.datasets.base import DATASETS, Dataset, Listing, Note, Skip, TooManySkippedError
-from reg2rg.data.datasets.manifest import Manifest
-from reg2rg.data.datasets.radgenome import RadGenome
-
-__all__ = ["DATASETS", "Dataset", "Listing", "Manifest", "Note", "RadGenome", "Skip", "TooManySkippedError"]

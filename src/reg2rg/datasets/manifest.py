@@ -1,0 +1,284 @@
+"""One's own data: a CSV, or JSON lines, with a row a study."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from reg2rg.core.errors import ConfigError, DataFault
+from reg2rg.core.regions import RegionSet, load_region_set
+from reg2rg.core.registry import did_you_mean
+from reg2rg.core.types import LabelMap, RegionFiles, Study
+from reg2rg.datasets.base import DATASETS, SPLITS, Dataset, Listing, Notes, Skip, carve_validation
+from reg2rg.datasets.columns import Key, Keys, json_rows
+from reg2rg.datasets.labels import truth
+from reg2rg.datasets.names import inside, study_id
+from reg2rg.datasets.tables import Row, check_encoding, clean, is_empty, read_rows
+
+_SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+}
+
+
+@DATASETS.register
+class Manifest(Dataset):
+    """A table that lists one's own studies, one a row.
+
+    Columns: ``id`` and ``image`` must be there. ``patient`` (default: the id), ``split`` (``train``, ``val``,
+    ``test``; default ``train``), ``report`` (the whole report), ``report:<region>`` (text of a region), ``mask``
+    (a multilabel file), ``mask:<region>`` (a mask file a region), ``finding:<label>`` (0 or 1). In JSON lines the same
+    keys, or nested: ``"masks": {"lung": "..."}``, ``"reports"``, ``"findings"``.
+
+    Args:
+        path: the table; ``.jsonl`` and ``.ndjson`` are read as JSON lines, anything else as CSV.
+        regions: region set, a packaged name or a YAML file.
+        root: folder that all files must lie in, and to which their paths are relative; default: the table's folder.
+        masks: template of mask files instead of mask columns, for example ``masks/{id}/{region}.nii.gz`` (one file a
+            region; those that do not exist are absent) or ``seg/{id}.nii.gz`` (multilabel).
+        label_map: label values of multilabel masks: ``totalsegmentator``, or a mapping region -> values.
+        columns: name here -> name of the column in the table, where they differ: ``{id: AccNum, image: nifti}``.
+        val_fraction: share of train patients held out for validation if no row says ``val``.
+        encoding: how the table is encoded.
+        max_skip: largest share of studies that may be left out.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        regions: str = "radgenome",
+        root: str | None = None,
+        masks: str | None = None,
+        label_map: str | dict[str, list[int]] | None = None,
+        columns: dict[str, str] | None = None,
+        val_fraction: float = 0.05,
+        encoding: str = "utf-8-sig",
+        max_skip: float = 0.05,
+    ) -> None:
+        super().__init__(max_skip)
+        check_encoding(encoding)
+        carve_validation((), val_fraction)
+        self.path = Path(path)
+        self.root = (Path(root) if root is not None else self.path.parent).resolve()
+        self.regions = load_region_set(regions)
+        self.masks, self.encoding, self.val_fraction = masks, encoding, val_fraction
+        self.label_map = _label_values(label_map, self.regions)
+        self.columns = {theirs: ours for ours, theirs in (columns or {}).items()}
+        _check_template(masks, self.label_map)
+
+    def scan(self) -> Listing:
+        """Read the table and look for the files it names.
+
+        Raises:
+            DataFault: the table cannot be read.
+            ConfigError: a column that names no region of the set, or masks without a label map.
+        """
+        notes, studies, skipped = Notes(), [], []
+        first_line: dict[str, int] = {}
+        keys = Keys(self.path, self.columns, self.regions)
+        for row in self._rows():
+            where = f"{self.path.name} line {row.line}"
+            cells = {key: text for name, text in row.values.items() if (key := keys[name]) is not None}
+            name = cells.get(Key("id"), "")
+            try:
+                study = study_id(name)
+                if study in first_line:
+                    raise _fault(
+                        "DUPLICATE_STUDY",
+                        study,
+                        where,
+                        f"the id stands at line {first_line[study]} too",
+                        "one row a study",
+                        "delete or rename one of the rows",
+                    )
+                first_line[study] = row.line
+                studies.append(_RowReader(self, study, where, cells, notes).study())
+            except DataFault as fault:
+                skipped.append(Skip.of(fault, where))
+        for column in keys.unused:
+            notes.add("UNUSED_COLUMN", column)
+        if self.label_map is not None:
+            for region in self.regions:
+                if region.name not in self.label_map:
+                    notes.add("NO_SOURCE", f"{region.name}: no label in label_map. {region.note}".rstrip())
+        if not any(study.split == "val" for study in studies):
+            studies = carve_validation(studies, self.val_fraction)
+        return Listing(tuple(studies), tuple(skipped), notes.freeze())
+
+    def _rows(self) -> Iterator[Row]:
+        if self.path.suffix.lower() in (".jsonl", ".ndjson"):
+            return json_rows(self.path, self.encoding)
+        theirs = {ours: name for name, ours in self.columns.items()}
+        return read_rows(self.path, [theirs.get(name, name) for name in ("id", "image")], self.encoding)
+
+
+class _RowReader:
+    """One row made into a study."""
+
+    def __init__(self, manifest: Manifest, study: str, where: str, cells: Mapping[Key, str], notes: Notes) -> None:
+        self.manifest, self.id, self.where, self.notes = manifest, study, where, notes
+        self.cells = {key: text.strip() for key, text in cells.items() if not is_empty(text)}
+
+    def study(self) -> Study:
+        """The study.
+
+        Raises:
+            DataFault: with the reason code for which it is skipped.
+        """
+        split = self._split()
+        image = self._file(Key("image"), "VOLUME_MISSING")
+        masks = self._masks()
+        reports = self._reports()
+        if not reports:
+            if split != "test":
+                raise _fault(
+                    "NO_REPORT",
+                    self.id,
+                    self.where,
+                    "no region text",
+                    "report:<region> in at least one column",
+                    "write the text, or give the row the split test",
+                )
+            self.notes.add("NO_REPORT", self.id)
+        regions = masks.files if isinstance(masks, RegionFiles) else masks.labels
+        for region in reports:
+            if region not in regions:
+                self.notes.add("TEXT_WITHOUT_MASK", f"{self.id} {region}")
+        return Study(
+            id=self.id,
+            patient=self.cells.get(Key("patient"), self.id),
+            split=split,
+            image=image,
+            masks=masks,
+            reports=reports,
+            whole=self.cells.get(Key("report"), ""),
+            findings=self._findings(),
+        )
+
+    def _split(self) -> str:
+        text = self.cells.get(Key("split"), "train")
+        if text.lower() in _SPLIT_NAMES:
+            return _SPLIT_NAMES[text.lower()]
+        raise _fault("BAD_SPLIT", self.id, self.where, f"split is {text!r}", " or ".join(SPLITS), "correct the cell")
+
+    def _reports(self) -> dict[str, str]:
+        texts = {region: self.cells.get(Key("report", region), "") for region in self.manifest.regions.names}
+        return {region: clean(text) for region, text in texts.items() if text}
+
+    def _findings(self) -> dict[str, bool] | None:
+        found: dict[str, bool] = {}
+        for key, text in self.cells.items():
+            if key.kind == "finding":
+                value = truth(text)
+                if value is None:
+                    raise _fault(
+                        "BAD_FINDING",
+                        self.id,
+                        self.where,
+                        f"finding:{key.item} is {text[:20]!r}",
+                        "0 or 1",
+                        "correct the cell, or leave it empty",
+                    )
+                found[key.item] = value
+        return found or None
+
+    def _masks(self) -> RegionFiles | LabelMap:
+        """From the row's cells if it has any, else from the template."""
+        template, labels = self.manifest.masks, self.manifest.label_map
+        files = {
+            region: self._file(key, "MASK_MISSING")
+            for region in self.manifest.regions.names
+            if (key := Key("mask", region)) in self.cells
+        }
+        if files:
+            return RegionFiles(files)
+        if Key("mask") in self.cells:
+            return LabelMap(self._file(Key("mask"), "MASK_MISSING"), self._label_map())
+        if template is not None and "{region}" in template:
+            there = {
+                region: path
+                for region in self.manifest.regions.names
+                if (path := self._path(template.format(id=self.id, region=region))).is_file()
+            }
+            if there:
+                return RegionFiles(there)
+        elif template is not None:
+            path = self._path(template.format(id=self.id))
+            if path.is_file():
+                return LabelMap(path, labels or {})
+        raise _fault(
+            "NO_MASK",
+            self.id,
+            self.where,
+            "no mask file" + (f" at {template}" if template else " named"),
+            "a mask column, mask:<region> columns, or the option masks",
+            "segment the scan, or leave it out",
+        )
+
+    def _label_map(self) -> Mapping[str, tuple[int, ...]]:
+        if self.manifest.label_map is None:
+            raise ConfigError(
+                f"{self.where}: the column mask names a multilabel file, but the option label_map is not set. "
+                "Fix: label_map: totalsegmentator, or a mapping region -> label values."
+            )
+        return self.manifest.label_map
+
+    def _path(self, text: str) -> Path:
+        return inside(self.manifest.root, text, self.id)
+
+    def _file(self, key: Key, code: str) -> Path:
+        text = self.cells.get(key, "")
+        path = self._path(text)
+        if text and path.is_file():
+            return path
+        name = f"{key.kind}:{key.item}" if key.item else key.kind
+        raise _fault(
+            code,
+            self.id,
+            self.where,
+            f"{name} is {text!r}: " + ("no such file" if text else "no file named"),
+            f"a file below {self.manifest.root}",
+            "correct the path, or copy the file there",
+        )
+
+
+def _fault(code: str, study: str, where: str, found: str, expected: str, fix: str) -> DataFault:
+    return DataFault.of(code, study=study, path=where, found=found, expected=expected, fix=fix)
+
+
+def _label_values(labels: str | dict[str, list[int]] | None, regions: RegionSet) -> dict[str, tuple[int, ...]] | None:
+    """Region -> label values, from the option `label_map`."""
+    if labels is None:
+        return None
+    if isinstance(labels, str):
+        if labels.lower() != "totalsegmentator":
+            hint = did_you_mean(labels, ["totalsegmentator"])
+            raise ConfigError(
+                f"Manifest: label_map is {labels!r}.{hint} Expected: totalsegmentator, or region -> values."
+            )
+        values = dict(regions.from_totalsegmentator())
+    else:
+        values = {regions.canonical(region): tuple(numbers) for region, numbers in labels.items()}
+    if not values:
+        raise ConfigError("Manifest: label_map gives no region any label value. Fix: name at least one region.")
+    return values
+
+
+def _check_template(masks: str | None, labels: object) -> None:
+    if masks is None:
+        return
+    try:
+        masks.format(id="a", region="b")
+    except (KeyError, IndexError, ValueError):
+        raise ConfigError(f"Manifest: masks is {masks!r}: only {{id}} and {{region}} may stand in braces.") from None
+    if "{id}" not in masks:
+        raise ConfigError(f"Manifest: masks is {masks!r}: {{id}} must stand in it, or all studies share one file.")
+    if "{region}" not in masks and labels is None:
+        raise ConfigError(
+            f"Manifest: masks is {masks!r}, one file a study, but label_map is not set. "
+            "Fix: label_map: totalsegmentator or a mapping region -> values; or put {region} into the template."
+        )

@@ -1,0 +1,72 @@
+"""Ids and paths that tables give: one rule for study ids, and no path that leaves the data folder."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from reg2rg.core.errors import DataFault
+
+_MAX_BYTES = 150
+_SUFFIXES = (".nii.gz", ".nii")
+_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*\ud800-\udfff]')
+_CT_RATE_NAME = re.compile(r"(?P<patient>.+_\d+)_[A-Za-z]+_\d+")
+
+
+def study_id(name: str) -> str:
+    """The study id of a volume's name: without ``.nii.gz`` or ``.nii``, everything else kept, dots too.
+
+    Args:
+        name: a ``Volumename`` with or without extension, or a file name.
+
+    Raises:
+        DataFault: ``UNSAFE_ID`` if the id cannot be a plain file name.
+    """
+    text = name.strip()
+    for suffix in _SUFFIXES:
+        if text.lower().endswith(suffix):
+            text = text[: -len(suffix)]
+            break
+    unsafe = _FORBIDDEN.search(text)
+    if text and not unsafe and text[0] not in ".-" and text[-1] not in ". " and len(text.encode()) <= _MAX_BYTES:
+        return text
+    raise DataFault.of(
+        "UNSAFE_ID",
+        study=repr(name[:80]),
+        found="the study id cannot be a file name" if text else "the study id is empty",
+        expected=f'1 to {_MAX_BYTES} bytes without / \\ : * ? " < > | or control characters, no dot or dash first',
+        fix="rename the study in the table and its files",
+    )
+
+
+def patient_of(study: str) -> str:
+    """The patient of a study named as in CT-RATE: ``train_1000_a_1`` -> ``train_1000``; any other id is its own."""
+    match = _CT_RATE_NAME.fullmatch(study)
+    return match["patient"] if match else study
+
+
+def inside(root: Path, path: str, study: str = "") -> Path:
+    """`path` as a file below `root`, with links and ``..`` followed.
+
+    Args:
+        root: the folder that must hold the file, resolved.
+        path: absolute, or relative to `root`. Backslashes are separators: tables travel from Windows.
+        study: study id, for the message.
+
+    Raises:
+        DataFault: ``UNSAFE_PATH`` if the path leaves `root` or cannot be a path.
+    """
+    try:
+        resolved = (root / path.strip().replace("\\", "/")).resolve()
+        if resolved.is_relative_to(root):
+            return resolved
+        found = f"{path!r} leaves {root}"
+    except (OSError, RuntimeError, ValueError):  # a loop of links, or a character that no path may have
+        found = f"{path[:200]!r} is no usable path"
+    raise DataFault.of(
+        "UNSAFE_PATH",
+        study=study,
+        found=found,
+        expected=f"a file below {root}",
+        fix="correct the path, or set `root` to the folder that holds all files",
+    )

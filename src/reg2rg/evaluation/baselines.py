@@ -1,0 +1,99 @@
+"""Floors: what a prediction is worth that has seen no image. Every number stands beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from reg2rg.core.report import write_report
+from reg2rg.evaluation.metrics.blind import commonest, commonest_by_region, givers
+from reg2rg.evaluation.pairs import Pair
+
+EMPTY = "empty report"
+COMMONEST_REPORT = "most common report"
+COMMONEST_PARAGRAPHS = "most common paragraph of each region"
+SHUFFLED = "shuffled between studies"
+EVERYTHING = "every finding in every study"
+
+
+def floors_of(
+    pairs: Sequence[Pair], source: Sequence[Pair], regions: Sequence[str], seed: int
+) -> dict[str, list[Pair]]:
+    """The pairs with predictions that a model without eyes could write.
+
+    Args:
+        pairs: what is evaluated.
+        source: pairs whose references say what is common: of the training split; or `pairs` themselves, which gives
+            the floors a slight head start.
+        regions: names in the order of the set.
+        seed: of the shuffle.
+    """
+    found = {EMPTY: [_told(pair, "", {}, ()) for pair in pairs]}
+    found[COMMONEST_REPORT] = _commonest_report(pairs, source)
+    if any(pair.reference_regions for pair in pairs):
+        found[COMMONEST_PARAGRAPHS] = _commonest_paragraphs(pairs, source, regions)
+    if len({pair.patient for pair in pairs}) > 1:
+        found[SHUFFLED] = shuffled(pairs, seed)
+    return found
+
+
+def shuffled(pairs: Sequence[Pair], seed: int) -> list[Pair]:
+    """Each study with the prediction of another, where possible of another patient."""
+    places = givers([pair.study for pair in pairs], [pair.patient for pair in pairs], seed)
+    return [_given(pair, pairs[place]) for pair, place in zip(pairs, places, strict=True)]
+
+
+def _given(pair: Pair, giver: Pair) -> Pair:
+    """The pair with the prediction of another study."""
+    return replace(
+        pair,
+        prediction=giver.prediction,
+        prediction_text=giver.prediction_text,
+        predicted_regions=giver.predicted_regions,
+        named=_fitting(giver.named, len(pair.given)),
+        surplus=(*giver.surplus, *(name for name in giver.named[len(pair.given) :] if name)),
+        nameless=giver.nameless,
+    )
+
+
+def _commonest_report(pairs: Sequence[Pair], source: Sequence[Pair]) -> list[Pair]:
+    text = commonest(pair.reference_text for pair in source)
+    chosen = min((pair for pair in source if pair.reference_text == text), key=lambda pair: pair.reference)
+    said = replace(
+        chosen,
+        prediction=chosen.reference,
+        prediction_text=text,
+        predicted_regions=chosen.reference_regions,
+        named=chosen.given,
+        surplus=(),
+        nameless=False,
+    )
+    return [_given(pair, said) for pair in pairs]
+
+
+def _commonest_paragraphs(pairs: Sequence[Pair], source: Sequence[Pair], regions: Sequence[str]) -> list[Pair]:
+    common = commonest_by_region(pair.reference_regions for pair in source)
+    found = []
+    for pair in pairs:
+        # One fixed order: such a model knows which regions there are, not which stands where.
+        named = tuple(sorted(pair.given)) or tuple(name for name in regions if name in pair.reference_regions)
+        texts = {name: common.get(name, "") for name in named}
+        whole = write_report(named, list(texts.values())) if pair.given else " ".join(texts.values())
+        found.append(_told(pair, whole, texts, tuple(sorted(pair.given))))
+    return found
+
+
+def _told(pair: Pair, prediction: str, regions: Mapping[str, str], named: tuple[str, ...]) -> Pair:
+    return replace(
+        pair,
+        prediction=prediction,
+        prediction_text=" ".join(text for text in regions.values() if text),
+        predicted_regions={name: text for name, text in regions.items() if text},
+        named=_fitting(named, len(pair.given)),
+        surplus=(),
+        nameless=False,
+    )
+
+
+def _fitting(named: tuple[str, ...], slots: int) -> tuple[str, ...]:
+    return (*named[:slots], *("" for _ in range(slots - len(named))))

@@ -1,0 +1,188 @@
+"""Labels of reports, from three sources with one shape: rules, the classifier of `reg2rg.evaluation.metrics.radbert`, or a table.
+
+Clinical efficacy compares the labels of a generated report with those of its reference, so the number depends on who
+labels. Every labeler carries a sentence that says how it decides; it belongs into every output beside the number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reg2rg.core.errors import ConfigError
+from reg2rg.core.labels import FINDINGS
+from reg2rg.evaluation.metrics.findings import KeywordReader
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ID_COLUMNS = ("VolumeName", "Volumename", "AccessionNo", "AccNum", "study", "study_id", "id")
+"""Names under which label tables hold the study, the first that is there counts."""
+
+_SHOWN = 20
+_DELIMITERS = (",", ";", "\t")
+_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+_SUFFIXES = (".nii.gz", ".nii")
+_VALUES = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
+
+
+class Labeler(Protocol):
+    """Gives each text its labels."""
+
+    @property
+    def name(self) -> str:
+        """Short name, for columns and file names."""
+        ...
+
+    @property
+    def definition(self) -> str:
+        """One sentence that says when a label counts as present; it goes into every output."""
+        ...
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels, in the order of the columns."""
+        ...
+
+    def label(self, texts: Sequence[str]) -> NDArray[np.bool_]:
+        """Whether each label is present in each text, ``(texts, labels)``."""
+        ...
+
+
+class RuleLabeler:
+    """Labels by the transparent rules of `KeywordReader`; texts that come again are not read again.
+
+    Args:
+        uncertain: what a finding counts as that is mentioned with doubt only.
+    """
+
+    name = "rules"
+    labels: tuple[str, ...] = FINDINGS
+
+    def __init__(self, uncertain: Literal["present", "absent"] = "present") -> None:
+        self.reader = KeywordReader(uncertain=uncertain)
+        self.definition = (
+            "A label is present if a clause of the text mentions it and does not deny it (keyword rules of reg2rg, not "
+            f"a trained classifier; a finding mentioned with doubt counts as {uncertain})."
+        )
+        self._known: dict[str, NDArray[np.bool_]] = {}
+
+    def label(self, texts: Sequence[str]) -> NDArray[np.bool_]:
+        """Whether each label is present in each text, ``(texts, labels)``."""
+        for text in texts:
+            if text not in self._known:
+                found = self.reader.read(text)
+                self._known[text] = np.array([found[label] for label in self.labels], dtype=np.bool_)
+        return stack([self._known[text] for text in texts], len(self.labels))
+
+
+def read_label_table(
+    path: str | Path,
+    ids: Sequence[str],
+    id_column: str | None = None,
+    *,
+    prefix: str | Sequence[str] = "",
+    labels: Sequence[str] = FINDINGS,
+) -> NDArray[np.bool_]:
+    """Labels of studies from a CSV, ``(ids, labels)``.
+
+    Args:
+        path: the table: one column of ids and one column of 0 and 1 a label, as CT-RATE publishes it.
+        ids: studies, in the order of the result; with or without ``.nii.gz``.
+        id_column: the column of ids; ``None`` takes the first of `ID_COLUMNS` that the table has.
+        prefix: what stands before the label in the names of its columns: ``GT_`` or ``Pred_`` in published inferences.
+            Of several, the first one counts that all labels have.
+        labels: the labels, in the order of the result.
+
+    Raises:
+        ConfigError: columns that are missing, cells that are neither 0 nor 1, studies that stand there twice with other
+            labels, and ids without a row: all of them in one message.
+    """
+    table = _read_table(Path(path))
+    wrong: list[str] = []
+    name = id_column if id_column is not None else next((c for c in ID_COLUMNS if c in table.columns), None)
+    if name is None or name not in table.columns:
+        wrong.append(f"no column of ids, expected {id_column or ' or '.join(ID_COLUMNS)}; set id_column")
+    tried = (prefix,) if isinstance(prefix, str) else tuple(prefix)
+    lacking = {one: [one + label for label in labels if one + label not in table.columns] for one in tried}
+    chosen = min(tried, key=lambda one: len(lacking[one]))
+    missing = lacking[chosen]
+    if missing:
+        others = sorted({str(c)[: -len(label)] for c in table.columns for label in labels if str(c).endswith(label)})
+        hint = f"; columns with the prefix {' or '.join(map(repr, others))} are there, set prefix" if others else ""
+        wrong.append(f"columns missing: {', '.join(missing)}{hint}")
+    if name in table.columns:
+        rows, faults = _rows(table, str(name), [chosen + label for label in labels if chosen + label not in missing])
+        wrong += faults
+        listed = {_study(str(cell)) for cell in table[name]}
+        absent = [study for study in ids if _study(study) not in listed]
+        if absent:
+            wrong.append(f"{len(absent)} ids without a row: {some(absent)}")
+        if not wrong:
+            return stack([rows[_study(study)] for study in ids], len(labels))
+    raise ConfigError(
+        f"label table {path}: {'; '.join(wrong)}. The table has the columns {some(list(map(str, table.columns)))} and "
+        f"{len(table)} rows. Expected one row a study with 0 or 1 for every label. Fix: correct the table or options"
+    )
+
+
+def stack(rows: Sequence[NDArray[np.bool_]], width: int) -> NDArray[np.bool_]:
+    """Rows of labels as one array, ``(rows, width)``, also of no rows."""
+    return np.stack(rows) if rows else np.zeros((0, width), dtype=np.bool_)
+
+
+def some(items: Sequence[str]) -> str:
+    """The first of many names, for messages."""
+    more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
+    return ", ".join(items[:_SHOWN]) + more
+
+
+def _study(name: str) -> str:
+    text = name.strip()
+    for suffix in _SUFFIXES:
+        if text.lower().endswith(suffix):
+            return text[: -len(suffix)]
+    return text
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    try:
+        with open(path, "rb") as stream:
+            encoding = _MARKS.get(stream.read(2), "utf-8-sig")
+        with open(path, encoding=encoding) as stream:
+            header = stream.readline()
+            separator = max(_DELIMITERS, key=header.count)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding=encoding, sep=separator)
+    except (OSError, ValueError) as error:  # a parser's error and a wrong encoding are ValueErrors
+        raise ConfigError(
+            f"label table {path} cannot be read: {error}. Expected a CSV in UTF-8 with a header. Fix: check the path, "
+            "export the table again"
+        ) from None
+    return table.rename(columns=lambda column: str(column).strip())
+
+
+def _rows(table: pd.DataFrame, name: str, columns: Sequence[str]) -> tuple[dict[str, NDArray[np.bool_]], list[str]]:
+    """Study -> labels, and what is wrong in the rows, by line."""
+    rows: dict[str, NDArray[np.bool_]] = {}
+    bad: list[str] = []
+    twice: list[str] = []
+    studies = [_study(str(cell)) for cell in table[name]]
+    for line, (study, cells) in enumerate(zip(studies, table[list(columns)].to_numpy(), strict=True), start=2):
+        values = [_VALUES.get(str(cell).strip().lower()) for cell in cells]
+        unknown = [f"{c} is {str(cell)[:20]!r}" for c, cell, v in zip(columns, cells, values, strict=True) if v is None]
+        if unknown:
+            bad.append(f"row {line} ({study}): {', '.join(unknown[:3])}")
+            continue
+        row = np.array(values, dtype=np.bool_)
+        if not np.array_equal(rows.setdefault(study, row), row):
+            twice.append(study)
+    wrong = [f"{len(bad)} rows with cells that are neither 0 nor 1: {some(bad)}"] if bad else []
+    if twice:
+        wrong.append(f"{len(twice)} studies twice with other labels: {some(twice)}")
+    return rows, wrong

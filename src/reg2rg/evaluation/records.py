@@ -1,0 +1,92 @@
+"""Predictions on disk as records: read back, scored, listed in one table. No torch: pages and scores need none."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from reg2rg.core.files import atomic_write
+from reg2rg.core.report import Paragraph, Report, write_report
+from reg2rg.evaluation.metrics.scores import Prediction
+
+log = logging.getLogger(__name__)
+
+STUDIES, TABLE = "studies", "predictions.csv"
+COLUMNS = ("AccNum", "Question", "GT_combined_report", "Pred_combined_report")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def read_records(out: str | Path) -> Iterator[dict[str, Any]]:
+    """Records of all complete studies in a folder of predictions, sorted by study id."""
+    for path in sorted((Path(out) / STUDIES).glob("*.json")):
+        if path.name.startswith("."):
+            continue
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, OSError):
+            log.warning("%s: not a whole record; the study counts as not done", path)
+            continue
+        if isinstance(found, dict) and found.get("study") == path.stem:
+            yield found
+
+
+def read_predictions(
+    out: str | Path, findings: Mapping[str, Mapping[str, bool] | None] | None = None
+) -> list[Prediction]:
+    """Predictions in a folder, ready to be scored.
+
+    Args:
+        out: the folder that `PredictionWriter` wrote.
+        findings: study -> truth labels, where they are known.
+    """
+    return [
+        Prediction(found["study"], tuple(found["regions"]), _report(found), (findings or {}).get(found["study"]))
+        for found in read_records(out)
+    ]
+
+
+def _report(found: Mapping[str, Any]) -> Report:
+    if not found["regions"]:  # a report as a whole: one paragraph that belongs to no region
+        return Report((Paragraph(0, "", " ".join(found["text"].split())),))
+    return Report(
+        tuple(Paragraph(p["slot"], p["region"], p["text"]) for p in found["paragraphs"]),
+        tuple(found["invalid"]),
+        tuple(found["duplicate"]),
+        tuple(found["missing"]),
+    )
+
+
+def write_table(out: str | Path) -> Path:
+    """Write all complete studies of a folder as one CSV in the published column layout.
+
+    Returns:
+        its path.
+    """
+    path = Path(out) / TABLE
+    with atomic_write(path, "w") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for found in read_records(out):
+            row = (found["study"], found["question"], reference_text(found), found["text"])
+            writer.writerow([as_cell(text) for text in row])
+    return path
+
+
+def reference_text(record: Mapping[str, Any]) -> str:
+    """The reference of a record as one text: with region prefixes, or the whole report where there are no regions."""
+    order, texts = record["regions"], record["reference"]
+    return write_report(order, [texts.get(region, "") for region in order]) if order else texts.get("", "")
+
+
+def as_cell(text: str) -> str:
+    """`text` as a spreadsheet shows it: one that would be run as a formula gets an apostrophe in front."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def from_cell(text: str) -> str:
+    """What `as_cell` was given."""
+    return text[1:] if text[:1] == "'" and text[1:].startswith(_FORMULA) else text

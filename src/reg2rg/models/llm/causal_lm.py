@@ -1,0 +1,335 @@
+"""Any causal language model of Hugging Face, with LoRA, gradient checkpointing and 4-bit weights by option."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from reg2rg.core.errors import ConfigError, MissingExtraError
+from reg2rg.core.hub import local_folder
+from reg2rg.models.llm.base import LANGUAGE_MODELS, Decoding, Generation, LanguageModel, LogitsMask
+from reg2rg.models.llm.decoding import generated
+from reg2rg.models.llm.loading import LOADING_ERRORS, load_tokenizer, trouble
+from reg2rg.models.llm.loss import token_nll
+from reg2rg.models.llm.naming import is_adapter, plain_name
+from reg2rg.models.llm.skinny_linear import products_in_parts
+from reg2rg.models.llm.whole import load_whole, refuse_adapter, require_tied
+from reg2rg.models.tensors import open_tensors
+
+_UNBOUNDED = 1 << 30
+
+
+@dataclass(frozen=True)  # no slots: jsonargparse reads a default through vars()
+class LoRA:
+    """Low-rank adapters; the defaults are the published ones.
+
+    Attributes:
+        rank: inner width r.
+        alpha: the update is scaled by alpha / rank.
+        dropout: on the adapters' input.
+        targets: names of the linear layers that get an adapter.
+    """
+
+    rank: int = 8
+    alpha: float = 32
+    dropout: float = 0.1
+    targets: tuple[str, ...] = ("q_proj", "v_proj")
+
+
+@LANGUAGE_MODELS.register
+class CausalLM(LanguageModel):
+    """A causal language model by folder or hub id.
+
+    Args:
+        path: a folder in Hugging Face's layout, or a hub id. Weights must be safetensors, and whole: none is left at
+            random. The folder of an adapter is refused: fold it into its model first. Remote code never runs.
+        lora: adapters to train; the rest is frozen unless `weights_trainable`.
+        gradient_checkpointing: recompute activations in the backward pass.
+        dtype: of the weights. Adapters are float32 whatever it is. (``trainer.precision`` casts all with bf16-true,
+            16-true and 64-true.)
+        quantize_4bit: NF4 weights (CUDA; extra ``quant``).
+        revision: branch, tag or commit of a hub id.
+        weights_trainable: train the model's own weights. By default only without `lora`.
+        float32_residual: with `dtype` bfloat16 or float16 keep the sum that runs past the layers in float32 where it
+            starts from visual tokens, as the published code does (its table of embeddings is float32). More exact, and
+            more memory for activations.
+        pretrained: read the model's weights. Otherwise `path` gives architecture and tokenizer alone, and the weights
+            start at random: for training from nothing, or for a model's folder that brings its own.
+        merge_adapters: fold adapters into the weights while predicting: faster by a tenth, but the sums are rounded to
+            `dtype`. The published code does not.
+
+    Raises:
+        ConfigError: not found, gated, offline, not safetensors, not a causal model, an adapter, weights that do not fit
+            the architecture (by name), or a vocabulary that does not fit.
+        MissingExtraError: `quantize_4bit` without the extra.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        lora: LoRA | None = None,
+        gradient_checkpointing: bool = False,
+        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+        quantize_4bit: bool = False,
+        revision: str | None = None,
+        weights_trainable: bool | None = None,
+        float32_residual: bool = False,
+        pretrained: bool = True,
+        merge_adapters: bool = True,
+    ) -> None:
+        super().__init__()
+        trains = weights_trainable if weights_trainable is not None else lora is None
+        if not pretrained and (quantize_4bit or not trains):
+            raise ConfigError(
+                "pretrained: false leaves the weights at random, and "
+                + ("quantize_4bit needs those of the model. " if quantize_4bit else "they do not train. ")
+                + "Fix: pretrained: true, or weights_trainable: true without quantize_4bit"
+            )
+        self.path, self.float32_residual, self.merge_adapters = path, float32_residual, merge_adapters
+        refuse_adapter(path, revision)
+        self.tokenizer = load_tokenizer(path, revision)
+        base = _load(path, dtype, quantize_4bit, revision) if pretrained else _from_nothing(path, dtype, revision)
+        base.requires_grad_(trains)
+        if quantize_4bit and trains:
+            raise ConfigError("4-bit weights cannot train. Fix: set lora, or weights_trainable: false")
+        if trains:
+            require_tied(base, path)
+        if gradient_checkpointing:
+            _checkpoint_activations(base)
+        self.config = base.config
+        self.hidden_size = int(base.get_input_embeddings().embedding_dim)
+        self.context_length = int(getattr(base.config, "max_position_embeddings", None) or _UNBOUNDED)
+        self._check_vocabulary(base.get_input_embeddings().num_embeddings)
+        eos = getattr(base.generation_config, "eos_token_id", None)
+        extra = eos if isinstance(eos, list) else [] if eos is None else [eos]
+        self.eos_ids = frozenset(int(token) for token in [self.tokenizer.eos_token_id, *extra] if token is not None)
+        self.lora = lora
+        self.model: Any = base if lora is None else _with_adapters(base, lora)
+        self.revision, self._reference = revision, super().reference_names()
+
+    def _check_vocabulary(self, rows: int) -> None:
+        if len(self.tokenizer) > rows:
+            beyond = sorted((i, token) for token, i in self.tokenizer.get_vocab().items() if i >= rows)
+            raise ConfigError(
+                f"{self.path}: the tokenizer has {len(self.tokenizer)} tokens, the model embeds {rows}: nothing for "
+                f"{', '.join(f'{token!r} ({i})' for i, token in beyond[:3])}{', ...' if len(beyond) > 3 else ''}. "
+                "Fix: use the tokenizer that was saved with the model (of Llama-2-chat, a revision without '<pad>')"
+            )
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or cast; what is computed and not learned, as the frequencies of rotary positions, keeps its dtype.
+
+        In bfloat16 the frequencies would be wrong by a fifth of a percent: a whole turn and more, far from the start.
+        """
+        stored = self.state_dict()
+        exact = {name: b for name, b in self.named_buffers() if name not in stored and b.is_floating_point()}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, before in exact.items():
+            if (now := self.get_buffer(name)).dtype != before.dtype:
+                parent, _, leaf = name.rpartition(".")
+                setattr(self.get_submodule(parent), leaf, before.to(now.device))
+        return self
+
+    @property
+    def _causal(self) -> Any:
+        """The Hugging Face model itself, without peft's wrapper."""
+        return self.model if self.lora is None else self.model.get_base_model()
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Token ids (B, L) -> embeddings (B, L, E)."""
+        return self._cast(self._causal.get_input_embeddings()(ids))
+
+    def answer_nll(self, embeddings: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
+        """Negative log-likelihood of each label, see `LanguageModel.answer_nll`."""
+        batch, length, _ = embeddings.shape
+        self.require_context(length)
+        rows, columns = (labels[:, 1:] != -100).nonzero(as_tuple=True)
+        wanted = labels[rows, columns + 1]
+        before = rows * length + columns
+
+        def only_before_labels(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            # Selecting inside the model keeps what some families do to logits behind the head (scaling, capping).
+            hidden = args[0]
+            return (hidden.reshape(batch * length, -1)[before].unsqueeze(0), *args[1:])
+
+        hook = self._causal.get_output_embeddings().register_forward_pre_hook(only_before_labels)
+        try:
+            with self._autocast():
+                output = self.model(
+                    inputs_embeds=self._cast(embeddings),
+                    use_cache=False,
+                    **self._attention(attention_mask),
+                )
+        finally:
+            hook.remove()
+        return token_nll(output.logits.squeeze(0), wanted)  # squeezing, unlike indexing, copies nothing
+
+    def _attention(self, attention_mask: Tensor) -> dict[str, Tensor | None]:
+        """What attention needs of the padding.
+
+        Nothing where it stands on the right alone: causality hides it from all that counts, and attention takes its
+        fast paths. Elsewhere the mask, and with padding on the left positions counted over real tokens.
+        """
+        mask = attention_mask.bool()
+        starts = mask[:, 0].all()
+        if bool(starts & ~(mask[:, 1:] & ~mask[:, :-1]).any()):  # one answer: a GPU is waited for once
+            return {"attention_mask": None}
+        if bool(starts):
+            return {"attention_mask": attention_mask}
+        positions = (attention_mask.long().cumsum(1) - 1).clamp(min=0)
+        return {"attention_mask": attention_mask, "position_ids": positions}
+
+    def _cast(self, embeddings: Tensor) -> Tensor:
+        """To the dtype of the weights, which text embeddings would have, unless the residual stays in float32."""
+        dtype = self._causal.get_input_embeddings().weight.dtype
+        return embeddings.to(torch.promote_types(dtype, torch.float32) if self.float32_residual else dtype)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        """Layers compute in the dtype of their weights though their input is float32."""
+        weight = self._causal.get_input_embeddings().weight
+        if not self.float32_residual or weight.dtype not in (torch.bfloat16, torch.float16):
+            return nullcontext()
+        return torch.autocast(weight.device.type, weight.dtype)
+
+    def decode(
+        self,
+        embeddings: Tensor,
+        attention_mask: Tensor,
+        decoding: Decoding | None = None,
+        logits_mask: LogitsMask | None = None,
+        names: Sequence[str] = (),
+    ) -> list[Generation]:
+        """Answers, see `LanguageModel.decode`."""
+        decoding = decoding or Decoding()
+        self.require_context(embeddings.shape[1], decoding.max_new_tokens)
+        training = self.training
+        self.eval()
+        try:
+            inputs = self._cast(embeddings)
+            with self._autocast(), products_in_parts(self._causal):
+                return generated(self._causal, inputs, attention_mask, self.eos_ids, decoding, logits_mask, names)
+        finally:
+            self.train(training)
+
+    def reference_names(self) -> frozenset[str]:
+        """Weights that came from `path` and do not train, whatever was frozen since."""
+        return self._reference
+
+    def reference_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """The weights that came from `path`, by their names there; of 4-bit weights those in the files."""
+        own = {plain_name(name): p for name, p in self.model.named_parameters() if not is_adapter(name)}
+        if not self._quantized:
+            yield from own.items()
+            return
+        prefix = f"{self._causal.base_model_prefix}."
+        for name, tensor in open_tensors(local_folder(self.path, "language model", self.revision)).items():
+            yield from ((known, tensor) for known in (name, prefix + name) if known in own)
+
+    @contextmanager
+    def merged(self) -> Iterator[None]:
+        """Fold the adapters into the weights while active, if asked for (never into 4-bit weights: too coarse).
+
+        The weights afterwards are the very ones from before: they are kept, not computed back.
+        """
+        folds = self.lora is not None and self.merge_adapters and not self._quantized
+        kept = self._adapted_weights() if folds else []
+        saved = [weight.detach().clone() for weight in kept]
+        if kept:
+            self.model.merge_adapter()
+        try:
+            yield
+        finally:
+            if kept:
+                self.model.unmerge_adapter()
+                with torch.no_grad():
+                    for weight, before in zip(kept, saved, strict=True):
+                        weight.copy_(before)
+
+    @property
+    def _quantized(self) -> bool:
+        return bool(getattr(self._causal, "is_quantized", False))
+
+    def _adapted_weights(self) -> list[Tensor]:
+        from peft.tuners.lora import LoraLayer
+
+        return [layer.get_base_layer().weight for layer in self.model.modules() if isinstance(layer, LoraLayer)]
+
+
+def _load(path: str, dtype: str, quantize_4bit: bool, revision: str | None) -> Any:
+    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "attn_implementation": "sdpa", "revision": revision}
+    if quantize_4bit:
+        options["quantization_config"] = _four_bit(dtype)
+    return load_whole(path, options)
+
+
+def _from_nothing(path: str, dtype: str, revision: str | None) -> Any:
+    """A model of the architecture at `path`, with random weights."""
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+
+    where = Path(path).expanduser()
+    source = str(where) if where.exists() else path
+    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "attn_implementation": "sdpa"}
+    try:
+        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False, **options)
+    except LOADING_ERRORS as error:
+        raise trouble(path, error) from error
+    with contextlib.suppress(OSError):  # what ends an answer may be said there alone
+        model.generation_config = GenerationConfig.from_pretrained(source, revision=revision)
+    return model
+
+
+def _checkpoint_activations(base: Any) -> None:
+    """Non-reentrant, so that frozen embeddings need no gradient hook; by the name that this transformers has."""
+    options = {"use_reentrant": False}
+    if hasattr(base, "activation_checkpointing_enable"):
+        base.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
+    else:
+        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+
+
+def _four_bit(dtype: str) -> Any:
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingExtraError("quantize_4bit needs bitsandbytes. Fix: pip install 'reg2rg[quant]' (CUDA only)")
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+    )
+
+
+def _with_adapters(base: Any, lora: LoRA) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    linear = {name.rpartition(".")[2] for name, module in base.named_modules() if hasattr(module, "weight") and name}
+    missing = [target for target in lora.targets if target not in linear]
+    if missing:
+        raise ConfigError(
+            f"lora.targets: the model has no layer named {', '.join(missing)}; it has "
+            f"{', '.join(sorted(linear))}. Fix: name the attention projections of this family (GPT-2: c_attn)"
+        )
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=list(lora.targets),
+        bias="none",
+        fan_in_fan_out=type(base).__name__.startswith("GPT2"),
+    )
+    trainable = [parameter for parameter in base.parameters() if parameter.requires_grad]
+    model = get_peft_model(base, config)
+    for parameter in trainable:  # peft freezes the base; weights_trainable beside lora asked for both
+        parameter.requires_grad_(True)
+    return model

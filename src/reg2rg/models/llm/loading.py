@@ -1,0 +1,66 @@
+"""Tokenizers by folder or hub id, and what went wrong said in one message."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors import SafetensorError
+
+from reg2rg.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+LOADING_ERRORS = (OSError, ValueError, KeyError, ImportError, SafetensorError)
+"""What Hugging Face raises for a model that is missing, gated, unreachable, damaged, or of another kind."""
+
+
+def load_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a language model; it always has a pad token afterwards.
+
+    Padding is told by the attention mask and labels by position, so the pad token may be one that the vocabulary has:
+    unk, or EOS where there is no unk (GPT-2). The vocabulary never grows, and EOS still gets its label.
+
+    Raises:
+        ConfigError: not found, gated or offline; no EOS token, or a slow tokenizer's package missing.
+    """
+    from transformers import AutoTokenizer
+
+    where = Path(path).expanduser()
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            str(where) if where.exists() else path, revision=revision, trust_remote_code=False
+        )
+    except LOADING_ERRORS as error:
+        raise trouble(path, error) from error
+    if tokenizer.eos_token_id is None:
+        raise ConfigError(f"{path}: the tokenizer has no EOS token, so a report could never end. Fix: set eos_token")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    return tokenizer
+
+
+def trouble(path: str, error: Exception) -> ConfigError:
+    """One message for a model that cannot be had, with the ways out."""
+    where = Path(path).expanduser()
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = (lines[0] if lines else type(error).__name__).rstrip(".") + "."
+    if isinstance(error, KeyError):
+        reason = f"its files have no {reason}"
+    if where.exists():
+        held = ", ".join(sorted(entry.name for entry in where.iterdir())[:12]) if where.is_dir() else "a file"
+        return ConfigError(
+            f"language model {where}: {reason} The folder holds: {held or 'nothing'} (expected config.json, "
+            "tokenizer.json and *.safetensors of a causal language model). Fix: save the model and its "
+            "tokenizer again with save_pretrained, or name another folder"
+        )
+    looks_local = path.startswith((".", "/", "~")) or path.count("/") > 1
+    page = "its page on the hub" if looks_local else f"https://huggingface.co/{path}"
+    kind = "no such folder." if looks_local else f"no such folder, and as a hub id: {reason}"
+    return ConfigError(
+        f"language model '{path}': {kind} Three ways out: (1) give the path of a folder with config.json, "
+        "tokenizer.json and *.safetensors; (2) for a gated model accept its licence at "
+        f"{page} and set HF_TOKEN (offline machines: download it elsewhere, or set HF_HOME to a filled "
+        "cache); (3) use an open model, or make a small one from your own reports with 'reg2rg lm'"
+    )

@@ -1,0 +1,164 @@
+"""The bytes of a NIfTI file, whole or not at all: content sniffed, gzip inflated to its last byte, checksum verified.
+
+Common readers stop before the gzip trailer and so return damaged volumes without a word. Here every byte is read, each
+member's CRC-32 and length are checked by isal, and what is left over is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from isal import igzip_lib
+
+from reg2rg.core.errors import DataFault
+
+GZIP_MAGIC = b"\x1f\x8b"
+PEEK_BYTES = 1024
+_CHUNK = 1 << 24
+_IsalError: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment]  # its stub declares an instance
+_AGAIN = "download or export the file again"
+
+# What people save by mistake under the name of a volume: first bytes -> code, what it is, remedy.
+_STRANGERS = (
+    (b"version https://git-lfs", "LFS_POINTER", "a git-LFS pointer, not the file itself", "run `git lfs pull`"),
+    (b"<", "HTML_PAGE", "a web page or XML text", "open it to see the server's message, then download again"),
+    (b"{", "NOT_NIFTI", "JSON text", _AGAIN),
+    (b"PK\x03\x04", "NOT_NIFTI", "a zip archive", "unpack it"),
+    (b"NRRD", "NOT_NIFTI", "an NRRD file", "convert it to NIfTI"),
+    (b"\x93NUMPY", "NOT_NIFTI", "a NumPy array", "save it as NIfTI, with its affine"),
+    (b"\x28\xb5\x2f\xfd", "NOT_NIFTI", "a zstd archive", "unpack it"),
+)
+
+
+def read_bytes(path: Path, expected_size: Callable[[bytes], int]) -> tuple[bytes, tuple[str, ...]]:
+    """Read a plain or gzipped file completely, by its content and not by its name.
+
+    Args:
+        path: the file.
+        expected_size: from the first `PEEK_BYTES` inflated bytes, the number of bytes that header and voxels take.
+            May raise a `DataFault`, which is raised only if the gzip stream itself is sound: damage explains it better.
+
+    Returns:
+        the inflated bytes, exactly `expected_size` many, and notes (a wrong suffix).
+
+    Raises:
+        DataFault: MISSING_FILE, UNREADABLE, EMPTY_FILE, LFS_POINTER, HTML_PAGE, NOT_NIFTI, TRUNCATED, CORRUPT,
+            SIZE_MISMATCH, or what `expected_size` raises.
+    """
+    data = _read(path)
+    notes = []
+    gzipped = data[:2] == GZIP_MAGIC
+    if gzipped != (path.suffix.lower() == ".gz"):
+        notes.append(f"{path.name} is {'gzipped' if gzipped else 'not gzipped'} in spite of its name")
+    if gzipped:
+        return _inflate(data, path, expected_size), tuple(notes)
+    _refuse_strangers(data, path)
+    size = expected_size(data[:PEEK_BYTES])
+    _check_size(len(data), size, path)
+    return data, tuple(notes)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        fix = "correct the path, or leave the study out"
+        raise DataFault.of("MISSING_FILE", found="no such file", expected="a file", fix=fix, path=path) from error
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        fix = "check the path and its permissions"
+        found = f"cannot be read ({getattr(error, 'strerror', None) or error})"
+        raise DataFault.of("UNREADABLE", found=found, expected="a readable file", fix=fix, path=path) from error
+    if not data:
+        raise DataFault.of("EMPTY_FILE", found="0 bytes", expected="a NIfTI file", fix=_AGAIN, path=path)
+    return data
+
+
+def _refuse_strangers(data: bytes, path: Path) -> None:
+    head = data[:256].lstrip(b"\xef\xbb\xbf \t\r\n")
+    for magic, code, what, fix in _STRANGERS:
+        if head.startswith(magic):
+            raise DataFault.of(code, found=what, expected="a NIfTI file", fix=fix, path=path)
+    if data[:2] == GZIP_MAGIC:
+        raise DataFault.of("NOT_NIFTI", found="gzip inside gzip", expected="a NIfTI file", fix="unzip once", path=path)
+    if data[128:132] == b"DICM":
+        fix = "convert the series to NIfTI, for example with dcm2niix"
+        raise DataFault.of("NOT_NIFTI", found="a DICOM file", expected="a NIfTI file", fix=fix, path=path)
+
+
+def _check_size(found: int, expected: int, path: Path) -> None:
+    if found < expected:
+        raise DataFault.of("TRUNCATED", found=f"{found} bytes", expected=f"{expected} bytes", fix=_AGAIN, path=path)
+    if found > expected:
+        raise DataFault.of(
+            "SIZE_MISMATCH", found=f"{found} bytes", expected=f"{expected} bytes by its header", fix=_AGAIN, path=path
+        )
+
+
+def _inflate(data: bytes, path: Path, expected_size: Callable[[bytes], int]) -> bytes:
+    """Inflate all members of a gzip file, never to more than the header declares (a small file cannot fill memory)."""
+    stream = _Members(data, path)
+    head = b"".join(_Members(data, path).upto(PEEK_BYTES))
+    try:
+        _refuse_strangers(head, path)
+        size = expected_size(head)
+    except DataFault:
+        stream.drain()
+        raise
+    parts = list(stream.upto(size))
+    _check_size(sum(map(len, parts)) + stream.drain(), size, path)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+class _Members:
+    """The inflated bytes of concatenated gzip members; CRC-32 and length of each are checked when it ends."""
+
+    def __init__(self, data: bytes, path: Path) -> None:
+        self._path = path
+        self._pending = data
+        self._inflater = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+        self._done = False
+
+    def read(self, size: int) -> bytes:
+        """Up to `size` bytes, at least one unless the file has ended."""
+        while not self._done:
+            try:
+                part: bytes = self._inflater.decompress(self._pending, size)
+            except _IsalError as error:
+                found = f"damaged gzip data ({str(error).rstrip('.')})"
+                raise DataFault.of(
+                    "CORRUPT", found=found, expected="a sound checksum", fix=_AGAIN, path=self._path
+                ) from error
+            self._pending = b""
+            if self._inflater.eof:
+                self._next_member(self._inflater.unused_data)
+            elif not part and self._inflater.needs_input:
+                found = "gzip data that end before their trailer"
+                raise DataFault.of("TRUNCATED", found=found, expected="a whole file", fix=_AGAIN, path=self._path)
+            if part:
+                return part
+        return b""
+
+    def upto(self, size: int) -> Iterator[bytes]:
+        """The next `size` bytes in pieces, fewer if the file ends before."""
+        while size > 0 and (part := self.read(size)):
+            size -= len(part)
+            yield part
+
+    def drain(self) -> int:
+        """Inflate the rest in pieces to verify it; the number of bytes thrown away."""
+        total = 0
+        while part := self.read(_CHUNK):
+            total += len(part)
+        return total
+
+    def _next_member(self, rest: bytes) -> None:
+        # Zero bytes after the last member are padding, which the gzip format allows.
+        if rest[:2] == GZIP_MAGIC:
+            self._pending = rest
+            self._inflater = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+        elif rest.strip(b"\0"):
+            found = f"{len(rest)} bytes after the end of the gzip data"
+            raise DataFault.of("CORRUPT", found=found, expected="the end of the file", fix=_AGAIN, path=self._path)
+        else:
+            self._done = True

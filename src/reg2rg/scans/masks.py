@@ -1,0 +1,216 @@
+"""Region masks on the grid of their scan, from one file a region or from one multilabel file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reg2rg.core.errors import ConfigError, DataFault
+from reg2rg.core.regions import RegionSet
+from reg2rg.core.types import LabelMap, Mask, RegionVolume, Study
+from reg2rg.scans.grid import Orientation, bounding_box
+from reg2rg.scans.nifti import Nifti, open_nifti
+from reg2rg.scans.placement import Placement
+from reg2rg.scans.volumes import ReadOptions, Scan, read_scan
+
+_ROUNDING = 1e-3
+_MAX_LABEL = 65535
+_LISTED = 8
+
+
+def load_region_volume(study: Study, regions: RegionSet, options: ReadOptions | None = None) -> RegionVolume:
+    """Read a study's CT and masks, the masks on the CT's grid in RAS.
+
+    Args:
+        study: where the files are.
+        regions: which regions, and in which order.
+        options: how files are read; the defaults if ``None``.
+
+    Returns:
+        the CT, the masks that are not empty, and notes. Mask arrays have their first axis fastest in memory.
+
+    Raises:
+        DataFault: with the study's id: what `reg2rg.scans.volumes.read_volume` raises for either kind of file, and
+            MASK_VALUES, MASK_OFFSET, NO_OVERLAP, IDENTITY_AFFINE, MASK_SHAPE, UNKNOWN_REGION, NO_REGION.
+    """
+    options = options or ReadOptions()
+    try:
+        scan = read_scan(study.image, options)
+        if isinstance(study.masks, LabelMap):
+            found, notes = _from_labels(study.masks, scan, regions, options)
+        else:
+            found, notes = _from_files(study.masks.files, scan, regions, options)
+    except DataFault as fault:
+        raise fault.for_study(study.id) from fault.__cause__
+    masks = {name: found[name] for name in regions.names if name in found}
+    if not masks:
+        raise DataFault.of(
+            "NO_REGION",
+            found="no region with a voxel in it",
+            expected=f"a mask for at least one of {', '.join(regions.names)}",
+            fix="look at the masks, or leave the study out",
+            path=study.image,
+            study=study.id,
+        )
+    return RegionVolume(scan.volume, masks, (*scan.notes, *notes))
+
+
+def _canonical(named: Mapping[str, Any], regions: RegionSet) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for name, value in named.items():
+        try:
+            canonical = regions.canonical(name)
+        except ConfigError as error:
+            raise DataFault.of(
+                "UNKNOWN_REGION",
+                found=str(error),
+                expected="names of the region set",
+                fix="rename the region, or add the spelling to the aliases of the region set",
+            ) from error
+        if canonical in result:
+            raise DataFault.of(
+                "UNKNOWN_REGION",
+                found=f"two masks for region '{canonical}'",
+                expected="one",
+                fix="keep one, or merge them",
+            )
+        result[canonical] = value
+    return result
+
+
+def _from_files(
+    files: Mapping[str, Path], scan: Scan, regions: RegionSet, options: ReadOptions
+) -> tuple[dict[str, Mask], list[str]]:
+    masks: dict[str, Mask] = {}
+    notes: list[str] = []
+    for name, path in _canonical(files, regions).items():
+        image = open_nifti(path)
+        stored = _whole_numbers(image)
+        if stored.max() > 1:
+            values = _list(np.unique(stored))
+            raise _bad_values(image, f"values {values}", "use 0 and 1, or read the file as a label map")
+        placement = Placement.of(image, scan, options)
+        notes += _notes(name, image, placement)
+        box = bounding_box(stored)
+        if box is None:
+            notes.append(f"{name}: the mask is empty")
+            continue
+        # Only the box is written: the rest of the zeros never takes up memory.
+        mask, as_stored = _empty(stored.shape, placement.orientation)
+        as_stored[box] = stored[box]
+        _keep(masks, name, placement.onto_scan(mask), notes)
+    return masks, notes
+
+
+def _from_labels(
+    source: LabelMap, scan: Scan, regions: RegionSet, options: ReadOptions
+) -> tuple[dict[str, Mask], list[str]]:
+    wanted: dict[str, tuple[int, ...]] = _canonical(source.labels, regions)
+    image = open_nifti(source.file)
+    stored = _whole_numbers(image)
+    placement = Placement.of(image, scan, options)
+    notes = _notes("labels", image, placement)
+    found, seen = _split(stored, wanted, placement.orientation)
+    known = {label for values in wanted.values() for label in values}
+    other = sorted(seen - known - {0})
+    if other:
+        notes.append(f"labels of no region: {_list(other)}")
+    masks: dict[str, Mask] = {}
+    for name in wanted:
+        if name in found:
+            _keep(masks, name, placement.onto_scan(found.pop(name)), notes)
+        else:
+            notes.append(f"{name}: the label map has no voxel of it")
+    return masks, notes
+
+
+def _notes(name: str, image: Nifti, placement: Placement) -> list[str]:
+    notes = [f"{name}: {note}" for note in image.notes]
+    if placement.mapping is not None:
+        shape = placement.orientation.to_ras(image.stored).shape
+        notes.append(f"{name}: resampled from {' x '.join(map(str, shape))} onto the scan's grid")
+    return notes
+
+
+def _keep(masks: dict[str, Mask], name: str, mask: Mask, notes: list[str]) -> None:
+    if mask.any():
+        masks[name] = mask
+    else:
+        notes.append(f"{name}: all its voxels lie outside the scan")
+
+
+def _empty(stored_shape: tuple[int, ...], orientation: Orientation) -> tuple[Mask, Mask]:
+    """A mask of zeros in RAS, first axis fastest, and the view of it that has the stored axes."""
+    mask = np.zeros([stored_shape[axis] for axis in orientation.axes], bool, order="F")
+    return mask, orientation.from_ras(mask)
+
+
+def _split(
+    labels: npt.NDArray[Any], wanted: Mapping[str, tuple[int, ...]], orientation: Orientation
+) -> tuple[dict[str, Mask], set[int]]:
+    """Masks of the wanted labels in RAS, and which labels occur; slice by slice, only where a region has voxels."""
+    masks: dict[str, tuple[Mask, Mask]] = {}
+    seen: set[int] = set()
+    for k in range(labels.shape[2]):
+        plane = labels[:, :, k]
+        present = _labels_in(plane)
+        seen |= present
+        for name, values in wanted.items():
+            hit = None
+            for value in present.intersection(values):
+                hit = plane == value if hit is None else np.logical_or(hit, plane == value, out=hit)
+            if hit is not None:
+                if name not in masks:
+                    masks[name] = _empty(labels.shape, orientation)
+                masks[name][1][:, :, k] = hit
+    return {name: pair[0] for name, pair in masks.items()}, seen
+
+
+def _labels_in(plane: npt.NDArray[Any]) -> set[int]:
+    """The values in a slice, found where they change along memory: far fewer places than voxels."""
+    line = plane.ravel(order="K")
+    starts = np.flatnonzero(line[1:] != line[:-1]) + 1
+    return {int(line[0]), *np.unique(line[starts]).tolist()}
+
+
+def _whole_numbers(image: Nifti) -> npt.NDArray[Any]:
+    """The voxels of a mask file as uint8 or uint16, after its scaling; rounding errors of float files are forgiven."""
+    stored = image.stored
+    if stored.dtype == np.uint8 and not image.scaled:
+        return stored
+    if stored.dtype.kind == "f" or image.scaled:
+        return _rounded(image)
+    low, high = int(stored.min()), int(stored.max())
+    if low < 0 or high > _MAX_LABEL:
+        raise _bad_values(image, f"values {low} to {high}", "this does not look like a mask")
+    return stored.astype(np.uint8 if high < 256 else np.uint16, order="F")
+
+
+def _rounded(image: Nifti) -> npt.NDArray[Any]:
+    stored = image.stored
+    result = np.empty(stored.shape, np.uint16, order="F")
+    for k in range(stored.shape[2]):
+        with np.errstate(over="ignore", invalid="ignore"):  # infinities and NaN are found below
+            values = stored[:, :, k].astype(np.float32) * np.float32(image.slope) + np.float32(image.inter)
+            whole = np.rint(values)
+            off = ~(np.abs(values - whole) <= _ROUNDING) | (whole < 0) | (whole > _MAX_LABEL)
+        if off.any():
+            fix = "threshold it to whole numbers: soft masks and images are not taken"
+            raise _bad_values(image, f"value {values[off].flat[0]:g}", fix)
+        result[:, :, k] = whole
+    return result.astype(np.uint8, order="F") if result.max() < 256 else result
+
+
+def _bad_values(image: Nifti, found: str, fix: str) -> DataFault:
+    expected = "0 and 1 in a mask, whole numbers from 0 in a label map"
+    return DataFault.of("MASK_VALUES", found=found, expected=expected, fix=fix, path=image.path)
+
+
+def _list(values: Any) -> str:
+    items = [str(value) for value in values]
+    more = f" and {len(items) - _LISTED} more" if len(items) > _LISTED else ""
+    return ", ".join(items[:_LISTED]) + more

@@ -1,0 +1,129 @@
+"""One self-contained HTML page: scans with their regions, paragraphs tied to them, scores beside their floors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from reg2rg import __version__
+from reg2rg.core.files import atomic_write
+from reg2rg.core.report import Report
+from reg2rg.show.slices import HU_RANGE, StudyImages
+
+# Twenty colours that stay apart on grey; regions beyond them start over.
+PALETTE = (
+    "#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#b266ff", "#46f0f0", "#f032e6", "#bcf60c", "#fabebe",
+    "#008080", "#e6beff", "#9a6324", "#fffac8", "#ff7f7f", "#aaffc3", "#808000", "#ffd8b1", "#6fa8ff", "#a9a9a9",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class PageStudy:
+    """One study on the page.
+
+    Attributes:
+        study: its id.
+        given: regions in the order of the prompt.
+        predicted: the model's report.
+        reference: region -> text written by the reference.
+        images: the slices.
+        findings: label -> (present in truth or None, read from the prediction).
+    """
+
+    study: str
+    given: tuple[str, ...]
+    predicted: Report
+    reference: Mapping[str, str]
+    images: StudyImages
+    findings: Mapping[str, tuple[bool | None, bool]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of scores.
+
+    Attributes:
+        title: heading.
+        note: one sentence that defines what the numbers are.
+        columns: column headings, the first one names the rows.
+        rows: cells; floats are printed with three decimals, None as a dash.
+        emphasis: how many of the first rows are the model's own.
+    """
+
+    title: str
+    note: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str | float | int | None]]
+    emphasis: int = 1
+
+
+def write_page(
+    path: str | Path,
+    *,
+    title: str,
+    studies: Sequence[PageStudy],
+    tables: Sequence[Table],
+    curves: str,
+    facts: Mapping[str, str],
+) -> None:
+    """Write the page atomically. It asks for nothing from the network.
+
+    Args:
+        path: the HTML file.
+        title: heading of the page.
+        studies: in the order shown.
+        tables: score tables in the order shown; the first one is the summary.
+        curves: an ``<svg>`` element, trusted (drawn by this package), or ``""``.
+        facts: name -> value lines about the run.
+    """
+    names = sorted({region for study in studies for region in (*study.given, *study.images.window)})
+    colours = {name: PALETTE[index % len(PALETTE)] for index, name in enumerate(names)}
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["cell"] = _cell
+    source = resources.files("reg2rg.show").joinpath("page.html.j2").read_text(encoding="utf-8")
+    html = environment.from_string(source).render(
+        title=title,
+        version=__version__,
+        tables=tables,
+        curves=curves,
+        facts=facts,
+        studies=studies,
+        data=_script_json({"studies": [_study(s) for s in studies], "colours": colours, "range": HU_RANGE}),
+    )
+    with atomic_write(path, "w") as stream:
+        stream.write(html)
+
+
+def _study(study: PageStudy) -> dict[str, Any]:
+    paragraphs = {paragraph.slot: asdict(paragraph) for paragraph in study.predicted.paragraphs}
+    return {
+        "id": study.study,
+        "slots": [
+            {"given": region, "predicted": paragraphs.get(slot), "reference": study.reference.get(region, "")}
+            for slot, region in enumerate(study.given)
+        ],
+        "invalid": study.predicted.invalid,
+        "duplicate": study.predicted.duplicate,
+        "missing": study.predicted.missing,
+        "findings": {label: list(pair) for label, pair in study.findings.items()},
+        "planes": {plane: asdict(view) for plane, view in study.images.planes.items()},
+        "window": dict(study.images.window),
+    }
+
+
+def _script_json(value: Any) -> str:
+    """JSON that cannot end the script element which holds it: a report's text is not trusted."""
+    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _cell(value: str | float | int | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

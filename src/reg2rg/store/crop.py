@@ -1,0 +1,175 @@
+"""Native detail of one study: the CT cropped to its foreground, and each region's mask cropped to its box.
+
+Everything the model ever sees of a scan can be computed from it at any size, without loss: region voxels that count
+lie inside the foreground, and outside a region's box its mask is zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reg2rg.core.errors import ConfigError, DataFault
+from reg2rg.core.types import HU, Mask, RegionVolume, Volume
+
+FOREGROUND_HU = -1000
+"""Voxels above this value are foreground (published code: CropForeground with ``value > -1000``)."""
+
+Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+"""Half-open index range along each array axis."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegionMask:
+    """The mask of one region inside the foreground crop.
+
+    Attributes:
+        box: where `array` stands in the crop.
+        array: bool, of the box's shape; true on all six faces of the box somewhere.
+    """
+
+    box: Box
+    array: Mask
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """Native detail of one study.
+
+    Attributes:
+        array: (h, w, d) int16 HU, the scan cropped to its foreground; as in files, the first axis is fastest in memory.
+        affine: (4, 4) float64, voxel indices of the *crop* -> RAS millimetres.
+        origin: index of the crop's first voxel in the scan.
+        shape: shape of the whole scan in voxels.
+        masks: region name -> mask, in the order of the region set.
+        notes: what was repaired or is worth knowing, one line each.
+    """
+
+    array: HU
+    affine: npt.NDArray[np.float64]
+    origin: tuple[int, int, int]
+    shape: tuple[int, int, int]
+    masks: Mapping[str, RegionMask]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """Names of the regions that are present."""
+        return tuple(self.masks)
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size in mm along each array axis."""
+        return Volume(self.array, self.affine).spacing
+
+    def mask(self, region: str) -> Mask:
+        """The mask of one region on the whole crop, (h, w, d) bool."""
+        part = self.region(region)
+        full = np.zeros(self.array.shape, dtype=bool, order="F")
+        full[box_slices(part.box)] = part.array
+        return full
+
+    def region(self, region: str) -> RegionMask:
+        """The boxed mask of one region.
+
+        Raises:
+            ConfigError: the study has no such region.
+        """
+        try:
+            return self.masks[region]
+        except KeyError:
+            raise ConfigError(f"region {region!r} is not in this study; it has: {', '.join(self.masks)}") from None
+
+    def to_region_volume(self) -> RegionVolume:
+        """The crop with whole-crop masks, for overlays and exports."""
+        return RegionVolume(
+            Volume(self.array, self.affine), {name: self.mask(name) for name in self.masks}, notes=self.notes
+        )
+
+
+def crop_to_foreground(source: RegionVolume) -> Detail:
+    """Crop a scan to its foreground and each mask to its box. Nothing is copied: the arrays look into the source.
+
+    Args:
+        source: the scan with whole masks.
+
+    Raises:
+        DataFault: ``NO_FOREGROUND``, nothing in the scan is above -1000 HU; ``NO_REGION``, no mask reaches into the
+            foreground.
+    """
+    array = source.volume.array
+    box = bounding_box(array, above=FOREGROUND_HU)
+    if box is None:
+        raise DataFault.of(
+            "NO_FOREGROUND",
+            found=f"the highest voxel is {int(array.max())} HU",
+            expected=f"a scan with tissue above {FOREGROUND_HU} HU",
+            fix="check the rescale slope and intercept of this scan",
+        )
+    notes = list(source.notes)
+    masks: dict[str, RegionMask] = {}
+    for name, mask in source.masks.items():
+        inside = mask[box_slices(box)]
+        own = bounding_box(inside)
+        if own is None:
+            notes.append(f"{name}: its mask lies wholly outside the scan's foreground")
+            continue
+        masks[name] = RegionMask(own, inside[box_slices(own)])
+    if not masks:
+        raise DataFault.of(
+            "NO_REGION",
+            found="no region mask reaches into the scan's foreground",
+            expected="at least one non-empty region",
+            fix="check that masks and scan belong together",
+        )
+    origin = (box[0][0], box[1][0], box[2][0])
+    return Detail(
+        array=array[box_slices(box)],
+        affine=_shifted(source.volume.affine, origin),
+        origin=origin,
+        shape=(array.shape[0], array.shape[1], array.shape[2]),
+        masks=masks,
+        notes=tuple(notes),
+    )
+
+
+def bounding_box(array: HU | Mask, above: int | None = None) -> Box | None:
+    """Smallest box that holds all true voxels, or all voxels above a value; ``None`` if there are none.
+
+    One slice at a time along the last axis, so that the comparison stays in the processor's cache.
+
+    Args:
+        array: (H, W, D) bool, or int16 with `above`.
+        above: threshold for int16 input.
+    """
+    slices = array.transpose(2, 1, 0)
+    plane = np.zeros(slices.shape[1:], dtype=bool)
+    along_d = np.zeros(slices.shape[0], dtype=bool)
+    for index, part in enumerate(slices):
+        hit = part if above is None else part > above
+        if hit.any():
+            along_d[index] = True
+            plane |= hit
+    if not along_d.any():
+        return None
+    return _span(np.any(plane, axis=0)), _span(np.any(plane, axis=1)), _span(along_d)
+
+
+def box_slices(box: Box) -> tuple[slice, slice, slice]:
+    """The box as an index into an array."""
+    return slice(*box[0]), slice(*box[1]), slice(*box[2])
+
+
+def _span(line: Any) -> tuple[int, int]:
+    (found,) = np.nonzero(line)
+    return int(found[0]), int(found[-1]) + 1
+
+
+def _shifted(affine: npt.NDArray[np.float64], origin: tuple[int, int, int]) -> npt.NDArray[np.float64]:
+    moved = np.array(affine, dtype=np.float64)
+    moved[:3, 3] += moved[:3, :3] @ np.array(origin, dtype=np.float64)
+    return moved

@@ -1,0 +1,77 @@
+"""The store's index: which studies it holds, with which regions, told without opening every file.
+
+``index.json`` is a mere cache of the files' headers. It is removed before an entry changes and written anew afterwards;
+what it lacks, or what has another size than it says, is looked up in the files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from reg2rg.core.errors import DataFault
+from reg2rg.core.files import write_json
+from reg2rg.store.container import SUFFIX, read_header
+
+FORMAT = 2
+"""Version of what the store's files hold; a change makes `prepare` rebuild them."""
+
+INDEX = "index.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What the index tells of a study.
+
+    Attributes:
+        key: digest of the inputs and settings that it was made from.
+        regions: names of its regions.
+        size: bytes of its native file.
+    """
+
+    key: str
+    regions: tuple[str, ...]
+    size: int
+
+
+def load_index(root: Path) -> dict[str, Listing]:
+    """The studies of a store by id, sorted."""
+    cached = _cached_index(root)
+    studies: dict[str, Listing] = {}
+    with contextlib.suppress(FileNotFoundError), os.scandir(root / "native") as files:
+        for file in files:
+            if not file.name.endswith(SUFFIX) or file.name.startswith("."):
+                continue
+            study = file.name.removesuffix(SUFFIX)
+            size = file.stat().st_size
+            row = cached.get(study)
+            if row is None or row.size != size:
+                try:
+                    meta = read_header(Path(file.path)).meta
+                except DataFault:
+                    continue  # not readable: `read` says so, `prepare` rebuilds it
+                row = Listing(meta["key"], tuple(meta["regions"]), size)
+            studies[study] = row
+    return dict(sorted(studies.items()))
+
+
+def save_index(root: Path, studies: Mapping[str, Listing]) -> None:
+    """Write the index, atomically."""
+    rows = {name: {"key": row.key, "regions": list(row.regions), "size": row.size} for name, row in studies.items()}
+    write_json(root / INDEX, {"format": FORMAT, "studies": rows})
+
+
+def _cached_index(root: Path) -> dict[str, Listing]:
+    try:
+        content = json.loads((root / INDEX).read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            return {}
+        return {
+            name: Listing(row["key"], tuple(row["regions"]), row["size"]) for name, row in content["studies"].items()
+        }
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}  # absent or damaged: the headers tell the same

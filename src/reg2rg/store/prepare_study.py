@@ -1,0 +1,123 @@
+"""One study -> store: is its entry still good, and if not, build it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from reg2rg.core.errors import DataFault
+from reg2rg.core.regions import RegionSet
+from reg2rg.core.types import LabelMap, RegionVolume, Study
+from reg2rg.scans.masks import load_region_volume
+from reg2rg.scans.volumes import ReadOptions
+from reg2rg.store.crop import crop_to_foreground
+from reg2rg.store.index import FORMAT
+from reg2rg.store.store import Store
+from reg2rg.store.views import Views
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a worker needs to prepare one study; the arguments of `prepare`."""
+
+    study: Study
+    root: Path
+    regions: RegionSet
+    options: ReadOptions
+    bake: Views | None
+    verify: bool
+    native: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one study; plain strings, so that it always travels back from a worker."""
+
+    status: str
+    code: str = ""
+    message: str = ""
+    regions: tuple[str, ...] = ()
+    size: int = 0
+
+
+def entry_key(study: Study, regions: RegionSet, options: ReadOptions) -> str:
+    """Digest of all that decides an entry: size and time of its input files, settings, format version."""
+    masks = study.masks
+    named = {"labels": masks.file} if isinstance(masks, LabelMap) else dict(masks.files)
+    facts = {
+        "format": FORMAT,
+        "image": _stamp(study.image),
+        "masks": {name: _stamp(path) for name, path in sorted(named.items())},
+        "labels": {k: list(v) for k, v in sorted(masks.labels.items())} if isinstance(masks, LabelMap) else None,
+        "regions": list(regions.names),
+        "options": asdict(options),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+_DONE = {"absent": "built", "stale": "rebuilt", "corrupt": "repaired", "unbaked": "baked", "good": "kept"}
+
+
+def prepare_one(job: Job) -> Outcome:
+    """Bring one study into the store. Never lets an exception out but a keyboard interrupt."""
+    study, store = job.study, Store(job.root)
+    try:
+        key = entry_key(study, job.regions, job.options)
+        state = store.state(study.id, key, job.bake, full=job.verify, native=job.native)
+        if state == "unbaked" and job.bake is not None:
+            store.bake(study.id, key, store.read(study.id).detail, job.bake)
+        elif state != "good":
+            try:
+                detail = crop_to_foreground(_read(job))
+            except DataFault:
+                store.remove(study.id)  # what is there was made from other inputs, or is damaged
+                raise
+            store.write(study.id, key, detail, job.bake, native=job.native)
+        regions, size = store.describe(study.id, job.bake)
+        return Outcome(_DONE[state], regions=regions, size=size)
+    except DataFault as fault:
+        return Outcome("skipped", fault.code, str(fault.for_study(study.id)))
+    except MemoryError:
+        return _fatal(job, "not enough memory", "run again with fewer workers")
+    except OSError as error:
+        found = f"cannot write to the store {job.root}: {error.strerror or error}"
+        return _fatal(job, found, "free space or allow writing there, then run again")
+    except Exception as error:
+        return Outcome("skipped", "UNEXPECTED", f"UNEXPECTED {study.id}: {type(error).__name__}: {error}")
+
+
+def _read(job: Job) -> RegionVolume:
+    """Read the inputs; a file that the system cannot read is a fault of this study alone."""
+    try:
+        return load_region_volume(job.study, job.regions, job.options)
+    except OSError as error:
+        raise DataFault.of(
+            "UNREADABLE",
+            found=error.strerror or str(error),
+            expected="a file that can be read",
+            fix="check that it is there and that you may read it",
+            path=error.filename or job.study.image,
+            study=job.study.id,
+        ) from error
+
+
+def _fatal(job: Job, found: str, fix: str) -> Outcome:
+    """A trouble that every other study would meet too: it stops the run."""
+    message = f"{job.study.id}: {found}. What was finished is kept and sound. Fix: {fix}"
+    return Outcome("fatal", message=message)
+
+
+def job_name(job: Job) -> str:
+    """The study, for messages."""
+    return job.study.id
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Size and modification time; ``None`` for a file that is not there, which the reader reports."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns

@@ -1,0 +1,254 @@
+"""Checkpoint files that are whole or absent, hold what trains, and are checked when they are read."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import glob
+import logging
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import CheckpointIO
+from torch import Tensor, nn
+
+from reg2rg.core.errors import ConfigError, Reg2RGError
+from reg2rg.core.files import atomic_write, sha256
+from reg2rg.core.model_folder import is_model_folder
+from reg2rg.models.encoders.wrappers import Frozen
+
+log = logging.getLogger(__name__)
+
+SIDECAR = ".sha256"
+HEADROOM = 1.1
+
+
+class CheckpointError(Reg2RGError):
+    """A checkpoint that cannot be written or must not be read."""
+
+
+class AtomicCheckpointIO(CheckpointIO):
+    """Writes a checkpoint beside its target, flushes it to disk and renames it; checks its SHA-256 when reading.
+
+    Lightning's own writer stages the file in the temporary folder: where that is another file system the last step is a
+    copy, and a kill leaves half a file. Here the old checkpoint stands until the new one does.
+
+    The digest is in ``NAME.ckpt.sha256``. While a checkpoint is replaced this file lists the digests of the new and of
+    the old one, so that a kill at any moment leaves a pair that agrees.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Write `checkpoint` to `path`.
+
+        Raises:
+            CheckpointError: too little space, or the disk refuses; what stood at `path` still stands.
+        """
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in path.parent.glob(f".{glob.escape(path.name)}*.tmp.*"):  # of a run that was killed while writing
+            leftover.unlink(missing_ok=True)
+        require_space(path, int(HEADROOM * tensor_bytes(checkpoint)), "the checkpoint needs")
+        try:
+            with atomic_write(path) as stream:
+                torch.save(checkpoint, stream)
+                stream.flush()
+                digest = sha256(stream.name)
+                _write_digests(path, [digest, *_digests(path)])
+            _write_digests(path, [digest])
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+                raise
+            raise CheckpointError(
+                f"{path}: writing the checkpoint failed: {error}. {_standing(path)}Fix: free some space, then go on "
+                "with --ckpt_path last"
+            ) from error
+
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        map_location: Callable[..., Any] | torch.device | str | None = "cpu",
+        weights_only: bool | None = True,
+    ) -> dict[str, Any]:
+        """Read a checkpoint. Only tensors and plain values are unpickled, whatever `weights_only` says."""
+        return read_checkpoint(path, map_location)
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Delete a checkpoint and its digest."""
+        path = Path(path)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        path.unlink(missing_ok=True)
+        _sidecar(path).unlink(missing_ok=True)
+
+
+def read_checkpoint(
+    path: str | Path, map_location: Callable[..., Any] | torch.device | str | None = "cpu"
+) -> dict[str, Any]:
+    """Read a checkpoint file after checking its digest.
+
+    Raises:
+        ConfigError: no such file.
+        CheckpointError: its bytes are not those that were written, or it is no checkpoint of plain values.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if is_model_folder(path):
+            raise ConfigError(
+                f"{path}: a model's folder, no checkpoint. Fix: Reg2RG.from_pretrained, or its path as it is"
+            )
+        raise ConfigError(
+            f"{path}: a folder (expected one file). Checkpoints that DeepSpeed or FSDP write in shards are read by the "
+            "strategy that wrote them alone. Fix: train with strategies/ddp.yaml or fsdp.yaml, which write one file"
+        )
+    if not path.is_file():
+        beside = sorted(p.name for p in path.parent.glob("*.ckpt")) if path.parent.is_dir() else []
+        raise ConfigError(
+            f"{path}: no such checkpoint. The folder has {', '.join(beside) or 'none'}. Fix: name one that is there"
+        )
+    verify(path)
+    try:
+        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        raise CheckpointError(
+            f"{path}: not a readable checkpoint ({reason}). Only tensors and plain values are accepted. "
+            "Fix: use another checkpoint; the one before it if this one is damaged"
+        ) from error
+    if not isinstance(checkpoint, dict):
+        raise CheckpointError(f"{path}: holds {type(checkpoint).__name__} (expected a checkpoint of reg2rg)")
+    return checkpoint
+
+
+def verify(path: str | Path) -> None:
+    """Hold a file against the digest beside it; a file without one passes with a notice.
+
+    Raises:
+        CheckpointError: they differ.
+    """
+    path = Path(path).resolve()
+    expected = _digests(path)
+    if not expected:
+        log.info("%s has no %s beside it: not verified", path, SIDECAR)
+        return
+    found = sha256(path)
+    if found not in expected:
+        raise CheckpointError(
+            f"{path}: SHA-256 is {found[:16]}..., written was {expected[0][:16]}...: the file was damaged after it was "
+            "written. Fix: copy it again from its source, or go on from an earlier checkpoint"
+        )
+
+
+def require_space(path: Path, needed: int, what: str) -> None:
+    """Refuse to begin what cannot be finished.
+
+    Args:
+        path: of a file; its folder need not exist yet.
+        needed: bytes.
+        what: needs them, as the message says it.
+
+    Raises:
+        CheckpointError: with the bytes needed and free.
+    """
+    folder = next(folder for folder in path.absolute().parents if folder.is_dir())
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise CheckpointError(
+            f"{path}: {what} {needed / 2**20:.1f} MiB, {free / 2**20:.1f} MiB are free on its disk. "
+            f"{_standing(path)}Fix: free some space, or name a folder on another disk (--trainer.default_root_dir)"
+        )
+
+
+def _standing(path: Path) -> str:
+    return f"The checkpoint that stands there is kept ({path.name}). " if path.is_file() else ""
+
+
+def tensor_bytes(value: Any) -> int:
+    """Bytes of all tensors in a nested value, each storage counted once."""
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in _tensors(value)}
+    return sum(storages.values())
+
+
+def kept_names(module: nn.Module) -> set[str]:
+    """Names of a module's state that a checkpoint must hold.
+
+    Everything but what is read from its own file when the model is built: frozen weights of a language model
+    (``llm``), and of encoders inside `Frozen` that were given a file.
+    """
+    restored = {name for name, part in module.named_modules() if isinstance(part, Frozen) and part.restored}
+    restored |= {name for name, _ in module.named_modules() if name.rpartition(".")[2] == "llm"}
+    trains = {name for name, p in module.named_parameters(remove_duplicate=False) if p.requires_grad}
+
+    def comes_back(name: str) -> bool:
+        return name not in trains and any(name.startswith(f"{prefix}.") for prefix in restored)
+
+    return {name for name in module.state_dict() if not comes_back(name)}
+
+
+_FIX = "use the config that the checkpoint was trained with (it is inside the checkpoint: Reg2RG.from_checkpoint)"
+_LISTED = 4
+
+
+def check_names(given: Iterable[str], kept: set[str], known: set[str], where: str, fix: str = _FIX) -> None:
+    """Hold the names in a checkpoint against the model's.
+
+    Raises:
+        ConfigError: something is missing or unknown; lists the first of each.
+    """
+    missing, unknown = sorted(kept - set(given)), sorted(set(given) - known)
+    if not missing and not unknown:
+        return
+    parts = [
+        f"{len(names)} {what} ({first(names)})"
+        for what, names in (("missing", missing), ("unknown to the model", unknown))
+        if names
+    ]
+    raise ConfigError(f"{where}: does not fit the model: {'; '.join(parts)}. Fix: {fix}")
+
+
+def check_sizes(given: Mapping[str, Any], known: Mapping[str, Any], where: str, fix: str = _FIX) -> None:
+    """Hold the sizes of a checkpoint's tensors against the model's.
+
+    Raises:
+        ConfigError: some differ; lists the first ones with both sizes.
+    """
+    wrong = [
+        f"{name} {tuple(value.shape)}, here {tuple(known[name].shape)}"
+        for name, value in given.items()
+        if name in known and value.shape != known[name].shape
+    ]
+    if wrong:
+        raise ConfigError(f"{where}: does not fit the model: {len(wrong)} of other sizes ({first(wrong)}). Fix: {fix}")
+
+
+def first(items: Sequence[str]) -> str:
+    """The first few of a list, for a message."""
+    return ", ".join(items[:_LISTED]) + (", ..." if len(items) > _LISTED else "")
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _tensors(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors(item)
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_name(path.name + SIDECAR)
+
+
+def _digests(path: Path) -> list[str]:
+    with contextlib.suppress(FileNotFoundError):
+        return [line.split()[0] for line in _sidecar(path).read_text().splitlines() if line.strip()]
+    return []
+
+
+def _write_digests(path: Path, digests: list[str]) -> None:
+    with atomic_write(_sidecar(path), "w") as stream:
+        stream.writelines(f"{digest}  {path.name}\n" for digest in dict.fromkeys(digests))

@@ -1,0 +1,429 @@
+"""Training, validation and prediction of a `RegionReporter` with Lightning."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import lightning as L
+import torch
+import yaml
+from lightning.pytorch.plugins.precision import HalfPrecision
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+from torch.optim import Optimizer
+
+from reg2rg.config.saving import CONFIG_KEY, build, differences, read_config
+from reg2rg.core.errors import ConfigError
+from reg2rg.core.regions import load_region_set
+from reg2rg.core.report import parse_report
+from reg2rg.data.batch import Batch
+from reg2rg.data.datamodule import RegionReportDataModule
+from reg2rg.data.order import mixed_seed
+from reg2rg.data.prompt import TokenCounts
+from reg2rg.evaluation.metrics.recognition import RegionLoss, RegionRecognition
+from reg2rg.models.encoders.base import Encoder
+from reg2rg.models.llm.base import Decoding, LanguageModel, Sampling
+from reg2rg.models.reporter import GeneratedReport, ProjectorFactory, RegionReporter
+from reg2rg.pretrained.input_adapter import check_regions, conform_data
+from reg2rg.pretrained.mixin import FolderModel
+from reg2rg.training.checkpoints import check_names, check_sizes, first, kept_names, read_checkpoint
+from reg2rg.training.half_precision import Float32Steps
+from reg2rg.training.monitor import Throughput, explained_out_of_memory, peak_memory_gib, show_sample
+from reg2rg.training.nonfinite import StepGuard
+from reg2rg.training.optimization import OptimizerConfig, build_optimizer
+from reg2rg.training.report_scores import ReportScores
+
+log = logging.getLogger(__name__)
+
+_GRADIENTS = "reg2rg_accumulated_gradients"
+_RECOGNITION = {"region": "recognition", "study": "recognition_study"}
+
+
+class Reg2RG(FolderModel, L.LightningModule):
+    """Region-by-region reports, trained.
+
+    The loss is the mean negative log-likelihood over the label tokens of a step's batch, over all processes: a run on
+    several processes takes the same steps as one process on the union of their batches. With gradient accumulation it
+    is the mean over the batches' means, as published.
+
+    Every random number of a training step follows from (seed, epoch, batch, process), so that a run that is stopped and
+    resumed at any step is the run that was not, bit for bit.
+
+    Args:
+        texture: encodes a region's cropped detail, or null.
+        geometry: encodes a region's mask in the frame of the whole image, or null.
+        global_: encodes the whole image; ``texture`` shares the texture encoder, as published; or null.
+        projector: encoder width and language model's width -> projector.
+        llm: the language model.
+        optimizer: rates, decay and schedule.
+        regions: region set by name or file; the same as the data's.
+        identity: reports name their regions; the same as the data's.
+        tag_std: standard deviation of the learned tag vectors at the start.
+        word_alignment: weight of `WordAlignment`, for encoders that start from nothing; 0 as published.
+        word_alignment_steps: optimiser steps at the start that train by word alignment alone and leave the language
+            model out; several times cheaper than the others. A run on several processes with DDP then looks for
+            parameters without a gradient (``find_unused_parameters``) at every step.
+        seed: of dropout and whatever else is drawn in a training step.
+        max_new_tokens: longest generated report.
+        stop_on_loop: end a report that has written the same stretch so many times in a row; 0 never does, as published.
+        sampling: draw tokens as the published code has come to do, or null for the likeliest ones.
+        val_generate: validation studies that a report is generated for; 0 turns it off. Test generates for all.
+        val_samples: generated reports that are shown to the logger.
+    """
+
+    def __init__(
+        self,
+        texture: Encoder | None,
+        geometry: Encoder | None,
+        global_: Encoder | Literal["texture"] | None,
+        projector: ProjectorFactory,
+        llm: LanguageModel,
+        optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008 (frozen)
+        regions: str = "radgenome",
+        identity: bool = True,
+        tag_std: float = 1.0,
+        word_alignment: float = 0.0,
+        word_alignment_steps: int = 0,
+        seed: int = 0,
+        max_new_tokens: int = 500,
+        stop_on_loop: int = 4,
+        sampling: Sampling | None = None,
+        val_generate: int = 16,
+        val_samples: int = 2,
+    ) -> None:
+        super().__init__()
+        self.reporter = RegionReporter(texture, geometry, global_, projector, llm, tag_std, word_alignment > 0)
+        self.word_alignment, self.word_alignment_steps = word_alignment, word_alignment_steps
+        self.optimizer_config, self.identity, self.seed = optimizer, identity, seed
+        self.decoding = Decoding(max_new_tokens, stop_on_loop, sampling=sampling)
+        self.val_generate, self.val_samples = val_generate, val_samples
+        names = load_region_set(regions).names
+        self.train_losses = RegionLoss(names, over_processes=False)
+        self.eval_losses = RegionLoss(names)
+        self.recognition = RegionRecognition(names)
+        self.report_scores = ReportScores(load_region_set(regions), identity)
+        self.throughput, self.guard = Throughput(), StepGuard()
+        self._pending_gradients: dict[str, Tensor] = {}
+        self._float32_steps: list[Float32Steps] = []
+        self._checkpoint_config: dict[str, Any] = {}
+        self._logged_step = self._shown = 0
+
+    @property
+    def token_counts(self) -> TokenCounts:
+        """Visual tokens of a sample; the data needs them to lay out the prompt."""
+        return self.reporter.token_counts
+
+    @property
+    def tokenizer(self) -> Any:
+        """The language model's tokenizer."""
+        return self.reporter.llm.tokenizer
+
+    # ---- the input contract
+
+    def prepare_data(self) -> None:
+        """Refuse data that cannot be brought to the model's input contract, before they are listed.
+
+        Raises:
+            ConfigError: the data have regions that the model does not know.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        if self.contract is not None and isinstance(data, RegionReportDataModule):
+            check_regions(data.region_set, self.contract.regions)
+
+    def setup(self, stage: str) -> None:
+        """Bring the data to the model's input contract, or refuse them (see `prepare_data`); prepare the strategy."""
+        in_phases = self.word_alignment_steps > 0 and self.reporter.words is not None
+        _prepare_strategy(self.trainer.strategy, in_phases)
+        data = getattr(self.trainer, "datamodule", None)
+        if self.contract is None or not isinstance(data, RegionReportDataModule):
+            return
+        if changes := conform_data(self.contract, data, self.tokenizer, self.token_counts):
+            log.warning("The data were brought to the model's input contract: %s", "; ".join(changes))
+            data.setup(stage)
+
+    # ---- training
+
+    def on_fit_start(self) -> None:
+        """Train mode everywhere: a language model comes from its file in eval mode. `Frozen` parts keep theirs."""
+        self.train()
+        if isinstance(self.trainer.precision_plugin, HalfPrecision):  # bf16-true, 16-true
+            self._float32_steps = [Float32Steps(optimizer) for optimizer in self.trainer.optimizers]
+
+    def on_fit_end(self) -> None:
+        """Let go of the optimiser."""
+        self._float32_steps = []
+
+    def on_train_start(self) -> None:
+        """Put back what a checkpoint holds of an epoch: the loader's place, and gradients between two optimiser steps.
+
+        Lightning has given the loader its place by now, unless a callback has asked for ``estimated_stepping_batches``
+        too early; see `configure_optimizers`.
+        """
+        self.trainer.fit_loop._load_combined_loader_states()
+        for name, parameter in self.named_parameters():
+            if name in self._pending_gradients:
+                parameter.grad = self._pending_gradients[name].to(parameter.device)
+        self._pending_gradients = {}
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seed what this step draws."""
+        torch.manual_seed(mixed_seed(self.seed, self.current_epoch, batch_idx, self.global_rank))
+        self.throughput.begin()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of one batch, scaled so that the mean of all processes' gradients is the gradient of the union."""
+        if self.global_step < self.word_alignment_steps and self.reporter.words is not None:
+            return self._word_alignment_step(batch)
+        with explained_out_of_memory(batch):
+            nll, words = self.reporter.losses(batch)
+        total, tokens = self._summed(nll)
+        self.guard.see(batch, nll, total)
+        self.train_losses.update(nll, batch.label_region, batch.region_names)
+        self.throughput.add(batch)
+        self.log("train/loss", total / tokens, prog_bar=True, batch_size=len(batch))
+        loss: Tensor = nll.sum() * (self._world_size / tokens)
+        if words is not None:
+            self._log_word_loss(words, len(nll), batch)
+            loss = loss + self.word_alignment * words * (self._world_size / tokens)
+        return loss
+
+    def _word_alignment_step(self, batch: Batch) -> Tensor:
+        """Loss of one batch, scaled as in `training_step`."""
+        with explained_out_of_memory(batch):
+            words = self.reporter.word_loss(batch)
+        assert words is not None
+        labels = len(batch.label_region)
+        _, tokens = self._summed(torch.zeros(labels, device=words.device, dtype=torch.float32))
+        self.throughput.add(batch)
+        self._log_word_loss(words, labels, batch)
+        return self.word_alignment * words * (self._world_size / tokens)
+
+    def _log_word_loss(self, words: Tensor, labels: int, batch: Batch) -> None:
+        self.log("train/word_loss", words.detach() / labels, prog_bar=True, batch_size=len(batch))
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Leave the weights alone if the loss or its gradient is not finite; stop after three such steps in a row."""
+        scales = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        self.guard.clear(optimizer, self.global_step, check_gradients=not scales)
+        for steps in self._float32_steps:
+            steps.begin()
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Log what is read now and then."""
+        step = self.global_step
+        every = int(self.trainer.log_every_n_steps)  # type: ignore[attr-defined]
+        if not every or step == self._logged_step or step % every:
+            return
+        self._logged_step = step
+        figures = self.throughput.read() | {"peak_memory_gib": peak_memory_gib(self.device)}
+        figures["non_finite_steps"] = float(self.guard.skipped)
+        for group in self.optimizers(use_pl_optimizer=False).param_groups:  # type: ignore[union-attr]
+            figures[f"lr_{group['name']}"] = group["lr"]
+        named = {}
+        if self.train_losses.update_called:  # not while words alone are aligned
+            named = {f"loss_{name}": value for name, value in self.train_losses.compute().items() if name != "all"}
+            self.train_losses.reset()
+        logged = {f"train/{name}": float(value) for name, value in (figures | named).items()}
+        self.log_dict(logged, batch_size=len(batch))
+
+    def on_validation_start(self) -> None:
+        """Validation is no training time."""
+        self.throughput.pause()
+
+    # ---- validation, test, predict
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Loss; for the first studies, a generated report as well."""
+        done = batch_idx * len(batch) * self._world_size
+        self._evaluate(batch, generate=done < self.val_generate and not self.trainer.sanity_checking)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the figures of the whole split."""
+        self._log_evaluation("val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Loss and a generated report."""
+        self._evaluate(batch, generate=True)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the figures of the whole split."""
+        self._log_evaluation("test")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[GeneratedReport]:
+        """A report for each study."""
+        with explained_out_of_memory(batch):
+            return self.reporter.generate(batch, self.decoding)
+
+    def on_predict_start(self) -> None:
+        """Fold adapters into the weights, where that is faster."""
+        self._merged = self.reporter.llm.merged()
+        self._merged.__enter__()
+
+    def on_predict_end(self) -> None:
+        """Take them out again."""
+        self._merged.__exit__(None, None, None)
+
+    # ---- optimiser and checkpoints
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """AdamW over what trains, with its schedule by optimiser steps.
+
+        The run's number of steps is asked for in training alone: asked here, Lightning would set up the loader before
+        a checkpoint's state is restored, and then never give the loader its place in the epoch.
+        """
+        optimizer, schedule = build_optimizer(
+            self.named_parameters(), self.optimizer_config, lambda: self.trainer.estimated_stepping_batches
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what trains; add the count of refused steps, and gradients between two steps of an accumulation."""
+        kept = kept_names(self)
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint.get("state_dict", {}).items() if k in kept}
+        checkpoint["reg2rg_non_finite_steps"] = self.guard.skipped
+        if self._between_steps():
+            checkpoint[_GRADIENTS] = {n: p.grad for n, p in self.named_parameters() if p.grad is not None}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Read what `on_save_checkpoint` added, and hold what trains against the checkpoint's.
+
+        Raises:
+            ConfigError: other parameters trained then: the optimiser's state is of no use.
+        """
+        self.guard.skipped = checkpoint.get("reg2rg_non_finite_steps", 0)
+        self._pending_gradients = checkpoint.get(_GRADIENTS, {})
+        self._checkpoint_config = yaml.safe_load(checkpoint.get(CONFIG_KEY, "{}"))
+        trainer = self._trainer
+        if trainer is None or trainer.state.fn != "fit" or trainer.strategy.restore_checkpoint_after_setup:
+            return  # a sharded optimiser's state is the strategy's own
+        optimizer, _ = build_optimizer(self.named_parameters(), self.optimizer_config, lambda: 0)
+        now = {group["name"]: len(group["params"]) for group in optimizer.param_groups}
+        for state in checkpoint.get("optimizer_states", []):
+            then = {group.get("name", "?"): len(group["params"]) for group in state["param_groups"]}
+            if then != now:
+                counts = [f"{name} {then.get(name, 0)}, here {now.get(name, 0)}" for name in {**then, **now}]
+                raise ConfigError(
+                    f"the checkpoint: does not fit the model: other numbers of tensors that train ({first(counts)}). "
+                    f"Fix: {self._way_to_fit()}"
+                )
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load weights. Strict means: all that a checkpoint holds, and nothing unknown.
+
+        Raises:
+            ConfigError: names that do not fit, or sizes that do not.
+        """
+        own = self.state_dict()
+        if strict:
+            check_names(state_dict, kept_names(self), set(own), "the checkpoint", self._way_to_fit())
+        check_sizes(state_dict, own, "the checkpoint", self._way_to_fit())
+        return super().load_state_dict(state_dict, strict=False, assign=assign)
+
+    def _way_to_fit(self) -> str:
+        """What to change for a checkpoint that does not fit."""
+        then, now = self._checkpoint_config.get("model"), (self.run_config or {}).get("model")
+        changed = (
+            [line for line in differences(then, now, "model") if "model.optimizer" not in line] if then and now else []
+        )
+        if not changed:
+            return "use the config that the checkpoint was trained with, or train anew, without --ckpt_path"
+        return f"set back what differs, or train anew, without --ckpt_path: {'; '.join(changed)}"
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: str | Path,
+        *,
+        language_model: str | Path | None = None,
+        allow_import: Sequence[str] = (),
+        **changes: Any,
+    ) -> Self:
+        """Build the model that a checkpoint was saved from, with its weights, in eval mode on the CPU.
+
+        Args:
+            path: a checkpoint written by ``reg2rg fit``.
+            language_model: where the base language model is, if not where it was in training.
+            allow_import: packages that the config may name beside those of `reg2rg.config.imports.ALLOWED`.
+            changes: constructor arguments that replace those of the config inside the checkpoint.
+
+        Raises:
+            ConfigError: no such file, or a checkpoint without a config.
+            CheckpointError: a damaged file.
+        """
+        checkpoint = read_checkpoint(path)
+        config = read_config(checkpoint, str(path))
+        if language_model is not None:
+            config["model"]["llm"]["init_args"] |= {"path": str(language_model), "revision": None}
+        config["model"] |= changes
+        model = build(cls, config["model"], allow_import)
+        model.describe(config)
+        model._checkpoint_config = read_config(checkpoint, str(path))
+        model.load_state_dict(checkpoint["state_dict"])
+        return model.eval()
+
+    # ---- parts
+
+    @property
+    def _world_size(self) -> int:
+        return int(self.trainer.world_size)
+
+    def _summed(self, nll: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss sum and number of label tokens over all processes."""
+        sums = torch.stack([nll.detach().sum(), nll.new_tensor(float(nll.numel()))])
+        if self._world_size > 1:
+            sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        return sums[0], sums[1]
+
+    def _between_steps(self) -> bool:
+        trainer = self._trainer
+        if trainer is None or trainer.accumulate_grad_batches == 1 or trainer.state.fn != "fit":
+            return False
+        return bool(trainer.fit_loop._should_accumulate())
+
+    def _evaluate(self, batch: Batch, generate: bool) -> None:
+        self.eval_losses.update(self.reporter(batch), batch.label_region, batch.region_names)
+        if not generate:
+            return
+        for i, answer in enumerate(self.reporter.generate(batch, self.decoding)):
+            if self.identity:
+                self.recognition.update(answer.regions, parse_report(answer.text, answer.regions))
+            self.report_scores.update(answer.study, answer.regions, batch.reports[i], answer.text)
+            if self._shown < self.val_samples and self.trainer.is_global_zero:
+                self._shown += 1
+                show_sample(self.loggers, f"sample_{self._shown}", answer, batch.reports[i], self.global_step)
+
+    def _log_evaluation(self, stage: str) -> None:
+        losses = self.eval_losses.compute()
+        figures = {("loss" if name == "all" else f"loss_{name}"): value for name, value in losses.items()}
+        self.eval_losses.reset()
+        # All processes must take part in summing up, also one that generated nothing.
+        if not self.trainer.sanity_checking and (stage == "test" or self.val_generate):
+            recognised = self.recognition.compute() if self.identity else {}
+            figures |= {_RECOGNITION.get(name, f"recognition_{name}"): share for name, share in recognised.items()}
+            figures |= {name: torch.tensor(value) for name, value in self.report_scores.compute().items()}
+        self.recognition.reset()
+        self.report_scores.reset()
+        self._shown = 0
+        self.log_dict({f"{stage}/{name}": value.float() for name, value in figures.items()})
+
+
+def _prepare_strategy(strategy: Strategy, in_phases: bool) -> None:
+    """Set what DDP and FSDP must know of the model, which their configs cannot say of every model.
+
+    Args:
+        strategy: the trainer's, not set up yet.
+        in_phases: some steps leave parameters out of the loss.
+    """
+    if isinstance(strategy, DDPStrategy) and in_phases:
+        # DDP waits for the gradient of every parameter otherwise. One that no process used keeps none, as without DDP.
+        strategy._ddp_kwargs["find_unused_parameters"] = True
+    if isinstance(strategy, FSDPStrategy) and strategy.mixed_precision is None:
+        # Views and the frequencies of positions are rounded where it costs least, not where they enter.
+        strategy.mixed_precision = replace(
+            strategy.precision_plugin.mixed_precision_config, buffer_dtype=None, cast_root_forward_inputs=False
+        )

@@ -1,0 +1,187 @@
+"""From files to a report without a store: the report that predict writes, whatever way the files lie."""
+
+import json
+
+import lightning as L
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from reg2rg import Reg2RG, RegionReportDataModule, report_on
+from reg2rg.core.errors import ConfigError, DataFault
+from reg2rg.core.report import parse_report
+from reg2rg.core.types import LabelMap
+from reg2rg.datasets import Manifest
+from reg2rg.models.encoders.cnn3d import CNN3D
+from reg2rg.models.llm.causal_lm import CausalLM
+from reg2rg.models.projectors import LinearProjector
+from reg2rg.models.reporter import RegionReporter
+from reg2rg.store.prepare import prepare
+from reg2rg.store.views import Views
+
+SIZE = (16, 16, 8)
+CONFIG = {
+    "model": {"texture": {}, "geometry": {}, "global_": "texture"},
+    "data": {"views": {"size": list(SIZE)}, "instruction": "Report.", "max_length": 512, "order": "shuffled"},
+}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A scan that looks like a CT, with three masks; the third is empty."""
+    root = tmp_path_factory.mktemp("scan")
+    random = np.random.default_rng(0)
+    array = np.full((40, 36, 24), -1000, np.int16)
+    array[6:34, 6:30, 2:22] = random.integers(-100, 100, (28, 24, 20))
+    array[10:18, 12:24, 4:20] = -800
+    array[18:22, 8:12, 4:20] = 700
+    affine = np.diag([2.0, 2.0, 3.0, 1.0])
+    nib.save(nib.Nifti1Image(array, affine), root / "ct.nii.gz")
+    labels = np.zeros(array.shape, np.uint8)
+    labels[10:18, 12:24, 4:20] = 10  # TotalSegmentator: lobes of the lung
+    labels[24:30, 10:20, 6:14] = 51  # heart
+    (root / "masks").mkdir()
+    for name, value in (("lung", 10), ("heart", 51), ("thyroid", 99)):
+        nib.save(nib.Nifti1Image((labels == value).astype(np.uint8), affine), root / "masks" / f"{name}.nii.gz")
+    nib.save(nib.Nifti1Image(labels, affine), root / "labels.nii.gz")
+    return root
+
+
+@pytest.fixture
+def model(toy):
+    torch.manual_seed(0)
+    made = Reg2RG(
+        texture=CNN3D(size=SIZE, channels=(8, 8), patch=(2, 2, 2), grid=(1, 1, 1), dim=8),
+        geometry=CNN3D(size=SIZE, channels=(8, 8), patch=(2, 2, 2), grid=(1, 1, 1), dim=6),
+        global_="texture",
+        projector=LinearProjector,
+        llm=CausalLM(str(toy.lm)),
+        max_new_tokens=12,
+        val_generate=0,
+    ).eval()
+    made.describe(CONFIG)
+    return made
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What the model was asked, batch by batch; its answers name regions."""
+    batches = []
+    generate = RegionReporter.generate
+
+    def record(self, batch, decoding=None):
+        batches.append((batch, self.embed(batch)))
+        [answer] = generate(self, batch, decoding)
+        said = " ".join(f"The region {i} is {name}: {answer.text[:5]}." for i, name in enumerate(answer.regions))
+        answer.text = said or answer.text
+        return [answer]
+
+    monkeypatch.setattr(RegionReporter, "generate", record)
+    return batches
+
+
+def test_it_is_the_report_of_predict(files, model, asked, tmp_path):
+    report = report_on(files / "ct.nii.gz", str(files / "masks" / "{region}.nii.gz"), model, min_slices=8)
+    assert sorted(report.by_region()) == ["heart", "lung"]
+    assert report.missing == report.invalid == ()
+
+    row = {"id": "ct", "split": "test", "image": str(files / "ct.nii.gz")}
+    row["masks"] = {name: str(files / "masks" / f"{name}.nii.gz") for name in ("lung", "heart", "thyroid")}
+    (tmp_path / "one.jsonl").write_text(json.dumps(row) + "\n")
+    dataset = Manifest(str(tmp_path / "one.jsonl"), root="/")
+    prepare(dataset, tmp_path / "store", workers=0, max_skip=0.0)
+    data = RegionReportDataModule(dataset, str(tmp_path / "store"), model.tokenizer, model.token_counts, workers=0,
+                                  views=Views(size=SIZE), instruction="Report.", test_regions="all")  # fmt: skip
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    [[answer]] = trainer.predict(model, datamodule=data)
+    (mine, embedded), (theirs, wanted) = asked
+    assert mine.regions == theirs.regions
+    assert torch.equal(mine.input_ids, theirs.input_ids)
+    for view in ("texture", "geometry", "global_"):
+        assert torch.equal(getattr(mine, view), getattr(theirs, view))
+    assert torch.equal(embedded, wanted)
+    assert parse_report(answer.text, answer.regions) == report
+
+
+@pytest.mark.parametrize("way", ["folder", "mapping", "labels", "label map", "aliases"])
+def test_masks_in_every_form(files, model, asked, tmp_path, way):
+    folder = files / "masks"
+    forms = {
+        "folder": folder,
+        "mapping": {"LUNG": folder / "lung.nii.gz", "heart": str(folder / "heart.nii.gz")},
+        "labels": files / "labels.nii.gz",
+        "label map": LabelMap(files / "labels.nii.gz", {"lung": (10,), "heart": (51,)}),
+        "aliases": str(tmp_path / "{region}.nii.gz"),
+    }
+    for name in ("lungs", "heart"):
+        (tmp_path / f"{name}.nii.gz").symlink_to(folder / f"{name.removesuffix('s')}.nii.gz")
+    wanted = report_on(files / "ct.nii.gz", str(folder / "{region}.nii.gz"), model, min_slices=8)
+    if way == "aliases" and "lungs" not in model.contract.regions:
+        pytest.skip("the set has no alias 'lungs'")
+    assert report_on(files / "ct.nii.gz", forms[way], model, min_slices=8) == wanted
+    assert torch.equal(asked[0][1], asked[1][1])
+
+
+@pytest.mark.parametrize("flips", [(1, 0, 0), (0, 1, 1), (1, 1, 1)])
+def test_files_in_another_orientation_give_the_same_input(files, model, asked, tmp_path, flips):
+    (tmp_path / "masks").mkdir()
+    for path in (files / "ct.nii.gz", files / "masks" / "lung.nii.gz"):
+        image = nib.load(path)
+        ornt = np.array([[1, -1 if flips[0] else 1], [0, -1 if flips[1] else 1], [2, -1 if flips[2] else 1]])
+        nib.save(image.as_reoriented(ornt), tmp_path / path.relative_to(files))
+    report_on(files / "ct.nii.gz", {"lung": files / "masks" / "lung.nii.gz"}, model, min_slices=8)
+    report_on(tmp_path / "ct.nii.gz", {"lung": tmp_path / "masks" / "lung.nii.gz"}, model, min_slices=8)
+    assert torch.equal(asked[0][1], asked[1][1])
+
+
+def test_a_stated_spacing_makes_fine_and_coarse_scans_alike(files, model, asked, tmp_path):
+    """The same patient in slices half as thick: closer to each other at the contract's spacing than at their own."""
+    import dataclasses
+
+    for path in (files / "ct.nii.gz", files / "masks" / "lung.nii.gz"):
+        image = nib.load(path)
+        fine = np.repeat(np.asarray(image.dataobj), 2, axis=2)
+        affine = image.affine @ np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0.5, -0.25], [0, 0, 0, 1]])
+        nib.save(nib.Nifti1Image(fine, affine), tmp_path / path.name)
+    model.contract = dataclasses.replace(model.contract, spacing=(2.0, 2.0, 3.0))
+    for root, masks in ((files, files / "masks"), (tmp_path, tmp_path)):
+        report_on(root / "ct.nii.gz", {"lung": masks / "lung.nii.gz"}, model, min_slices=8)
+    (one, _), (other, _) = asked
+    assert torch.equal(one.geometry, other.geometry)
+    assert torch.equal(one.texture, other.texture)
+
+
+def test_what_cannot_be_done_is_said(files, model, tmp_path):
+    scan, masks = files / "ct.nii.gz", files / "masks"
+    (tmp_path / "spleen.nii.gz").symlink_to(masks / "lung.nii.gz")
+    for given, said in (
+        (None, "masks is None"),
+        (tmp_path / "nothing", "not there"),
+        (str(tmp_path / "{region}.nii.gz"), "no file for any region. Looked for: abdomen"),
+        (tmp_path, "holds spleen, which the model does not know"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            report_on(scan, given, model, min_slices=8)
+    with pytest.raises(DataFault, match=r"UNKNOWN_REGION.*spleen"):
+        report_on(scan, {"spleen": masks / "lung.nii.gz"}, model, min_slices=8)
+    with pytest.raises(DataFault, match="FEW_SLICES"):
+        report_on(scan, masks, model, min_slices=99)
+    with pytest.raises(DataFault, match="NOT_HU"):
+        report_on(files / "labels.nii.gz", masks, model, min_slices=8)
+    model.contract = None
+    with pytest.raises(ConfigError, match="knows no input contract"):
+        report_on(scan, masks, model)
+
+
+def test_a_model_without_regions_needs_no_masks(files, toy, asked):
+    torch.manual_seed(0)
+    made = Reg2RG(texture=None, geometry=None, global_=CNN3D(size=SIZE, channels=(8, 8), patch=(2, 2, 2), dim=8),
+                  projector=LinearProjector, llm=CausalLM(str(toy.lm)), max_new_tokens=6, val_generate=0)  # fmt: skip
+    made.describe(
+        {"model": {"texture": None, "geometry": None, "global_": {}}, "data": CONFIG["data"] | {"target": "whole"}}
+    )
+    report = report_on(files / "ct.nii.gz", None, made, min_slices=8)
+    assert [(paragraph.slot, paragraph.region) for paragraph in report.paragraphs] == [(0, "")]
+    assert asked[0][0].texture is None
+    assert asked[0][0].global_.shape == (1, 1, *SIZE)

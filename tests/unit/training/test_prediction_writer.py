@@ -1,0 +1,107 @@
+import csv
+import json
+
+import lightning as L
+import pytest
+
+from reg2rg.core.errors import ConfigError
+from reg2rg.evaluation.records import COLUMNS, as_cell, read_predictions, read_records, write_table
+from reg2rg.models.reporter import GeneratedReport
+from reg2rg.training.prediction_writer import PredictionWriter, record
+
+
+@pytest.fixture(scope="module")
+def module(toy):
+    return toy.module()
+
+
+def predict(toy, module, out, **data):
+    run = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[PredictionWriter(str(out))])
+    run.predict(module, datamodule=toy.data(module, **data), return_predictions=False)
+
+
+def contents(out):
+    return {path.relative_to(out): path.read_bytes() for path in sorted(out.rglob("*.*")) if path.is_file()}
+
+
+def test_same_files_for_any_batch_size_and_any_run(toy, module, tmp_path):
+    for name, size in (("a", 1), ("b", 2), ("c", 2)):
+        predict(toy, module, tmp_path / name, batch_size=size)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b") == contents(tmp_path / "c")
+    assert len(list((tmp_path / "a" / "studies").iterdir())) == 2
+
+
+def test_table_has_the_published_columns(toy, module, tmp_path):
+    predict(toy, module, tmp_path)
+    with open(tmp_path / "predictions.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert tuple(rows[0]) == COLUMNS
+    assert [row["AccNum"] for row in rows] == ["s6", "s7"]
+    assert rows[0]["GT_combined_report"].startswith("The region 0 is ")
+    assert "<region>" in rows[0]["Question"]
+
+
+def test_goes_on_with_what_is_not_complete(toy, module, tmp_path, monkeypatch):
+    predict(toy, module, tmp_path)
+    before = contents(tmp_path)
+    (tmp_path / "studies" / "s7.json").write_text(before[next(p for p in before if p.name == "s7.json")].decode()[:50])
+    (tmp_path / "predictions.csv").unlink()
+    made = []
+    generate = type(module.reporter).generate
+    monkeypatch.setattr(
+        type(module.reporter),
+        "generate",
+        lambda self, batch, *rest: (made.extend(batch.study_ids), generate(self, batch, *rest))[1],
+    )
+    predict(toy, module, tmp_path)
+    assert made == ["s7"]
+    assert contents(tmp_path) == before
+    (tmp_path / "predictions.csv").unlink()
+    predict(toy, module, tmp_path)  # nothing left to do: the table is written all the same
+    assert made == ["s7"]
+    assert contents(tmp_path) == before
+
+
+def test_predictions_of_another_model_are_not_mixed(toy, module, tmp_path):
+    predict(toy, module, tmp_path)
+    with pytest.raises(ConfigError, match="predictions made with another model"):
+        predict(toy, toy.module(seed=9), tmp_path)
+    with pytest.raises(ConfigError, match="predictions made with another order"):
+        predict(toy, module, tmp_path, order="listed")
+
+
+def test_record_lists_what_is_wrong_with_a_report():
+    given = ("heart", "lung", "bone")
+    text = "The region 0 is heart: Big. The region 1 is spleen: Odd. The region 0 is heart: Again."
+    found = record(GeneratedReport("s", given, text, True), ("a", "b", ""), "Q")
+    assert found["paragraphs"] == [{"slot": 0, "region": "heart", "text": "Big."}]
+    assert len(found["invalid"]) == 1
+    assert len(found["duplicate"]) == 1
+    assert found["missing"] == ["lung", "bone"]
+    assert found["truncated"] is True
+    assert found["reference"] == {"heart": "a", "lung": "b", "bone": ""}
+
+
+def test_predictions_are_ready_to_be_scored(tmp_path):
+    (tmp_path / "studies").mkdir()
+    found = record(GeneratedReport("s", ("heart",), "The region 0 is heart: Big.", False), ("a",), "Q")
+    (tmp_path / "studies" / "s.json").write_text(json.dumps(found))
+    (tmp_path / "studies" / "torn.json").write_text("{")
+    (tmp_path / "studies" / "other.json").write_text(json.dumps(found))
+    (one,) = read_predictions(tmp_path, {"s": {"Cardiomegaly": True}})
+    assert one.given == ("heart",)
+    assert one.report.by_region() == {"heart": "Big."}
+    assert one.findings == {"Cardiomegaly": True}
+    assert len(list(read_records(tmp_path))) == 1
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+def test_a_cell_is_never_a_formula(tmp_path, start):
+    assert as_cell(f'{start}HYPERLINK("x")').startswith("'")
+    assert as_cell("The region") == "The region"
+    (tmp_path / "studies").mkdir()
+    text = f'{start}cmd|"/c calc"!A1'
+    found = record(GeneratedReport("s", ("heart",), text, False), ("a",), "Q")
+    (tmp_path / "studies" / "s.json").write_text(json.dumps(found))
+    with open(write_table(tmp_path), newline="") as stream:
+        assert list(csv.reader(stream))[1][3].startswith("'")

@@ -1,0 +1,77 @@
+"""Scores inside validation and test: those of the engine, whoever generated which report."""
+
+import pytest
+
+from reg2rg.core.regions import load_region_set
+from reg2rg.core.report import write_report
+from reg2rg.evaluation.engine import Settings, evaluate
+from reg2rg.evaluation.metrics.labelers import RuleLabeler
+from reg2rg.evaluation.protocols import PROTOCOLS
+from reg2rg.evaluation.reading import Reports, pair_texts
+from reg2rg.training.report_scores import LOGGED, ReportScores
+
+SET = load_region_set("radgenome")
+GIVEN = ("lung", "heart")
+STUDIES = {
+    "p_1_a_1": (("A nodule of 6 mm is seen.", "Cardiomegaly is seen."), ("A nodule of 6 mm is seen.", "Normal heart.")),
+    "p_1_b_1": (("Emphysema in both lungs.", ""), ("Emphysema in the left lung.", "Normal heart.")),
+    "p_2_a_1": (("Clear lungs.", "Pericardial effusion."), ("A nodule of 6 mm is seen.", "Pericardial effusion.")),
+}
+
+
+def filled(studies, **options):
+    metric = ReportScores(SET, **options)
+    for study in studies:
+        references, told = STUDIES[study]
+        metric.update(study, GIVEN, references, write_report(GIVEN, told))
+    return metric
+
+
+@pytest.mark.parametrize("protocol", ["strict", "paper"])
+def test_numbers_are_the_engines(protocol):
+    pairs = [
+        pair_texts(study, study, write_report(GIVEN, references), write_report(GIVEN, told), SET, GIVEN)
+        for study, (references, told) in sorted(STUDIES.items())
+    ]
+    settings = Settings(protocol=PROTOCOLS[protocol], labeler=RuleLabeler(), resamples=0, floors=False)
+    found = evaluate("x", Reports(pairs, ("heart", "lung"), ()), settings)
+    logged = filled(STUDIES, protocol=protocol).compute()
+    names = {number.name for number in found.numbers if number.scope == "report"} & LOGGED.keys()
+    assert {LOGGED[name]: found.number(name).value for name in names} == logged
+    assert {"bleu4", "cider", "meteor", "rouge_l", "findings_f1", "crg", "called_abnormal", "distinct"} <= set(logged)
+
+
+def test_order_and_repetition_do_not_matter():
+    names = list(STUDIES)
+    assert filled(names).compute() == filled([names[2], names[0], names[1], names[0], names[2]]).compute()
+
+
+def test_a_report_depends_on_the_others_so_that_parts_are_no_substitute():
+    names = list(STUDIES)
+    whole = filled(names).compute()["cider"]
+    parts = [filled(names[:2]).compute()["cider"], filled(names[2:]).compute()["cider"]]
+    assert whole != pytest.approx((2 * parts[0] + parts[1]) / 3)
+
+
+def test_reset_forgets_and_nothing_gives_nothing():
+    metric = filled(STUDIES)
+    metric.reset()
+    assert metric.compute() == {}
+    metric.update("x", GIVEN, ("", ""), "The region 0 is lung: a.")
+    assert metric.compute() == {}
+
+
+def test_reports_without_identities_or_without_regions():
+    metric = ReportScores(SET, identity=False)
+    metric.update("a", GIVEN, ("Clear.", "Large."), "The region 0: Clear. The region 1: Large. ")
+    assert metric.compute()["rouge_l"] == 1
+    metric = ReportScores(SET)
+    metric.update("a", (), ("Clear lungs. Large heart.",), "Clear lungs. Large heart.")
+    assert metric.compute()["rouge_l"] == 1
+
+
+def test_text_of_any_kind_survives_the_way():
+    metric = ReportScores(SET)
+    odd = '\u00e4 \u4e2d\n\x0b\x1c\u2028 "quoted" \ud800 end'
+    metric.update("a", ("lung",), (odd,), f"The region 0 is lung: {odd}")
+    assert metric.compute()["rouge_l"] == 1
