@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-import reg2rg.models.encoders  # noqa: F401 (registers the components that configs name)
+import reg2rg.extras.peers  # noqa: F401 (registers the components that configs name)
 from reg2rg.config.overlay import fold
 from reg2rg.config.saving import build
 from reg2rg.models.encoders import Encoder

@@ -90,9 +90,7 @@ def check_projector(
     """
     torch.manual_seed(0)
     projector, tokens = build(in_channels, out_channels).eval(), torch.randn(3, 4, in_channels)
-    _require(
-        isinstance(projector, Projector), projector, "type", "no subclass of reg2rg.models.projectors.Projector", "one"
-    )
+    _require(isinstance(projector, Projector), projector, "type", "no subclass of Projector", "one")
     with torch.no_grad():
         projected = projector(tokens)
         _check_tokens(projector, projected, (3, 4, out_channels), "on random tokens")

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+import reg2rg.extras.peers  # noqa: F401 (registers the encoders of other systems)
 from reg2rg.models.encoders import CNN3D, ENCODERS, Encoder
 from reg2rg.testing import check_encoder
 

@@ -12,7 +12,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from reg2rg.cli.main import main
 from reg2rg.evaluation.records import read_records
-from reg2rg.models.encoders import CTViT
+from reg2rg.extras.peers import CTViT
 from reg2rg.training.checkpoints import read_checkpoint
 
 PEERS = ("radfm", "m3d", "ct2rep", "ctchat", "r2gengpt", "medvint")

@@ -12,17 +12,10 @@ from parity import peers_reference as reference
 from parity.agreement import EXACT, exactly, gradient, leaves
 from parity.forms import Shapes, random_volumes, random_weights
 from parity.ours import Given, part
+from reg2rg.extras.peers import AttentionPool, CTViT, M3DViT, ModifiedResNet, QueryDecoder, SwinDepthChannels
 from reg2rg.extras.peers.codebook import CosineCodebook
 from reg2rg.extras.peers.medvint import _CLIP_MEAN, _CLIP_STD
-from reg2rg.models.encoders import (
-    AttentionPool,
-    CTViT,
-    M3DViT,
-    ModifiedResNet,
-    QueryDecoder,
-    SwinDepthChannels,
-    TokenPool,
-)
+from reg2rg.models.encoders import TokenPool
 from reg2rg.models.encoders.axes import as_images, to_square
 from reg2rg.models.encoders.weights import load_checked
 

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from reg2rg.ablation.execute import Outcome, Task
 from reg2rg.ablation.state import read_progress
-from reg2rg.show.ablation_files import duration
+from reg2rg.core.progress import duration
 
 _SAY_EVERY_S = 60.0
 _LOOK_EVERY_S = 1.0

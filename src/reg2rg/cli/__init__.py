@@ -1,1 +1,1 @@
-"""The command line: ``reg2rg``."""
+"""The command line ``reg2rg``: one file a command, each turning mistakes into one message."""

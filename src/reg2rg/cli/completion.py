@@ -13,10 +13,10 @@ import sys
 from collections.abc import Iterator
 from importlib.machinery import PathFinder
 from pathlib import Path
+from typing import Any
 
-from reg2rg.cli.data import PARSERS
 from reg2rg.cli.listing import Component, class_arguments, components, constructor_arguments
-from reg2rg.cli.main import COMMANDS, Invocation
+from reg2rg.cli.main import Command, Invocation, commands, load_target
 from reg2rg.config.overlay import packaged_configs
 
 # Names in annotations that stand for a component, by kind.
@@ -42,13 +42,17 @@ def script(shell: str) -> str:
     import shtab
 
     root = argparse.ArgumentParser(prog="reg2rg")
-    commands = root.add_subparsers()
+    words = root.add_subparsers()
+    groups: dict[str, Any] = {}
     keys = dict(training_keys(components()))
-    for name, command in COMMANDS.items():
-        parser = commands.add_parser(name, help=command.help)
-        if name == "data":
-            _add_data_commands(parser)
+    for name, command in commands().items():
+        first, _, second = name.partition(" ")
+        if second:
+            if first not in groups:
+                groups[first] = words.add_parser(first, help=f"what works on {first}").add_subparsers()
+            _add_command(groups[first], second, command)
             continue
+        parser = words.add_parser(name, help=command.help)
         parser.add_argument("-c", "--config", choices=packaged_configs(), help="a config")
         parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
         if command.target.startswith("reg2rg.cli.trainer"):
@@ -92,11 +96,9 @@ def _trainer_arguments() -> list[str]:
     return []
 
 
-def _add_data_commands(parser: argparse.ArgumentParser) -> None:
-    """The sub-commands of ``reg2rg data`` with their options."""
-    commands = parser.add_subparsers()
-    for name, (make, _) in PARSERS.items():
-        command = commands.add_parser(name)
-        for action in make()._actions:
-            if action.option_strings and action.dest != "help" and "." not in action.dest:
-                command.add_argument(*action.option_strings, help=action.help)
+def _add_command(group: Any, name: str, command: Command) -> None:
+    """A command of two words with its options."""
+    parser = group.add_parser(name, help=command.help)
+    for action in load_target(command.parser)()._actions if command.parser else []:
+        if action.option_strings and action.dest != "help" and "." not in action.dest:
+            parser.add_argument(*action.option_strings, help=action.help)

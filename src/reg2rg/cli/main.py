@@ -11,8 +11,10 @@ import os
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any
 
 from reg2rg import __version__
 from reg2rg.ablation.parent import end_with_parent
@@ -20,6 +22,8 @@ from reg2rg.core.errors import EXIT_OK, EXIT_RUNTIME, EXIT_USAGE, ConfigError, R
 from reg2rg.core.registry import did_you_mean
 
 EXIT_INTERRUPTED = 130
+COMMAND_GROUP = "reg2rg.commands"
+"""Entry points of plug-ins that bring commands of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +33,12 @@ class Command:
     Attributes:
         target: ``module:function``; the function takes `Invocation` and returns an exit code.
         help: one line for ``reg2rg --help``.
+        parser: ``module:function`` that gives the parser of its options, for shell completion; ``""`` for none.
     """
 
     target: str
     help: str
+    parser: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +61,25 @@ COMMANDS: dict[str, Command] = {
     "validate": Command("reg2rg.cli.trainer:run", "loss and region recognition on the validation studies"),
     "test": Command("reg2rg.cli.trainer:run", "loss and region recognition on the test studies"),
     "predict": Command("reg2rg.cli.trainer:run", "write a report for every study"),
-    "data": Command("reg2rg.cli.data:run", "phantom | check | prepare: make, look through and prepare data"),
+    "data check": Command(
+        "reg2rg.cli.data:check",
+        "list every fault of a data folder, as a table and as JSON",
+        "reg2rg.cli.data:check_parser",
+    ),
+    "data prepare": Command(
+        "reg2rg.cli.data:prepare",
+        "bring the studies of a data folder into a store; resumable",
+        "reg2rg.cli.data:prepare_parser",
+    ),
     "evaluate": Command("reg2rg.cli.evaluate:run", "score files of reports, of any system, beside their floors"),
-    "convert": Command("reg2rg.cli.convert:run", "published weights to a folder of this package, every key checked"),
     "export": Command("reg2rg.cli.export:run", "a checkpoint to a folder that others can load, with a model card"),
     "ablate": Command("reg2rg.cli.ablate:run", "train, score and compare the runs of a sweep, in one table"),
-    "lm": Command("reg2rg.cli.lm:run", "build a tiny language model from the training reports of a data set"),
     "page": Command("reg2rg.cli.page:run", "score predictions beside their floors, and write a page to look at"),
     "list": Command("reg2rg.cli.listing:run", "components, their arguments and the packaged configs"),
     "completion": Command("reg2rg.cli.completion:run", "print a completion script for bash, zsh or tcsh"),
 }
 
+_ONE = "'reg2rg COMMAND --help' tells the options of one.\n"
 _OPTIONS = """\
 options of every command:
   -c, --config FILE    a config; may be given several times, the later one wins; looked up in
@@ -125,32 +139,54 @@ def _dispatch(words: list[str]) -> int:
     if words[0] == "--version":
         sys.stdout.write(f"reg2rg {__version__}\n")
         return EXIT_OK
-    name = words[0]
-    if name not in COMMANDS:
+    known = commands()
+    group = {name: command for name, command in known.items() if name.startswith(f"{words[0]} ")}
+    if group and (len(words) == 1 or words[1] in ("-h", "--help")):
+        sys.stdout.write(f"usage: reg2rg {words[0]} COMMAND ...\n\n{_listed(group)}\n\n{_ONE}")
+        return EXIT_OK if len(words) > 1 else EXIT_USAGE
+    name = " ".join(words[:2]) if group else words[0]
+    if name not in known:
         what = "option" if name.startswith("-") else "command"
+        fitting = list(group or known)
         raise ConfigError(
-            f"there is no {what} '{name}'.{did_you_mean(name, list(COMMANDS))} Commands: {', '.join(COMMANDS)}. "
+            f"there is no {what} '{name}'.{did_you_mean(name, fitting)} Commands: {', '.join(fitting)}. "
             "See: reg2rg --help"
         )
-    return load_target(COMMANDS[name].target)(Invocation(name, tuple(words[1:]), tuple(allow_import)))
+    rest = words[len(name.split()) :]
+    code: int = load_target(known[name].target)(Invocation(name, tuple(rest), tuple(allow_import)))
+    return code
 
 
-def load_target(target: str) -> Callable[[Invocation], int]:
-    """The function of a `Command`."""
+def commands() -> dict[str, Command]:
+    """Every command by its name of one or two words, with those that plug-ins have under ``reg2rg.commands``.
+
+    A plug-in's entry names a dict of `Command` objects; what this package has stays what it is.
+    """
+    plugged: dict[str, Command] = {}
+    for entry in sorted(entry_points(group=COMMAND_GROUP), key=lambda entry: entry.value):
+        plugged |= entry.load()
+    return {**plugged, **COMMANDS}
+
+
+def load_target(target: str) -> Callable[..., Any]:
+    """The function that a field of `Command` names."""
     module, _, function = target.partition(":")
-    loaded: Callable[[Invocation], int] = getattr(importlib.import_module(module), function)
+    loaded: Callable[..., Any] = getattr(importlib.import_module(module), function)
     return loaded
 
 
 def usage() -> str:
     """Text of ``reg2rg --help``."""
-    width = max(map(len, COMMANDS))
-    commands = "\n".join(f"  {name:<{width}}  {command.help}" for name, command in COMMANDS.items())
     return (
         "usage: reg2rg COMMAND [--config FILE ...] [--KEY.KEY VALUE ...]\n\n"
         "Chest-CT reports, region by region.\n\n"
-        f"commands:\n{commands}\n\n{_OPTIONS}"
+        f"commands:\n{_listed(commands())}\n\n{_OPTIONS}"
     )
+
+
+def _listed(found: Mapping[str, Command]) -> str:
+    width = max(map(len, found))
+    return "\n".join(f"  {name:<{width}}  {command.help}" for name, command in found.items())
 
 
 def _take_flag(words: list[str], flag: str) -> tuple[list[str], bool]:

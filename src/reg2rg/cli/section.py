@@ -21,7 +21,7 @@ from reg2rg.config.explain import check_references, explain, explain_interpolati
 from reg2rg.config.imports import check_class_paths, import_policy
 from reg2rg.config.options import apply_options, split_config_options
 from reg2rg.config.overlay import fold, packaged_configs
-from reg2rg.config.reading import COMMAND_LINE, Tree
+from reg2rg.config.reading import COMMAND_LINE, Tree, lookup
 from reg2rg.config.rules import check_values
 from reg2rg.config.schema import Checker
 from reg2rg.core.errors import ConfigError
@@ -88,8 +88,15 @@ def read_section(invocation: Invocation, args: Sequence[str]) -> DataSection:
         )
     with import_policy(invocation.allow_import) as allowed:
         check_class_paths(tree, allowed)
-        load_plugins()
+        if _names_a_plugin(tree):  # importing plug-ins may take seconds: encoders among them need torch
+            load_plugins()
         return _build(tree, allowed)
+
+
+def _names_a_plugin(tree: Tree) -> bool:
+    dataset = lookup(tree.values, ("data", "dataset"))
+    name = dataset.get("class_path") if isinstance(dataset, dict) else dataset
+    return isinstance(name, str) and name not in DATASETS
 
 
 def args_hint() -> str:

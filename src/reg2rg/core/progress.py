@@ -7,6 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+MISSING = "–"
+"""Where a table has no value."""
+
 
 @contextmanager
 def progress(title: str, total: int, every_seconds: float = 15.0) -> Iterator[Callable[[], None]]:
@@ -64,3 +67,12 @@ def _lines(title: str, total: int, every_seconds: float) -> Callable[[], None]:
             sys.stderr.write(f"{title}: {done}/{total}, {rate:.1f}/s, {(total - done) / rate:.0f} s left\n")
 
     return advance
+
+
+def duration(seconds: float | None) -> str:
+    """``45 s``, ``7.5 min``, ``3.2 h``."""
+    if seconds is None:
+        return MISSING
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

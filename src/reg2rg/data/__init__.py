@@ -1,1 +1,1 @@
-"""From scans, masks and reports on disk to batches."""
+"""From prepared studies to batches: prompts, order, samples, the datamodule."""

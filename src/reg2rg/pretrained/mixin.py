@@ -13,6 +13,7 @@ from torch import nn
 
 from reg2rg.core.errors import ConfigError
 from reg2rg.models.reporter import RegionReporter
+from reg2rg.models.state import check_names
 from reg2rg.pretrained.card import CardFacts, model_card
 from reg2rg.pretrained.contract import InputContract
 from reg2rg.pretrained.folder import PretrainedFolder, write_folder
@@ -27,7 +28,6 @@ from reg2rg.pretrained.saving import (
 )
 from reg2rg.pretrained.settings import model_config
 from reg2rg.pretrained.sharing import upload
-from reg2rg.training.checkpoints import check_names
 
 
 class FolderModel(nn.Module):

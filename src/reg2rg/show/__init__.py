@@ -1,1 +1,1 @@
-"""Self-contained pages to look at."""
+"""What people look at: tables, plots, pages."""

@@ -13,11 +13,11 @@ from jinja2 import Environment
 
 from reg2rg.ablation.table import IN_NOISE, SIGNIFICANT, AblationTable, Cell, Row, head, is_significant, level, mark
 from reg2rg.core.files import atomic_write
+from reg2rg.core.progress import MISSING, duration
 from reg2rg.evaluation.records import as_cell
 from reg2rg.show.ablation_plots import draw_table
 from reg2rg.show.plots import png, svg
 
-MISSING = "–"
 NOISE_TITLE = "noise floor: full model against itself"
 COSTS = ("parameters trained", "visual tokens", "training", "prediction", "peak memory")
 Grid = list[list[str]]
@@ -228,7 +228,7 @@ def _cost_values(row: Row) -> list[tuple[str, object]]:
 
 def as_html(table: AblationTable, drawing: str) -> str:
     """One self-contained page."""
-    source = (files("reg2rg.ablation") / "table.html.j2").read_text(encoding="utf-8")
+    source = (files("reg2rg.show") / "ablation.html.j2").read_text(encoding="utf-8")
     grids: list[tuple[str, Grid]] = [("Scores", score_grid(table))]
     if len(differences := difference_grid(table)) > 1:
         grids.append(("Differences to the full model, in percent points", differences))
@@ -238,15 +238,6 @@ def as_html(table: AblationTable, drawing: str) -> str:
     return page.render(
         title=table.title, about=table.about, grids=grids, legend=legend(table), drawing=drawing, noise=NOISE_TITLE
     )
-
-
-def duration(seconds: float | None) -> str:
-    """``45 s``, ``7.5 min``, ``3.2 h``."""
-    if seconds is None:
-        return MISSING
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _markdown(grid: Sequence[Sequence[str]]) -> str:

@@ -14,7 +14,8 @@ from reg2rg.ablation.progress import Estimate
 from reg2rg.ablation.state import state_of
 from reg2rg.ablation.steps import PlannedStep
 from reg2rg.ablation.table import AblationTable
-from reg2rg.show.ablation_files import MISSING, cost_grid, difference_grid, duration, legend, score_grid
+from reg2rg.core.progress import MISSING, duration
+from reg2rg.show.ablation_files import cost_grid, difference_grid, legend, score_grid
 
 _FIRST = 30
 _PADDING = 3

@@ -86,7 +86,7 @@ def write_page(
     colours = {name: PALETTE[index % len(PALETTE)] for index, name in enumerate(names)}
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["cell"] = _cell
-    source = resources.files("reg2rg.show").joinpath("page.html.j2").read_text(encoding="utf-8")
+    source = resources.files("reg2rg.show").joinpath("case_page.html.j2").read_text(encoding="utf-8")
     html = environment.from_string(source).render(
         title=title,
         version=__version__,

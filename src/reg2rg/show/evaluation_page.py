@@ -101,7 +101,7 @@ def write_evaluation_page(
     if drawings is None:
         drawings = {name: svg(figure) for name, figure in draw_plots(evaluation).items()}
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    source = resources.files("reg2rg.evaluation").joinpath("page.html.j2").read_text(encoding="utf-8")
+    source = resources.files("reg2rg.show").joinpath("evaluation_page.html.j2").read_text(encoding="utf-8")
     tables = build_tables(evaluation)
     plots = {name: (_inline(drawing, name), _CAPTIONS[name]) for name, drawing in drawings.items()}
     keys = {table.key for table in tables}

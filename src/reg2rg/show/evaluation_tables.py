@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from reg2rg.core.progress import MISSING
 from reg2rg.evaluation.results import REPORT, Confusion, Difference, Evaluation, Group, Number
 from reg2rg.show.phrases import (
     MARK,
-    MISSING,
     best_floors,
     floor_values,
     format_interval,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from reg2rg.core.progress import MISSING
 from reg2rg.evaluation.results import REPORT, Evaluation, Number
 
-MISSING = "–"
 MARK = "!"
 
 

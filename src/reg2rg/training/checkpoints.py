@@ -7,18 +7,17 @@ import errno
 import glob
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
-from torch import Tensor, nn
+from torch import Tensor
 
 from reg2rg.core.errors import ConfigError, Reg2RGError
 from reg2rg.core.files import atomic_write, sha256
 from reg2rg.core.model_folder import is_model_folder
-from reg2rg.models.encoders.wrappers import Frozen
 
 log = logging.getLogger(__name__)
 
@@ -169,63 +168,6 @@ def tensor_bytes(value: Any) -> int:
     """Bytes of all tensors in a nested value, each storage counted once."""
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in _tensors(value)}
     return sum(storages.values())
-
-
-def kept_names(module: nn.Module) -> set[str]:
-    """Names of a module's state that a checkpoint must hold.
-
-    Everything but what is read from its own file when the model is built: frozen weights of a language model
-    (``llm``), and of encoders inside `Frozen` that were given a file.
-    """
-    restored = {name for name, part in module.named_modules() if isinstance(part, Frozen) and part.restored}
-    restored |= {name for name, _ in module.named_modules() if name.rpartition(".")[2] == "llm"}
-    trains = {name for name, p in module.named_parameters(remove_duplicate=False) if p.requires_grad}
-
-    def comes_back(name: str) -> bool:
-        return name not in trains and any(name.startswith(f"{prefix}.") for prefix in restored)
-
-    return {name for name in module.state_dict() if not comes_back(name)}
-
-
-_FIX = "use the config that the checkpoint was trained with (it is inside the checkpoint: Reg2RG.from_checkpoint)"
-_LISTED = 4
-
-
-def check_names(given: Iterable[str], kept: set[str], known: set[str], where: str, fix: str = _FIX) -> None:
-    """Hold the names in a checkpoint against the model's.
-
-    Raises:
-        ConfigError: something is missing or unknown; lists the first of each.
-    """
-    missing, unknown = sorted(kept - set(given)), sorted(set(given) - known)
-    if not missing and not unknown:
-        return
-    parts = [
-        f"{len(names)} {what} ({first(names)})"
-        for what, names in (("missing", missing), ("unknown to the model", unknown))
-        if names
-    ]
-    raise ConfigError(f"{where}: does not fit the model: {'; '.join(parts)}. Fix: {fix}")
-
-
-def check_sizes(given: Mapping[str, Any], known: Mapping[str, Any], where: str, fix: str = _FIX) -> None:
-    """Hold the sizes of a checkpoint's tensors against the model's.
-
-    Raises:
-        ConfigError: some differ; lists the first ones with both sizes.
-    """
-    wrong = [
-        f"{name} {tuple(value.shape)}, here {tuple(known[name].shape)}"
-        for name, value in given.items()
-        if name in known and value.shape != known[name].shape
-    ]
-    if wrong:
-        raise ConfigError(f"{where}: does not fit the model: {len(wrong)} of other sizes ({first(wrong)}). Fix: {fix}")
-
-
-def first(items: Sequence[str]) -> str:
-    """The first few of a list, for a message."""
-    return ", ".join(items[:_LISTED]) + (", ..." if len(items) > _LISTED else "")
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

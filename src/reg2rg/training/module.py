@@ -29,9 +29,10 @@ from reg2rg.evaluation.metrics.recognition import RegionLoss, RegionRecognition
 from reg2rg.models.encoders.base import Encoder
 from reg2rg.models.llm.base import Decoding, LanguageModel, Sampling
 from reg2rg.models.reporter import GeneratedReport, ProjectorFactory, RegionReporter
+from reg2rg.models.state import check_names, check_sizes, first, kept_names
 from reg2rg.pretrained.input_adapter import check_regions, conform_data
 from reg2rg.pretrained.mixin import FolderModel
-from reg2rg.training.checkpoints import check_names, check_sizes, first, kept_names, read_checkpoint
+from reg2rg.training.checkpoints import read_checkpoint
 from reg2rg.training.half_precision import Float32Steps
 from reg2rg.training.monitor import Throughput, explained_out_of_memory, peak_memory_gib, show_sample
 from reg2rg.training.nonfinite import StepGuard

@@ -267,7 +267,7 @@ def test_broken_file(
 COMMAND_LINES = {
     "misspelt command": (["fitt"], "there is no command 'fitt'. Did you mean 'fit'?"),
     "misspelt option": (["--versoin"], "there is no option '--versoin'"),
-    "misspelt data command": (["data", "prepar"], "Did you mean 'prepare'?"),
+    "misspelt data command": (["data", "prepar"], "Did you mean 'data prepare'?"),
     "no config": (["fit"], "no config. Expected: reg2rg fit --config FILE"),
     "config without a name": (["fit", "--config"], "needs the name of a config file"),
     "no such config": (["fit", "-c", "phantm.yaml"], "Did you mean 'phantom.yaml'?"),

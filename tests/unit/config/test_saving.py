@@ -16,7 +16,8 @@ class Holder(nn.Module):
 
 def test_a_module_is_rebuilt_from_its_section() -> None:
     text = (
-        "model:\n  width: 5\n  texture:\n    class_path: reg2rg.models.encoders.TokenMean\n    init_args:\n      encoder:\n"
+        "model:\n  width: 5\n  texture:\n    class_path: reg2rg.models.encoders.TokenMean\n"
+        "    init_args:\n      encoder:\n"
         "        class_path: CNN3D\n        init_args: {size: [16, 16, 16], channels: [8, 16], dim: 8}\n"
     )
     section = read_config({CONFIG_KEY: text})["model"]

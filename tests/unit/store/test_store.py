@@ -138,8 +138,8 @@ def test_views_alone(tmp_path):
 
 
 def test_entries_of_an_older_format_are_not_read(store, monkeypatch):
-    for module in ("store", "store_files"):
-        monkeypatch.setattr(f"reg2rg.data.{module}.FORMAT", 99)
+    for module in ("store", "files"):
+        monkeypatch.setattr(f"reg2rg.store.{module}.FORMAT", 99)
     assert store.state("s1", "key0", SETTINGS, full=False) == "stale"
     for ask in (lambda: store.read("s1"), lambda: store.views("s1", SETTINGS)):
         with pytest.raises(DataFault, match=r"NOT_PREPARED.*format 2.*expected format 99.*prepare"):

@@ -7,7 +7,6 @@ import torch
 
 from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.types import RegionVolume, Volume
-from reg2rg.data.device_views import views_on_device
 from reg2rg.data.scaling import fraction, to_input
 from reg2rg.store.crop import crop_to_foreground
 from reg2rg.store.resize import Windows, area_pool
@@ -102,27 +101,6 @@ def test_views_equal_monai_on_real_ct(shared_ct):
     hu = np.asarray(image.dataobj).astype(np.int16)  # flipped axes: negative strides, as a reader may hand them on
     rv = RegionVolume(Volume(hu, image.affine), masks)
     assert_equal(scaled(Views().compute(rv)), published(rv, (256, 256, 64)))
-
-
-@pytest.mark.parametrize("size", [(32, 32, 16), (96, 100, 64)])
-@pytest.mark.parametrize("coupled", [False, True])
-def test_device_path_equals_numpy(size, coupled):
-    rv = phantom()
-    settings = Views(size=size, coupled=coupled)
-    ours, torched = settings.compute(rv), views_on_device(settings, rv)
-    for name, expected in (("texture", ours.texture), ("geometry", ours.geometry), ("global", ours.global_)):
-        assert (
-            np.abs(torched[name].numpy().astype(int) - expected).max() <= 1
-        )  # the last fixed-point step may round otherwise
-
-
-@pytest.mark.gpu
-def test_device_path_on_gpu():
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    rv, settings = phantom(), Views(size=(48, 48, 16))
-    ours, torched = settings.compute(rv), views_on_device(settings, rv, device="cuda")
-    assert np.abs(torched["texture"].cpu().numpy().astype(int) - ours.texture).max() <= 1
 
 
 def test_coupled_view_is_masked_scan_in_global_frame():

@@ -8,7 +8,8 @@ from torch import nn
 import reg2rg.training.checkpoints as checkpoints
 from reg2rg.core.errors import ConfigError
 from reg2rg.models.encoders.wrappers import Frozen
-from reg2rg.training.checkpoints import AtomicCheckpointIO, CheckpointError, kept_names, read_checkpoint, require_space
+from reg2rg.models.state import kept_names
+from reg2rg.training.checkpoints import AtomicCheckpointIO, CheckpointError, read_checkpoint, require_space
 
 SOME = {"state_dict": {"w": torch.arange(1000.0)}, "epoch": 3}
 

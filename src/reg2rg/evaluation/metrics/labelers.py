@@ -1,4 +1,4 @@
-"""Labels of reports, from three sources with one shape: rules, the classifier of `reg2rg.evaluation.metrics.radbert`, or a table.
+"""Labels of reports, from three sources with one shape: rules, RadBERT (`.radbert`), or a table.
 
 Clinical efficacy compares the labels of a generated report with those of its reference, so the number depends on who
 labels. Every labeler carries a sentence that says how it decides; it belongs into every output beside the number.

@@ -248,8 +248,8 @@ def meteor(references: Sequence[str], predictions: Sequence[str], synonyms: Syno
     Args:
         references: n texts.
         predictions: n texts, in the same order.
-        synonyms: where synonyms come from, see :func:`reg2rg.evaluation.metrics.synonyms.names_of`. With ``None`` only equal words
-            and equal stems match; call that METEOR-es, since its figures are lower.
+        synonyms: where synonyms come from, see :func:`reg2rg.evaluation.metrics.synonyms.names_of`. With ``None``
+            only equal words and equal stems match; call that METEOR-es, since its figures are lower.
 
     Returns:
         (n,) scores from 0 to 1; 0 where nothing matches.

@@ -84,8 +84,8 @@ def build_tiny_llama(
 ) -> Path:
     """Make a tokenizer and a model from the reports of the training split, and save them in Hugging Face's layout.
 
-    The model starts with the look-up of `reg2rg.extras.tiny_llm.induction_init` and, unless the schedule has no steps, is trained on
-    documents of report text (`reg2rg.extras.tiny_llm.documents`). It never sees an image.
+    The model starts with the look-up of `reg2rg.extras.tiny_llm.induction_init` and, unless the schedule has no steps,
+    is trained on documents of report text (`reg2rg.extras.tiny_llm.documents`). It never sees an image.
 
     Args:
         reports: region -> text of each training study.

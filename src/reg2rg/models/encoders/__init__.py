@@ -1,14 +1,10 @@
 """Views to tokens. Importing this package registers every built-in encoder."""
 
-from reg2rg.extras.peers.ctvit import CTViT
-from reg2rg.extras.peers.m3d import M3DViT
-from reg2rg.extras.peers.medvint import ModifiedResNet, QueryDecoder
-from reg2rg.extras.peers.swin2d import SwinDepthChannels
 from reg2rg.models.encoders.base import ENCODERS, Encoder
 from reg2rg.models.encoders.cnn3d import CNN3D
 from reg2rg.models.encoders.monai_nets import MonaiSwinUNETR, MonaiViT
 from reg2rg.models.encoders.perceiver import PerceiverResampler
-from reg2rg.models.encoders.pooling import AttentionPool, Resize, TokenPool
+from reg2rg.models.encoders.pooling import Resize, TokenPool
 from reg2rg.models.encoders.timm_nets import TimmDepthChannels, TimmSlices
 from reg2rg.models.encoders.vit3d import ViT3D
 from reg2rg.models.encoders.weights_radfm import fold_channels
@@ -17,19 +13,13 @@ from reg2rg.models.encoders.wrappers import Frozen, Pretrained, TokenMean
 __all__ = [
     "CNN3D",
     "ENCODERS",
-    "AttentionPool",
-    "CTViT",
     "Encoder",
     "Frozen",
-    "M3DViT",
-    "ModifiedResNet",
     "MonaiSwinUNETR",
     "MonaiViT",
     "PerceiverResampler",
     "Pretrained",
-    "QueryDecoder",
     "Resize",
-    "SwinDepthChannels",
     "TimmDepthChannels",
     "TimmSlices",
     "TokenMean",

@@ -178,7 +178,7 @@ def test_builder_reads_wordnets_format(wordnet, tmp_path):
 
 
 def test_tool_builds_and_checks(wordnet, tmp_path):
-    tool = Path(__file__).resolve().parents[3] / "tools" / "build_synonyms.py"
+    tool = Path(__file__).resolve().parents[4] / "tools" / "build_synonyms.py"
     table = tmp_path / "table.xz"
 
     def run(*options):

@@ -15,7 +15,8 @@ from published_files import fill, full, listed
 from reg2rg.config.saving import build
 from reg2rg.core.errors import ConfigError
 from reg2rg.extras.convert import FORMATS, account, convert
-from reg2rg.models.encoders import AttentionPool, CTViT, Encoder, M3DViT, ModifiedResNet, Pretrained, QueryDecoder
+from reg2rg.extras.peers import AttentionPool, CTViT, M3DViT, ModifiedResNet, QueryDecoder
+from reg2rg.models.encoders import Encoder, Pretrained
 from reg2rg.models.encoders.weights import load_checked
 from reg2rg.models.tensors import TensorEntry
 

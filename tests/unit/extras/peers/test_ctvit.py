@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from reg2rg.extras.peers import CTViT
 from reg2rg.extras.peers import codebook as codebook_module
 from reg2rg.extras.peers.codebook import CosineCodebook
-from reg2rg.models.encoders import CTViT
 
 SIZE, PATCH = (8, 12, 8), (4, 4, 2)
 

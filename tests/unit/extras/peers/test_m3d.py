@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from reg2rg.models.encoders import M3DViT
+from reg2rg.extras.peers import M3DViT
 
 SIZE, PATCH = (16, 24, 8), (8, 8, 4)
 

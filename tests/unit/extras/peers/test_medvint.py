@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from reg2rg.models.encoders import ModifiedResNet, QueryDecoder, SwinDepthChannels
+from reg2rg.extras.peers import ModifiedResNet, QueryDecoder, SwinDepthChannels
 
 SIZE = (32, 32, 6)
 

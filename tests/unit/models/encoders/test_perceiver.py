@@ -71,7 +71,7 @@ def test_refuses_weights_of_another_shape(tmp_path: Path) -> None:
 
 
 def test_names_and_shapes_of_the_published_file() -> None:
-    shared = Path(os.environ.get("REG2RG_SHARED", Path(__file__).resolve().parents[4] / "shared"))
+    shared = Path(os.environ.get("REG2RG_SHARED", Path(__file__).resolve().parents[5] / "shared"))
     path = shared / "facts" / "state_dict_keys" / "keys_radfm_perceiver_fc.json"
     if not path.is_file():
         pytest.skip(f"no list of published names at {path}")

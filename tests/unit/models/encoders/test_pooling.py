@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reg2rg.models.encoders import CNN3D, AttentionPool, Encoder, Frozen, M3DViT, Pretrained, Resize, TokenPool
+from reg2rg.extras.peers import AttentionPool, M3DViT
+from reg2rg.models.encoders import CNN3D, Encoder, Frozen, Pretrained, Resize, TokenPool
 
 
 class Voxels(Encoder):

@@ -97,7 +97,7 @@ def test_default_is_the_published_size() -> None:
     ("file", "prefix"), [("keys_radfm_vit3d", ""), ("keys_reg2rg", "embedding_layer.mask_encoder.")]
 )
 def test_names_and_shapes_of_the_published_files(file: str, prefix: str) -> None:
-    shared = Path(os.environ.get("REG2RG_SHARED", Path(__file__).resolve().parents[4] / "shared"))
+    shared = Path(os.environ.get("REG2RG_SHARED", Path(__file__).resolve().parents[5] / "shared"))
     path = shared / "facts" / "state_dict_keys" / f"{file}.json"
     if not path.is_file():
         pytest.skip(f"no list of published names at {path}")

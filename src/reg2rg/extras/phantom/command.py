@@ -1,0 +1,40 @@
+"""``reg2rg data phantom``: synthetic chest CTs with masks and reports."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from reg2rg.cli.data import command_parser
+from reg2rg.cli.main import Invocation
+from reg2rg.cli.numbers import whole
+
+
+def parser() -> argparse.ArgumentParser:
+    """Options of the command."""
+    parser = command_parser(
+        "phantom", "Write synthetic chest CTs with masks and reports, in RadGenome-ChestCT's layout."
+    )
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write into")
+    parser.add_argument("--studies", type=whole(1), default=300, help="how many; the last fifth is held out")
+    parser.add_argument("--seed", type=whole(0), default=0, help="the same seed writes the same bytes")
+    parser.add_argument("--size", type=whole(1), nargs=3, default=(96, 96, 64), metavar=("H", "W", "D"), help="voxels")
+    parser.add_argument("--first", type=whole(0), default=0, help="number of the first study, to write in several runs")
+    parser.add_argument("--workers", type=whole(0), default=None, help="processes; 0 for none; one a core by default")
+    return parser
+
+
+def run(invocation: Invocation) -> int:
+    """Run ``reg2rg data phantom``; see `reg2rg.cli.main`."""
+    from reg2rg.extras.phantom.writer import write_phantoms
+
+    options = parser().parse_args(list(invocation.args))
+    write_phantoms(
+        options.out,
+        studies=options.studies,
+        seed=options.seed,
+        size=tuple(options.size),
+        workers=options.workers,
+        first=options.first,
+    )
+    return 0

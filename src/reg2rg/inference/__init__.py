@@ -1,0 +1,1 @@
+"""One scan to one report, with a trained model. Read `pipeline` first."""

@@ -1,0 +1,1 @@
+"""Lightning around the model: steps, callbacks, optimiser, checkpoints, predictions. Read `module` first."""
