@@ -235,12 +235,13 @@ def compare(references, predictions) -> tuple[dict[str, dict[str, object]], bool
 
 def bootstrap(path: Path, regions) -> tuple[dict[str, float], bool]:
     """Intervals of every number of an evaluation by region: time of the resamples alone, and whether the bar is met."""
+    from reg2rg.evaluation.text import score_texts
+
     from reg2rg.evaluation.bootstrap import Resamples, interval
     from reg2rg.evaluation.findings import Labelled, findings_statistics
-    from reg2rg.evaluation.metrics.labelers import RuleLabeler
+    from reg2rg.evaluation.labelers import RuleLabeler
     from reg2rg.evaluation.protocols import PROTOCOLS
     from reg2rg.evaluation.reading import read_reports
-    from reg2rg.evaluation.text import score_texts
 
     protocol, labeler = PROTOCOLS["paper"], RuleLabeler()
     reports = read_reports(path, None, regions)

@@ -28,8 +28,8 @@ import numpy as np
 
 from reg2rg.core.labels import FINDINGS
 from reg2rg.core.regions import load_region_set
+from reg2rg.evaluation.labelers import RuleLabeler, read_label_table
 from reg2rg.evaluation.metrics import efficacy
-from reg2rg.evaluation.metrics.labelers import RuleLabeler, read_label_table
 from reg2rg.evaluation.reading import read_reports
 
 SIDES = {"references": ("GT",), "generated": ("Pred",), "both": ("GT", "Pred")}

@@ -14,10 +14,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
 from reg2rg import Reg2RG, RegionReportDataModule
+from reg2rg.core.regions import load_region_set
 from reg2rg.data.prompt import INSTRUCTION
 from reg2rg.datasets import RadGenome
-from reg2rg.evaluation.metrics.scores import mean_recognition, recognition_by_region
-from reg2rg.evaluation.records import read_predictions
+from reg2rg.evaluation.engine import evaluate
+from reg2rg.evaluation.reading import read_reports
 from reg2rg.extras.phantom.writer import write_phantoms
 from reg2rg.extras.tiny_llm.build import build_tiny_llama
 from reg2rg.extras.tiny_llm.pretraining import Schedule
@@ -70,7 +71,8 @@ def main() -> None:
     )
     trainer.fit(model, datamodule=data)
     trainer.predict(model, datamodule=data, return_predictions=False)
-    named = mean_recognition(recognition_by_region(read_predictions(out / "predictions")))
+    reports = read_reports(out / "predictions", None, load_region_set("radgenome"))
+    named = evaluate("phantoms", reports).number("Recognition (mean over regions)").value
     print(f"regions named rightly on held-out scans: {named:.2f}")
     print(f"reports: {out / 'predictions' / 'predictions.csv'}")
 

@@ -5,6 +5,7 @@ import numpy as np
 from reg2rg.core.regions import load_region_set
 from reg2rg.core.report import write_report
 from reg2rg.evaluation.engine import Settings, evaluate
+from reg2rg.evaluation.labelers import Labeler
 from reg2rg.evaluation.protocols import PROTOCOLS
 from reg2rg.evaluation.reading import Reports, pair_texts
 
@@ -20,7 +21,7 @@ SENTENCES = (
 )
 
 
-class Words:
+class Words(Labeler):
     """Labels by substring: enough to test counting."""
 
     name, definition, labels = "words", "a label is present if its word is", WORDS

@@ -21,7 +21,7 @@ from PIL import Image
 from reg2rg.core.regions import load_region_set
 from reg2rg.core.report import write_report
 from reg2rg.evaluation.engine import Settings, evaluate
-from reg2rg.evaluation.metrics.labelers import RuleLabeler
+from reg2rg.evaluation.labelers import RuleLabeler
 from reg2rg.evaluation.pairs import Pair, pair_texts
 from reg2rg.evaluation.reading import Reports
 from reg2rg.extras.phantom.patient import draw_patient

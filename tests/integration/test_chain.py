@@ -6,11 +6,13 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+from reg2rg.core.regions import load_region_set
 from reg2rg.data.datamodule import RegionReportDataModule
 from reg2rg.data.prompt import INSTRUCTION
 from reg2rg.datasets.radgenome import RadGenome
-from reg2rg.evaluation.metrics.scores import mean_recognition, recognition_by_region
-from reg2rg.evaluation.records import read_predictions, read_records
+from reg2rg.evaluation.engine import Settings, evaluate
+from reg2rg.evaluation.reading import read_reports
+from reg2rg.evaluation.records import read_records
 from reg2rg.extras.phantom.writer import write_phantoms
 from reg2rg.extras.tiny_llm.build import build_tiny_llama
 from reg2rg.extras.tiny_llm.pretraining import Schedule
@@ -96,6 +98,8 @@ def test_scan_to_report(chain, tmp_path):
         assert set(record["regions"]) <= set(study.reports)
         assert record["reference"] == {region: study.reports[region] for region in record["regions"]}
         assert all(paragraph["region"] in record["regions"] for paragraph in record["paragraphs"])
-    predictions = read_predictions(tmp_path / "out", {study.id: study.findings for study in held_out})
-    assert 0 <= mean_recognition(recognition_by_region(predictions)) <= 1
-    assert all(prediction.findings for prediction in predictions)
+    truth = {study.id: study.findings for study in held_out if study.findings}
+    reports = read_reports(tmp_path / "out", None, load_region_set("radgenome"))
+    found = evaluate("toy", reports, Settings(truth=truth, resamples=0, floors=False))
+    assert 0 <= found.number("Recognition (mean over regions)").value <= 1
+    assert sum(row.support for row in found.truth_labels) == sum(sum(labels.values()) for labels in truth.values()) > 0

@@ -11,10 +11,9 @@ import numpy as np
 
 from reg2rg.ablation.execute import Task
 from reg2rg.ablation.plan import PREDICTIONS
-from reg2rg.ablation.scoring import Scorer, Scores, truth_floors
+from reg2rg.ablation.scoring import Scorer, Scores
 from reg2rg.ablation.state import read_run, state_of
 from reg2rg.ablation.table import Collected, Costs
-from reg2rg.core.types import Study
 
 
 def collect(tasks: Mapping[str, Sequence[Task]], scorer: Scorer, runs: Mapping[str, Any]) -> dict[str, Collected]:
@@ -38,15 +37,11 @@ def collect(tasks: Mapping[str, Sequence[Task]], scorer: Scorer, runs: Mapping[s
     return found
 
 
-def floors_of(task: Task, scorer: Scorer, train: Sequence[Study]) -> dict[str, dict[str, float]]:
+def floors_of(task: Task, scorer: Scorer) -> dict[str, dict[str, float]]:
     """Floors without a run, of the studies that a run of the full model reports on: floor -> metric -> value."""
     references = task.train_references
     known = references is not None and (task.cwd / references).is_file()
-    found = scorer.floors(task.place / PREDICTIONS, references if known else None)
-    if scorer.truth:
-        for name, values in truth_floors(task.place / PREDICTIONS, scorer.truth, train, scorer.read).items():
-            found[name] = found.get(name, {}) | values
-    return found
+    return scorer.floors(task.place / PREDICTIONS, references if known else None)
 
 
 def _costs(tasks: Sequence[Task]) -> Costs:

@@ -13,22 +13,11 @@ from reg2rg.config.overlay import find_config, packaged_folder
 from reg2rg.config.reading import Key, Tree, lookup
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.registry import did_you_mean
+from reg2rg.evaluation.metrics.base import tabled_names
 from reg2rg.evaluation.protocols import find_protocol
 
 FOLDER = "sweeps"
-METRICS = (
-    "Recognition (mean over regions)",
-    "Truth precision (micro)",
-    "Truth recall (micro)",
-    "Truth F1 (micro)",
-    "CE precision (micro)",
-    "CE recall (micro)",
-    "CE F1 (micro)",
-    "CRG",
-    "BLEU-4",
-    "METEOR",
-    "ROUGE-L",
-)
+METRICS = tabled_names()
 """What a table shows where the sweep does not say otherwise; numbers that a data set does not have are left out."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")

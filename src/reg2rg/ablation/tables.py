@@ -14,7 +14,7 @@ from reg2rg.ablation.scoring import Scorer
 from reg2rg.ablation.sweep import TableSpec
 from reg2rg.ablation.table import AblationTable, build_table
 from reg2rg.core.regions import load_region_set
-from reg2rg.evaluation.metrics.labelers import Labeler
+from reg2rg.evaluation.labelers import Labeler
 
 
 def make_tables(
@@ -25,7 +25,7 @@ def make_tables(
     Args:
         plan: of the whole sweep, not of chosen runs alone.
         tasks: its jobs.
-        facts: of the data; for truth labels and floors.
+        facts: of the data; for truth labels.
         labeler: reads findings.
         paper: show the paper's figures.
     """
@@ -39,7 +39,7 @@ def make_tables(
         if spec.protocol not in views:
             metrics = [m for other in plan.sweep.tables if other.protocol == spec.protocol for m in other.metrics]
             scorer = Scorer(spec.protocol, labeler, regions, tuple(dict.fromkeys(metrics)), facts.truth)
-            views[spec.protocol] = _View(plan, by_run, scorer, facts)
+            views[spec.protocol] = _View(plan, by_run, scorer)
         table = views[spec.protocol].table(spec)
         if any(row.cells for row in table.rows if row.kind != "floor"):
             tables.append(with_paper(table, spec, plan.sweep.runs) if paper else table)
@@ -53,11 +53,10 @@ class _View:
         plan: of the sweep.
         by_run: run -> its tasks.
         scorer: of the protocol.
-        facts: of the data.
     """
 
-    def __init__(self, plan: Plan, by_run: Mapping[str, Sequence[Task]], scorer: Scorer, facts: Facts) -> None:
-        self.plan, self.by_run, self.scorer, self.facts = plan, by_run, scorer, facts
+    def __init__(self, plan: Plan, by_run: Mapping[str, Sequence[Task]], scorer: Scorer) -> None:
+        self.plan, self.by_run, self.scorer = plan, by_run, scorer
         self.found = collect(by_run, scorer, plan.sweep.runs)
         self._comparers: dict[str, Comparer] = {}
         self._floors: dict[str, Mapping[str, Mapping[str, float]]] = {}
@@ -69,6 +68,6 @@ class _View:
             scores = full.scores if full is not None else {}
             self._comparers[spec.full] = Comparer(scores, self.plan.sweep.scoring.resamples)
             done = [task for task in self.by_run.get(spec.full, ()) if task.seed in scores]
-            self._floors[spec.full] = floors_of(done[0], self.scorer, self.facts.train) if done else {}
+            self._floors[spec.full] = floors_of(done[0], self.scorer) if done else {}
         comparer, floors = self._comparers[spec.full], self._floors[spec.full]
         return build_table(spec, self.found, spec.metrics, floors, comparer, [f"Protocol: {spec.protocol}."])

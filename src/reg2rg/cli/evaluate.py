@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from reg2rg.core.regions import RegionSet
-    from reg2rg.evaluation.metrics.labelers import Labeler
+    from reg2rg.evaluation.labelers import Labeler
     from reg2rg.evaluation.metrics.synonyms import SynonymSource
     from reg2rg.evaluation.reading import Columns, Reports
 
@@ -44,7 +44,8 @@ def run(invocation: Invocation) -> int:
 
     from reg2rg.core.regions import load_region_set
     from reg2rg.evaluation.engine import Settings, evaluate
-    from reg2rg.evaluation.external_metrics import export_texts, load_judge
+    from reg2rg.evaluation.metrics.base import usual_metrics
+    from reg2rg.evaluation.metrics.external import export_texts, load_judge
     from reg2rg.evaluation.protocols import find_protocol
     from reg2rg.evaluation.reading import Columns, read_references, read_reports
     from reg2rg.show.evaluation_files import write_evaluation
@@ -58,7 +59,7 @@ def run(invocation: Invocation) -> int:
         options.region_column,
         options.patient_column,
     )
-    judges = {name: load_judge(name) for name in options.judge}
+    judges = [load_judge(name) for name in options.judge]
     with _watch() as progress:
         progress("reading")
         reports = read_reports(
@@ -84,8 +85,8 @@ def run(invocation: Invocation) -> int:
             seed=options.seed,
             floors=not options.no_floors,
             synonyms=_synonyms(options.wordnet),
-            judges=judges,
-            judge_floors=options.judge_floors,
+            metrics=(*usual_metrics(), *judges),
+            costly_floors=options.judge_floors,
         )
         evaluation = evaluate(
             options.name or options.predictions.name,
@@ -151,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
         "--labeler",
         default="rules",
         metavar="NAME",
-        help="rules | none | RadBERT's 18-label classifier: folder or .pth",
+        help="rules | none | a registered labeler | RadBERT's 18-label classifier: folder or .pth",
     )
     findings.add_argument(
         "--labeler-backbone", type=Path, metavar="DIR", help="config and tokenizer, where they are not beside the .pth"
@@ -178,7 +179,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse what would fail after minutes of work."""
-    from reg2rg.evaluation.external_metrics import check_export
+    from reg2rg.evaluation.metrics.external import check_export
 
     if not 0 < options.confidence < 1:
         raise ConfigError(f"--confidence {options.confidence}: expected a number between 0 and 1, such as 0.95")
@@ -242,27 +243,32 @@ def _against(
 
 
 def load_labeler(name: str, backbone: Path | None = None) -> Labeler | None:
-    """The labeler behind ``--labeler``: rules, none, or RadBERT's path or hub id.
+    """The labeler behind ``--labeler``: rules, none, a registered labeler, or RadBERT's path or hub id.
 
     Raises:
-        ConfigError: no such path; the message names the commands that get the weights.
+        ConfigError: no such labeler or path; the message names the commands that get the weights.
     """
     from reg2rg.core.hub import looks_like_hub_id
-    from reg2rg.evaluation.metrics.labelers import RuleLabeler
+    from reg2rg.core.registry import did_you_mean, load_plugins
+    from reg2rg.evaluation.labelers import LABELERS
 
     if name == "none":
         return None
-    if name == "rules":
-        return RuleLabeler()
-    if not Path(name).exists() and not (name.count("/") == 1 and looks_like_hub_id(name)):
-        raise ConfigError(
-            f"--labeler {name}: there is no such labeler or path (expected rules, none, or the folder of RadBERT's "
-            "18-label classifier). Fix: on a machine with network, `hf download zzxslp/RadBERT-RoBERTa-4m --local-dir "
-            "radbert` and `hf download Trusure/Reg2RG RadBertClassifier.pth --local-dir radbert`; then give that folder"
-        )
-    from reg2rg.evaluation.metrics.radbert import RadBertLabeler  # here: it brings torch along
+    name = "RuleLabeler" if name == "rules" else name
+    if Path(name).exists() or (name.count("/") == 1 and looks_like_hub_id(name)):
+        from reg2rg.evaluation.labelers.radbert import RadBertLabeler  # here: it brings torch along
 
-    return RadBertLabeler(name, backbone=backbone)
+        return RadBertLabeler(name, backbone=backbone)
+    if name not in LABELERS:
+        load_plugins()
+    if name in LABELERS:
+        return LABELERS.get(name)()
+    raise ConfigError(
+        f"--labeler {name}: there is no such labeler or path (expected rules, none, {', '.join(LABELERS)}, or the "
+        f"folder of RadBERT's 18-label classifier).{did_you_mean(name, LABELERS)} Fix: on a machine with network, `hf "
+        "download zzxslp/RadBERT-RoBERTa-4m --local-dir radbert` and `hf download Trusure/Reg2RG RadBertClassifier.pth "
+        "--local-dir radbert`; then give that folder"
+    )
 
 
 def _label_names(labeler: Labeler | None) -> tuple[str, ...]:
@@ -272,7 +278,7 @@ def _label_names(labeler: Labeler | None) -> tuple[str, ...]:
 
 
 def _label_tables(options: argparse.Namespace, reports: Reports) -> dict[str, Mapping[str, NDArray[np.bool_]]]:
-    from reg2rg.evaluation.metrics.labelers import read_label_table
+    from reg2rg.evaluation.labelers import read_label_table
 
     ids = [pair.study for pair in reports.pairs]
     found: dict[str, Mapping[str, NDArray[np.bool_]]] = {}

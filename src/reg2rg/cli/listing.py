@@ -52,7 +52,7 @@ class Component:
 def run(invocation: Invocation) -> int:
     """Run ``reg2rg list``; see `reg2rg.cli.main`."""
     parser = argparse.ArgumentParser(prog="reg2rg list", description="Components, their arguments, packaged configs.")
-    parser.add_argument("kind", nargs="?", help="show one kind only: encoder, projector, llm, dataset, config")
+    parser.add_argument("kind", nargs="?", help="show one kind only: encoder, metric, dataset, config, ...")
     parser.add_argument("--json", action="store_true", help="machine-readable")
     options = parser.parse_args(list(invocation.args))
     found = components()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,9 @@ from reg2rg.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from reg2rg.cli.section import DataSection
-    from reg2rg.evaluation.metrics.scores import Prediction, Reader
+    from reg2rg.core.regions import RegionSet
+    from reg2rg.core.types import Study
+    from reg2rg.evaluation.reading import Reports
     from reg2rg.show.case_page import PageStudy
 
 PANELS = {
@@ -34,39 +37,50 @@ def run(invocation: Invocation) -> int:
 
     from reg2rg.cli.section import read_section
     from reg2rg.core.files import write_json
-    from reg2rg.evaluation.metrics.findings import KeywordReader
+    from reg2rg.core.regions import load_region_set
+    from reg2rg.evaluation.engine import Settings, evaluate
+    from reg2rg.evaluation.labelers import RuleLabeler
+    from reg2rg.evaluation.metrics.base import metrics_giving
+    from reg2rg.evaluation.reading import reference_pairs
     from reg2rg.show.case_page import write_page
-    from reg2rg.show.case_tables import build_tables, print_tables, score_all
+    from reg2rg.show.case_tables import NUMBERS, as_json, build_tables, print_tables, summary_rows
     from reg2rg.training.curves import draw_curves, read_curves
 
     section = read_section(invocation, config_args)
-    studies = {study.id: study for study in section.dataset.studies()}
-    findings = {study.id: study.findings for study in studies.values()}
-    own = _predictions(options.predictions, findings)
-    if not any(prediction.given for prediction in own):
+    studies, regions = {study.id: study for study in section.dataset.studies()}, load_region_set(section.regions)
+    own = _reports(options.predictions, regions, studies)
+    if not any(pair.given for pair in own.pairs):
         raise ConfigError(
             f"{options.predictions}: reports without regions (expected regions: the page ties paragraphs to them). "
             "Fix: score them with `reg2rg evaluate`, or set them beside reports with regions: --compare NAME=DIR"
         )
-    others = {name: _predictions(path, findings) for name, path in _pairs(options.compare, "--compare")}
-    reader = KeywordReader()
+    others = {name: _reports(path, regions, studies) for name, path in _pairs(options.compare, "--compare")}
     train = [study for study in studies.values() if study.split == "train"]
-    scores = score_all(options.name, own, others, train, reader.read)
-    tables = build_tables(scores, own, reader.read)
+    settings = Settings(
+        labeler=RuleLabeler(),
+        truth={study.id: study.findings for study in studies.values() if study.findings is not None},
+        metrics=metrics_giving(NUMBERS),
+        by_region=False,
+    )
+    common = reference_pairs({study.id: study.reports for study in train}, regions)
+    scores = evaluate(options.name, own, settings, source=common or None)
+    beside = [evaluate(name, reports, replace(settings, floors=False)) for name, reports in others.items()]
+    tables = build_tables(scores, beside)
     print_tables(tables, Console())
-    write_json(options.out.with_suffix(".json"), {"studies": len(own), "scores": [asdict(row) for row in scores]})
+    rows = as_json(summary_rows(scores, beside))
+    write_json(options.out.with_suffix(".json"), {"studies": scores.studies, "scores": rows})
     curves = {name: read_curves(path) for name, path in _pairs(options.curves, "--curves")}
     write_page(
         options.out,
         title=options.title,
-        studies=_page_studies(section, own[: options.studies], reader.read),
+        studies=_page_studies(section, studies, options.predictions, options.studies),
         tables=tables,
         curves=draw_curves(curves, PANELS) if curves else "",
         facts={
             "predictions": str(options.predictions),
-            "held-out studies": str(len(own)),
+            "held-out studies": str(scores.studies),
             "training studies": str(len(train)),
-            "studies shown": str(min(options.studies, len(own))),
+            "studies shown": str(min(options.studies, scores.studies)),
         },
     )
     sys.stdout.write(f"page: {options.out}\n")
@@ -107,44 +121,48 @@ def _pairs(words: Sequence[str], option: str) -> list[tuple[str, Path]]:
     return pairs
 
 
-def _predictions(folder: Path, findings: Mapping[str, Mapping[str, bool] | None]) -> list[Prediction]:
-    from reg2rg.evaluation.records import read_predictions
+def _reports(folder: Path, regions: RegionSet, studies: Mapping[str, Study]) -> Reports:
+    from reg2rg.evaluation.reading import read_reports
+    from reg2rg.evaluation.records import STUDIES
 
-    predictions = read_predictions(folder, findings)
-    if not predictions:
+    if not any((folder / STUDIES).glob("*.json")):
         raise ConfigError(
             f"{folder}: no predictions (expected studies/<id>.json in it). Fix: run `reg2rg predict`, and name the "
             "folder of its PredictionWriter: <trainer.default_root_dir>/predictions unless the config says otherwise"
         )
-    unknown = [p.study for p in predictions if p.study not in findings]
+    reports = read_reports(folder, None, regions, intersection=True)
+    unknown = [pair.study for pair in reports.pairs if pair.study not in studies]
     if unknown:
         raise ConfigError(
-            f"{folder}: {len(unknown)} of {len(predictions)} studies are not in the config's data set, such as "
+            f"{folder}: {len(unknown)} of {len(reports.pairs)} studies are not in the config's data set, such as "
             f"{unknown[0]}. Fix: give the config that the predictions were made with"
         )
-    return predictions
+    return reports
 
 
-def _page_studies(section: DataSection, own: Sequence[Prediction], read: Reader) -> list[PageStudy]:
+def _page_studies(section: DataSection, studies: Mapping[str, Study], folder: Path, shown: int) -> list[PageStudy]:
+    from reg2rg.evaluation.labelers.keywords import KeywordReader
+    from reg2rg.evaluation.records import read_records, read_report
     from reg2rg.show.case_page import PageStudy
     from reg2rg.show.slices import draw_study
     from reg2rg.store.store import Store
 
     if section.store is None:
         raise ConfigError("config: data.store: no folder to read scans from. Give it: --data.store FOLDER")
-    store, studies = Store(section.store), {study.id: study for study in section.dataset.studies()}
+    store, reader = Store(section.store), KeywordReader()
     pages = []
-    for prediction in own:
-        said = read(prediction.text)
-        truth = prediction.findings
+    for record in islice(read_records(folder), shown):
+        study, report = studies[record["study"]], read_report(record)
+        said = reader.read(" ".join(paragraph.text for paragraph in report.paragraphs))
+        truth = study.findings
         labels = said if truth is None else truth
         pages.append(
             PageStudy(
-                study=prediction.study,
-                given=prediction.given,
-                predicted=prediction.report,
-                reference=studies[prediction.study].reports,
-                images=draw_study(store.read(prediction.study).detail.to_region_volume()),
+                study=study.id,
+                given=tuple(record["regions"]),
+                predicted=report,
+                reference=study.reports,
+                images=draw_study(store.read(study.id).detail.to_region_volume()),
                 findings={label: (None if truth is None else truth[label], said.get(label, False)) for label in labels},
             )
         )

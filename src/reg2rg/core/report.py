@@ -7,12 +7,13 @@ region's identity, ``The region {i}: {text} ``.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 # A paragraph ends where the next one seems to begin; under a malformed beginning, text belongs to no region.
 _BEGINNING = re.compile(r"The region\s+\d+")
-_PARAGRAPH = re.compile(r"The region\s+(\d{1,9})(?:\s+is\s+([^:]{1,80}?))?\s*:")
+_PREFIX = re.compile(r"The region\s+(\d{1,9})(?:\s+is\s+([^:]{1,80}?))?\s*:")
+_ENDS_A_NAME = re.compile(r"[.!?]\s+[A-Z]|;")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,23 @@ class Report:
         return {paragraph.region: paragraph.text for paragraph in self.paragraphs}
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A stretch of a text, from where a prefix seems to begin up to the next.
+
+    Attributes:
+        prefix: the prefix as written; of a malformed one its beginning; "" before the first.
+        slot: its number; ``None`` without a well-formed prefix.
+        name: the region's name, white space folded; "" if none is named.
+        text: what follows the prefix; all of it where there is no well-formed one.
+    """
+
+    prefix: str
+    slot: int | None
+    name: str
+    text: str
+
+
 @dataclass(slots=True)
 class _Faults:
     invalid: list[str] = field(default_factory=list)
@@ -87,27 +105,47 @@ def parse_report(text: str, given: Sequence[str], identity: bool = True) -> Repo
         The region is the one that the text names, not the one that stands at the slot: telling them apart is what
         recognition accuracy measures.
     """
+    return report_of(split_report(text), given, identity)
+
+
+def split_report(text: str) -> list[Part]:
+    """The text cut before each beginning of a prefix, so that no name can run into the next paragraph.
+
+    What holds the end of a sentence is no name: its colon is missing.
+    """
     beginnings = list(_BEGINNING.finditer(text))
-    ends = [*(beginning.start() for beginning in beginnings[1:]), len(text)]
+    starts = [beginning.start() for beginning in beginnings]
+    parts = [Part("", None, "", text[: starts[0] if starts else len(text)])]
+    for beginning, end in zip(beginnings, [*starts[1:], len(text)], strict=False):  # no beginning, no paragraph
+        match = _PREFIX.match(text, beginning.start(), end)
+        if match is None or _ENDS_A_NAME.search(match[2] or ""):
+            parts.append(Part(beginning[0], None, "", text[beginning.start() : end]))
+        else:
+            parts.append(Part(match[0], int(match[1]), " ".join((match[2] or "").split()), text[match.end() : end]))
+    return parts
+
+
+def report_of(parts: Iterable[Part], given: Sequence[str], identity: bool = True) -> Report:
+    """The report that the parts of a text make; see `parse_report`."""
     faults = _Faults()
     paragraphs: list[Paragraph] = []
     slots: set[int] = set()
     regions: set[str] = set()
-    for beginning, end in zip(beginnings, ends, strict=False):  # no beginning, no paragraph
-        match = _PARAGRAPH.match(text, beginning.start(), end)
-        if match is None:
-            faults.invalid.append(beginning[0])
+    for part in parts:
+        if part.slot is None:
+            if part.prefix:
+                faults.invalid.append(part.prefix)
             continue
-        slot, prefix = int(match.group(1)), match.group(0)
-        named = " ".join((match.group(2) or "").split())
-        region = named if identity else (given[slot] if slot < len(given) and not named else "")
-        if slot >= len(given) or region not in given:
-            faults.invalid.append(prefix)
-        elif slot in slots or region in regions:
-            faults.duplicate.append(prefix)
+        region = part.name
+        if not identity:
+            region = given[part.slot] if part.slot < len(given) and not part.name else ""
+        if part.slot >= len(given) or region not in given:
+            faults.invalid.append(part.prefix)
+        elif part.slot in slots or region in regions:
+            faults.duplicate.append(part.prefix)
         else:
-            slots.add(slot)
+            slots.add(part.slot)
             regions.add(region)
-            paragraphs.append(Paragraph(slot, region, " ".join(text[match.end() : end].split())))
+            paragraphs.append(Paragraph(part.slot, region, " ".join(part.text.split())))
     missing = tuple(region for region in given if region not in regions)
     return Report(tuple(paragraphs), tuple(faults.invalid), tuple(faults.duplicate), missing)

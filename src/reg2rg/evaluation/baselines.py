@@ -1,12 +1,14 @@
-"""Floors: what a prediction is worth that has seen no image. Every number stands beside them."""
+"""Baselines, printed as floors: what a prediction is worth that has seen no image. Every number stands beside them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from reg2rg.core.report import write_report
-from reg2rg.evaluation.metrics.blind import commonest, commonest_by_region, givers
 from reg2rg.evaluation.pairs import Pair
 
 EMPTY = "empty report"
@@ -16,7 +18,7 @@ SHUFFLED = "shuffled between studies"
 EVERYTHING = "every finding in every study"
 
 
-def floors_of(
+def baselines_of(
     pairs: Sequence[Pair], source: Sequence[Pair], regions: Sequence[str], seed: int
 ) -> dict[str, list[Pair]]:
     """The pairs with predictions that a model without eyes could write.
@@ -97,3 +99,43 @@ def _told(pair: Pair, prediction: str, regions: Mapping[str, str], named: tuple[
 
 def _fitting(named: tuple[str, ...], slots: int) -> tuple[str, ...]:
     return (*named[:slots], *("" for _ in range(slots - len(named))))
+
+
+def commonest(texts: Iterable[str] | Counter[str]) -> str:
+    """The text that comes most often; of several the first in alphabetical order. "" of none."""
+    times = texts if isinstance(texts, Counter) else Counter(texts)
+    return min(times, key=lambda text: (-times[text], text), default="")
+
+
+def commonest_by_region(reports: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """Region -> the text that describes it most often.
+
+    Args:
+        reports: region -> text of each; empty texts do not count.
+    """
+    texts: dict[str, list[str]] = {}
+    for report in reports:
+        for region, text in report.items():
+            if text:
+                texts.setdefault(region, []).append(text)
+    return {region: commonest(found) for region, found in texts.items()}
+
+
+def givers(studies: Sequence[str], patients: Sequence[str], seed: int) -> list[int]:
+    """For each study the place of the one whose report it gets: a ring of all of them, so that none keeps its own.
+
+    Args:
+        studies: their ids; the ring depends on these and not on their order.
+        patients: whose each is: where possible no study gets a report of its own patient.
+        seed: of the ring's order.
+    """
+    order = sorted(range(len(studies)), key=lambda place: studies[place])
+    order = [order[place] for place in np.random.default_rng(seed).permutation(len(order))]
+    giver = dict(zip(order, np.roll(order, 1).tolist(), strict=True))
+    for one in order:  # two studies of a patient look alike: swap with another's
+        own = patients[one]
+        if own == patients[giver[one]]:
+            other = next((k for k in order if patients[k] != own and patients[giver[k]] != own), None)
+            if other is not None:
+                giver[one], giver[other] = giver[other], giver[one]
+    return [giver[place] for place in range(len(studies))]

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
 from reg2rg import __version__
-from reg2rg.evaluation.baselines import COMMONEST_PARAGRAPHS, COMMONEST_REPORT, EMPTY, EVERYTHING, SHUFFLED, floors_of
+from reg2rg.evaluation.baselines import (
+    COMMONEST_PARAGRAPHS,
+    COMMONEST_REPORT,
+    EMPTY,
+    EVERYTHING,
+    SHUFFLED,
+    baselines_of,
+)
 from reg2rg.evaluation.bootstrap import Resamples, Statistic, interval, p_value
-from reg2rg.evaluation.describing import region_statistics, region_table, study_table
-from reg2rg.evaluation.findings import Labelled, findings_statistics, label_scores
+from reg2rg.evaluation.cohort import Cohort, Labels, Progress, Settings
+from reg2rg.evaluation.findings import label_scores
+from reg2rg.evaluation.metrics.base import usual_metrics
+from reg2rg.evaluation.metrics.recognition import confusion
+from reg2rg.evaluation.metrics.truth import TruthLabels
 from reg2rg.evaluation.pairs import Pair
 from reg2rg.evaluation.reading import Reports
-from reg2rg.evaluation.recognition import confusion
-from reg2rg.evaluation.results import REPORT, Difference, Evaluation, Number
-from reg2rg.evaluation.scoring import (
-    Labels,
-    Progress,
-    Scored,
-    Settings,
-    findings_by_region,
-    label_source,
-    score_pairs,
-)
+from reg2rg.evaluation.results import REPORT, Difference, Evaluation, LabelScore, Number
+from reg2rg.evaluation.scoring import Scored, score_cohort
+from reg2rg.evaluation.unit_tables import region_statistics, region_table, study_table
 
 __all__ = ["Settings", "evaluate"]
 
@@ -59,28 +61,27 @@ def evaluate(
     Raises:
         ValueError: no reports, or `against` has other studies.
     """
-    pairs, regions, protocol = reports.pairs, reports.regions, settings.protocol
+    pairs, regions = reports.pairs, reports.regions
     if not pairs:
         raise ValueError("there are no reports to score; expected at least one pair")
-    scored = score_pairs(pairs, regions, settings, progress)
+    if settings.metrics is None:
+        settings = replace(settings, metrics=usual_metrics())
+    cohort = Cohort(pairs, regions, settings, progress)
+    scored = score_cohort(cohort)
     resamples = (
         Resamples([pair.patient for pair in pairs], settings.resamples, settings.seed) if settings.resamples else None
     )
     progress("intervals")
     numbers = [_number(statistic, resamples, settings.confidence) for statistic in scored.statistics]
-    floors = _floors(scored, pairs, source or pairs, regions, settings, progress) if settings.floors else {}
-    labelled = scored.labelled
-    labels = []
-    if labelled is not None:
-        blind = {floor: (one.labelled, one.unanswered) for floor, one in floors.items() if one.labelled is not None}
-        labels = label_scores(labelled, scored.unanswered, protocol, resamples, settings.confidence, blind)
+    floors = _floors(cohort, source or pairs, progress) if settings.floors else {}
+    labels, truth_labels = _label_scores(cohort, floors, resamples)
     differences: list[Difference] = []
     if against is not None and resamples is not None:
-        differences = _compare(scored, pairs, against[1], settings, resamples, progress)
+        differences = _compare(scored, against[1], resamples, progress)
     return Evaluation(
         name=name,
-        protocol=protocol.name,
-        protocol_text=protocol.text,
+        protocol=settings.protocol.name,
+        protocol_text=settings.protocol.text,
         studies=len(pairs),
         patients=len({pair.patient for pair in pairs}),
         resamples=settings.resamples,
@@ -89,58 +90,62 @@ def evaluate(
         numbers=numbers,
         floors={floor: [item.number() for item in one.statistics] for floor, one in floors.items()},
         labels=labels,
-        labeler=_labels_text(settings) if labelled is not None else "",
-        confusion=confusion(scored.recognition) if scored.recognition is not None else None,
-        regions=region_statistics(pairs, regions, settings.labeler),
+        truth_labels=truth_labels,
+        labeler=_labels_text(settings) if cohort.labelled is not None else "",
+        confusion=confusion(cohort.recognition) if cohort.recognition is not None else None,
+        regions=region_statistics(pairs, regions, settings.labeler) if settings.by_region else (),
         words={
             "reference": [len(pair.reference_text.split()) for pair in pairs],
             "predicted": [len(pair.prediction_text.split()) for pair in pairs],
         },
-        notes=(*reports.notes, *_notes(scored, pairs, source, settings)),
+        notes=(*reports.notes, *_notes(cohort, source)),
         software=_software(),
         inputs=dict(inputs or {}),
-        per_study=study_table(pairs, scored.per_study, scored.unanswered, labelled, scored.recognition, scored.judged),
-        per_region=region_table(pairs, scored.per_region),
+        per_study=study_table(cohort, scored.columns),
+        per_region=region_table(cohort, scored.columns),
         against=against[0] if against is not None else "",
         differences=differences,
     )
 
 
-def _floors(
-    scored: Scored,
-    pairs: Sequence[Pair],
-    source: Sequence[Pair],
-    regions: Sequence[str],
-    settings: Settings,
-    progress: Progress,
-) -> dict[str, Scored]:
+def baselines(cohort: Cohort, source: Sequence[Pair]) -> Iterator[tuple[str, Cohort]]:
+    """Name of each baseline, and the same studies with its predictions.
+
+    Args:
+        cohort: what is evaluated.
+        source: pairs whose references say what is common.
+    """
+    settings = cohort.settings
+    metrics = usual_metrics() if settings.metrics is None else settings.metrics
+    metrics = tuple(metric for metric in metrics if settings.costly_floors or not metric.costly)
+    for name, told in baselines_of(cohort.pairs, source, cohort.regions, settings.seed).items():
+        labels = _floor_labels(cohort.pairs, told, settings)
+        own = replace(settings, metrics=metrics, predicted_labels=labels)
+        yield name, Cohort(told, cohort.regions, own)
+    if cohort.labelled is not None or settings.truth:
+        yield EVERYTHING, Cohort(cohort.pairs, cohort.regions, replace(settings, metrics=metrics), everything=True)
+
+
+def _floors(cohort: Cohort, source: Sequence[Pair], progress: Progress) -> dict[str, Scored]:
     found: dict[str, Scored] = {}
-    for name, told in floors_of(pairs, source, regions, settings.seed).items():
+    for name, baseline in baselines(cohort, source):
         progress(f"floor: {name}")
-        own = replace(
-            settings,
-            predicted_labels=_floor_labels(pairs, told, settings),
-            judges=settings.judges if settings.judge_floors else {},
-        )
-        found[name] = score_pairs(told, regions, own, lambda text: None)
-    if scored.labelled is not None:
-        progress(f"floor: {EVERYTHING}")
-        found[EVERYTHING] = _everything(scored, pairs, regions, settings)
+        found[name] = score_cohort(baseline)
     return found
 
 
-def _everything(scored: Scored, pairs: Sequence[Pair], regions: Sequence[str], settings: Settings) -> Scored:
-    """Labels without a text: every finding in every study, and in every paragraph."""
-    labelled = scored.labelled
-    assert labelled is not None
-    said = Labelled(labelled.labels, labelled.truth, np.ones_like(labelled.truth))
-    answered = np.zeros(len(pairs), dtype=bool)
-    statistics = findings_statistics(said, answered, settings.protocol, label_source(settings))
-    if settings.labeler is not None:
-        statistics += findings_by_region(pairs, regions, settings, settings.labeler, lambda text: None, everything=True)
-    return replace(
-        scored, statistics=statistics, labelled=said, unanswered=answered, recognition=None, judged={}, dropped={}
-    )
+def _label_scores(
+    cohort: Cohort, floors: Mapping[str, Scored], resamples: Resamples | None
+) -> tuple[list[LabelScore], list[LabelScore]]:
+    """Rows of the tables of findings: against the labels of the references, and against those of the data set."""
+    truth = next((metric for metric in cohort.settings.metrics or () if isinstance(metric, TruthLabels)), None)
+    tables: list[list[LabelScore]] = []
+    for read in (lambda one: one.labelled, lambda one: truth.labelled(one) if truth is not None else None):
+        labelled = read(cohort)
+        blind = {name: found for name, one in floors.items() if (found := read(one.cohort)) is not None}
+        confidence = cohort.settings.confidence
+        tables.append(label_scores(labelled, resamples, confidence, blind) if labelled is not None else [])
+    return tables[0], tables[1]
 
 
 def _floor_labels(pairs: Sequence[Pair], told: Sequence[Pair], settings: Settings) -> Labels | None:
@@ -162,22 +167,18 @@ def _floor_labels(pairs: Sequence[Pair], told: Sequence[Pair], settings: Setting
     return {pair.study: known.get(pair.prediction_text, nothing) for pair in told}
 
 
-def _compare(
-    scored: Scored,
-    pairs: Sequence[Pair],
-    other: Reports,
-    settings: Settings,
-    resamples: Resamples,
-    progress: Progress,
-) -> list[Difference]:
+def _compare(scored: Scored, other: Reports, resamples: Resamples, progress: Progress) -> list[Difference]:
+    pairs, settings = scored.cohort.pairs, scored.cohort.settings
     by_study = {pair.study: pair for pair in other.pairs}
     if by_study.keys() != {pair.study for pair in pairs}:
         raise ValueError("the other predictions are of other studies (expected the same ones)")
-    second = score_pairs(
-        [by_study[pair.study] for pair in pairs],
-        other.regions,
-        replace(settings, predicted_labels=settings.against_labels),
-        lambda text: progress(f"the other predictions: {text}"),
+    second = score_cohort(
+        Cohort(
+            [by_study[pair.study] for pair in pairs],
+            other.regions,
+            replace(settings, predicted_labels=settings.against_labels),
+            lambda text: progress(f"the other predictions: {text}"),
+        )
     )
     comparable = (settings.predicted_labels is None) == (settings.against_labels is None)
     theirs = {statistic.key: statistic for statistic in second.statistics}
@@ -204,13 +205,13 @@ def _number(statistic: Statistic, resamples: Resamples | None, confidence: float
 # ---- what stands beside the numbers
 
 
-def _notes(scored: Scored, pairs: Sequence[Pair], source: Sequence[Pair] | None, settings: Settings) -> list[str]:
-    notes = []
-    if unanswered := int(scored.unanswered.sum()):
+def _notes(cohort: Cohort, source: Sequence[Pair] | None) -> list[str]:
+    notes, pairs, settings = [], cohort.pairs, cohort.settings
+    if unanswered := int(cohort.unanswered.sum()):
         notes.append(
             f"{unanswered:,} of {len(pairs):,} studies leave something unanswered that their reference describes."
         )
-    if dropped := {region: n for region, n in scored.dropped.items() if n}:
+    if dropped := {region: cell.dropped for region, cell in cohort.cells.items() if cell.dropped}:
         total = sum(dropped.values())
         listed = ", ".join(f"{region} {n:,}" for region, n in dropped.items())
         notes.append(f"The protocol drops {total:,} pairs whose prediction has no such region: {listed}.")
@@ -225,7 +226,7 @@ def _notes(scored: Scored, pairs: Sequence[Pair], source: Sequence[Pair] | None,
                 f"Without a labeler, texts of floors that stand in no table have no findings; '{SHUFFLED}', "
                 f"'{EMPTY}' and '{EVERYTHING}' are not concerned."
             )
-        if settings.judges and not settings.judge_floors:
+        if any(metric.costly for metric in settings.metrics or ()) and not settings.costly_floors:
             notes.append("Judges did not score the floors: --judge-floors lets them.")
     return notes
 

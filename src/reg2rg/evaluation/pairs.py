@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 from reg2rg.core.regions import RegionSet
+from reg2rg.core.report import write_report
 from reg2rg.evaluation.prefixes import (
     clean_regions,
     given_slots,
@@ -15,7 +17,6 @@ from reg2rg.evaluation.prefixes import (
     own_report,
     own_slots,
     plain_text,
-    renumbered,
 )
 
 REPEATED = "(repeated name)"
@@ -62,6 +63,11 @@ class Pair:
             region not in self.predicted_regions for region in self.reference_regions
         )
 
+    @property
+    def paragraph_text(self) -> str:
+        """The predicted paragraphs that belong to a region; the whole text where no slots are known."""
+        return " ".join(self.predicted_regions.values()) if self.given else self.prediction_text
+
 
 @dataclass(frozen=True, slots=True)
 class Side:
@@ -77,9 +83,28 @@ class Side:
     regions: Mapping[str, str] = field(default_factory=dict)
     given: tuple[str, ...] = ()
 
+    @classmethod
+    def of_paragraphs(cls, given: Sequence[str], texts: Sequence[str]) -> Self:
+        """The side whose paragraphs are known.
+
+        Args:
+            given: the region at each slot.
+            texts: their texts, ``""`` for a region without one; without regions the whole report alone.
+        """
+        if not given:
+            return cls(texts[0])
+        folded = {region: " ".join(text.split()) for region, text in zip(given, texts, strict=True)}
+        return cls(write_report(given, texts), folded, tuple(given))
+
     def text(self, regions: RegionSet) -> str:
         """All of it as one text, regions in the order of the set."""
         return self.whole or " ".join(text for name in regions.names if (text := self.regions.get(name)))
+
+    def plain(self, regions: RegionSet) -> str:
+        """The same without prefixes."""
+        if self.given and self.regions:  # what the paragraphs are is known: nothing is read
+            return " ".join(text for text in self.regions.values() if text)
+        return plain_text(self.text(regions))
 
     @property
     def by_region(self) -> bool:
@@ -89,8 +114,14 @@ class Side:
 
 def whole_pair(study: str, patient: str, reference: Side, prediction: Side, regions: RegionSet) -> Pair:
     """A pair of whole reports, in whatever form they come."""
-    expected, told = reference.text(regions), prediction.text(regions)
-    return Pair(study, patient, expected, told, plain_text(expected), plain_text(told))
+    return Pair(
+        study,
+        patient,
+        reference.text(regions),
+        prediction.text(regions),
+        reference.plain(regions),
+        prediction.plain(regions),
+    )
 
 
 def pair_texts(
@@ -116,14 +147,14 @@ def pair_sides(study: str, patient: str, reference: Side, prediction: Side, regi
     """
     pair = whole_pair(study, patient, reference, prediction, regions)
     given = reference.given or prediction.given
-    numbers: Sequence[int] = range(len(given))
+    numbers: Sequence[int] | None = None
     if not given:
         slots = given_slots(reference.whole, regions)
         given, numbers = tuple(slots.values()), tuple(slots)
     described = clean_regions(reference.regions)
     if not described and given:
-        text = renumbered(reference.whole, numbers)
-        described = clean_regions(own_report(text, given, regions).by_region()) | other_regions(text, regions)
+        own = own_report(reference.whole, given, regions, numbers).by_region()
+        described = clean_regions(own) | other_regions(reference.whole, regions)
     elif not described:
         described = clean_regions(named_regions(reference.whole, regions, join=True))
     if prediction.regions:
@@ -131,13 +162,13 @@ def pair_sides(study: str, patient: str, reference: Side, prediction: Side, regi
     if not given:
         told = clean_regions(named_regions(prediction.whole, regions)) if described else {}
         return replace(pair, reference_regions=described, predicted_regions=told)
-    return _with_slots(
-        replace(pair, reference_regions=described), renumbered(prediction.whole, numbers), given, regions
-    )
+    return _with_slots(replace(pair, reference_regions=described), prediction.whole, given, regions, numbers)
 
 
-def _with_slots(pair: Pair, prediction: str, given: tuple[str, ...], regions: RegionSet) -> Pair:
-    report, slots = own_report(prediction, given, regions), own_slots(prediction, regions)
+def _with_slots(
+    pair: Pair, prediction: str, given: tuple[str, ...], regions: RegionSet, numbers: Sequence[int] | None
+) -> Pair:
+    report, slots = own_report(prediction, given, regions, numbers), own_slots(prediction, regions, numbers)
     told = other_regions(prediction, regions) | report.by_region()
     valid = {paragraph.slot: paragraph.region for paragraph in report.paragraphs}
     nameless = bool(slots) and not any(slot.region for slot in slots)

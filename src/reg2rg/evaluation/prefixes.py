@@ -1,31 +1,27 @@
-"""Region prefixes in report text: detected, taken off, and turned into paragraphs by region.
+"""Report text of any system read: region prefixes in every spelling, a tail of further regions, the published reading.
 
-Two readings of the same text. `strip_prefixes`, `published_regions` and `published_slots` follow the published scripts
-with their quirks, because that is what the published figures were made with; the others are the strict reading of
-`reg2rg.core.report`, with the spellings of a region set understood.
+`strip_prefixes`, `published_regions` and `published_slots` follow the published scripts with their quirks, because that
+is what the published figures were made with. Everything else is `reg2rg.core.report`'s reading of the same text, with
+the spellings of a region set understood.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.regions import RegionSet
-from reg2rg.core.report import Report, parse_report
+from reg2rg.core.report import Part, Report, report_of, split_report
 
 _PUBLISHED = re.compile(r"The region \d+ is [^:]+: ")
 _PUBLISHED_SLOT = re.compile(r"The region (\d+) is (\w+)")
-_SLOT = re.compile(r"The region\s+(\d{1,9})(?:\s+is\s+([^:]{1,80}?))?\s*:")
-_BEGINNING = re.compile(r"The region\s+\d+")
-_NUMBER = re.compile(r"(The region\s+)(\d{1,9})(?!\d)")
-_ENDS_A_NAME = re.compile(r"[.!?]\s+[A-Z]|;")
 # The text of regions without a mask is added behind the others, in braces; a text cut at its limit closes none.
 _TAIL = re.compile(r"The other report is:? ?")
 _OTHER = re.compile(r"\{([^:{}]+): ?([^{}]*)(?:\}|$)")
-_NOT_GIVEN = 10**8
-"""Stands for slots that a reference does not have: larger than any that one has."""
+_NOT_GIVEN = 10**9
+"""Stands for slots that a reference does not have: larger than any that is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,24 +78,26 @@ def published_slots(text: str) -> dict[int, str]:
 
 def has_prefixes(text: str) -> bool:
     """Whether any paragraph of the text begins with a region prefix."""
-    return any(_prefix(part) is not None for part in _parts(text))
+    return any(part.slot is not None for part in split_report(text))
 
 
 def plain_text(text: str) -> str:
     """The text without prefixes, white space folded; the parts of a tail follow. No other word is lost."""
     main, others = _split_tail(text)
-    parts = []
-    for part in _parts(main):
-        prefix = _prefix(part)
-        parts.append(part[prefix.end() :] if prefix else part)
-    return " ".join([*" ".join(parts).split(), *(words for _, words in others if words)])
+    words = " ".join(part.text for part in split_report(main)).split()
+    return " ".join([*words, *(words for _, words in others if words)])
 
 
-def own_slots(text: str, regions: RegionSet) -> list[Slot]:
-    """All prefixes of the text in order, names brought to the set's own spelling where it knows them."""
-    main, _ = _split_tail(text)
-    found = (_prefix(part) for part in _parts(main))
-    return [Slot(int(match[1]), _canonical(match[2] or "", regions)) for match in found if match]
+def own_slots(text: str, regions: RegionSet, numbers: Sequence[int] | None = None) -> list[Slot]:
+    """All prefixes of the text in order, names brought to the set's own spelling where it knows them.
+
+    Args:
+        text: with prefixes.
+        regions: whose spellings are understood.
+        numbers: the slots that are called 0, 1, 2, ... here, any other gets a number that nothing has; ``None``: as
+            written.
+    """
+    return [Slot(part.slot, part.name) for part in _spelled(text, regions, numbers) if part.slot is not None]
 
 
 def given_slots(text: str, regions: RegionSet) -> dict[int, str]:
@@ -112,30 +110,17 @@ def given_slots(text: str, regions: RegionSet) -> dict[int, str]:
     return named if len(slots) == len(named) == len(set(named.values())) else {}
 
 
-def renumbered(text: str, numbers: Sequence[int]) -> str:
-    """The text with the slots `numbers` called 0, 1, 2, ...; any other slot gets a number that nothing has."""
-    if list(numbers) == list(range(len(numbers))):
-        return text
-    places = {number: place for place, number in enumerate(numbers)}
-    return _NUMBER.sub(lambda match: f"{match[1]}{places.get(int(match[2]), _NOT_GIVEN)}", text)
-
-
-def own_report(text: str, given: Sequence[str], regions: RegionSet) -> Report:
+def own_report(text: str, given: Sequence[str], regions: RegionSet, numbers: Sequence[int] | None = None) -> Report:
     """The text read strictly (see `reg2rg.core.report.parse_report`), every spelling of a region understood.
 
     Args:
         text: with prefixes; a tail of other regions is left out of the paragraphs.
         given: region standing at each slot.
         regions: whose spellings are understood.
+        numbers: as of `own_slots`.
     """
-    main, _ = _split_tail(text)
-
-    def spelled(match: re.Match[str]) -> str:
-        return f"The region {match[1]} is {_canonical(match[2], regions)}:" if match[2] else match[0]
-
-    text = "".join(_SLOT.sub(spelled, part, count=1) if _prefix(part) else part for part in _parts(main))
-    named = any(slot.region for slot in own_slots(text, regions))
-    return parse_report(text, given, identity=named)
+    parts = _spelled(text, regions, numbers)
+    return report_of(parts, given, identity=any(part.name for part in parts))
 
 
 def named_regions(text: str, regions: RegionSet, join: bool = False) -> dict[str, str]:
@@ -146,13 +131,10 @@ def named_regions(text: str, regions: RegionSet, join: bool = False) -> dict[str
         regions: whose spellings are understood.
         join: put the texts of a region that is named twice together; otherwise the first one counts.
     """
-    main, _ = _split_tail(text)
     found: dict[str, list[str]] = {}
-    for part in _parts(main):
-        prefix = _prefix(part)
-        region = _canonical(prefix[2] or "", regions) if prefix else ""
-        if prefix and region in regions:
-            found.setdefault(region, []).append(" ".join(part[prefix.end() :].split()))
+    for part in _spelled(text, regions):
+        if part.name in regions:
+            found.setdefault(part.name, []).append(" ".join(part.text.split()))
     own = {region: " ".join(texts) if join else texts[0] for region, texts in found.items()}
     return {**other_regions(text, regions), **own}
 
@@ -178,20 +160,15 @@ def _split_tail(text: str) -> tuple[str, list[tuple[str, str]]]:
     ]
 
 
-def _parts(text: str) -> Iterator[str]:
-    """The text cut before each beginning of a prefix: no name can run into the next paragraph."""
-    begin = 0
-    for beginning in _BEGINNING.finditer(text):
-        if beginning.start() > begin:
-            yield text[begin : beginning.start()]
-        begin = beginning.start()
-    yield text[begin:]
+def _spelled(text: str, regions: RegionSet, numbers: Sequence[int] | None = None) -> list[Part]:
+    """The parts of a text before its tail, in the set's spelling and the numbers of slots that are wanted."""
+    main, _ = _split_tail(text)
+    places = {number: place for place, number in enumerate(numbers or ())}
 
+    def slot(number: int | None) -> int | None:
+        return number if numbers is None or number is None else places.get(number, _NOT_GIVEN)
 
-def _prefix(part: str) -> re.Match[str] | None:
-    """The prefix that a part begins with. What holds the end of a sentence is no name: its colon is missing."""
-    match = _SLOT.match(part)
-    return None if match is None or _ENDS_A_NAME.search(match[2] or "") else match
+    return [replace(part, slot=slot(part.slot), name=_canonical(part.name, regions)) for part in split_report(main)]
 
 
 def _canonical(name: str, regions: RegionSet) -> str:

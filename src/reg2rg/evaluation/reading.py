@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from reg2rg.evaluation.pairs import Pair, Side, pair_sides, pair_texts, whole_pa
 from reg2rg.evaluation.prefixes import has_prefixes
 from reg2rg.evaluation.sources import Columns, Texts, read_texts
 
-__all__ = ["Columns", "Pair", "Reports", "pair_texts", "read_references", "read_reports"]
+__all__ = ["Columns", "Pair", "Reports", "pair_texts", "read_references", "read_reports", "reference_pairs"]
 
 _SHOWN = 10
 
@@ -107,6 +107,21 @@ def read_references(
             f"{path}: no reference has a text (expected some). Fix: check the file and --reference-column"
         )
     return pairs
+
+
+def reference_pairs(reports: Mapping[str, Mapping[str, str]], regions: RegionSet) -> list[Pair]:
+    """References alone, whose paragraphs are known, as pairs with empty predictions.
+
+    Args:
+        reports: study -> region -> text; a whole report stands under ``""``.
+        regions: whose names are understood.
+    """
+    pairs = []
+    for study, texts in reports.items():
+        given = [region for region in texts if region]
+        side = Side.of_paragraphs(given, [texts[region] for region in given] or list(texts.values()) or [""])
+        pairs.append(pair_sides(study, patient_of(study), side, Side(), regions))
+    return [pair for pair in pairs if pair.reference_text]
 
 
 def _pairs(

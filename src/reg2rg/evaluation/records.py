@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from reg2rg.core.files import atomic_write
 from reg2rg.core.report import Paragraph, Report, write_report
-from reg2rg.evaluation.metrics.scores import Prediction
 
 log = logging.getLogger(__name__)
 
@@ -34,29 +33,15 @@ def read_records(out: str | Path) -> Iterator[dict[str, Any]]:
             yield found
 
 
-def read_predictions(
-    out: str | Path, findings: Mapping[str, Mapping[str, bool] | None] | None = None
-) -> list[Prediction]:
-    """Predictions in a folder, ready to be scored.
-
-    Args:
-        out: the folder that `PredictionWriter` wrote.
-        findings: study -> truth labels, where they are known.
-    """
-    return [
-        Prediction(found["study"], tuple(found["regions"]), _report(found), (findings or {}).get(found["study"]))
-        for found in read_records(out)
-    ]
-
-
-def _report(found: Mapping[str, Any]) -> Report:
-    if not found["regions"]:  # a report as a whole: one paragraph that belongs to no region
-        return Report((Paragraph(0, "", " ".join(found["text"].split())),))
+def read_report(record: Mapping[str, Any]) -> Report:
+    """The generated report of a record."""
+    if not record["regions"]:  # a report as a whole: one paragraph that belongs to no region
+        return Report((Paragraph(0, "", " ".join(record["text"].split())),))
     return Report(
-        tuple(Paragraph(p["slot"], p["region"], p["text"]) for p in found["paragraphs"]),
-        tuple(found["invalid"]),
-        tuple(found["duplicate"]),
-        tuple(found["missing"]),
+        tuple(Paragraph(p["slot"], p["region"], p["text"]) for p in record["paragraphs"]),
+        tuple(record["invalid"]),
+        tuple(record["duplicate"]),
+        tuple(record["missing"]),
     )
 
 
@@ -71,15 +56,21 @@ def write_table(out: str | Path) -> Path:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(COLUMNS)
         for found in read_records(out):
-            row = (found["study"], found["question"], reference_text(found), found["text"])
+            row = (found["study"], found["question"], _reference_text(found), found["text"])
             writer.writerow([as_cell(text) for text in row])
     return path
 
 
-def reference_text(record: Mapping[str, Any]) -> str:
-    """The reference of a record as one text: with region prefixes, or the whole report where there are no regions."""
-    order, texts = record["regions"], record["reference"]
-    return write_report(order, [texts.get(region, "") for region in order]) if order else texts.get("", "")
+def reference_paragraphs(record: Mapping[str, Any]) -> Sequence[str]:
+    """Reference texts in slot order, ``""`` for a region without one; without regions the whole report alone."""
+    texts: Mapping[str, str] = record["reference"]
+    return [texts.get(region, "") for region in record["regions"] or ("",)]
+
+
+def _reference_text(record: Mapping[str, Any]) -> str:
+    """The reference as one text: with region prefixes, or the whole report where there are no regions."""
+    texts = reference_paragraphs(record)
+    return write_report(record["regions"], texts) if record["regions"] else texts[0]
 
 
 def as_cell(text: str) -> str:

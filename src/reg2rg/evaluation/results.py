@@ -158,6 +158,7 @@ class Evaluation:
         numbers: all numbers, in the order of printing.
         floors: floor's name -> its numbers, without intervals.
         labels: the findings table; empty if no labels were read.
+        truth_labels: the same against the labels of the data set; empty if it has none.
         labeler: one sentence that says where labels come from, or ``""``.
         confusion: of the regions, where slots are known.
         regions: statistics by region.
@@ -182,6 +183,7 @@ class Evaluation:
     numbers: Sequence[Number]
     floors: Mapping[str, Sequence[Number]]
     labels: Sequence[LabelScore] = ()
+    truth_labels: Sequence[LabelScore] = ()
     labeler: str = ""
     confusion: Confusion | None = None
     regions: Sequence[RegionStatistics] = ()

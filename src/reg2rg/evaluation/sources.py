@@ -16,7 +16,7 @@ from reg2rg.core.regions import RegionSet
 from reg2rg.core.registry import did_you_mean
 from reg2rg.datasets.tables import check_encoding
 from reg2rg.evaluation.pairs import Side
-from reg2rg.evaluation.records import STUDIES, from_cell, read_records, reference_text
+from reg2rg.evaluation.records import STUDIES, from_cell, read_records, reference_paragraphs
 from reg2rg.evaluation.rows import Rows, cell_text, table_rows
 
 IDS = (
@@ -225,8 +225,11 @@ def read_texts(
 def _from_records(path: Path, side: SideName) -> Texts:
     sides = {}
     for record in read_records(path):
-        text = reference_text(record) if side == "reference" else record["text"]
-        sides[record["study"]] = Side(text, given=tuple(record["regions"]))
+        given = tuple(record["regions"])
+        if side == "reference":
+            sides[record["study"]] = Side.of_paragraphs(given, reference_paragraphs(record))
+        else:
+            sides[record["study"]] = Side(record["text"], given=given)
     if not sides:
         raise ConfigError(f"{path}: no complete study in {STUDIES}/. Fix: run `reg2rg predict` to its end")
     return Texts(str(path), sides, own=True)

@@ -1,135 +1,105 @@
-"""Tables of scores: the model's own rows first, its floors below."""
+"""Tables of scores for the page of cases: the model's own rows first, its floors below."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table as RichTable
 
-from reg2rg.core.types import Study
-from reg2rg.evaluation.metrics.scores import (
-    Prediction,
-    Reader,
-    commonest_paragraphs,
-    findings_by_label,
-    floor_commonest,
-    floor_swapped,
-    macro_f1,
-    recognition_by_region,
-    say_everything,
-    summarise,
-)
+from reg2rg.evaluation.results import REPORT, Evaluation, Number
 from reg2rg.show.case_page import Table
 
 _ANY_WIDTH = 10_000
+_COLUMNS: Mapping[str, tuple[str, str]] = {
+    "recognition": ("recognition", "Recognition (mean over regions)"),
+    "precision": ("precision", "Truth precision (micro)"),
+    "recall": ("recall", "Truth recall (micro)"),
+    "f1": ("findings F1", "Truth F1 (micro)"),
+    "macro_f1": ("macro F1", "Truth F1 (macro)"),
+    "abnormal": ("abnormal", "Abnormal studies, predicted"),
+    "distinct": ("distinct", "Distinct reports, predicted"),
+}
+"""Key -> heading and number."""
+NUMBERS = tuple(number for _, number in _COLUMNS.values())
+"""What an evaluation must have computed."""
+_BY_REGION = "Recognition recall"
+
+Figures = Mapping[str, Number | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """Scores of one model or floor. A figure that it does not have is ``None``."""
-
-    name: str
-    is_floor: bool
-    recognition: float | None
-    precision: float
-    recall: float
-    f1: float
-    macro_f1: float | None
-    abnormal: float
-    distinct: float | None
+def summary_rows(own: Evaluation, others: Sequence[Evaluation]) -> list[tuple[str, bool, Figures]]:
+    """Name, whether it is none of the model's own, and key -> number: the model, other models, floors."""
+    rows = [(one.name, one is not own, _figures(one.numbers)) for one in (own, *others)]
+    return [*rows, *((f"floor: {name}", True, _figures(numbers)) for name, numbers in own.floors.items())]
 
 
-def score_all(
-    name: str,
-    own: Sequence[Prediction],
-    others: Mapping[str, Sequence[Prediction]],
-    train: Sequence[Study],
-    read: Reader,
-) -> list[Row]:
-    """Rows of the summary: the model, other models, floors.
-
-    Args:
-        name: of the model.
-        own: its predictions.
-        others: name -> predictions of other models, such as one without visual tokens.
-        train: training studies, from which the commonest paragraphs are taken.
-        read: text -> findings.
-    """
-    everything = say_everything(own)
-    floors = {
-        "floor: commonest paragraph of each region": floor_commonest(own, commonest_paragraphs(train)),
-        "floor: reports swapped between studies": floor_swapped(own),
-    }
-    rows = [_row(name, False, own, read)]
-    rows += [_row(other, True, predictions, read) for other, predictions in others.items()]
-    rows += [_row(floor, True, predictions, read) for floor, predictions in floors.items()]
-    labels = findings_by_label(own, read)
-    prevalences = {label: count.tp + count.fn for label, count in labels.items() if count.tp + count.fn}
-    macro = [2 * n / (n + len(own)) for n in prevalences.values()]
-    rows.append(
-        Row(
-            "floor: every finding in every study",
-            True,
-            None,
-            everything.precision,
-            everything.recall,
-            everything.f1,
-            sum(macro) / len(macro) if macro else None,
-            1.0,
-            None,
-        )
-    )
-    return rows
+def _figures(numbers: Sequence[Number]) -> Figures:
+    known = {number.name: number for number in numbers if number.scope == REPORT}
+    return {key: known.get(name) for key, (_, name) in _COLUMNS.items()}
 
 
-def _row(name: str, is_floor: bool, predictions: Sequence[Prediction], read: Reader) -> Row:
-    summary = summarise(predictions, read)
-    return Row(
-        name,
-        is_floor,
-        summary.recognition,
-        summary.precision,
-        summary.recall,
-        summary.f1,
-        summary.macro_f1,
-        summary.abnormal,
-        summary.distinct,
-    )
+def as_json(rows: Sequence[tuple[str, bool, Figures]]) -> list[dict[str, Any]]:
+    """The rows of the summary with their intervals."""
+    return [
+        {
+            "name": name,
+            "is_floor": is_floor,
+            **{key: number.value if number is not None else None for key, number in figures.items()},
+            "intervals": {
+                key: [number.low, number.high]
+                for key, number in figures.items()
+                if number is not None and number.low is not None
+            },
+        }
+        for name, is_floor, figures in rows
+    ]
 
 
-def build_tables(rows: Sequence[Row], own: Sequence[Prediction], read: Reader) -> list[Table]:
+def build_tables(own: Evaluation, others: Sequence[Evaluation]) -> list[Table]:
     """The summary, recognition by region and findings by label, each with its definition."""
-    regions = recognition_by_region(own)
-    labels = findings_by_label(own, read)
+    rows = summary_rows(own, others)
+    confidence = f"{own.confidence:.0%} intervals over patients"
     summary = Table(
         "Summary",
-        f"{len(own)} held-out studies, regions in shuffled order. Recognition: share of prompts whose paragraph names "
-        "the region at its slot, averaged over regions. Findings: read from the text by keywords, against truth "
-        "labels; precision, recall and F1 are micro-averaged over all labels, macro F1 is the mean over labels that "
-        "occur. Abnormal: share of studies with any finding in the text. Distinct: share of reports that no other "
-        "study has.",
-        ("", "recognition", "precision", "recall", "findings F1", "macro F1", "abnormal", "distinct"),
-        [(r.name, r.recognition, r.precision, r.recall, r.f1, r.macro_f1, r.abnormal, r.distinct) for r in rows],
-        emphasis=sum(not row.is_floor for row in rows),
+        f"{own.studies} held-out studies, {confidence}. Recognition: share of prompts whose paragraph names the "
+        "region at its slot, averaged over regions. Findings: read from the text by keywords, against truth labels; "
+        "precision, recall and F1 are micro-averaged over all labels, macro F1 is the mean over all labels, those that "
+        "do not occur too. Abnormal: share of studies with any finding in the text. Distinct: different reports by "
+        "number of reports.",
+        ("", *(heading for heading, _ in _COLUMNS.values())),
+        [(name, *map(_cell, figures.values())) for name, _, figures in rows],
+        emphasis=1,
     )
     by_region = Table(
         "Recognition by region",
-        "Share of the prompts with a region in which the paragraph at its slot names it.",
+        f"Share of the prompts with a region in which the paragraph at its slot names it; {confidence}.",
         ("region", "recognition", "given"),
-        [(region, right / total if total else None, total) for region, (right, total) in regions.items()],
+        [(number.scope, _cell(number), number.n) for number in own.numbers if number.name == _BY_REGION
+         and number.scope != REPORT],
         emphasis=0,
-    )
+    )  # fmt: skip
     by_label = Table(
         "Findings by label",
-        f"Macro F1 {macro_f1(labels):.3f}. Support: studies in which the finding is present.",
+        f"F1 with {confidence}. Support: studies in which the finding is present.",
         ("finding", "precision", "recall", "F1", "support"),
-        [(label, c.precision, c.recall, c.f1, c.tp + c.fn) for label, c in labels.items()],
+        [
+            (row.label, row.precision, row.recall, _interval(row.f1, row.low, row.high), row.support)
+            for row in own.truth_labels
+        ],
         emphasis=0,
     )
-    return [summary, by_region, *([by_label] if labels else [])]
+    return [table for table in (summary, by_region, by_label) if table.rows]
+
+
+def _cell(number: Number | None) -> str | float | None:
+    return None if number is None else _interval(number.value, number.low, number.high)
+
+
+def _interval(value: float, low: float | None, high: float | None) -> str | float:
+    return value if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def print_tables(tables: Sequence[Table], console: Console) -> None:

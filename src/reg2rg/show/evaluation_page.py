@@ -15,6 +15,7 @@ import pandas as pd
 
 from reg2rg import __version__
 from reg2rg.core.files import atomic_write
+from reg2rg.evaluation.metrics.base import headline_names
 from reg2rg.evaluation.results import REPORT, Evaluation, Number
 from reg2rg.show.evaluation_tables import Cell, build_tables
 from reg2rg.show.phrases import (
@@ -48,17 +49,6 @@ _CAPTIONS = {
     "paragraphs.",
     "differences": "Paired differences with their intervals; right of zero, this file is better.",
 }
-# The first of each that is there.
-_HEADLINE = (
-    ("BLEU-4", "BLEU-4 (corpus)"),
-    ("METEOR", "METEOR-es", "METEOR (NLTK)"),
-    ("ROUGE-L", "ROUGE-L (overall)"),
-    ("CIDEr", "CIDEr-D"),
-    ("CE F1 (micro)",),
-    ("CE F1 (macro)",),
-    ("CRG",),
-    ("Recognition (mean over regions)", "Recognition accuracy"),
-)
 _PROSE = 60
 _SCHEME = {INK: "currentColor", BLUE: "var(--blue)", ON_DARK: "var(--on-dark)", GREY: "var(--grey)"}
 
@@ -130,7 +120,7 @@ def _cards(evaluation: Evaluation) -> list[Card]:
     """The numbers that are quoted most, or the first scores where none of those is there."""
     whole = [n for n in evaluation.numbers if n.scope == REPORT and n.group != "statistics" and math.isfinite(n.value)]
     by_name: dict[str, Number] = {number.name: number for number in whole}
-    wanted = [next((name for name in names if name in by_name), None) for names in _HEADLINE]
+    wanted = [next((name for name in names if name in by_name), None) for names in headline_names()]
     chosen = [by_name[name] for name in wanted if name] or [number for number in whole if number.score][:6]
     best = best_floors(evaluation)
     below = {number.key for number in below_floor(evaluation)}

@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from reg2rg.evaluation.metrics.base import plotted_names
 from reg2rg.evaluation.results import REPORT, Difference, Evaluation, Number
 from reg2rg.show.phrases import MARK, below_floor, floor_values, format_p, percent
 
@@ -52,10 +53,6 @@ _STYLE: Any = {
     "svg.hashsalt": "reg2rg",  # the same ids, and so the same bytes, for the same numbers
 }
 _ROW, _MARGIN = 0.31, 1.0
-_PANELS = (
-    "CE F1 (micro)", "METEOR", "BLEU-4", "BLEU-4 (corpus)", "ROUGE-L", "CIDEr", "CIDEr-D", "BLEU-1",
-    "Recognition recall",
-)  # fmt: skip
 _MAX_PANELS = 6
 
 
@@ -333,7 +330,7 @@ def _region_scores(evaluation: Evaluation) -> dict[str, list[Number]]:
     for number in evaluation.numbers:
         if number.scope != REPORT and number.score and math.isfinite(number.value):
             scores.setdefault(number.name, []).append(number)
-    wanted = [name for name in _PANELS if name in scores]
+    wanted = [name for name in plotted_names() if name in scores]
     chosen = [*wanted, *(name for name in scores if name not in wanted)][:_MAX_PANELS]
     return {name: scores[name] for name in scores if name in chosen}
 

@@ -20,12 +20,10 @@ from torch.optim import Optimizer
 from reg2rg.config.saving import CONFIG_KEY, build, differences, read_config
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.regions import load_region_set
-from reg2rg.core.report import parse_report
 from reg2rg.data.batch import Batch
 from reg2rg.data.datamodule import RegionReportDataModule
 from reg2rg.data.order import mixed_seed
 from reg2rg.data.prompt import TokenCounts
-from reg2rg.evaluation.metrics.recognition import RegionLoss, RegionRecognition
 from reg2rg.models.encoders.base import Encoder
 from reg2rg.models.llm.base import Decoding, LanguageModel, Sampling
 from reg2rg.models.reporter import GeneratedReport, ProjectorFactory, RegionReporter
@@ -37,12 +35,12 @@ from reg2rg.training.half_precision import Float32Steps
 from reg2rg.training.monitor import Throughput, explained_out_of_memory, peak_memory_gib, show_sample
 from reg2rg.training.nonfinite import StepGuard
 from reg2rg.training.optimization import OptimizerConfig, build_optimizer
+from reg2rg.training.region_loss import RegionLoss
 from reg2rg.training.report_scores import ReportScores
 
 log = logging.getLogger(__name__)
 
 _GRADIENTS = "reg2rg_accumulated_gradients"
-_RECOGNITION = {"region": "recognition", "study": "recognition_study"}
 
 
 class Reg2RG(FolderModel, L.LightningModule):
@@ -106,7 +104,6 @@ class Reg2RG(FolderModel, L.LightningModule):
         names = load_region_set(regions).names
         self.train_losses = RegionLoss(names, over_processes=False)
         self.eval_losses = RegionLoss(names)
-        self.recognition = RegionRecognition(names)
         self.report_scores = ReportScores(load_region_set(regions), identity)
         self.throughput, self.guard = Throughput(), StepGuard()
         self._pending_gradients: dict[str, Tensor] = {}
@@ -391,8 +388,6 @@ class Reg2RG(FolderModel, L.LightningModule):
         if not generate:
             return
         for i, answer in enumerate(self.reporter.generate(batch, self.decoding)):
-            if self.identity:
-                self.recognition.update(answer.regions, parse_report(answer.text, answer.regions))
             self.report_scores.update(answer.study, answer.regions, batch.reports[i], answer.text)
             if self._shown < self.val_samples and self.trainer.is_global_zero:
                 self._shown += 1
@@ -404,10 +399,7 @@ class Reg2RG(FolderModel, L.LightningModule):
         self.eval_losses.reset()
         # All processes must take part in summing up, also one that generated nothing.
         if not self.trainer.sanity_checking and (stage == "test" or self.val_generate):
-            recognised = self.recognition.compute() if self.identity else {}
-            figures |= {_RECOGNITION.get(name, f"recognition_{name}"): share for name, share in recognised.items()}
             figures |= {name: torch.tensor(value) for name, value in self.report_scores.compute().items()}
-        self.recognition.reset()
         self.report_scores.reset()
         self._shown = 0
         self.log_dict({f"{stage}/{name}": value.float() for name, value in figures.items()})

@@ -1,71 +1,46 @@
-"""Scores of generated reports inside validation and test: texts are gathered from all processes, then scored at once.
+"""Scores of generated reports inside validation and test: studies are gathered from all processes, then scored at once.
 
-Some metrics (CIDEr, corpus BLEU, averages of F1) are not means over batches or processes. Keeping the texts and scoring
-the whole set makes a run on several processes equal to one on a single process, to the last digit.
+Some metrics (CIDEr, corpus BLEU, averages of F1) are not means over batches or processes. Keeping the studies and
+scoring the whole set makes a run on several processes equal to one on a single process, to the last digit; and every
+number is that of ``reg2rg evaluate``.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
-import torch
-from torch import Tensor
-from torchmetrics import Metric
+import torch.distributed as dist
 
 from reg2rg.core.regions import RegionSet
-from reg2rg.core.report import write_report
 from reg2rg.datasets.names import patient_of
-from reg2rg.evaluation.engine import Settings, evaluate
-from reg2rg.evaluation.metrics.labelers import RuleLabeler
-from reg2rg.evaluation.pairs import pair_texts
+from reg2rg.evaluation.cohort import Cohort, Settings
+from reg2rg.evaluation.labelers import RuleLabeler
+from reg2rg.evaluation.metrics.base import usual_metrics
+from reg2rg.evaluation.pairs import Pair, Side, pair_sides
 from reg2rg.evaluation.protocols import find_protocol
-from reg2rg.evaluation.reading import Reports
 from reg2rg.evaluation.results import REPORT
-
-LOGGED: Mapping[str, str] = {
-    "BLEU-4": "bleu4",
-    "BLEU-4 (corpus)": "bleu4_corpus",
-    "METEOR": "meteor",
-    "ROUGE-L": "rouge_l",
-    "CIDEr": "cider",
-    "CIDEr-D": "cider",
-    "CE precision (micro)": "findings_precision",
-    "CE recall (micro)": "findings_recall",
-    "CE F1 (micro)": "findings_f1",
-    "CE F1 (macro)": "findings_f1_macro",
-    "CRG": "crg",
-    "Abnormal studies, predicted": "called_abnormal",
-    "Distinct reports, predicted": "distinct",
-}
-"""Numbers of an evaluation that are logged -> the name that they are logged under."""
+from reg2rg.evaluation.scoring import score_cohort
 
 
-class ReportScores(Metric):  # type: ignore[misc]  # torchmetrics is not typed here
-    """Text metrics and findings of generated reports.
+class ReportScores:
+    """Numbers of generated reports that metrics log (`reg2rg.evaluation.metrics.base.Metric.logged`).
 
     Args:
         regions: whose names reports have.
-        identity: reports name their regions.
+        identity: reports are asked to name their regions; otherwise there is no recognition to score.
         protocol: how numbers are made (see `reg2rg.evaluation.protocols`).
     """
 
-    full_state_update = False
-    packed: list[Tensor]
-
     def __init__(self, regions: RegionSet, identity: bool = True, protocol: str = "strict") -> None:
-        super().__init__()
-        self.regions, self.identity, self.protocol = regions, identity, find_protocol(protocol)
-        self._labeler = RuleLabeler()
-        self.add_state("packed", [], dist_reduce_fx="cat")
-        self.reset()
+        self.regions, self.identity = regions, identity
+        self.settings = Settings(find_protocol(protocol), RuleLabeler(), metrics=usual_metrics(), by_region=False)
+        self._pairs: dict[str, Pair] = {}
 
     def reset(self) -> None:
         """Forget all studies."""
-        super().reset()
-        # Never an empty list: a process that generated nothing must take part in gathering all the same.
-        self.packed = [torch.zeros(0, dtype=torch.uint8, device=self.device)]
+        self._pairs.clear()
 
     def update(self, study: str, given: Sequence[str], references: Sequence[str], prediction: str) -> None:
         """Keep one study.
@@ -76,28 +51,30 @@ class ReportScores(Metric):  # type: ignore[misc]  # torchmetrics is not typed h
             references: their texts, ``""`` for a region without one; without regions the whole report alone.
             prediction: the generated report.
         """
-        line = json.dumps([study, list(given), list(references), prediction]) + "\n"
-        values = torch.frombuffer(bytearray(line.encode("ascii")), dtype=torch.uint8)
-        self.packed.append(values.to(self.device))
+        reference = Side.of_paragraphs(given, references)
+        pair = pair_sides(study, patient_of(study), reference, Side(prediction), self.regions)
+        if not self.identity:
+            pair = replace(pair, nameless=True)
+        elif pair.nameless:  # asked for names and gave none: not recognised
+            pair = replace(pair, nameless=False, named=("",) * len(given))
+        self._pairs[study] = pair
 
     def compute(self) -> dict[str, float]:
-        """Logged name -> number, those that are finite; empty if no study has a reference."""
-        packed = torch.cat(list(self.packed)) if isinstance(self.packed, list) else self.packed
-        kept = {}
-        for line in packed.cpu().numpy().tobytes().decode("ascii").splitlines():
-            study, given, references, prediction = json.loads(line)
-            kept[study] = (tuple(given), references, prediction)
-        pairs = []
-        for study, (given, references, prediction) in sorted(kept.items()):
-            reference = write_report(given, references, self.identity) if given else references[0]
-            pair = pair_texts(study, patient_of(study), reference, prediction, self.regions, given)
-            if any(references):
-                pairs.append(pair)
+        """Logged name -> number, those that are finite; empty if no study has a reference. All processes call it."""
+        kept = [self._pairs]
+        if dist.is_available() and dist.is_initialized():
+            kept = [{} for _ in range(dist.get_world_size())]
+            dist.all_gather_object(kept, self._pairs)
+        pairs = [pair for _, pair in sorted({name: p for part in kept for name, p in part.items()}.items())]
+        pairs = [pair for pair in pairs if pair.reference_text]
         if not pairs:
             return {}
         described = {region for pair in pairs for region in pair.given}
-        names = tuple(name for name in self.regions.names if name in described)
-        settings = Settings(protocol=self.protocol, labeler=self._labeler, resamples=0, floors=False)
-        found = evaluate("generated", Reports(pairs, names, ()), settings)
-        figures = {LOGGED[n.name]: n.value for n in found.numbers if n.scope == REPORT and n.name in LOGGED}
-        return {name: value for name, value in figures.items() if math.isfinite(value)}
+        names = [name for name in self.regions.names if name in described]
+        logged = {name: key for metric in self.settings.metrics or () for name, key in metric.logged.items()}
+        found: dict[str, float] = {}
+        for statistic in score_cohort(Cohort(pairs, names, self.settings)).statistics:
+            key = logged.get(statistic.name, "")
+            if key and ("{scope}" in key) == (statistic.scope != REPORT):
+                found[key.format(scope=statistic.scope)] = statistic.number().value
+        return {name: value for name, value in found.items() if math.isfinite(value)}

@@ -3,6 +3,7 @@ from __future__ import annotations
 import inspect
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,14 +11,23 @@ from reg2rg.cli.listing import components, constructor_arguments, summary
 from reg2rg.cli.main import main
 from reg2rg.cli.trainer import component_registries
 from reg2rg.config.overlay import packaged_configs
+from reg2rg.core.registry import Registry
 from reg2rg.data.datamodule import RegionReportDataModule
+from reg2rg.evaluation.labelers import LABELERS
+from reg2rg.evaluation.labelers.radbert import RadBertLabeler  # noqa: F401 (registers itself)
+from reg2rg.evaluation.metrics.base import METRICS, metric_classes
+
+
+def all_registries() -> tuple[Registry[Any], ...]:
+    metric_classes()  # registers them
+    return (*component_registries(), METRICS, LABELERS)
 
 
 def test_the_list_equals_the_registries() -> None:
     listed = {(item.kind, item.name) for item in components() if item.module.startswith("reg2rg.")}
     registered = {
         (registry.kind, name)
-        for registry in component_registries()
+        for registry in all_registries()
         for name in registry
         if registry.get(name).__module__.startswith("reg2rg.")
     }
@@ -26,7 +36,7 @@ def test_the_list_equals_the_registries() -> None:
 
 
 def test_arguments_and_first_lines_equal_the_classes() -> None:
-    registries = {registry.kind: registry for registry in component_registries()}
+    registries = {registry.kind: registry for registry in all_registries()}
     for item in components():
         if not item.module.startswith("reg2rg."):
             continue

@@ -10,10 +10,13 @@ import torch
 
 from reg2rg.cli.main import main
 from reg2rg.core.errors import ConfigError
+from reg2rg.core.regions import load_region_set
 from reg2rg.data.datamodule import RegionReportDataModule
 from reg2rg.data.prompt import GLOBAL_PREFIX, INSTRUCTION, WHOLE_INSTRUCTION, PromptEncoder, TokenCounts
 from reg2rg.datasets.base import Dataset, Listing
-from reg2rg.evaluation.records import read_predictions, read_records
+from reg2rg.evaluation.engine import Settings, evaluate
+from reg2rg.evaluation.reading import Reports, pair_texts
+from reg2rg.evaluation.records import read_records, read_report
 from reg2rg.store.views import Views
 from reg2rg.training.prediction_writer import PredictionWriter
 
@@ -152,7 +155,7 @@ def test_from_training_to_scores(toy, tmp_path, capsys):
     with (out / "predictions.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert [row["GT_combined_report"] for row in rows] == ["Whole report of s6.", "Whole report of s7."]
-    assert [p.text for p in read_predictions(out)] == [" ".join(record["text"].split()) for record in records]
+    assert [read_report(r).paragraphs[0].text for r in records] == [" ".join(r["text"].split()) for r in records]
     with pytest.raises(ConfigError, match="made with another target"):
         run(toy, callbacks=[PredictionWriter(str(out))]).predict(module, datamodule=data_of(toy, target="joined"))
 
@@ -164,12 +167,11 @@ def test_from_training_to_scores(toy, tmp_path, capsys):
 
 
 def test_on_the_page_a_whole_report_has_findings_and_no_recognition():
-    from reg2rg.core.report import Paragraph, Report
-    from reg2rg.evaluation.metrics.scores import Prediction, summarise
-
-    whole = Prediction("s6", (), Report((Paragraph(0, "", "Cardiomegaly."),)), {"Cardiomegaly": True})
-    figures = summarise([whole], lambda text: {"Cardiomegaly": "Cardiomegaly" in text})
-    assert (figures.recognition, figures.f1) == (None, 1.0)
+    pair = pair_texts("s6", "s6", "Large heart.", "Cardiomegaly.", load_region_set("radgenome"))
+    settings = Settings(truth={"s6": {"Cardiomegaly": True}}, resamples=0, floors=False)
+    found = {number.name: number.value for number in evaluate("x", Reports([pair], (), ()), settings).numbers}
+    assert found["Truth F1 (micro)"] == 1
+    assert "Recognition (mean over regions)" not in found
 
 
 def test_compared_with_reports_of_regions(toy, tmp_path, capsys):

@@ -9,16 +9,11 @@ import sklearn.metrics
 from cohorts import REGIONS, SET, WORDS, Words, cohort, scores, study
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.regions import load_region_set
-from reg2rg.core.report import parse_report, write_report
-from reg2rg.evaluation.baselines import COMMONEST_REPORT, EMPTY, EVERYTHING, SHUFFLED, floors_of, shuffled
+from reg2rg.core.report import write_report
+from reg2rg.evaluation.baselines import COMMONEST_REPORT, EMPTY, EVERYTHING, SHUFFLED, baselines_of, shuffled
 from reg2rg.evaluation.engine import Settings, evaluate
-from reg2rg.evaluation.metrics.scores import (
-    Prediction,
-    mean_recognition,
-    recognition_by_region,
-    say_everything,
-    summarise,
-)
+from reg2rg.evaluation.metrics.base import usual_metrics
+from reg2rg.evaluation.metrics.external import Judge
 from reg2rg.evaluation.protocols import PROTOCOLS
 from reg2rg.evaluation.reading import Reports, pair_texts
 
@@ -119,9 +114,9 @@ def test_floors_are_blind_and_shuffles_cross_patients():
             p.prediction for p in reports.pairs if p.patient != pair.patient
         ]
     changed = [replace(p, prediction="x", prediction_text="x", predicted_regions={}) for p in reports.pairs]
-    for name, pairs in floors_of(reports.pairs, reports.pairs, REGIONS, 0).items():
+    for name, pairs in baselines_of(reports.pairs, reports.pairs, REGIONS, 0).items():
         if "shuffled" not in name:
-            again = floors_of(changed, reports.pairs, REGIONS, 0)[name]
+            again = baselines_of(changed, reports.pairs, REGIONS, 0)[name]
             assert [p.prediction_text for p in pairs] == [p.prediction_text for p in again], name
 
 
@@ -146,12 +141,12 @@ def test_intervals_hold_the_number_and_comparison_is_paired():
 
 def test_a_judge_that_gives_another_number_of_scores_is_refused():
     reports = cohort()
-    given_judges = {"length": lambda references, predictions: [float(len(text)) for text in predictions]}
-    assert scores(reports, judges=given_judges).number("length").value > 0
+    length = Judge("length", lambda references, predictions: [float(len(text)) for text in predictions])
+    assert scores(reports, metrics=(length,)).number("length").value > 0
     with pytest.raises(ConfigError, match=r"judge 'one' gave scores of the shape \(1,\).*one number for each of 12"):
-        scores(reports, judges={"one": lambda references, predictions: [1.0]})
+        scores(reports, metrics=(Judge("one", lambda references, predictions: [1.0]),))
     with pytest.raises(ConfigError, match=r"judge 'none' gave NoneType.*a list of numbers"):
-        scores(reports, judges={"none": lambda references, predictions: None})
+        scores(reports, metrics=(Judge("none", lambda references, predictions: None),))
 
 
 def test_label_tables_stand_in_for_the_labeler():
@@ -200,7 +195,7 @@ def test_a_repeated_name_is_wrong_and_seen_in_the_matrix():
     assert table["heart"]["lung"] == 1
 
 
-def test_recognition_is_that_of_the_page():
+def test_a_slot_without_a_valid_paragraph_is_wrong():
     given_ = ("heart", "lung", "bone")
     told = (
         "The region 0 is heart: a. The region 1 is lung: b. The region 2 is bone: c.",
@@ -211,39 +206,10 @@ def test_recognition_is_that_of_the_page():
     reference = write_report(given_, ["x"] * 3)
     pairs = [pair_texts(str(i), str(i), reference, text, SET) for i, text in enumerate(told)]
     found = scores(Reports(pairs, ("bone", "heart", "lung"), ()))
-    predictions = [Prediction(str(i), given_, parse_report(text, given_)) for i, text in enumerate(told)]
-    by_region = recognition_by_region(predictions)
-    assert found.number("Recognition (mean over regions)").value == pytest.approx(mean_recognition(by_region))
-    for region, (right, total) in by_region.items():
-        assert found.number("Recognition recall", region).value == pytest.approx(right / total)
-
-
-def test_findings_are_those_of_the_page():
-    reports = cohort(7, studies=20, quality=0.6)
-    truth = labels_of(reports, [p.reference_text for p in reports.pairs])
-    found = scores(reports, "corpus", reference_labels=truth, floors=True)
-
-    def by_label(row):
-        return dict(zip(WORDS, map(bool, row), strict=True))
-
-    def read(text):
-        return by_label(Words().label([text])[0])
-
-    predictions = [
-        Prediction(p.study, p.given, parse_report(p.prediction, p.given), by_label(truth[p.study]))
-        for p in reports.pairs
-    ]
-
-    page, everything = summarise(predictions, read), say_everything(predictions)
-    assert page.f1 == pytest.approx(found.number("CE F1 (micro)").value)
-    assert (page.precision, page.recall) == pytest.approx(
-        (found.number("CE precision (micro)").value, found.number("CE recall (micro)").value)
-    )
-    assert page.macro_f1 == pytest.approx(np.mean([row.f1 for row in found.labels if row.support]))
-    assert page.abnormal == pytest.approx(found.number("Abnormal studies, predicted").value)
-    assert page.recognition == pytest.approx(found.number("Recognition (mean over regions)").value)
-    floors = {number.name: number.value for number in found.floors[EVERYTHING] if number.scope == "report"}
-    assert everything.f1 == pytest.approx(floors["CE F1 (micro)"])
+    shares = {region: found.number("Recognition recall", region).value for region in given_}
+    assert shares == pytest.approx({"heart": 2 / 4, "lung": 2 / 4, "bone": 2 / 4})
+    assert found.number("Recognition (mean over regions)").value == pytest.approx(1 / 2)
+    assert found.number("Recognition accuracy").value == pytest.approx((1 + 1 / 3 + 2 / 3 + 0) / 4)
 
 
 def test_reports_that_were_not_asked_for_names_are_not_recognised_either_way():
@@ -413,11 +379,11 @@ def test_comparison_does_not_mind_the_order_and_wants_tables_for_both():
 
 
 def test_judges_may_score_the_floors():
-    given_judges = {"length": lambda references, predictions: [float(len(text)) for text in predictions]}
-    silent = scores(cohort(), judges=given_judges, floors=True)
+    length = Judge("length", lambda references, predictions: [float(len(text)) for text in predictions])
+    silent = scores(cohort(), metrics=(*usual_metrics(), length), floors=True)
     assert not any(number.name == "length" for floor in silent.floors.values() for number in floor)
     assert any("--judge-floors" in note for note in silent.notes)
-    found = scores(cohort(), judges=given_judges, judge_floors=True, floors=True)
+    found = scores(cohort(), metrics=(*usual_metrics(), length), costly_floors=True, floors=True)
     assert {n.name: n.value for n in found.floors[EMPTY]}["length"] == 0
     assert found.per_study["length"].mean() == pytest.approx(found.number("length").value)
 

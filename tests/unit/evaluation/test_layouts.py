@@ -10,12 +10,12 @@ from reg2rg.core.files import write_json
 from reg2rg.core.labels import FINDINGS
 from reg2rg.core.regions import load_region_set
 from reg2rg.core.report import write_report
+from reg2rg.evaluation.cohort import paragraphs, whole_texts
 from reg2rg.evaluation.engine import Settings, evaluate
 from reg2rg.evaluation.protocols import PROTOCOLS
 from reg2rg.evaluation.reading import read_references, read_reports
 from reg2rg.evaluation.records import write_table
 from reg2rg.evaluation.sources import read_texts
-from reg2rg.evaluation.text import paragraphs, whole_texts
 from reg2rg.models.reporter import GeneratedReport
 from reg2rg.training.prediction_writer import record
 

@@ -72,11 +72,14 @@ def test_given_slots_need_a_name_each_and_no_repetition():
     assert prefixes.given_slots("The region 0 is lung: a. The region 1 is lungs: b.", REGIONS) == {}
 
 
-def test_renumbered_slots():
+def test_slots_of_a_reference_that_does_not_count_from_0():
     text = "The region 3 is lung: see region 1. The region 12 is heart: b. The region 1 is bone: c."
-    found = prefixes.own_slots(prefixes.renumbered(text, (3, 1)), REGIONS)
+    found = prefixes.own_slots(text, REGIONS, (3, 1))
     assert [(slot.number, slot.region) for slot in found if slot.number < 9] == [(0, "lung"), (1, "bone")]
-    assert prefixes.renumbered("The region 1 is lung: a.", (0, 1)) == "The region 1 is lung: a."
+    assert prefixes.own_report(text, ("lung", "bone"), REGIONS, (3, 1)).by_region() == {
+        "lung": "see region 1.",
+        "bone": "c.",
+    }
 
 
 @pytest.mark.parametrize(
@@ -110,6 +113,7 @@ def test_no_text_raises(text):
     report = prefixes.own_report(text, ("lung", "heart"), REGIONS)
     assert set(report.by_region()) <= {"lung", "heart"}
     prefixes.other_regions(text, REGIONS)
-    prefixes.plain_text(prefixes.renumbered(text, (1, 0)))
+    prefixes.plain_text(text)
+    prefixes.own_slots(text, REGIONS, (1, 0))
     assert set(prefixes.named_regions(text, REGIONS)) <= set(REGIONS.names)
     prefixes.given_slots(text, REGIONS)

@@ -8,14 +8,12 @@ import yaml
 
 from reg2rg.config.saving import CONFIG_KEY
 from reg2rg.core.errors import ConfigError
-from reg2rg.core.report import parse_report
-from reg2rg.evaluation.metrics.recognition import RegionLoss, RegionRecognition
-from reg2rg.evaluation.metrics.scores import recognition
 from reg2rg.training.checkpoints import AtomicCheckpointIO, read_checkpoint
 from reg2rg.training.module import Reg2RG
 from reg2rg.training.monitor import OutOfMemoryError
 from reg2rg.training.nonfinite import NonFiniteLossError
 from reg2rg.training.optimization import OptimizerConfig, build_optimizer, rate_factor
+from reg2rg.training.region_loss import RegionLoss
 
 
 def trainer(toy, **options):
@@ -247,22 +245,6 @@ def test_parameter_groups(toy):
         build_optimizer(module.requires_grad_(False).named_parameters(), config, not_asked)
     with pytest.raises(ConfigError, match="none below 0"):
         OptimizerConfig(lr=-1)
-
-
-def test_recognition_counts_slots():
-    given = ("heart", "lung", "bone")
-    right = "The region 0 is heart: a. The region 1 is lung: b. The region 2 is bone: c."
-    assert recognition(given, parse_report(right, given)) == 1
-    assert recognition(given, parse_report(right.replace("lung", "spleen"), given)) == pytest.approx(2 / 3)
-    assert recognition(given, parse_report("The region 0 is lung: a. The region 1 is heart: b.", given)) == 0
-    assert recognition((), parse_report("", ())) == 0
-    metric = RegionRecognition(("heart", "lung", "bone", "thyroid"))
-    metric.update(given, parse_report(right, given))
-    metric.update(("lung",), parse_report("", ("lung",)))
-    figures = metric.compute()
-    assert float(figures["study"]) == pytest.approx(0.5)
-    assert float(figures["region"]) == pytest.approx((1 + 0.5 + 1) / 3)
-    assert "thyroid" not in figures
 
 
 def test_region_loss_is_a_mean_over_tokens():

@@ -5,7 +5,8 @@ import lightning as L
 import pytest
 
 from reg2rg.core.errors import ConfigError
-from reg2rg.evaluation.records import COLUMNS, as_cell, read_predictions, read_records, write_table
+from reg2rg.core.report import parse_report
+from reg2rg.evaluation.records import COLUMNS, as_cell, read_records, read_report, reference_paragraphs, write_table
 from reg2rg.models.reporter import GeneratedReport
 from reg2rg.training.prediction_writer import PredictionWriter, record
 
@@ -88,11 +89,9 @@ def test_predictions_are_ready_to_be_scored(tmp_path):
     (tmp_path / "studies" / "s.json").write_text(json.dumps(found))
     (tmp_path / "studies" / "torn.json").write_text("{")
     (tmp_path / "studies" / "other.json").write_text(json.dumps(found))
-    (one,) = read_predictions(tmp_path, {"s": {"Cardiomegaly": True}})
-    assert one.given == ("heart",)
-    assert one.report.by_region() == {"heart": "Big."}
-    assert one.findings == {"Cardiomegaly": True}
-    assert len(list(read_records(tmp_path))) == 1
+    (one,) = read_records(tmp_path)
+    assert read_report(one) == parse_report("The region 0 is heart: Big.", ("heart",))
+    assert list(reference_paragraphs(one)) == ["a"]
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])

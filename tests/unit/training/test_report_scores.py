@@ -4,11 +4,7 @@ import pytest
 
 from reg2rg.core.regions import load_region_set
 from reg2rg.core.report import write_report
-from reg2rg.evaluation.engine import Settings, evaluate
-from reg2rg.evaluation.metrics.labelers import RuleLabeler
-from reg2rg.evaluation.protocols import PROTOCOLS
-from reg2rg.evaluation.reading import Reports, pair_texts
-from reg2rg.training.report_scores import LOGGED, ReportScores
+from reg2rg.training.report_scores import ReportScores
 
 SET = load_region_set("radgenome")
 GIVEN = ("lung", "heart")
@@ -27,18 +23,24 @@ def filled(studies, **options):
     return metric
 
 
-@pytest.mark.parametrize("protocol", ["strict", "paper"])
-def test_numbers_are_the_engines(protocol):
-    pairs = [
-        pair_texts(study, study, write_report(GIVEN, references), write_report(GIVEN, told), SET, GIVEN)
-        for study, (references, told) in sorted(STUDIES.items())
-    ]
-    settings = Settings(protocol=PROTOCOLS[protocol], labeler=RuleLabeler(), resamples=0, floors=False)
-    found = evaluate("x", Reports(pairs, ("heart", "lung"), ()), settings)
-    logged = filled(STUDIES, protocol=protocol).compute()
-    names = {number.name for number in found.numbers if number.scope == "report"} & LOGGED.keys()
-    assert {LOGGED[name]: found.number(name).value for name in names} == logged
+def test_recognition_is_logged_over_regions_studies_and_by_region():
+    metric = filled(STUDIES)
+    metric.update(
+        "p_3_a_1", ("lung", "bone"), ("Clear lungs.", "Normal."), "The region 0 is lung: a. The region 1 is spleen:"
+    )
+    logged = metric.compute()
+    names = ("recognition", "recognition_study", "recognition_lung", "recognition_heart", "recognition_bone")
+    assert [logged[name] for name in names] == pytest.approx([2 / 3, 3.5 / 4, 1, 1, 0])
     assert {"bleu4", "cider", "meteor", "rouge_l", "findings_f1", "crg", "called_abnormal", "distinct"} <= set(logged)
+    assert "recognition_thyroid" not in logged
+
+
+def test_names_that_were_asked_for_and_not_given_are_not_recognised():
+    for identity, expected in ((True, 0), (False, None)):
+        metric = ReportScores(SET, identity)
+        metric.update("a", GIVEN, ("Clear.", "Large."), "The region 0: Clear. The region 1: Large.")
+        metric.update("b", GIVEN, ("Clear.", "Large."), "")
+        assert metric.compute().get("recognition") == expected
 
 
 def test_order_and_repetition_do_not_matter():

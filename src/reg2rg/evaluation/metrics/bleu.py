@@ -10,16 +10,23 @@ with.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from itertools import chain
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from reg2rg.evaluation.bootstrap import Array, Statistic, summed
+from reg2rg.evaluation.metrics.base import METRICS, TextMetric
+
+if TYPE_CHECKING:
+    from reg2rg.evaluation.cohort import Cohort
+
 __all__ = [
+    "BLEU",
     "ORDERS",
     "Bag",
     "Grams",
@@ -242,3 +249,68 @@ def bleu_from_counts(counts: ArrayLike, smoothing: Smoothing = "hf") -> FloatArr
         mean = np.exp(np.cumsum(np.log(precision), axis=-1) / np.arange(1, ORDERS + 1))
         brevity = np.where(predicted > given, 1.0, np.exp(1 - given / predicted))
     return np.where((predicted > 0)[..., None], brevity[..., None] * mean, 0.0)
+
+
+_NAMES = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4")
+_TEXT: Mapping[str, str] = {
+    "hf": "13a tokens, one added to matches and totals of every order",
+    "lin-och": "13a tokens, one added from bigrams on (Lin and Och)",
+    "none": "13a tokens, no smoothing (sacreBLEU)",
+}
+_WORDS_TEXT = "white-space words, no smoothing (pycocoevalcap)"
+
+
+@METRICS.register
+class BLEU(TextMetric):
+    """BLEU-1 to BLEU-4: of each text, then the mean; or of the counts of all texts; as the protocol says."""
+
+    place, always = 10, True
+    keys = (*_NAMES, "BLEU-[1-4] (corpus)", "BLEU mean (corpus)")
+    logged: ClassVar = {"BLEU-4": "bleu4", "BLEU-4 (corpus)": "bleu4_corpus"}
+    headline = (("BLEU-4", "BLEU-4 (corpus)"),)
+    plotted = ("BLEU-4", "BLEU-4 (corpus)")
+    tabled = ("BLEU-4",)
+
+    def measure(self, references: Sequence[str], predictions: Sequence[str], cohort: Cohort) -> NDArray[Any]:
+        """(n, 10) counts."""
+        return bleu_counts(references, predictions, tokens="words" if cohort.protocol.coco else "13a")
+
+    def values(self, measured: NDArray[Any], cohort: Cohort) -> Mapping[str, Array]:
+        """Of each text; for reading, where the protocol's own figure is that of the whole corpus."""
+        # Plain BLEU of one short text is mostly 0.
+        plain = cohort.protocol.smoothing == "none"
+        bleu = bleu_from_counts(measured, "lin-och" if plain else cohort.protocol.smoothing)
+        return {f"{name} (smoothed)" if plain else name: bleu[:, i] for i, name in enumerate(_NAMES)}
+
+    def definition(self, cohort: Cohort) -> str:
+        """Tokens and smoothing."""
+        return _WORDS_TEXT if cohort.protocol.coco else _TEXT[cohort.protocol.smoothing]
+
+    def statistics(
+        self, scope: str, measured: NDArray[Any], rows: NDArray[np.intp], unit: str, cohort: Cohort
+    ) -> list[Statistic]:
+        """Means over units, and figures of summed counts."""
+        protocol, found = cohort.protocol, []
+        if protocol.bleu in ("each", "both"):
+            found += super().statistics(scope, measured, rows, unit, cohort)
+        if protocol.bleu in ("corpus", "both"):
+            units, text = summed(rows, measured, len(cohort.pairs)), f"counts summed over {unit}s; "
+            corpus = partial(Statistic, self.group, scope, units=units, n=len(rows))
+            text += self.definition(cohort)
+            found += [
+                corpus(name=f"{name} (corpus)", definition=text, value=_order(protocol.smoothing, i))
+                for i, name in enumerate(_NAMES)
+            ]
+            if protocol.coco:
+                mean = _mean(protocol.smoothing)
+                text = f"mean of BLEU-1 to BLEU-4; {text}"
+                found.append(corpus(name="BLEU mean (corpus)", definition=text, value=mean))
+        return found
+
+
+def _order(smoothing: Smoothing, order: int) -> Callable[[Array], Array]:
+    return lambda sums: bleu_from_counts(sums, smoothing)[..., order]
+
+
+def _mean(smoothing: Smoothing) -> Callable[[Array], Array]:
+    return lambda sums: bleu_from_counts(sums, smoothing).mean(axis=-1)

@@ -11,15 +11,20 @@ bigrams.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from reg2rg.evaluation.bootstrap import Array
+from reg2rg.evaluation.metrics.base import METRICS, TextMetric
 from reg2rg.evaluation.metrics.bleu import ORDERS, Bag, check_pairs, pair_ngrams, token_ids
 
-__all__ = ["CiderVariant", "cider"]
+if TYPE_CHECKING:
+    from reg2rg.evaluation.cohort import Cohort
+
+__all__ = ["CIDEr", "CiderVariant", "cider"]
 
 FloatArray = NDArray[np.float64]
 CiderVariant = Literal["cider-d", "cider"]
@@ -71,3 +76,26 @@ def cider(references: Sequence[str], predictions: Sequence[str], variant: CiderV
         bigrams = np.maximum(lengths - 1, 0)
         total *= np.exp(-((bigrams[n:] - bigrams[:n]) ** 2) / (2 * _SIGMA**2))
     return _SCALE * total / ORDERS
+
+
+@METRICS.register
+class CIDEr(TextMetric):
+    """CIDEr-D of pycocoevalcap, under the name that the protocol gives it."""
+
+    place, always, depends_on_set = 40, True, True
+    keys = ("CIDEr", "CIDEr-D")
+    logged: ClassVar = {"CIDEr": "cider", "CIDEr-D": "cider"}
+    headline = (("CIDEr", "CIDEr-D"),)
+    plotted = ("CIDEr", "CIDEr-D")
+
+    def measure(self, references: Sequence[str], predictions: Sequence[str], cohort: Cohort) -> NDArray[Any]:
+        """(n, 1) scores."""
+        return cider(references, predictions)[:, None]
+
+    def values(self, measured: NDArray[Any], cohort: Cohort) -> Mapping[str, Array]:
+        """The scores."""
+        return {cohort.protocol.cider: measured[:, 0]}
+
+    def definition(self, cohort: Cohort) -> str:
+        """Which variant, on which words."""
+        return "CIDEr-D of pycocoevalcap on raw words, document frequencies from the scored references"

@@ -15,15 +15,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import chain
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from reg2rg.evaluation.bootstrap import Array
+from reg2rg.evaluation.metrics.base import METRICS, TextMetric
 from reg2rg.evaluation.metrics.bleu import check_pairs
 from reg2rg.evaluation.metrics.synonyms import Names, SynonymSource, names_of
 
-__all__ = ["meteor", "meteor_tokens"]
+if TYPE_CHECKING:
+    from reg2rg.evaluation.cohort import Cohort
+
+__all__ = ["METEOR", "meteor", "meteor_tokens"]
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -278,3 +284,35 @@ def meteor(references: Sequence[str], predictions: Sequence[str], synonyms: Syno
     counts = (np.bincount(prediction.pair[flags], minlength=n).tolist() for flags in (matched, begins))
     lengths = prediction.lengths.tolist(), reference.lengths.tolist()
     return np.array([_score(*row) for row in zip(*counts, *lengths, strict=True)], np.float64)
+
+
+_TEXT = "NLTK, alpha .9, beta 3, gamma .5"
+_SOURCES = {"bundled": "synonyms of WordNet 3.0", "nltk": "synonyms of NLTK's own WordNet"}
+
+
+@METRICS.register
+class METEOR(TextMetric):
+    """METEOR of NLTK; without synonyms, and beside the Java program's, it is another metric and is named so."""
+
+    place, always = 20, True
+    keys = ("METEOR", "METEOR-es", "METEOR (NLTK)", "METEOR-es (NLTK)")
+    logged: ClassVar = {"METEOR": "meteor"}
+    headline = (("METEOR", "METEOR-es", "METEOR (NLTK)"),)
+    plotted = ("METEOR",)
+    tabled = ("METEOR",)
+
+    def measure(self, references: Sequence[str], predictions: Sequence[str], cohort: Cohort) -> NDArray[Any]:
+        """(n, 1) scores."""
+        return meteor(references, predictions, cohort.settings.synonyms)[:, None]
+
+    def values(self, measured: NDArray[Any], cohort: Cohort) -> Mapping[str, Array]:
+        """The scores under the name that they deserve."""
+        name = "METEOR" if cohort.settings.synonyms is not None else "METEOR-es"
+        return {f"{name} (NLTK)" if cohort.protocol.coco else name: measured[:, 0]}
+
+    def definition(self, cohort: Cohort) -> str:
+        """Parameters, and whose synonyms."""
+        synonyms = cohort.settings.synonyms
+        if synonyms is None:
+            return f"{_TEXT}, equal words and equal stems only, no synonyms"
+        return f"{_TEXT}, {_SOURCES.get(str(synonyms)) or f'synonyms of {Path(str(synonyms)).name}'}"

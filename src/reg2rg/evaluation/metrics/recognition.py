@@ -1,120 +1,295 @@
-"""Region recognition, and loss by region: accumulators that reduce over processes.
+"""Region recognition: which region the text names where which region stands.
 
 A slot is recognised if the paragraph at this slot names the region that stands there. A slot without a valid paragraph
-is not. The published code compares names in the same way, study by study (paper table of region recognition).
+counts as wrong. The headline is the mean over regions, so that rare regions count alike.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-from torchmetrics import Metric
+import numpy as np
+from numpy.typing import NDArray
 
-from reg2rg.core.report import Report
-from reg2rg.evaluation.metrics.scores import recognised, recognition
+from reg2rg.core.errors import ConfigError
+from reg2rg.evaluation.bootstrap import Array, Statistic, mean_statistic
+from reg2rg.evaluation.metrics.base import METRICS, Column, Metric, Scores
+from reg2rg.evaluation.metrics.efficacy import precision_recall_f1
+from reg2rg.evaluation.pairs import REPEATED, Pair
+from reg2rg.evaluation.prefixes import published_slots
+from reg2rg.evaluation.protocols import Protocol
+from reg2rg.evaluation.results import REPORT, Confusion
+
+if TYPE_CHECKING:
+    from reg2rg.evaluation.cohort import Cohort
+
+NONE, UNKNOWN = "(none)", "(unknown name)"
+OTHERS = (NONE, UNKNOWN, REPEATED)
+"""What a slot may name that is no region; -1, -2 and -3 in `Recognition.named`."""
+_FIGURES = ("precision", "recall", "F1")
+_TEXT = {
+    "strict": "full names; a repeated, unknown or missing name is wrong",
+    "published": "first word of the name, slot by slot; of repeated slots the last one counts, further slots do not",
+}
 
 
-class _Sums(Metric):  # type: ignore[misc]  # torchmetrics is not typed here
-    """A metric whose sums keep their dtype when the model is cast; torchmetrics forgets it for ``Module.to(dtype)``."""
+@dataclass(frozen=True, slots=True)
+class Recognition:
+    """Which region was named where.
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> Any:
-        return super()._apply(lambda state: fn(state).to(state.dtype), exclude_state)
-
-
-class RegionRecognition(_Sums):
-    """Region recognition over studies.
-
-    Args:
-        regions: names of the regions that may be given.
+    Attributes:
+        rows: (slots,) the study of each slot that a region stands at.
+        given: (slots,) index of the region that stands there.
+        named: (slots,) index of the region that is named, or a place of `OTHERS` counted from -1 down.
+        regions: the names behind the indices.
+        surplus_rows: (m,) the study of each further name: of repeated regions, and of slots that were not given.
+        surplus: (m,) index of the region that it names, -2 for an unknown one.
     """
 
-    full_state_update = False
-    study_share: Tensor
-    studies: Tensor
-    right: Tensor
-    given: Tensor
-
-    def __init__(self, regions: Sequence[str]) -> None:
-        super().__init__()
-        self.regions = tuple(regions)
-        self.add_state("study_share", torch.zeros(()), dist_reduce_fx="sum")
-        self.add_state("studies", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
-        self.add_state("right", torch.zeros(len(self.regions), dtype=torch.long), dist_reduce_fx="sum")
-        self.add_state("given", torch.zeros(len(self.regions), dtype=torch.long), dist_reduce_fx="sum")
-
-    def update(self, given: Sequence[str], report: Report) -> None:
-        """Count one study. One without regions has nothing to recognise and does not count.
-
-        Args:
-            given: its regions in slot order.
-            report: what was generated, parsed.
-        """
-        if not given:
-            return
-        self.study_share += recognition(given, report)
-        self.studies += 1
-        for region, hit in zip(given, recognised(given, report), strict=True):
-            place = self.regions.index(region)
-            self.right[place] += int(hit)
-            self.given[place] += 1
-
-    def compute(self) -> dict[str, Tensor]:
-        """The figures.
-
-        Returns:
-            ``study``: mean over studies of the share of recognised slots (published protocol); ``region``: mean over
-            the regions that were given of their share, so that rare regions count alike; and each region's share under
-            its name. Empty if no study was counted.
-        """
-        if not int(self.studies):
-            return {}
-        seen = self.given > 0
-        share = self.right.float() / self.given.clamp(min=1)
-        figures = {
-            "study": self.study_share / self.studies,
-            "region": share[seen].mean() if bool(seen.any()) else share.sum(),
-        }
-        return figures | {name: share[i] for i, name in enumerate(self.regions) if bool(seen[i])}
+    rows: NDArray[np.intp]
+    given: NDArray[np.intp]
+    named: NDArray[np.intp]
+    regions: tuple[str, ...]
+    surplus_rows: NDArray[np.intp]
+    surplus: NDArray[np.intp]
 
 
-class RegionLoss(_Sums):
-    """Mean loss of the label tokens, over all and by region.
+@METRICS.register
+class RegionRecognition(Metric):
+    """How many slots name the region that stands there, over studies, over regions, and of each region."""
 
-    Args:
-        regions: names of the regions that may be given.
-        over_processes: `compute` sums over all processes, which must all call it then.
+    group, place, always = "regions", 60, True
+    keys = ("Recognition *", "* names per report")
+    logged: ClassVar = {
+        "Recognition (mean over regions)": "recognition",
+        "Recognition accuracy": "recognition_study",
+        "Recognition recall": "recognition_{scope}",
+    }
+    headline = (("Recognition (mean over regions)", "Recognition accuracy"),)
+    plotted = ("Recognition recall",)
+    tabled = ("Recognition (mean over regions)",)
+
+    def score(self, cohort: Cohort) -> Scores:
+        """Score the names; nothing where slots are not known, or predictions were asked for no names."""
+        found = cohort.recognition
+        if found is None:
+            return Scores()
+        rows, shares = accuracy_by_study(found)
+        statistics = recognition_statistics(found, cohort.protocol, len(cohort.pairs))
+        return Scores(statistics, [Column(REPORT, "recognition", rows, shares)])
+
+
+def recognise(pairs: Sequence[Pair], protocol: Protocol, regions: Sequence[str]) -> Recognition | None:
+    """Read the slots of all pairs; ``None`` if no reference has slots, or if predictions were asked for no names.
+
+    Raises:
+        ConfigError: the protocol tells regions apart by their first words, and two have the same.
     """
+    if any(pair.nameless for pair in pairs) and all(pair.nameless or not pair.prediction for pair in pairs):
+        return None
+    if protocol.reading == "published":
+        return _published(pairs, regions)
+    index = {name: place for place, name in enumerate(regions)} | {"": -1, REPEATED: -3}
+    slots, surplus = [], []
+    for row, pair in enumerate(pairs):
+        for slot, region in enumerate(pair.given):
+            if region in index:
+                slots.append((row, index[region], index.get(pair.named[slot], -2)))
+        surplus += [(row, index.get(name, -2)) for name in pair.surplus]
+    return _recognition(slots, surplus, regions)
 
-    full_state_update = False
-    total: Tensor
-    tokens: Tensor
 
-    def __init__(self, regions: Sequence[str], over_processes: bool = True) -> None:
-        super().__init__(sync_on_compute=over_processes)
-        self.regions = tuple(regions)
-        # One more place than regions: tokens that belong to none (EOS).
-        self.add_state("total", torch.zeros(len(self.regions) + 1), dist_reduce_fx="sum")
-        self.add_state("tokens", torch.zeros(len(self.regions) + 1), dist_reduce_fx="sum")
+def _published(pairs: Sequence[Pair], regions: Sequence[str]) -> Recognition | None:
+    words = {name.split()[0]: place for place, name in enumerate(regions)}
+    slots = []
+    for row, pair in enumerate(pairs):
+        said = published_slots(pair.prediction)
+        for slot, word in published_slots(pair.reference).items():
+            if word in words:
+                slots.append((row, words[word], words.get(said[slot], -2) if slot in said else -1))
+    if slots and len(words) < len(regions):
+        raise ConfigError(
+            f"protocol paper tells regions apart by the first word of their names, and these do not differ in it: "
+            f"{', '.join(regions)}. Fix: use --protocol strict, which compares full names"
+        )
+    return _recognition(slots, [], regions)
 
-    def update(self, nll: Tensor, label_region: Tensor, names: Sequence[str]) -> None:
-        """Count the label tokens of one batch.
 
-        Args:
-            nll: (K,) negative log-likelihood of each.
-            label_region: (K,) index of its region among the batch's N packed ones, -1 for none.
-            names: the N regions' names.
-        """
-        places = [self.regions.index(name) for name in names] + [len(self.regions)]
-        place = torch.tensor(places, device=nll.device)[label_region]  # -1 is the last: none
-        nll = nll.detach().to(self.total)
-        self.total.index_add_(0, place.to(self.total.device), nll)
-        self.tokens.index_add_(0, place.to(self.total.device), torch.ones_like(nll))
+def _recognition(
+    slots: Sequence[tuple[int, int, int]], surplus: Sequence[tuple[int, int]], regions: Sequence[str]
+) -> Recognition | None:
+    if not slots:
+        return None
+    rows, given, named = np.asarray(slots, dtype=np.intp).T
+    further = np.asarray(surplus, dtype=np.intp).reshape(-1, 2).T
+    return Recognition(rows, given, named, tuple(regions), further[0], further[1])
 
-    def compute(self) -> dict[str, Tensor]:
-        """``all``: mean over all label tokens; and each region's mean under its name, where it had tokens."""
-        figures = {"all": self.total.sum() / self.tokens.sum().clamp(min=1)}
-        means = self.total / self.tokens.clamp(min=1)
-        return figures | {name: means[i] for i, name in enumerate(self.regions) if self.tokens[i] > 0}
+
+def recognition_statistics(found: Recognition, protocol: Protocol, studies: int) -> list[Statistic]:
+    """Accuracy, and precision, recall and F1 over all regions and of each."""
+    text = _TEXT[protocol.reading]
+    right = found.given == found.named
+    each = f"mean over studies of the share of slots; {text}"
+    statistics = [_accuracy("Recognition accuracy", each, found.rows, right, studies)]
+    counts = _counts(found, studies)
+    present = [place for place in range(len(found.regions)) if (found.given == place).any()]
+    # Recall cannot be raised by leaving a paragraph out; precision can, so that F1 is shown and not ranked by.
+    statistics.append(
+        Statistic(
+            "regions",
+            REPORT,
+            "Recognition (mean over regions)",
+            f"mean over regions of the share of their slots; {text}",
+            counts[:, present][..., [0, 2]].reshape(studies, -1),
+            _mean_share(len(present)),
+            len(found.rows),
+        )
+    )
+    scopes: list[tuple[str, list[int], str]] = [("", present, f"mean over regions; {text}")]
+    if protocol.left_out:
+        kept = [place for place in present if found.regions[place] not in protocol.left_out]
+        names = " and ".join(protocol.left_out)
+        if kept and len(kept) < len(present):
+            scopes.append((f", without {names}", kept, f"mean over regions without {names}, as published; {text}"))
+            merged, definition = _merged(found, protocol.left_out), f"{names} count as one region; {text}"
+            name = f"Recognition accuracy, {names} merged"
+            statistics.append(_accuracy(name, definition, found.rows, merged, studies))
+    for suffix, places, definition in scopes:
+        units = counts[:, places].reshape(studies, -1)
+        spread = precision_recall_f1(counts[:, places].sum(axis=0)).std(axis=0)
+        statistics += [
+            Statistic(
+                "regions",
+                REPORT,
+                f"Recognition {figure}{suffix}",
+                definition,
+                units,
+                _mean_figure(len(places), i),
+                len(places),
+                std=float(spread[i]),
+                score=False,
+            )
+            for i, figure in enumerate(_FIGURES)
+        ]
+    statistics += _names(found, protocol, studies)
+    for place in present:
+        units = counts[:, place]
+        statistics += [
+            Statistic(
+                "regions",
+                found.regions[place],
+                f"Recognition {figure}",
+                f"slots of this region; {text}",
+                units,
+                _figure(i),
+                int((found.given == place).sum()),
+                score=figure == "recall",
+            )
+            for i, figure in enumerate(_FIGURES)
+        ]
+    return statistics
+
+
+def _counts(found: Recognition, studies: int) -> Array:
+    """(studies, regions, 3) rightly named, wrongly named, and not named where they stand."""
+    size, right = len(found.regions), found.given == found.named
+    wrong, further = ~right & (found.named >= 0), found.surplus >= 0
+    parts = (
+        (found.rows[right], found.given[right]),
+        (
+            np.concatenate([found.rows[wrong], found.surplus_rows[further]]),
+            np.concatenate([found.named[wrong], found.surplus[further]]),
+        ),
+        (found.rows[~right], found.given[~right]),
+    )
+    tables = [np.bincount(row * size + place, minlength=studies * size) for row, place in parts]
+    return np.stack([table.reshape(studies, size) for table in tables], axis=-1).astype(np.float64)
+
+
+def _names(found: Recognition, protocol: Protocol, studies: int) -> list[Statistic]:
+    """How often reports leave a name out, repeat one, or name something that was not asked for."""
+    if protocol.reading == "published":
+        return []
+    rows = np.arange(studies)
+    kinds = (
+        ("Missing names per report", "slots whose region is not named at all", found.rows[found.named == -1]),
+        ("Unknown names per report", "slots with a name that no region has", found.rows[found.named == -2]),
+        (
+            "Surplus names per report",
+            "names of regions that were named before, and of slots that were named before or not given",
+            found.surplus_rows,
+        ),
+    )
+    return [
+        mean_statistic(
+            "regions",
+            REPORT,
+            name,
+            text,
+            rows=rows,
+            values=np.bincount(which, minlength=studies).astype(np.float64),
+            studies=studies,
+            score=False,
+        )
+        for name, text, which in kinds
+    ]
+
+
+def confusion(found: Recognition) -> Confusion:
+    """Counts of named regions by given ones."""
+    columns = (*found.regions, *OTHERS)
+    counts = np.zeros((len(found.regions), len(columns)), dtype=int)
+    place = np.where(found.named >= 0, found.named, len(found.regions) - 1 - found.named)
+    np.add.at(counts, (found.given, place), 1)
+    if not counts[:, -1].any():  # only the strict reading knows repeated names
+        columns, counts = columns[:-1], counts[:, :-1]
+    present = [row for row in range(len(found.regions)) if counts[row].any()]
+    return Confusion(
+        tuple(found.regions[row] for row in present), columns, tuple(tuple(map(int, counts[row])) for row in present)
+    )
+
+
+def accuracy_by_study(found: Recognition) -> tuple[NDArray[np.intp], Array]:
+    """Rows of the studies that have slots, and the share of these that is recognised."""
+    return _shares(found.rows, found.given == found.named)
+
+
+def _shares(rows: NDArray[np.intp], right: NDArray[np.bool_]) -> tuple[NDArray[np.intp], Array]:
+    slots, hits = np.bincount(rows), np.bincount(rows, weights=right)
+    seen = np.flatnonzero(slots)
+    return seen, hits[seen] / slots[seen]
+
+
+def _accuracy(name: str, text: str, rows: NDArray[np.intp], right: NDArray[np.bool_], studies: int) -> Statistic:
+    seen, shares = _shares(rows, right)
+    return mean_statistic("regions", REPORT, name, text, rows=seen, values=shares, studies=studies)
+
+
+def _merged(found: Recognition, names: Sequence[str]) -> NDArray[np.bool_]:
+    places = [found.regions.index(name) for name in names if name in found.regions]
+    both = np.isin(found.given, places) & np.isin(found.named, places)
+    merged: NDArray[np.bool_] = (found.given == found.named) | both
+    return merged
+
+
+def _figure(index: int) -> Callable[[Array], Array]:
+    return lambda sums: precision_recall_f1(sums)[..., index]
+
+
+def _mean_figure(regions: int, index: int) -> Callable[[Array], Array]:
+    return lambda sums: precision_recall_f1(sums.reshape(*sums.shape[:-1], regions, 3))[..., index].mean(axis=-1)
+
+
+def _mean_share(regions: int) -> Callable[[Array], Array]:
+    def value(sums: Array) -> Array:
+        pairs = sums.reshape(*sums.shape[:-1], regions, 2)
+        total = pairs.sum(axis=-1)
+        # A resample may lack a rare region: it is left out of that resample's mean.
+        seen = total > 0
+        share = np.divide(pairs[..., 0], total, out=np.zeros_like(total), where=seen)
+        with np.errstate(invalid="ignore"):
+            return np.asarray(share.sum(axis=-1) / seen.sum(axis=-1))
+
+    return value

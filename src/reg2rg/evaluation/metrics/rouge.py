@@ -9,16 +9,22 @@ Longest common subsequences come from rapidfuzz's bit-parallel algorithm.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from rapidfuzz.distance import LCSseq
 
+from reg2rg.evaluation.bootstrap import Array, Statistic, mean_statistic
+from reg2rg.evaluation.metrics.base import METRICS, TextMetric
 from reg2rg.evaluation.metrics.bleu import check_pairs, pair_ngrams, token_ids
 
-__all__ = ["coco_rouge_l", "hf_overall", "rouge"]
+if TYPE_CHECKING:
+    from reg2rg.evaluation.cohort import Cohort
+
+__all__ = ["ROUGE", "coco_rouge_l", "hf_overall", "rouge"]
 
 FloatArray = NDArray[np.float64]
 
@@ -124,3 +130,56 @@ def hf_overall(scores: ArrayLike, seed: int = 42) -> FloatArray:
     n = len(table)
     means = [[column[random.randint(0, n, n)].mean() for _ in range(_RESAMPLES)] for column in table.T]
     return np.percentile(np.array(means), 50, axis=1)
+
+
+_NAMES = ("ROUGE-1", "ROUGE-2", "ROUGE-L")
+_TEXT = "F of rouge_score 0.1.2 without stemmer"
+_COCO_TEXT = "F with beta 1.2 of pycocoevalcap on white-space words"
+
+
+@METRICS.register
+class ROUGE(TextMetric):
+    """ROUGE-1, ROUGE-2 and ROUGE-L of rouge_score, or ROUGE-L of pycocoevalcap, as the protocol says."""
+
+    place, always = 30, True
+    keys = (*_NAMES, "ROUGE-[12L] (overall)")
+    logged: ClassVar = {"ROUGE-L": "rouge_l"}
+    headline = (("ROUGE-L", "ROUGE-L (overall)"),)
+    plotted = ("ROUGE-L",)
+    tabled = ("ROUGE-L",)
+
+    def measure(self, references: Sequence[str], predictions: Sequence[str], cohort: Cohort) -> NDArray[Any]:
+        """(n, 3) scores, or (n, 1) of ROUGE-L alone."""
+        if cohort.protocol.coco:
+            return coco_rouge_l(references, predictions)[:, None]
+        return rouge(references, predictions)
+
+    def values(self, measured: NDArray[Any], cohort: Cohort) -> Mapping[str, Array]:
+        """The scores."""
+        return dict(zip(_NAMES[2:] if cohort.protocol.coco else _NAMES, measured.T, strict=True))
+
+    def definition(self, cohort: Cohort) -> str:
+        """Whose implementation."""
+        return _COCO_TEXT if cohort.protocol.coco else _TEXT
+
+    def statistics(
+        self, scope: str, measured: NDArray[Any], rows: NDArray[np.intp], unit: str, cohort: Cohort
+    ) -> list[Statistic]:
+        """Means over units, and the published medians of resamples where the protocol prints them."""
+        found = super().statistics(scope, measured, rows, unit, cohort)
+        if cohort.protocol.rouge_overall:
+            text = f"median of 1,000 resamples of {unit}s (seed 42) as published; {_TEXT}"
+            found += [
+                mean_statistic(
+                    self.group,
+                    scope,
+                    f"{name} (overall)",
+                    text,
+                    rows=rows,
+                    values=values,
+                    studies=len(cohort.pairs),
+                    point=float(point),
+                )
+                for name, values, point in zip(_NAMES, measured.T, hf_overall(measured), strict=True)
+            ]
+        return found

@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Robe
 
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.labels import FINDINGS
-from reg2rg.evaluation.metrics.radbert import RadBertLabeler
+from reg2rg.evaluation.labelers.radbert import RadBertLabeler
 from reg2rg.extras.convert import Options, convert
 
 TEXTS = ["A nodule of 6 mm is observed.", "", "Emphysema. " * 200, "There is a pleural effusion on the left side."]

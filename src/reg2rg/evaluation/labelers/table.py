@@ -1,21 +1,17 @@
-"""Labels of reports, from three sources with one shape: rules, RadBERT (`.radbert`), or a table.
-
-Clinical efficacy compares the labels of a generated report with those of its reference, so the number depends on who
-labels. Every labeler carries a sentence that says how it decides; it belongs into every output beside the number.
-"""
+"""Labels of studies from a table, where somebody has labelled them already."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.labels import FINDINGS
-from reg2rg.evaluation.metrics.findings import KeywordReader
+from reg2rg.evaluation.labelers.base import some, stack
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,61 +19,10 @@ if TYPE_CHECKING:
 ID_COLUMNS = ("VolumeName", "Volumename", "AccessionNo", "AccNum", "study", "study_id", "id")
 """Names under which label tables hold the study, the first that is there counts."""
 
-_SHOWN = 20
 _DELIMITERS = (",", ";", "\t")
 _MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 _SUFFIXES = (".nii.gz", ".nii")
 _VALUES = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
-
-
-class Labeler(Protocol):
-    """Gives each text its labels."""
-
-    @property
-    def name(self) -> str:
-        """Short name, for columns and file names."""
-        ...
-
-    @property
-    def definition(self) -> str:
-        """One sentence that says when a label counts as present; it goes into every output."""
-        ...
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The labels, in the order of the columns."""
-        ...
-
-    def label(self, texts: Sequence[str]) -> NDArray[np.bool_]:
-        """Whether each label is present in each text, ``(texts, labels)``."""
-        ...
-
-
-class RuleLabeler:
-    """Labels by the transparent rules of `KeywordReader`; texts that come again are not read again.
-
-    Args:
-        uncertain: what a finding counts as that is mentioned with doubt only.
-    """
-
-    name = "rules"
-    labels: tuple[str, ...] = FINDINGS
-
-    def __init__(self, uncertain: Literal["present", "absent"] = "present") -> None:
-        self.reader = KeywordReader(uncertain=uncertain)
-        self.definition = (
-            "A label is present if a clause of the text mentions it and does not deny it (keyword rules of reg2rg, not "
-            f"a trained classifier; a finding mentioned with doubt counts as {uncertain})."
-        )
-        self._known: dict[str, NDArray[np.bool_]] = {}
-
-    def label(self, texts: Sequence[str]) -> NDArray[np.bool_]:
-        """Whether each label is present in each text, ``(texts, labels)``."""
-        for text in texts:
-            if text not in self._known:
-                found = self.reader.read(text)
-                self._known[text] = np.array([found[label] for label in self.labels], dtype=np.bool_)
-        return stack([self._known[text] for text in texts], len(self.labels))
 
 
 def read_label_table(
@@ -128,17 +73,6 @@ def read_label_table(
         f"label table {path}: {'; '.join(wrong)}. The table has the columns {some(list(map(str, table.columns)))} and "
         f"{len(table)} rows. Expected one row a study with 0 or 1 for every label. Fix: correct the table or options"
     )
-
-
-def stack(rows: Sequence[NDArray[np.bool_]], width: int) -> NDArray[np.bool_]:
-    """Rows of labels as one array, ``(rows, width)``, also of no rows."""
-    return np.stack(rows) if rows else np.zeros((0, width), dtype=np.bool_)
-
-
-def some(items: Sequence[str]) -> str:
-    """The first of many names, for messages."""
-    more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
-    return ", ".join(items[:_SHOWN]) + more
 
 
 def _study(name: str) -> str:

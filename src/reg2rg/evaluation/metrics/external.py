@@ -1,4 +1,7 @@
-"""Judges: scorers from other packages, found by name. Model-based metrics live there, in environments of their own."""
+"""Judges: scorers from other packages, found by name. Model-based metrics live there, in environments of their own.
+
+A judge is a function, made a metric here; or a registered metric that is not computed unasked.
+"""
 
 from __future__ import annotations
 
@@ -6,35 +9,73 @@ import csv
 from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.files import atomic_write, write_json
-from reg2rg.core.registry import did_you_mean
+from reg2rg.core.registry import did_you_mean, load_plugins
+from reg2rg.evaluation.bootstrap import mean_statistic
+from reg2rg.evaluation.metrics.base import METRICS, Column, Metric, Scores
 from reg2rg.evaluation.pairs import Pair
 from reg2rg.evaluation.records import as_cell
+from reg2rg.evaluation.results import REPORT
+
+if TYPE_CHECKING:
+    from reg2rg.evaluation.cohort import Cohort
 
 GROUP = "reg2rg.judges"
 """Entry-point group: an installed package names its functions there."""
 
-Judge = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
+Function = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
 """``score(references, predictions) -> one score a report``, higher is better."""
 
 
-def load_judge(name: str) -> Judge:
-    """The judge that an installed package offers under this name.
+class Judge(Metric):
+    """The mean over reports of a function's scores.
+
+    Args:
+        name: of the number.
+        function: scores whole reports.
+    """
+
+    group, place, costly, depends_on_set = "language", 45, True, True
+
+    def __init__(self, name: str, function: Function) -> None:
+        self.name, self.function = name, function
+
+    def gives(self, name: str) -> bool:
+        """Whether the number is this judge's."""
+        return name == self.name
+
+    def score(self, cohort: Cohort) -> Scores:
+        """Score whole reports."""
+        studies = len(cohort.pairs)
+        cohort.progress(f"judge {self.name}: {studies:,} reports")
+        values, rows = judge_reports(self.name, self.function, cohort.pairs), np.arange(studies)
+        text = f"mean over reports of the judge '{self.name}'"
+        number = mean_statistic(self.group, REPORT, self.name, text, rows=rows, values=values, studies=studies)
+        return Scores([number], [Column(REPORT, self.name, rows, values)])
+
+
+def load_judge(name: str) -> Metric:
+    """The judge that an installed package offers under this name: a registered metric, or a function.
 
     Raises:
         ConfigError: none does, or what it names cannot be called.
     """
     known = {entry.name: entry for entry in entry_points(group=GROUP)}
     if name not in known:
+        load_plugins()  # last: it may import much
+    if name in METRICS:
+        return METRICS.get(name)()
+    if name not in known:
         there = ", ".join(sorted(known)) or "none"
         raise ConfigError(
-            f"there is no judge '{name}'.{did_you_mean(name, list(known))} Installed: {there}. Fix: install a package "
-            f"that names one under the entry-point group '{GROUP}'"
+            f"there is no judge '{name}'.{did_you_mean(name, [*known, *METRICS])} Installed: {there}. Fix: install a "
+            f"package that names one under the entry-point group '{GROUP}', or registers a metric of this name"
         )
     try:
         judge = known[name].load()
@@ -47,11 +88,10 @@ def load_judge(name: str) -> Judge:
         raise ConfigError(
             f"judge '{name}' is a {type(judge).__name__} (expected a function of references and predictions)"
         )
-    found: Judge = judge
-    return found
+    return Judge(name, judge)
 
 
-def judge_reports(name: str, judge: Judge, pairs: Sequence[Pair]) -> NDArray[np.float64]:
+def judge_reports(name: str, judge: Function, pairs: Sequence[Pair]) -> NDArray[np.float64]:
     """(n,) scores of whole reports without prefixes. A report that it cannot score may be NaN.
 
     Raises:

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from reg2rg.core.labels import FINDINGS
-from reg2rg.evaluation.metrics.findings import KEYWORDS, KeywordReader, Rule
+from reg2rg.evaluation.labelers.keywords import KEYWORDS, KeywordReader, Rule
 from reg2rg.extras.phantom.patient import draw_patient
 from reg2rg.extras.phantom.sentences import labels, write_report
 

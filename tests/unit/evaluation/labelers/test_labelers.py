@@ -11,8 +11,8 @@ import pytest
 
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.labels import FINDINGS
-from reg2rg.evaluation.metrics.labelers import RuleLabeler, read_label_table
-from reg2rg.evaluation.metrics.radbert import RadBertLabeler
+from reg2rg.evaluation.labelers import RuleLabeler, read_label_table
+from reg2rg.evaluation.labelers.radbert import RadBertLabeler
 
 TEXTS = [
     "A nodule of 6 mm is observed in the lower lobe.",
@@ -41,7 +41,7 @@ def test_rules_label_each_text():
 
 def test_rules_need_no_torch():
     code = (
-        "import sys; from reg2rg.evaluation.metrics.labelers import RuleLabeler; RuleLabeler().label(['x']);"
+        "import sys; from reg2rg.evaluation.labelers import RuleLabeler; RuleLabeler().label(['x']);"
         "print('torch' in sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.hub import local_folder, looks_like_hub_id
 from reg2rg.core.labels import FINDINGS
-from reg2rg.evaluation.metrics.labelers import some, stack
+from reg2rg.evaluation.labelers.base import LABELERS, Labeler, some, stack
 
 THRESHOLD = 0.5
 MAX_TOKENS = 512
@@ -22,7 +22,8 @@ _UNREADABLE = (OSError, ValueError, SafetensorError)
 _HUB_FILES = ("*.json", "*.safetensors", "merges.txt")  # no pickles
 
 
-class RadBertLabeler:
+@LABELERS.register
+class RadBertLabeler(Labeler):
     """Labels by a RoBERTa classifier: RadBERT as CT-RATE trained it, or any sequence classifier with these labels.
 
     Args:

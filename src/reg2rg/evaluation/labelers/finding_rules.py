@@ -1,4 +1,4 @@
-"""What `reg2rg.evaluation.metrics.findings` looks for: the words of each finding, of denial, of doubt, and of headings.
+"""What `reg2rg.evaluation.labelers.keywords` looks for: words of each finding, of denial, of doubt, and of headings.
 
 Everything here is data. Expressions are matched without regard to case, those of rules at the beginning of a word.
 Where the conventions of the RadBERT classifier are known and clinically defensible they are followed, with the reason
