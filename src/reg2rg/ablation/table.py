@@ -149,9 +149,8 @@ def build_table(
     """
     rows = [_row(collected[name], spec, metrics, comparer) for name in spec.runs if name in collected]
     rows = [row for row in rows if row.cells or row.missing]
-    rows = _corrected(rows, metrics)
     noise = {metric: found for metric in metrics if (found := comparer.noise(metric)) is not None}
-    rows = [_with_noise(row, noise) for row in rows]
+    rows = _judged(rows, metrics, noise)
     for name, values in floors.items():
         cells = {metric: Cell({}, value) for metric, value in values.items() if metric in metrics}
         if cells:
@@ -185,32 +184,19 @@ def _row(found: Collected, spec: TableSpec, metrics: Sequence[str], comparer: Co
     return Row(run.name, run.title, kind, cells, found.costs, found.missing)
 
 
-def _corrected(rows: Sequence[Row], metrics: Sequence[str]) -> list[Row]:
-    """Rows with p values corrected over the runs; floors are not hypotheses and count by themselves."""
+def _judged(rows: Sequence[Row], metrics: Sequence[str], noise: Mapping[str, Noise]) -> list[Row]:
+    """Rows with p values corrected over the runs, and marked as noise; floors are no hypotheses, their p stay."""
     changed = {row.name: dict(row.cells) for row in rows}
     for metric in metrics:
-        tested = [
-            (row.name, cell.comparison)
-            for row in rows
-            if row.kind == "run" and (cell := row.cells.get(metric)) is not None and cell.comparison is not None
-        ]
-        corrected = dict(zip((name for name, _ in tested), holm([c.p for _, c in tested]), strict=True))
-        for row in rows:
-            cell = row.cells.get(metric)
-            if cell is not None and cell.comparison is not None:
-                p = corrected.get(row.name, cell.comparison.p)
-                changed[row.name][metric] = replace(cell, comparison=replace(cell.comparison, corrected=p))
+        cells = [(row, row.cells[metric]) for row in rows if metric in row.cells]
+        compared = [(row, cell, found) for row, cell in cells if (found := cell.comparison) is not None]
+        tested = {row.name: found.p for row, _, found in compared if row.kind == "run"}
+        corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
+        for row, cell, found in compared:
+            within = abs(found.difference) <= noise[metric].largest if metric in noise else None
+            p = corrected.get(row.name, found.p)
+            changed[row.name][metric] = replace(cell, comparison=replace(found, corrected=p, within_noise=within))
     return [replace(row, cells=changed[row.name]) for row in rows]
-
-
-def _with_noise(row: Row, noise: Mapping[str, Noise]) -> Row:
-    cells = {}
-    for metric, cell in row.cells.items():
-        if cell.comparison is not None and metric in noise:
-            within = abs(cell.comparison.difference) <= noise[metric].largest
-            cell = replace(cell, comparison=replace(cell.comparison, within_noise=within))
-        cells[metric] = cell
-    return replace(row, cells=cells)
 
 
 def mark(cell: Cell, confidence: float) -> str:

@@ -43,8 +43,10 @@ def run(invocation: Invocation) -> int:
     from reg2rg.evaluation.metrics.base import metrics_giving
     from reg2rg.evaluation.reading import reference_pairs
     from reg2rg.show.case_page import write_page
-    from reg2rg.show.case_tables import NUMBERS, as_json, build_tables, print_tables, summary_rows
-    from reg2rg.training.curves import draw_curves, read_curves
+    from reg2rg.show.case_tables import NUMBERS, as_json, build_tables, summary_rows
+    from reg2rg.show.plots import draw_curves
+    from reg2rg.show.render import print_tables
+    from reg2rg.training.curves import read_curves
 
     section = read_section(invocation, config_args)
     studies, regions = {study.id: study for study in section.dataset.studies()}, load_region_set(section.regions)

@@ -7,7 +7,6 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -15,30 +14,12 @@ from matplotlib.patches import Patch
 
 from reg2rg.ablation.compare import Noise
 from reg2rg.ablation.table import AblationTable, Row, head
-from reg2rg.show.plots import BLUE, GREY, INK, ORANGE
+from reg2rg.show.ablation_tables import row_title
+from reg2rg.show.plots import BLUE, GREY, INK, ORANGE, plot_style
 
 _PANELS, _ROW_INCHES = 4, 0.3
 _TITLE_WIDTH = 28
-# Any: releases of matplotlib differ in what they call the type of its settings.
-_STYLE: Any = {
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
-    "axes.edgecolor": GREY,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.axisbelow": True,
-    "grid.color": "#9ca3af",
-    "grid.alpha": 0.35,
-    "legend.frameon": False,
-    "text.color": INK,
-    "axes.titlecolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "text.parse_math": False,  # titles come from files: "$" in one is a letter
-}
+_SEED: Any = {"linestyle": "none", "marker": "o", "markerfacecolor": "none", "markersize": 4}
 
 
 def draw_table(table: AblationTable) -> Figure | None:
@@ -48,7 +29,7 @@ def draw_table(table: AblationTable) -> Figure | None:
         return None
     across = min(_PANELS, len(table.metrics))
     down = math.ceil(len(table.metrics) / across)
-    with mpl.rc_context(_STYLE):
+    with plot_style():
         height = down * (0.75 + _ROW_INCHES * len(rows)) + 0.5
         figure = Figure(figsize=(2.6 + 2.3 * across, height), layout="constrained")
         axes = figure.subplots(down, across, sharey=True, squeeze=False)
@@ -65,14 +46,14 @@ def draw_table(table: AblationTable) -> Figure | None:
 
 def _panel(axes: Axes, metric: str, rows: Sequence[Row], noise: Noise | None) -> None:
     axes.set_title(textwrap.fill(head(metric), _TITLE_WIDTH))
+    axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)
     full = next((row.cells[metric].mean for row in rows if row.kind == "full" and metric in row.cells), None)
     if full is not None:
         if noise is not None:
-            axes.axvspan(
-                100 * (full - noise.largest), 100 * (full + noise.largest), color=BLUE, alpha=0.12, linewidth=0
-            )
+            low, high = 100 * (full - noise.largest), 100 * (full + noise.largest)
+            axes.axvspan(low, high, color=BLUE, alpha=0.12, linewidth=0)
         axes.axvline(100 * full, color=BLUE, linewidth=0.9)
     for y, row in enumerate(rows):
         cell = row.cells.get(metric)
@@ -83,7 +64,7 @@ def _panel(axes: Axes, metric: str, rows: Sequence[Row], noise: Noise | None) ->
             low, high = 100 * (full + cell.comparison.low), 100 * (full + cell.comparison.high)
             axes.plot([low, high], [y, y], color=colour, linewidth=2.2, alpha=0.55, solid_capstyle="butt")
         seeds = [100 * value for value in cell.values.values()]
-        axes.plot(seeds, [y] * len(seeds), "o", markerfacecolor="none", markeredgecolor=colour, markersize=4)
+        axes.plot(seeds, [y] * len(seeds), markeredgecolor=colour, **_SEED)
         mark = "x" if not cell.values else "D"
         axes.plot(100 * cell.mean, y, mark, color=ORANGE if row.kind != "floor" else GREY, markersize=4.5)
     shown = [row.cells[metric] for row in rows if metric in row.cells]
@@ -93,20 +74,17 @@ def _panel(axes: Axes, metric: str, rows: Sequence[Row], noise: Noise | None) ->
 
 
 def _name_rows(axes: Axes, rows: Sequence[Row]) -> None:
-    axes.set_yticks(range(len(rows)), [f"floor: {row.title}" if row.kind == "floor" else row.title for row in rows])
+    axes.set_yticks(range(len(rows)), [row_title(row) for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
 
 
 def _handles(table: AblationTable) -> list[Line2D | Patch]:
-    circle = {"linestyle": "none", "marker": "o", "markerfacecolor": "none", "markersize": 4}
+    bar = f"full model + {table.confidence:.0%} interval of the difference"
     found: list[Line2D | Patch] = [
-        Line2D([], [], markeredgecolor=INK, label="a seed", **circle),  # type: ignore[arg-type]
+        Line2D([], [], markeredgecolor=INK, label="a seed", **_SEED),
         Line2D([], [], linestyle="none", marker="D", color=ORANGE, markersize=4.5, label="mean over seeds"),
-        Line2D(
-            [], [], color=INK, alpha=0.55, linewidth=2.2,
-            label=f"full model + {table.confidence:.0%} interval of the difference",
-        ),
-    ]  # fmt: skip
+        Line2D([], [], color=INK, alpha=0.55, linewidth=2.2, label=bar),
+    ]
     if table.noise:
         found.append(Patch(color=BLUE, alpha=0.12, label="noise floor"))
     return found

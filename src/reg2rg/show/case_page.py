@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
-from reg2rg import __version__
-from reg2rg.core.files import atomic_write
 from reg2rg.core.report import Report
+from reg2rg.show.render import to_figure, to_page, write_files
 from reg2rg.show.slices import HU_RANGE, StudyImages
+from reg2rg.show.table import Table
 
 # Twenty colours that stay apart on grey; regions beyond them start over.
 PALETTE = (
@@ -44,25 +41,6 @@ class PageStudy:
     findings: Mapping[str, tuple[bool | None, bool]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A table of scores.
-
-    Attributes:
-        title: heading.
-        note: one sentence that defines what the numbers are.
-        columns: column headings, the first one names the rows.
-        rows: cells; floats are printed with three decimals, None as a dash.
-        emphasis: how many of the first rows are the model's own.
-    """
-
-    title: str
-    note: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str | float | int | None]]
-    emphasis: int = 1
-
-
 def write_page(
     path: str | Path,
     *,
@@ -84,20 +62,15 @@ def write_page(
     """
     names = sorted({region for study in studies for region in (*study.given, *study.images.window)})
     colours = {name: PALETTE[index % len(PALETTE)] for index, name in enumerate(names)}
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["cell"] = _cell
-    source = resources.files("reg2rg.show").joinpath("case_page.html.j2").read_text(encoding="utf-8")
-    html = environment.from_string(source).render(
-        title=title,
-        version=__version__,
-        tables=tables,
-        curves=curves,
-        facts=facts,
-        studies=studies,
-        data=_script_json({"studies": [_study(s) for s in studies], "colours": colours, "range": HU_RANGE}),
-    )
-    with atomic_write(path, "w") as stream:
-        stream.write(html)
+    values = {
+        "title": title,
+        "tables": tables,
+        "curves": to_figure("curves", curves, "Values that the runs logged, by step.") if curves else "",
+        "facts": facts,
+        "studies": studies,
+        "data": _script_json({"studies": [_study(s) for s in studies], "colours": colours, "range": HU_RANGE}),
+    }
+    write_files(Path(path).parent, {Path(path).name: to_page("case.html.j2", values)})
 
 
 def _study(study: PageStudy) -> dict[str, Any]:
@@ -121,9 +94,3 @@ def _script_json(value: Any) -> str:
     """JSON that cannot end the script element which holds it: a report's text is not trusted."""
     text = json.dumps(value, ensure_ascii=True, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _cell(value: str | float | int | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)

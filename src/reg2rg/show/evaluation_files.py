@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -10,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from reg2rg.core.files import atomic_write, write_json
-from reg2rg.evaluation.records import as_cell
-from reg2rg.evaluation.results import Evaluation, Number
-from reg2rg.show.evaluation_page import write_evaluation_page
+from reg2rg.core.files import write_json
+from reg2rg.evaluation.results import Evaluation
+from reg2rg.show.evaluation_page import evaluation_page
 from reg2rg.show.phrases import best_floors, floor_values, is_below
 from reg2rg.show.plots import PLOTS, draw_plots, png, svg, word_bins
+from reg2rg.show.render import to_csv, write_files
 
 FORMAT = 1
 """Version of ``metrics.json``: raised when a key changes its meaning or goes, not when one is added."""
@@ -29,6 +27,7 @@ METRICS, PER_STUDY, PER_REGION, PAGE, PLOT_FOLDER = (
     "plots",
 )
 _OF_FLOOR = ("group", "scope", "name", "value", "n")
+_OF_NUMBER = (*_OF_FLOOR, "std", "low", "high", "score", "definition")
 _QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
@@ -47,28 +46,17 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> list[Path]:
     """
     out = Path(out)
     (out / METRICS).unlink(missing_ok=True)
-    written = [
-        path
-        for name, frame in ((PER_STUDY, evaluation.per_study), (PER_REGION, evaluation.per_region))
-        if (path := _write_frame(out / name, frame))
-    ]
+    frames = {PER_STUDY: evaluation.per_study, PER_REGION: evaluation.per_region}
+    contents: dict[str, str | bytes | None] = {
+        name: to_csv(frame) if len(frame.columns) else None for name, frame in frames.items()
+    }
     figures = draw_plots(evaluation)
-    drawings: dict[str, str] = {}
-    for name, figure in figures.items():
-        drawings[name] = svg(figure)
-        for path, content in (
-            (out / PLOT_FOLDER / f"{name}.png", png(figure)),
-            (out / PLOT_FOLDER / f"{name}.svg", drawings[name].encode()),
-        ):
-            with atomic_write(path) as stream:
-                stream.write(content)
-            written.append(path)
-    write_evaluation_page(out / PAGE, evaluation, drawings=drawings)
-    written.append(out / PAGE)
+    drawings = {name: svg(figure) for name, figure in figures.items()}
     for name in PLOTS:
-        if name not in figures:
-            for ending in ("png", "svg"):
-                (out / PLOT_FOLDER / f"{name}.{ending}").unlink(missing_ok=True)
+        contents[f"{PLOT_FOLDER}/{name}.png"] = png(figures[name]) if name in figures else None
+        contents[f"{PLOT_FOLDER}/{name}.svg"] = drawings.get(name)
+    contents[PAGE] = evaluation_page(evaluation, drawings)
+    written = write_files(out, contents)
     write_json(out / METRICS, as_json(evaluation))
     return [*written, out / METRICS]
 
@@ -81,7 +69,7 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
         floor = best.get(number.key)
         numbers.append(
             {
-                **_number(number),
+                **_fields(number, _OF_NUMBER),
                 "protocol": evaluation.protocol,
                 "floors": {name: values.get(number.key, {}).get(name) for name in evaluation.floors},
                 "best_floor": floor[0] if floor else None,
@@ -104,10 +92,7 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
         "notes": list(evaluation.notes),
         "numbers": numbers,
         # In full here too: a floor may have a number that the evaluation itself has not.
-        "floors": {
-            name: [{key: value for key, value in _number(number).items() if key in _OF_FLOOR} for number in floor]
-            for name, floor in evaluation.floors.items()
-        },
+        "floors": {name: [_fields(n, _OF_FLOOR) for n in floor] for name, floor in evaluation.floors.items()},
         "labeler": evaluation.labeler or None,
         "labels": [asdict(label) for label in evaluation.labels],
         "confusion": asdict(evaluation.confusion) if evaluation.confusion else None,
@@ -115,15 +100,10 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
         "words": _words(evaluation.words),
         "differences": [
             {
-                "group": found.number.group,
-                "scope": found.number.scope,
-                "name": found.number.name,
-                "value": found.number.value,
+                **_fields(found.number, ("group", "scope", "name", "value")),
                 "other": found.other,
                 "difference": found.number.value - found.other,
-                "low": found.low,
-                "high": found.high,
-                "p": found.p,
+                **_fields(found, ("low", "high", "p")),
             }
             for found in evaluation.differences
         ],
@@ -134,19 +114,8 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
     return plain
 
 
-def _number(number: Number) -> dict[str, Any]:
-    return {
-        "group": number.group,
-        "scope": number.scope,
-        "name": number.name,
-        "value": number.value,
-        "n": number.n,
-        "std": number.std,
-        "low": number.low,
-        "high": number.high,
-        "score": number.score,
-        "definition": number.definition,
-    }
+def _fields(found: object, names: Sequence[str]) -> dict[str, Any]:
+    return {name: getattr(found, name) for name in names}
 
 
 def _words(words: Mapping[str, Sequence[int]]) -> dict[str, Any] | None:
@@ -182,24 +151,3 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, str | bool | int | float):
         return value
     return str(value)
-
-
-def _write_frame(path: Path, frame: pd.DataFrame) -> Path | None:
-    """Write a frame as CSV that a spreadsheet can open without running any of its texts."""
-    if not len(frame.columns):
-        path.unlink(missing_ok=True)
-        return None
-    safe = frame.copy()
-    for name in safe.columns:
-        if not pd.api.types.is_numeric_dtype(safe[name]):
-            safe[name] = safe[name].map(_cell)
-    safe.columns = pd.Index([as_cell(str(name)) for name in safe.columns])
-    with atomic_write(path, "w") as stream:
-        safe.to_csv(stream, index=False, lineterminator="\n")
-    return path
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, Mapping | list | tuple):
-        value = json.dumps(_plain(value), ensure_ascii=False)
-    return as_cell(value) if isinstance(value, str) else value

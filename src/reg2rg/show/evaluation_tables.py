@@ -4,103 +4,49 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from reg2rg.core.progress import MISSING
 from reg2rg.evaluation.results import REPORT, Confusion, Difference, Evaluation, Group, Number
-from reg2rg.show.phrases import (
-    MARK,
-    best_floors,
-    floor_values,
-    format_interval,
-    format_p,
-    format_value,
-    is_below,
-    percent,
-)
+from reg2rg.show.phrases import best_floors, floor_values, format_interval, format_p, is_below, percent
+from reg2rg.show.table import MARK, Cell, Column, Table, cell, format_value, make_row, make_table
 
 _HEADINGS: Mapping[Group, str] = {
-    "language": "Language",
-    "findings": "Findings",
-    "regions": "Regions",
-    "statistics": "Statistics",
-}
-_FLOOR_ROW = "  best floor"
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One cell of a table.
-
-    Attributes:
-        text: as printed.
-        value: what the cell is sorted by, where it is a number.
-        marked: a score that does not exceed its best floor.
-        strong: the best floor of its row.
-        soft: of less weight: a floor below its number.
-    """
-
-    text: str
-    value: float | None = None
-    marked: bool = False
-    strong: bool = False
-    soft: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column of a table.
-
-    Attributes:
-        title: its heading.
-        optional: may be left out where the table would not fit.
-        prose: holds words, not numbers: to the left, and wrapped.
-    """
-
-    title: str
-    optional: bool = False
-    prose: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """One table of an evaluation.
-
-    Attributes:
-        key: short name: the anchor on the page.
-        title: heading.
-        columns: the first one names the rows.
-        rows: group (a heading is printed where it changes) and cells.
-        notes: what the numbers are, one sentence each.
-        lengthy: holds texts, for the page only.
-    """
-
-    key: str
-    title: str
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
-    notes: tuple[str, ...] = ()
-    lengthy: bool = False
+    "language": "Language", "findings": "Findings", "regions": "Regions", "statistics": "Statistics"
+}  # fmt: skip
+_FLOOR_ROW, _PROSE = "  best floor", 60
+_Best = Mapping[tuple[str, str, str], tuple[str, float]]
 
 
 def build_tables(evaluation: Evaluation) -> list[Table]:
     """All tables of an evaluation that have rows, in the order of reading."""
     tables = [
         _numbers(evaluation, "numbers", "Numbers of whole reports", ("language", "findings")),
-        _by_region(evaluation, "by-region", "Language by region", ("language",)),
-        _by_region(evaluation, "findings-by-region", "Findings by region", ("findings",)),
+        _by_region(evaluation, "by-region", "Language by region", "language"),
+        _by_region(evaluation, "findings-by-region", "Findings by region", "findings"),
         _labels(evaluation),
         _numbers(evaluation, "recognition", "Region recognition", ("regions",)),
-        _by_region(evaluation, "recognition-by-region", "Recognition by region", ("regions",)),
+        _by_region(evaluation, "recognition-by-region", "Recognition by region", "regions"),
         _confusion(evaluation.confusion),
         _numbers(evaluation, "statistics", "Statistics", ("statistics",)),
-        _by_region(evaluation, "statistics-by-region", "Statistics by region", ("statistics",)),
+        _by_region(evaluation, "statistics-by-region", "Statistics by region", "statistics"),
         _paragraphs(evaluation),
         _commonest(evaluation),
         _differences(evaluation),
         _differences_by_region(evaluation),
     ]
-    return [table for table in tables if table is not None]
+    return [table for table in tables if table is not None and table.rows]
+
+
+def studies_table(evaluation: Evaluation, most: int) -> Table:
+    """The first `most` rows of the table of studies."""
+    frame, heads = evaluation.per_study.head(max(most, 0)), []
+    for name, column in evaluation.per_study.items():
+        lengths = [len(value) for value in column if isinstance(value, str)]
+        heads.append(Column(str(name), "prose" if max(lengths, default=0) > _PROSE else "words" if lengths else ""))
+    whole = len(evaluation.per_study)
+    shown = f"The first {len(frame)} of {whole:,} studies; all are in per_study.csv."
+    notes = [shown if len(frame) < whole else f"All {whole} studies.", "A click on a heading sorts by it."]
+    return make_table("studies", "Studies", heads, frame.itertuples(index=False, name=None), notes)
 
 
 def _numbers(evaluation: Evaluation, key: str, title: str, groups: tuple[Group, ...]) -> Table | None:
@@ -113,23 +59,18 @@ def _numbers(evaluation: Evaluation, key: str, title: str, groups: tuple[Group, 
     # One count for all rows is said once, below the table.
     counts = len({number.n for number in numbers}) > 1
     has_interval = any(format_interval(number.low, number.high) for number in numbers)
-    columns = [
-        Column(""),
-        Column("value [interval]" if has_interval else "value"),
-        *([Column("std", optional=True)] if spread else []),
-        *([Column("n", optional=True)] if counts else []),
-        *(Column(floor) for floor in floors),
-    ]
+    # Spread and counts come last: what a narrow terminal continues below is not the floors.
+    heads = ["", "value [interval]" if has_interval else "value", *floors, *["std"] * spread, *["n"] * counts]
     rows = [
-        (
-            _HEADINGS[number.group] if len(groups) > 1 else "",
+        make_row(
             (
-                Cell(number.name),
-                _value(number, best),
-                *([Cell(format_value(number.std), number.std)] if spread else []),
-                *([Cell(f"{number.n:,}", number.n)] if counts else []),
-                *(_floor(number, floor, values.get(number.key, {}), best) for floor in floors),
+                number.name,
+                _score(number, best),
+                *(_floor(number, values.get(number.key, {}).get(floor), best) for floor in floors),
+                *[number.std] * spread,
+                *[number.n] * counts,
             ),
+            _HEADINGS[number.group] if len(groups) > 1 else "",
         )
         for number in numbers
     ]
@@ -139,69 +80,47 @@ def _numbers(evaluation: Evaluation, key: str, title: str, groups: tuple[Group, 
     if floors:
         notes.append("Floors, to the right, are reports written without a look at the scan.")
     if any(number.key in best for number in numbers):
-        marked = any(cells[1].marked for _, cells in rows)
+        marked = any(row.cells[1].style == "marked" for row in rows)
         judged = f"{MARK} marks a score that does not exceed it" if marked else "every score exceeds it"
         notes.append(f"The best floor of each score is bold; {judged}.")
-    notes += _definitions(numbers)
-    return Table(key, title, tuple(columns), tuple(rows), tuple(notes))
+    return make_table(key, title, heads, rows, [*notes, *_definitions(numbers)])
 
 
-def _value(number: Number, best: Mapping[tuple[str, str, str], tuple[str, float]]) -> Cell:
+def _score(number: Number, best: _Best) -> Cell:
     interval = format_interval(number.low, number.high)
-    text = f"{_text_of(number, number.value)} {interval}".strip()
-    return Cell(text, number.value, marked=is_below(number, best))
+    return cell(_whole(number, number.value), "marked" if is_below(number, best) else "", interval)
 
 
-def _floor(
-    number: Number,
-    floor: str,
-    values: Mapping[str, float],
-    best: Mapping[tuple[str, str, str], tuple[str, float]],
-) -> Cell:
-    value = values.get(floor)
+def _floor(number: Number, value: float | None, best: _Best) -> Cell:
     # Floors that tie are all the best one.
-    strong = value is not None and number.key in best and value == best[number.key][1]
-    return Cell(_text_of(number, value), value, strong=strong)
+    is_best = value is not None and number.key in best and value == best[number.key][1]
+    return cell(_whole(number, value), "strong" if is_best else "")
 
 
-def _text_of(number: Number, value: float | None) -> str:
-    return f"{value:,.0f}" if number.count and value is not None else format_value(value)
+def _whole(number: Number, value: float | None) -> float | None:
+    return round(value) if number.count and value is not None and math.isfinite(value) else value
 
 
-def _by_region(evaluation: Evaluation, key: str, title: str, groups: tuple[Group, ...]) -> Table | None:
-    numbers = [number for number in evaluation.numbers if number.scope != REPORT and number.group in groups]
-    if not numbers:
-        return None
-    best = best_floors(evaluation)
-    names = list(dict.fromkeys((number.group, number.name) for number in numbers))
-    regions = list(dict.fromkeys(number.scope for number in numbers))
-    found = {number.key: number for number in numbers}
-    sizes = {region: {n.n for n in numbers if n.scope == region} for region in regions}
+def _by_region(evaluation: Evaluation, key: str, title: str, group: Group) -> Table:
+    numbers = [number for number in evaluation.numbers if number.scope != REPORT and number.group == group]
+    best, found = best_floors(evaluation), {(number.scope, number.name): number for number in numbers}
+    names = list(dict.fromkeys(number.name for number in numbers))
     rows = []
-    for region in regions:
-        least, most = min(sizes[region]), max(sizes[region])
+    for region in dict.fromkeys(number.scope for number in numbers):
+        own = [found.get((region, name)) for name in names]
+        sizes = sorted({number.n for number in own if number})
         # Texts and labels may be known for different numbers of paragraphs.
-        cells = [Cell(region), Cell(f"{least:,}" if least == most else f"{least:,} to {most:,}", most)]
-        blind = [Cell(_FLOOR_ROW, soft=True), Cell("")]
-        for group, name in names:
-            number = found.get((group, region, name))
-            floor = best.get(number.key) if number else None
-            cells.append(
-                Cell(_text_of(number, number.value), number.value, marked=is_below(number, best))
-                if number
-                else Cell(MISSING)
-            )
-            blind.append(Cell(format_value(floor[1]), floor[1], soft=True) if floor else Cell(""))
-        rows.append(("", tuple(cells)))
-        if any(cell.value is not None for cell in blind):
-            rows.append(("", tuple(blind)))
-    columns = [Column("region"), Column("n"), *(Column(name) for _, name in names)]
-    marked = sum(cell.marked for _, cells in rows for cell in cells)
+        count = cell(sizes[0]) if len(sizes) == 1 else Cell(f"{sizes[0]:,} to {sizes[-1]:,}", sizes[-1])
+        scores = [cell(_whole(n, n.value), "marked" if is_below(n, best) else "") if n else MISSING for n in own]
+        floors = [best[n.key][1] if n and n.key in best else "" for n in own]
+        rows.append(make_row([region, count, *scores]))
+        if any(floor != "" for floor in floors):
+            rows.append(make_row([_FLOOR_ROW, "", *floors], style="soft"))
     notes = []
     if any(number.key in best for number in numbers):
         notes.append(
             f"{MARK} marks a score that does not exceed the best floor of its region."
-            if marked
+            if any(cell.style == "marked" for row in rows for cell in row.cells)
             else "Every score exceeds the best floor of its region."
         )
     # The same number of whole reports is defined in the table before this one.
@@ -209,7 +128,7 @@ def _by_region(evaluation: Evaluation, key: str, title: str, groups: tuple[Group
     fresh = [number for number in numbers if (number.name, number.definition) not in told]
     if len(fresh) < len(numbers):
         notes.append("Scored as for whole reports, on the paragraphs of one region.")
-    return Table(key, title, tuple(columns), tuple(rows), (*notes, *_definitions(fresh)))
+    return make_table(key, title, ["region", "n", *names], rows, [*notes, *_definitions(fresh)])
 
 
 def _definitions(numbers: Iterable[Number]) -> list[str]:
@@ -223,44 +142,27 @@ def _definitions(numbers: Iterable[Number]) -> list[str]:
     return [f"{', '.join(names)}: {definition}" for definition, names in shared.items() if definition]
 
 
-def _labels(evaluation: Evaluation) -> Table | None:
-    if not evaluation.labels:
-        return None
+def _labels(evaluation: Evaluation) -> Table:
     has_floor = any(row.floor is not None for row in evaluation.labels)
-    rows = [
-        (
-            "",
-            (
-                Cell(row.label),
-                Cell(f"{row.support:,}", row.support),
-                Cell(f"{row.predicted:,}", row.predicted),
-                Cell(format_value(row.precision), row.precision),
-                Cell(format_value(row.recall), row.recall),
-                Cell(
-                    f"{format_value(row.f1)} {format_interval(row.low, row.high)}".strip(),
-                    row.f1,
-                    marked=row.support > 0 and row.floor is not None and row.f1 <= row.floor + 1e-12,
-                ),
-                *([Cell(format_value(row.floor), row.floor, strong=True)] if has_floor else []),
-            ),
-        )
-        for row in evaluation.labels
-    ]
+    rows = []
+    for row in evaluation.labels:
+        below = row.support > 0 and row.floor is not None and row.f1 <= row.floor + 1e-12
+        f1 = cell(row.f1, "marked" if below else "", format_interval(row.low, row.high))
+        floor = [cell(row.floor, "strong")] if has_floor else []
+        rows.append((row.label, row.support, row.predicted, row.precision, row.recall, f1, *floor))
     has_interval = any(format_interval(row.low, row.high) for row in evaluation.labels)
-    titles = ["finding", "support", "predicted", "precision", "recall", "F1 [interval]" if has_interval else "F1"]
-    if has_floor:
-        titles.append("best floor")
+    heads = ["finding", "support", "predicted", "precision", "recall", "F1 [interval]" if has_interval else "F1"]
     notes = [
         *([evaluation.labeler] if evaluation.labeler else []),
         "Support: references with the finding. Predicted: predictions with it. Precision TP/(TP+FP), recall "
         "TP/(TP+FN), F1 2TP/(2TP+FP+FN); 0 where the denominator is 0.",
         *([f"Best floor: the highest F1 of a floor; {MARK} marks an F1 that does not exceed it."] if has_floor else []),
     ]
-    return Table("labels", "Findings by label", tuple(Column(title) for title in titles), tuple(rows), tuple(notes))
+    return make_table("labels", "Findings by label", [*heads, *["best floor"] * has_floor], rows, notes)
 
 
 def _confusion(confusion: Confusion | None) -> Table | None:
-    if confusion is None or not confusion.rows:
+    if confusion is None:
         return None
     rows = []
     for region, counts in zip(confusion.rows, confusion.counts, strict=True):
@@ -269,110 +171,69 @@ def _confusion(confusion: Confusion | None) -> Table | None:
         right = named.pop(region, 0)
         wrong = sorted(((count, name) for name, count in named.items() if count), key=lambda pair: -pair[0])
         instead = ", ".join(f"{name} {count:,}" for count, name in wrong[:3]) + (", …" if len(wrong) > 3 else "")
-        share = right / total if total else math.nan
-        cells = (
-            Cell(region),
-            Cell(f"{total:,}", total),
-            Cell(f"{right:,}", right),
-            Cell(format_value(share), share),
-            Cell(instead or MISSING),
-        )
-        rows.append(("", cells))
-    columns = (
-        Column("region"),
-        Column("stands"),
-        Column("named"),
-        Column("share"),
-        Column("named instead", prose=True),
-    )
+        rows.append((region, total, right, right / total if total else None, instead or MISSING))
+    heads = ("region", "stands", "named", "share", Column("named instead", "prose"))
     note = (
         "Stands: slots that hold the region. Named: those where the text names it. Named instead: the three commonest."
     )
-    return Table("confusion", "Regions that the text names", columns, tuple(rows), (note,))
+    return make_table("confusion", "Regions that the text names", heads, rows, [note])
 
 
-def _paragraphs(evaluation: Evaluation) -> Table | None:
-    if not evaluation.regions:
-        return None
-    rows = []
+def _paragraphs(evaluation: Evaluation) -> Table:
     # Without a labeler no paragraph is known to be abnormal.
     labelled = any(math.isfinite(f.abnormal_references + f.abnormal_predictions) for f in evaluation.regions)
+    rows = []
     for found in evaluation.regions:
         pairs = [
             (found.distinct_references, found.distinct_predictions),
             (found.commonest_reference_share, found.commonest_share),
             *([(found.abnormal_references, found.abnormal_predictions)] if labelled else []),
         ]
-        cells = (
-            Cell(found.region),
-            Cell(f"{found.references:,} / {found.predictions:,}"),
-            *(Cell(f"{format_value(reference)} / {format_value(predicted)}") for reference, predicted in pairs),
-        )
-        rows.append(("", cells))
-    titles = ("region", "paragraphs", "distinct", "commonest text", *(["abnormal"] if labelled else []))
-    notes = (
+        shares = [f"{format_value(reference)} / {format_value(predicted)}" for reference, predicted in pairs]
+        rows.append((found.region, f"{found.references:,} / {found.predictions:,}", *shares))
+    heads = ["region", "paragraphs", "distinct", "commonest text", *["abnormal"] * labelled]
+    note = (
         "References / predictions. Distinct: share of different texts among the paragraphs. Commonest text: share of "
-        f"the paragraphs that are the one commonest text.{' Abnormal: share with any finding.' if labelled else ''}",
+        f"the paragraphs that are the one commonest text.{' Abnormal: share with any finding.' if labelled else ''}"
     )
-    return Table("paragraphs", "Paragraphs by region", tuple(Column(t) for t in titles), tuple(rows), notes)
+    return make_table("paragraphs", "Paragraphs by region", heads, rows, [note])
 
 
-def _commonest(evaluation: Evaluation) -> Table | None:
-    if not evaluation.regions:
-        return None
-    rows = tuple(
-        ("", (Cell(f.region), Cell(format_value(f.commonest_share), f.commonest_share), Cell(f.commonest or MISSING)))
-        for f in evaluation.regions
-    )
-    columns = (Column("region"), Column("share"), Column("text", prose=True))
+def _commonest(evaluation: Evaluation) -> Table:
+    rows = [(found.region, found.commonest_share, found.commonest or MISSING) for found in evaluation.regions]
     note = "The text that is predicted most often for each region, and its share of the predicted paragraphs."
-    return Table("commonest", "Commonest paragraphs", columns, rows, (note,), lengthy=True)
+    heads = ("region", "share", Column("text", "prose"))
+    return make_table("commonest", "Commonest paragraphs", heads, rows, [note], lengthy=True)
 
 
-def _differences(evaluation: Evaluation) -> Table | None:
+def _differences(evaluation: Evaluation) -> Table:
     whole = [found for found in evaluation.differences if found.number.scope == REPORT]
-    return _difference_table(evaluation, "differences", "Differences", whole, False)
+    return _difference_table(evaluation, "differences", "Differences", whole)
 
 
-def _differences_by_region(evaluation: Evaluation) -> Table | None:
+def _differences_by_region(evaluation: Evaluation) -> Table:
     # Scores of one region stand together, whichever group they belong to.
-    by_region: dict[str, list[Difference]] = {}
-    for found in evaluation.differences:
-        if found.number.scope != REPORT:
-            by_region.setdefault(found.number.scope, []).append(found)
-    rows = [found for of_region in by_region.values() for found in of_region]
+    regions = list(dict.fromkeys(found.number.scope for found in evaluation.differences))
+    rows = [found for found in evaluation.differences if found.number.scope != REPORT]
+    rows.sort(key=lambda found: regions.index(found.number.scope))
     # Ten regions with ten scores each are no reading for a terminal, which has those of whole reports.
     lengthy = len(rows) < len(evaluation.differences)
     return _difference_table(evaluation, "differences-by-region", "Differences by region", rows, lengthy)
 
 
 def _difference_table(
-    evaluation: Evaluation, key: str, title: str, differences: Sequence[Difference], lengthy: bool
-) -> Table | None:
-    if not differences:
-        return None
+    evaluation: Evaluation, key: str, title: str, differences: Sequence[Difference], lengthy: bool = False
+) -> Table:
     rows = []
     for found in differences:
-        number = found.number
-        difference = number.value - found.other
-        text = f"{_signed(difference)} {format_interval(found.low, found.high)}".strip()
-        cells = (
-            Cell(number.name),
-            Cell(format_value(number.value), number.value),
-            Cell(format_value(found.other), found.other),
-            Cell(text, difference),
-            Cell(format_p(found.p), found.p),
-        )
-        rows.append(("" if number.scope == REPORT else number.scope, cells))
-    titles = ("", "this file", "the other", "difference [interval]", "p")
+        number, difference = found.number, found.number.value - found.other
+        text = f"{'+' if difference > 0 else ''}{format_value(difference)} {format_interval(found.low, found.high)}"
+        compared = (Cell(text.strip(), difference), Cell(format_p(found.p), found.p))
+        group = "" if number.scope == REPORT else number.scope
+        rows.append(make_row((number.name, number.value, found.other, *compared), group))
     note = (
         f"This file minus {evaluation.against or 'the other'}, on the same studies. Intervals and two-sided p are "
         "from a paired bootstrap over patients; p is not corrected for the number of rows."
     )
-    if evaluation.against:
-        title = f"{title}, to {evaluation.against}"
-    return Table(key, title, tuple(Column(t) for t in titles), tuple(rows), (note,), lengthy)
-
-
-def _signed(value: float) -> str:
-    return f"+{format_value(value)}" if value > 0 else format_value(value)
+    title += f", to {evaluation.against}" if evaluation.against else ""
+    return make_table(key, title, ["", "this file", "the other", "difference [interval]", "p"], rows, [note], lengthy)

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 
 from reg2rg.core.progress import MISSING
 from reg2rg.evaluation.results import REPORT, Evaluation, Number
-
-MARK = "!"
+from reg2rg.show.table import format_value
 
 
 def headline(evaluation: Evaluation) -> str:
@@ -67,15 +66,6 @@ def is_below(number: Number, best: Mapping[tuple[str, str, str], tuple[str, floa
     """Whether a score does not exceed its best floor, of `best_floors`."""
     # The same sum in another order may differ in its last bits: that is a tie, and a tie does not exceed.
     return number.key in best and number.value <= best[number.key][1] + 1e-12
-
-
-def format_value(value: float | None) -> str:
-    """A number at the precision that its size deserves; a dash where there is none."""
-    if value is None or not math.isfinite(value):
-        return MISSING
-    size = abs(value)
-    digits = 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 10 else 3
-    return f"{value:,.{digits}f}"
 
 
 def percent(share: float) -> str:

@@ -1,18 +1,12 @@
-"""Training curves as an SVG drawing that a page can hold."""
+"""Training curves, read back from what Lightning logged."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 import pandas as pd
-from matplotlib.figure import Figure
 
 from reg2rg.core.errors import ConfigError
-
-COLOURS = ("#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed")
 
 
 def read_curves(path: str | Path) -> pd.DataFrame:
@@ -43,35 +37,3 @@ def read_curves(path: str | Path) -> pd.DataFrame:
 
 def _version(file: Path) -> int:
     return int(file.parent.name.removeprefix("version_"))
-
-
-def draw_curves(runs: Mapping[str, pd.DataFrame], panels: Mapping[str, Sequence[str]]) -> str:
-    """Draw one panel beside another, a line a run.
-
-    Args:
-        runs: name -> the run's logged values.
-        panels: title -> the columns that may hold the value; the first that a run has is drawn.
-
-    Returns:
-        an ``<svg>`` element without XML prologue.
-    """
-    figure = Figure(figsize=(4.2 * len(panels), 2.9), layout="constrained")
-    for axes, (title, columns) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        for colour, (name, frame) in zip(COLOURS, runs.items(), strict=False):
-            column = next((column for column in columns if column in frame.columns), None)
-            if column is not None:
-                values = frame[["step", column]].dropna()
-                axes.plot(values["step"], values[column], color=colour, label=name, linewidth=1.6)
-        axes.set_title(title, fontsize=10)
-        axes.set_xlabel("optimiser step", fontsize=9)
-        axes.tick_params(labelsize=8)
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-        if axes.lines:
-            axes.legend(fontsize=8, frameon=False)
-    buffer = io.StringIO()
-    # A fixed salt keeps the drawing's ids, and so the page's bytes, the same for the same numbers.
-    with mpl.rc_context({"svg.hashsalt": "reg2rg", "svg.fonttype": "none"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
-    drawing = buffer.getvalue()
-    return drawing[drawing.index("<svg") :]

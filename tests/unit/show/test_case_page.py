@@ -10,9 +10,11 @@ import pytest
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.report import parse_report
 from reg2rg.core.types import RegionVolume, Volume
-from reg2rg.show.case_page import PageStudy, Table, write_page
+from reg2rg.show.case_page import PageStudy, write_page
+from reg2rg.show.plots import draw_curves
 from reg2rg.show.slices import draw_study
-from reg2rg.training.curves import draw_curves, read_curves
+from reg2rg.show.table import make_table
+from reg2rg.training.curves import read_curves
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = "Fine </script><script>document.title='owned'</script> & <b>bold</b>."
@@ -40,7 +42,7 @@ def page(tmp_path):
         path,
         title="A <page>",
         studies=[page_study(), page_study("study_2")],
-        tables=[Table("Summary", "What it is.", ("model", "F1"), [("ours", 0.5), ("floor", None)])],
+        tables=[make_table("summary", "Summary", ("model", "F1"), [("ours", 0.5), ("floor", None)], ["What it is."])],
         curves=draw_curves({"run": frame}, {"loss": ("train/loss",)}),
         facts={"seed": "0"},
     )
@@ -72,7 +74,7 @@ def test_page_is_the_same_for_the_same_input(page, tmp_path):
         page,
         title="A <page>",
         studies=[page_study(), page_study("study_2")],
-        tables=[Table("Summary", "What it is.", ("model", "F1"), [("ours", 0.5), ("floor", None)])],
+        tables=[make_table("summary", "Summary", ("model", "F1"), [("ours", 0.5), ("floor", None)], ["What it is."])],
         curves=draw_curves({"run": frame}, {"loss": ("train/loss",)}),
         facts={"seed": "0"},
     )

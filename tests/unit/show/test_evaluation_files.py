@@ -55,7 +55,7 @@ def test_interrupted_writing_leaves_no_metrics(quick, bare, tmp_path, monkeypatc
     def fail(*_, **__):
         raise OSError("disk full")
 
-    monkeypatch.setattr("reg2rg.show.evaluation_files.write_evaluation_page", fail)
+    monkeypatch.setattr("reg2rg.show.evaluation_files.evaluation_page", fail)
     with pytest.raises(OSError, match="disk full"):
         write_evaluation(quick, tmp_path)
     assert not (tmp_path / "metrics.json").exists()

@@ -7,7 +7,8 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from reg2rg.show.evaluation_page import write_evaluation_page
+from reg2rg.show.evaluation_page import evaluation_page
+from reg2rg.show.plots import draw_plots, svg
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -32,18 +33,18 @@ def drawn():
     return {"numbers": '<svg id="figure_1"><use href="#m1"/><g clip-path="url(#p1)"/></svg>', "words": "<svg ></svg>"}
 
 
-def page(evaluation, tmp_path, drawings=None, **options):
-    path = tmp_path / "report.html"
-    write_evaluation_page(path, evaluation, drawings=drawings, **options)
-    return path.read_text(encoding="utf-8")
+def page(evaluation, drawings=None, **options):
+    if drawings is None:
+        drawings = {name: svg(figure) for name, figure in draw_plots(evaluation).items()}
+    return evaluation_page(evaluation, drawings, **options)
 
 
 @pytest.fixture(scope="module")
-def html(evaluation, tmp_path_factory):
-    return page(evaluation, tmp_path_factory.mktemp("page"))
+def html(evaluation):
+    return page(evaluation)
 
 
-def test_text_from_files_is_escaped(evaluation, tmp_path, hostile, drawn):
+def test_text_from_files_is_escaped(evaluation, hostile, drawn):
     everywhere = replace(
         evaluation,
         name=hostile,
@@ -59,16 +60,16 @@ def test_text_from_files_is_escaped(evaluation, tmp_path, hostile, drawn):
         inputs={hostile: hostile},
         per_study=evaluation.per_study.rename(columns={"words": hostile}),
     )
-    html = page(everywhere, tmp_path, drawn)
+    html = page(everywhere, drawn)
     assert "&lt;/script&gt;&lt;script&gt;" in html
     assert [tag for tag, _ in Elements(html).tags].count("script") == 1
     assert "<b>bold" not in html
 
 
-def test_drawn_text_is_escaped(evaluation, tmp_path, hostile):
+def test_drawn_text_is_escaped(evaluation, hostile):
     labels = [replace(evaluation.labels[0], label=hostile)]
     few = replace(evaluation, labels=labels, numbers=evaluation.numbers[:3], confusion=None, differences=[])
-    html = page(few, tmp_path)
+    html = page(few)
     assert [tag for tag, _ in Elements(html).tags].count("script") == 1
 
 
@@ -119,19 +120,19 @@ def test_headline_stands_beside_its_floor(html):
     assert "4 of 12 scores of whole reports do not exceed" in html
 
 
-def test_studies_are_cut_and_counted(evaluation, tmp_path, drawn):
+def test_studies_are_cut_and_counted(evaluation, drawn):
     def rows(html):
-        return html.split('id="study-table"')[1].split("</table>")[0].count("<tr>") - 1
+        return html.split('class="sortable"')[1].split("</table>")[0].count("<tr>") - 1
 
-    html = page(evaluation, tmp_path, drawn, max_studies=10)
+    html = page(evaluation, drawn, max_studies=10)
     assert rows(html) == 10
     assert "The first 10 of 60 studies" in html
-    assert rows(page(evaluation, tmp_path, drawn)) == 50
-    assert "All 60 studies." in page(evaluation, tmp_path, drawn, max_studies=100)
-    assert 'id="study-table"' not in page(evaluation, tmp_path, drawn, max_studies=0)
+    assert rows(page(evaluation, drawn)) == 50
+    assert "All 60 studies." in page(evaluation, drawn, max_studies=100)
+    assert 'class="sortable"' not in page(evaluation, drawn, max_studies=0)
 
 
-def test_cells_of_studies_sort_as_what_they_are(evaluation, tmp_path, drawn):
+def test_cells_of_studies_sort_as_what_they_are(evaluation, drawn):
     frame = pd.DataFrame(
         {
             "study": ["a", "b"],
@@ -141,35 +142,35 @@ def test_cells_of_studies_sort_as_what_they_are(evaluation, tmp_path, drawn):
             "text": ["x" * 99, None],
         }
     )
-    html = page(replace(evaluation, per_study=frame), tmp_path, drawn)
+    html = page(replace(evaluation, per_study=frame), drawn)
     assert '<td data-v="0.5">0.500</td><td data-v="1.0">yes</td><td data-v="1200.0">1,200</td>' in html
     assert "<td>–</td>" in html
     assert f'<td class="prose"><div class="clip">{"x" * 99}</div></td>' in html
 
 
-def test_empty_parts_leave_no_empty_sections(bare, tmp_path):
-    html = page(bare, tmp_path)
+def test_empty_parts_leave_no_empty_sections(bare):
+    html = page(bare)
     assert "Numbers of whole reports" in html
     assert 'id="labels"' not in html
-    assert 'id="study-table"' not in html
+    assert 'class="sortable"' not in html
     assert '<p class="verdict' not in html
-    html = page(replace(bare, numbers=[], words={"predicted": [3, 4]}), tmp_path)
+    html = page(replace(bare, numbers=[], words={"predicted": [3, 4]}))
     assert 'id="plot-words"' in html
     assert "<table" not in html
 
 
-def test_page_is_the_same_every_time(bare, tmp_path):
-    assert page(bare, tmp_path) == page(bare, tmp_path)
+def test_page_is_the_same_every_time(bare):
+    assert page(bare) == page(bare)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a browser")
 def test_a_click_sorts_numbers_by_size_and_keeps_what_is_missing_last(evaluation, tmp_path, drawn):
     frame = pd.DataFrame({"study": ["s1", "s2", "s3"], "score": [float("nan"), 10.0, 9.0]})
     path = tmp_path / "report.html"
-    write_evaluation_page(path, replace(evaluation, per_study=frame), drawings=drawn)
+    path.write_text(page(replace(evaluation, per_study=frame), drawn), encoding="utf-8")
     click = """<script>addEventListener("load", () => { const order = [];
-      for (let i = 0; i < 2; i++) { document.querySelectorAll("#study-table button")[1].click();
-        order.push([...document.querySelectorAll("#study-table tbody th")].map(c => c.textContent).join("")); }
+      for (let i = 0; i < 2; i++) { document.querySelectorAll("table.sortable button")[1].click();
+        order.push([...document.querySelectorAll("table.sortable tbody th")].map(c => c.textContent).join("")); }
       document.title = order.join(" "); });</script></body>"""
     path.write_text(path.read_text(encoding="utf-8").replace("</body>", click), encoding="utf-8")
     done = subprocess.run(

@@ -8,15 +8,8 @@ from rich.console import Console
 from reg2rg.evaluation.results import Number
 from reg2rg.show.evaluation_tables import build_tables
 from reg2rg.show.evaluation_terminal import print_evaluation
-from reg2rg.show.phrases import (
-    below_floor,
-    best_floors,
-    format_interval,
-    format_p,
-    format_value,
-    percent,
-    verdict,
-)
+from reg2rg.show.phrases import below_floor, best_floors, format_interval, format_p, percent, verdict
+from reg2rg.show.table import format_value
 
 
 def printed(evaluation, width=100, **options):
@@ -28,7 +21,7 @@ def printed(evaluation, width=100, **options):
 def test_report_numbers_stand_beside_all_floors(evaluation):
     text = printed(evaluation)
     row = next(line for line in text.splitlines() if line.startswith("BLEU-4 "))
-    assert row.split() == ["BLEU-4", "0.241", "[0.227,", "0.255]", "0.110", "0.000", "0.174", "0.212", "0.024", "0.149"]
+    assert row.split() == ["BLEU-4", "0.241", "[0.227,", "0.255]", "0.000", "0.174", "0.212", "0.024", "0.149", "0.110"]
     assert "1,304 studies of 1,120 patients" in text
     assert "95 % intervals from 1,000 bootstrap" in text
 
@@ -81,25 +74,26 @@ def test_no_line_is_wider_than_the_console_and_no_number_is_cut(evaluation, widt
     assert {"0.000", "0.174", "0.212", "0.024", "0.149"} <= found
 
 
-def test_spread_is_left_out_and_said_so_where_the_floors_would_not_fit(evaluation):
+def test_what_does_not_fit_is_continued_the_spread_first(evaluation):
     needed = max(len(line.rstrip()) for line in printed(evaluation, 200).splitlines() if line.startswith("BLEU-1"))
-    text = printed(evaluation, needed - 1)
-    assert "Left out for want of width: std." in text
-    assert len([line for line in text.splitlines() if line.startswith("BLEU-1 ")]) == 2  # numbers, differences
+    whole, spread, _ = [line.split() for line in printed(evaluation, needed - 1).splitlines() if line[:7] == "BLEU-1 "]
+    assert whole == ["BLEU-1", "0.464", "[0.450,", "0.478]", "0.000", "0.334", "0.408", "0.046", "0.288"]
+    assert spread == ["BLEU-1", "0.110"]
 
 
 def test_one_row_for_each_region_and_a_mark_for_each_floor(evaluation):
     table = next(table for table in build_tables(evaluation) if table.key == "by-region")
     titles = [column.title for column in table.columns]
-    row = {cells[0].text: dict(zip(titles, cells, strict=True)) for _, cells in table.rows}["heart"]
+    row = {row.cells[0].text: dict(zip(titles, row.cells, strict=True)) for row in table.rows}["heart"]
     assert row["BLEU-4"].text == "0.201"
-    assert not row["BLEU-4"].marked
-    floor = {cells[0].text: cells for _, cells in table.rows}["  best floor"]
-    assert all(cell.soft for cell in floor[2:] if cell.text)
+    assert row["BLEU-4"].style == ""
+    floor = {row.cells[0].text: row.cells for row in table.rows}["  best floor"]
+    assert all(cell.style == "soft" for cell in floor[2:] if cell.text)
     findings = next(table for table in build_tables(evaluation) if table.key == "findings-by-region")
     titles = [column.title for column in findings.columns]
-    row = {cells[0].text: dict(zip(titles, cells, strict=True)) for _, cells in findings.rows}["heart"]
-    assert row["CE F1 (micro)"].marked
+    row = {row.cells[0].text: dict(zip(titles, row.cells, strict=True)) for row in findings.rows}["heart"]
+    assert row["CE F1 (micro)"].style == "marked"
+    assert row["CE F1 (micro)"].text == "! 0.255"
     assert row["n"].text == "1,290"
 
 
@@ -108,7 +102,7 @@ def test_region_without_a_number_gets_a_dash(make):
     (table,) = build_tables(
         make(numbers=numbers, floors={}, labels=[], confusion=None, regions=[], words={}, differences=[])
     )
-    assert [[cell.text for cell in cells] for _, cells in table.rows] == [
+    assert table.frame().to_numpy().tolist() == [
         ["heart", "4", "0.500", "–"],
         ["lung", "4", "–", "0.200"],
     ]
@@ -116,7 +110,7 @@ def test_region_without_a_number_gets_a_dash(make):
 
 def test_confusion_names_what_stands_instead(evaluation):
     table = next(table for table in build_tables(evaluation) if table.key == "confusion")
-    cells = {cells[0].text: [cell.text for cell in cells] for _, cells in table.rows}
+    cells = {row[0]: row for row in table.frame().to_numpy().tolist()}
     assert cells["heart"] == ["heart", "1,261", "1,200", "0.952", "mediastinum 61"]
     assert cells["bone"][-1] == "–"
 
@@ -157,7 +151,7 @@ def test_differences_by_region_are_for_the_page_where_whole_reports_are_compared
         for scope in ("heart", "lung")
     ]
     tables = {table.key: table for table in build_tables(make(differences=[own, *regions]))}
-    assert [group for group, _ in tables["differences-by-region"].rows] == ["heart", "heart", "lung", "lung"]
+    assert [row.group for row in tables["differences-by-region"].rows] == ["heart", "heart", "lung", "lung"]
     assert tables["differences-by-region"].lengthy
     text = printed(make(differences=[own, *regions]))
     assert "On the page only (--out): Commonest paragraphs; Differences by region, to baseline.csv." in text
