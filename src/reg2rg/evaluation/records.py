@@ -75,9 +75,9 @@ def _reference_text(record: Mapping[str, Any]) -> str:
 
 def as_cell(text: str) -> str:
     """`text` as a spreadsheet shows it: one that would be run as a formula gets an apostrophe in front."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return f"'{text}" if text.lstrip("'").startswith(_FORMULA) else text
 
 
 def from_cell(text: str) -> str:
     """What `as_cell` was given."""
-    return text[1:] if text[:1] == "'" and text[1:].startswith(_FORMULA) else text
+    return text[1:] if text[:1] == "'" and text.lstrip("'").startswith(_FORMULA) else text
