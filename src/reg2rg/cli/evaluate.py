@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +40,7 @@ def run(invocation: Invocation) -> int:
 
     from rich.console import Console
 
+    from reg2rg.core.progress import progress as watch
     from reg2rg.core.regions import load_region_set
     from reg2rg.evaluation.engine import Settings, evaluate
     from reg2rg.evaluation.metrics.base import usual_metrics
@@ -60,7 +59,7 @@ def run(invocation: Invocation) -> int:
         options.patient_column,
     )
     judges = [load_judge(name) for name in options.judge]
-    with _watch() as progress:
+    with watch("evaluation", every_seconds=_SAY_EVERY_S) as progress:
         progress("reading")
         reports = read_reports(
             options.predictions, options.references, regions, columns, options.intersection, options.encoding
@@ -300,31 +299,3 @@ def _synonyms(source: str) -> SynonymSource:
 def _inputs(options: argparse.Namespace) -> dict[str, str]:
     names = ("predictions", "references", "against", "train_references", *_PREFIXES)
     return {name: str(path) for name in names if (path := getattr(options, name)) is not None}
-
-
-@contextmanager
-def _watch() -> Iterator[Callable[[str], None]]:
-    """Yield a function that is told what is being done: a moving line on a terminal, a line now and then elsewhere."""
-    if not sys.stderr.isatty():
-        yield _lines(_SAY_EVERY_S)
-        return
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda text: bar.update(task, description=text)
-
-
-def _lines(every_seconds: float) -> Callable[[str], None]:
-    begun = last = time.monotonic()
-
-    def say(text: str) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= every_seconds:
-            last = now
-            sys.stderr.write(f"{now - begun:.0f} s: {text}\n")
-
-    return say

@@ -13,9 +13,7 @@ import itertools
 import multiprocessing
 import os
 import signal
-import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -25,6 +23,7 @@ from typing import TypeVar, cast
 
 from reg2rg.core.errors import Reg2RGError
 from reg2rg.core.malloc import keep_freed_memory
+from reg2rg.core.progress import progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -57,7 +56,7 @@ def run_tasks(
     Raises:
         Reg2RGError: a worker died, no task ended for `stall_seconds`, or a task let an exception out.
     """
-    with _progress(title, len(items)) as advance:
+    with progress(title, len(items)) as advance:
         results = _serial(task, items, name) if workers == 0 else _pooled(task, items, name, workers, stall_seconds)
         for item, result in results:
             advance()
@@ -177,57 +176,3 @@ def _single_threaded_children() -> Iterator[None]:
                 os.environ.pop(key, None)
             else:
                 os.environ[key] = value
-
-
-@contextlib.contextmanager
-def _progress(title: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar with rate and remaining time on a terminal; a line now and then elsewhere."""
-    if not sys.stderr.isatty():
-        yield _plain_progress(title, total)
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    start = time.monotonic()
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=total, rate="")
-
-        def advance() -> None:
-            bar.advance(task)
-            done = bar.tasks[0].completed
-            bar.update(task, rate=f"{done / max(1e-9, time.monotonic() - start):.2f}/s")
-
-        yield advance
-
-
-def _plain_progress(title: str, total: int, every_seconds: float = 15.0) -> Callable[[], None]:
-    start = last = time.monotonic()
-    done = 0
-
-    def advance() -> None:
-        nonlocal done, last
-        done += 1
-        now = time.monotonic()
-        if done == total or now - last >= every_seconds:
-            last = now
-            rate = done / max(1e-9, now - start)
-            line = f"{title}: {done}/{total}, {rate:.2f}/s, {(total - done) / rate:.0f} s left"
-            sys.stderr.write(line + "\n")
-
-    return advance

@@ -69,7 +69,8 @@ def build_tables(own: Evaluation, others: Sequence[Evaluation]) -> list[Table]:
             "Recognition: share of prompts whose paragraph names the region at its slot, averaged over regions.",
             "Findings: read from the text by keywords, against truth labels; precision, recall and F1 are "
             "micro-averaged over all labels, macro F1 is the mean over all labels, those that do not occur too.",
-            "Abnormal: share of studies with any finding in the text. Distinct: different reports by number of reports.",
+            "Abnormal: share of studies with any finding in the text.",
+            "Distinct: different reports by number of reports.",
         ],
     )
     recognised = [n for n in own.numbers if n.name == _BY_REGION and n.scope != REPORT]
