@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -110,7 +110,7 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
         "inputs": dict(evaluation.inputs),
         "software": dict(sorted(evaluation.software.items())),
     }
-    plain: dict[str, Any] = _plain(found)
+    plain: dict[str, Any] = json.loads(json.dumps(found, default=_native), parse_constant=lambda _: None)
     return plain
 
 
@@ -138,16 +138,6 @@ def _words(words: Mapping[str, Sequence[int]]) -> dict[str, Any] | None:
     return {"edges": edges.tolist(), "by_name": by_name}
 
 
-def _plain(value: Any) -> Any:
-    """`value` of JSON's own types: what comes from NumPy or pandas is turned, what is no number becomes null."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if value is None or isinstance(value, str | bool | int | float):
-        return value
-    return str(value)
+def _native(value: Any) -> Any:
+    """What comes from NumPy, or is no dictionary but a mapping, as JSON's own type."""
+    return value.item() if isinstance(value, np.generic) else dict(value) if isinstance(value, Mapping) else str(value)

@@ -31,8 +31,7 @@ def build_tables(evaluation: Evaluation) -> list[Table]:
         _by_region(evaluation, "statistics-by-region", "Statistics by region", "statistics"),
         _paragraphs(evaluation),
         _commonest(evaluation),
-        _differences(evaluation),
-        _differences_by_region(evaluation),
+        *_differences(evaluation),
     ]
     return [table for table in tables if table is not None and table.rows]
 
@@ -206,23 +205,21 @@ def _commonest(evaluation: Evaluation) -> Table:
     return make_table("commonest", "Commonest paragraphs", heads, rows, [note], lengthy=True)
 
 
-def _differences(evaluation: Evaluation) -> Table:
+def _differences(evaluation: Evaluation) -> list[Table]:
     whole = [found for found in evaluation.differences if found.number.scope == REPORT]
-    return _difference_table(evaluation, "differences", "Differences", whole)
-
-
-def _differences_by_region(evaluation: Evaluation) -> Table:
     # Scores of one region stand together, whichever group they belong to.
     regions = list(dict.fromkeys(found.number.scope for found in evaluation.differences))
-    rows = [found for found in evaluation.differences if found.number.scope != REPORT]
-    rows.sort(key=lambda found: regions.index(found.number.scope))
-    # Ten regions with ten scores each are no reading for a terminal, which has those of whole reports.
-    lengthy = len(rows) < len(evaluation.differences)
-    return _difference_table(evaluation, "differences-by-region", "Differences by region", rows, lengthy)
+    rest = [found for found in evaluation.differences if found.number.scope != REPORT]
+    rest.sort(key=lambda found: regions.index(found.number.scope))
+    return [
+        _difference_table(evaluation, "differences", "Differences", whole, False),
+        # Ten regions with ten scores each are no reading for a terminal, which has those of whole reports.
+        _difference_table(evaluation, "differences-by-region", "Differences by region", rest, bool(whole)),
+    ]
 
 
 def _difference_table(
-    evaluation: Evaluation, key: str, title: str, differences: Sequence[Difference], lengthy: bool = False
+    evaluation: Evaluation, key: str, title: str, differences: Sequence[Difference], lengthy: bool
 ) -> Table:
     rows = []
     for found in differences:

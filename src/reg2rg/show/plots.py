@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
@@ -14,7 +15,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
@@ -200,11 +200,11 @@ def _draw_numbers(evaluation: Evaluation) -> Figure | None:
     figure, grid = _stacked(panels)
     for axes, panel in zip(grid, panels, strict=True):
         names = [f"{MARK} {number.name}" if number.key in below else number.name for number in panel]
-        _dots(axes, names, panel, floors, list(evaluation.floors))
+        _dots(axes, names, panel, floors, evaluation.floors, _label(evaluation, scores))
         axes.set_xlabel("score")
     if below:
         grid[0].set_title(f"{MARK} does not exceed its best floor", **_SMALL)
-    _name_floors(figure, evaluation, panels)
+    _legend(figure, 2)
     return figure
 
 
@@ -213,22 +213,23 @@ def _draw_regions(evaluation: Evaluation) -> Figure | None:
     scores = _region_scores(evaluation)
     if not scores:
         return None
-    floors = floor_values(evaluation)
-    regions = list(dict.fromkeys(number.scope for numbers in scores.values() for number in numbers))
+    floors, numbers = floor_values(evaluation), [number for of_name in scores.values() for number in of_name]
+    regions = list(dict.fromkeys(number.scope for number in numbers))
     columns = min(3, len(scores))
     rows = math.ceil(len(scores) / columns)
     height = rows * (_ROW * len(regions) + 0.75) + 0.6
     figure, grid = _figure(2.2 + 2.6 * columns, height, rows, columns, sharey=True)
     for axes in grid[len(scores) :]:
         axes.set_visible(False)
-    for index, (axes, (name, numbers)) in enumerate(zip(grid, scores.items(), strict=False)):
-        found = {number.scope: number for number in numbers}
-        _dots(axes, regions, [found.get(region) for region in regions], floors, list(evaluation.floors))
+    for index, (axes, (name, of_name)) in enumerate(zip(grid, scores.items(), strict=False)):
+        found = {number.scope: number for number in of_name}
+        own = [found.get(region) for region in regions]
+        _dots(axes, regions, own, floors, evaluation.floors, _label(evaluation, numbers))
         axes.set_title(name)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
         if index + columns >= len(scores):
             axes.set_xlabel("score")
-    _name_floors(figure, evaluation, list(scores.values()), columns=2 if columns < 3 else 3)
+    _legend(figure, 2 if columns < 3 else 3)
     return figure
 
 
@@ -238,16 +239,10 @@ def _draw_labels(evaluation: Evaluation) -> Figure | None:
     if not rows:
         return None
     figure, (left, right) = _figure(8.4, _ROW * len(rows) + _MARGIN + 0.2, 1, 2, sharey=True, widths=(1.5, 1))
-    _rows(left, [row.label for row in rows])
-    for y, row in enumerate(rows):
-        _interval(left, y, row.low, row.high)
-    shown = [(row.f1, y) for y, row in enumerate(rows) if math.isfinite(row.f1)]
-    blind = [(row.floor, y) for y, row in enumerate(rows) if row.floor is not None]
-    marker, colour = _FLOORS[0]
-    if blind:
-        left.plot(*zip(*blind, strict=True), marker=marker, markeredgecolor=colour, label="best floor", **_OPEN)
-    if shown:
-        left.plot(*zip(*shown, strict=True), "o", color=BLUE, markersize=5.5)
+    scores = [Number("findings", r.label, "F1", r.f1, r.support, "", low=r.low, high=r.high) for r in rows]
+    floors = {n.key: {"best floor": r.floor} for n, r in zip(scores, rows, strict=True) if r.floor is not None}
+    shown = [number if math.isfinite(number.value) else None for number in scores]
+    _dots(left, [row.label for row in rows], shown, floors, ["best floor"], _label(evaluation, scores))
     left.set_xlim(-0.02, 1.02)
     left.set_xlabel("F1")
     places = np.arange(len(rows))
@@ -257,7 +252,7 @@ def _draw_labels(evaluation: Evaluation) -> Figure | None:
     right.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     right.grid(axis="x")
     right.tick_params(axis="y", length=0)
-    figure.legend(loc="outside upper right", ncols=3)
+    _legend(figure, 4)
     return figure
 
 
@@ -369,33 +364,35 @@ def _interval(axes: Axes, y: float, low: float | None, high: float | None, colou
 
 
 def _dots(
-    axes: Axes, names: Sequence[str], numbers: Sequence[Number | None], floors: _Floors, order: Sequence[str]
+    axes: Axes,
+    names: Sequence[str],
+    numbers: Sequence[Number | None],
+    floors: _Floors,
+    order: Iterable[str],
+    label: str,
 ) -> None:
     """One row a number: floors as open marks, the interval as a bar, the value as a dot."""
     _rows(axes, names)
     known = [(y, number) for y, number in enumerate(numbers) if number is not None]
-    for index, name in enumerate(order):
-        marker, colour = _FLOORS[index % len(_FLOORS)]
-        marks = [(floors[n.key][name], y) for y, n in known if name in floors.get(n.key, {})]
-        xs, ys = [value for value, _ in marks], [y for _, y in marks]
-        axes.plot(xs, ys, marker=marker, markeredgecolor=colour, **_OPEN)
+    ys, values = [y for y, _ in known], [number.value for _, number in known]
+    axes.plot(values, ys, "o", color=BLUE, markersize=5.5, label=label, zorder=3)
+    for (marker, colour), name in zip(itertools.cycle(_FLOORS), order, strict=False):
+        if marks := [(floors[n.key][name], y) for y, n in known if name in floors.get(n.key, {})]:
+            named = name if name == "best floor" else f"floor: {name}"
+            axes.plot(*zip(*marks, strict=True), marker=marker, markeredgecolor=colour, label=named, **_OPEN)
     for y, number in known:
         _interval(axes, y, number.low, number.high)
-    axes.plot([number.value for _, number in known], [y for y, _ in known], "o", color=BLUE, markersize=5.5)
     low, high = axes.get_xlim()
     # From 0, so that lengths compare; a value below 0 still shows.
     axes.set_xlim(min(low, -0.02 * high), high)
 
 
-def _name_floors(figure: Figure, evaluation: Evaluation, panels: Sequence[Sequence[Number]], columns: int = 2) -> None:
-    """Legend of the value and of those floors that were drawn."""
-    values, numbers = floor_values(evaluation), [number for panel in panels for number in panel]
-    drawn = {floor for number in numbers for floor in values.get(number.key, {})}
+def _label(evaluation: Evaluation, numbers: Iterable[Number]) -> str:
     shown = any(number.low is not None for number in numbers)
-    label = _short(evaluation.name) + (f", {percent(evaluation.confidence)} interval" if shown else "")
-    handles = [Line2D([], [], color=BLUE, marker="o", linewidth=2.4 if shown else 0, markersize=5.5, label=label)]
-    for index, floor in enumerate(evaluation.floors):
-        if floor in drawn:
-            marker, colour = _FLOORS[index % len(_FLOORS)]
-            handles.append(Line2D([], [], marker=marker, markeredgecolor=colour, label=f"floor: {floor}", **_OPEN))
-    figure.legend(handles=handles, loc="outside upper left", ncols=columns)
+    return _short(evaluation.name) + (f", {percent(evaluation.confidence)} interval" if shown else "")
+
+
+def _legend(figure: Figure, columns: int) -> None:
+    """All that the panels name, each once."""
+    found = {label: one for axes in figure.axes for one, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(found.values(), found.keys(), loc="outside upper left", ncols=columns)

@@ -91,11 +91,9 @@ def _drawn(table: Table, columns: Sequence[int]) -> RichTable:
             max_width=_FIRST_WIDTH if words else None,
             overflow="fold",
         )
-    group = ""
-    for row in table.rows:
-        if row.group != group:
-            group = row.group
-            drawn.add_row(Text(group, style="bold cyan"))
+    for heading, row in table.grouped():
+        if heading:
+            drawn.add_row(Text(heading, style="bold cyan"))
         elif row.rule:
             drawn.add_section()
         # Text, not markup: names come from files, and "[red]" in one must print as it stands.
@@ -110,11 +108,9 @@ def to_markdown(table: Table) -> str:
     """The table for documentation, its heading above and its notes below."""
     aligned = ["---" if index == 0 or column.kind else "---:" for index, column in enumerate(table.columns)]
     lines = [[_markdown(column.title) for column in table.columns], aligned]
-    group = ""
-    for row in table.rows:
-        if row.group != group:
-            group = row.group
-            lines.append([f"**{_markdown(group)}**", *[""] * (len(aligned) - 1)])
+    for heading, row in table.grouped():
+        if heading:
+            lines.append([f"**{_markdown(heading)}**", *[""] * (len(aligned) - 1)])
         lines.append([f"**{_markdown(c.text)}**" if c.style == "strong" else _markdown(c.text) for c in row.cells])
     drawn = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     parts = [f"## {_markdown(table.title)}", drawn, "\n".join(f"- {_markdown(note)}" for note in table.notes)]
@@ -134,16 +130,13 @@ def to_latex(table: Table) -> str:
     lines = [f"% {_line(text)}" for text in (table.title, *table.notes)]
     lines += [r"% needs \usepackage{booktabs}", rf"\begin{{tabular}}{{{align}}}", r"\toprule"]
     lines += [_latex_row([_latex(column.title) for column in table.columns]), r"\midrule"]
-    group = ""
-    for row in table.rows:
+    for heading, row in table.grouped():
         if row.rule:
             lines.append(r"\midrule")
-        if row.group != group:
-            group = row.group
-            lines.append(_latex_row([rf"\multicolumn{{{len(align)}}}{{l}}{{\emph{{{_latex(group)}}}}}"]))
-        texts = [_latex(c.text) for c in row.cells]
-        strong = [c.style == "strong" for c in row.cells]
-        lines.append(_latex_row([rf"\textbf{{{t}}}" if bold else t for t, bold in zip(texts, strong, strict=True)]))
+        if heading:
+            lines.append(_latex_row([rf"\multicolumn{{{len(align)}}}{{l}}{{\emph{{{_latex(heading)}}}}}"]))
+        looks = [r"\textbf{%s}" if c.style == "strong" else "%s" for c in row.cells]
+        lines.append(_latex_row([look % _latex(c.text) for look, c in zip(looks, row.cells, strict=True)]))
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -76,6 +76,11 @@ class Table:
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
     lengthy: bool = False
+
+    def grouped(self) -> Iterator[tuple[str, Row]]:
+        """Its rows, each after the heading that stands above it, or ``""``."""
+        for before, row in zip((None, *self.rows), self.rows, strict=False):
+            yield row.group if row.group != (before.group if before else "") else "", row
 
     def frame(self) -> pd.DataFrame:
         """The cells as printed."""
