@@ -161,6 +161,7 @@ def test_no_text_is_a_command_of_latex(text):
     assert len(body) == len(to_latex(of("plain")).splitlines()) - lines.index("% needs \\usepackage{booktabs}") - 1
     row = body[4]
     assert row.endswith(" \\\\")
+    assert not row.startswith("["), "an argument of the break before it"
     bare = ESCAPED.sub("", row[:-3])
     assert bare.count("&") == 1
     assert not re.search(r"[\\%$#_{}~^]", bare)
