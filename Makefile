@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 DEPS := $(VENV)/deps-$(shell sha256sum pyproject.toml | cut -c1-16)
 HERE := $(VENV)/here-$(shell pwd | sha256sum | cut -c1-16)
 
-.PHONY: demo test golden lint docs bench clean
+.PHONY: demo test golden skips lint docs wheel bench bench-quick minimum clean
 
 $(DEPS): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("reg2rg needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
@@ -43,8 +43,14 @@ demo: $(HERE)
 	$(RUN) predict $(BLIND) --ckpt_path demo/runs_text_only/checkpoints/last.ckpt
 	$(RUN) page $(FULL) --predictions demo/runs/predictions --compare 'floor: text only, no image=demo/runs_text_only/predictions' --curves 'Reg2RG=demo/runs/csv' --curves 'text only=demo/runs_text_only/csv' --title 'Synthetic chest CT, region by region' --out demo/page.html
 
+PYTEST := -m pytest -n 2 --dist worksteal -m 'not slow'
+
 test: $(HERE)
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow' --cov --cov-report=term:skip-covered
+	$(BIN)/python $(PYTEST) --cov --cov-report=term:skip-covered
+
+# The committed list of what may be skipped, with what this machine skips added.
+skips: $(HERE)
+	$(BIN)/python $(PYTEST) --write-skips
 
 golden: $(HERE)  # after a change that is meant to move numbers or texts; commit what it shows
 	$(BIN)/python -m tests.golden.renew
@@ -54,12 +60,30 @@ lint: $(HERE)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/count.py --check
 
 docs: $(HERE)
 	$(BIN)/mkdocs build --strict --site-dir site
 
+# The package as a user gets it: built, installed outside the checkout, run for two training steps.
+wheel: $(HERE)
+	$(BIN)/python tools/check_wheel.py
+
 bench: $(HERE)
 	$(BIN)/python benchmarks/all.py
 
+bench-quick: $(HERE)
+	$(BIN)/python benchmarks/quick.py
+
+# The tests with the lowest releases that pyproject.toml promises; downloads several GB.
+MINIMUM := $(VENV)-minimum
+
+minimum:
+	$(PYTHON) -m venv $(MINIMUM)
+	$(MINIMUM)/bin/python -m pip install --quiet --upgrade pip packaging
+	$(MINIMUM)/bin/python tools/minimum.py --output $(MINIMUM)/constraints.txt
+	$(MINIMUM)/bin/python -m pip install --progress-bar off --quiet --constraint $(MINIMUM)/constraints.txt --editable '.[dev]'
+	$(MINIMUM)/bin/python $(PYTEST)
+
 clean:
-	rm -rf .venv site demo .pytest_cache .mypy_cache .ruff_cache .coverage*
+	rm -rf .venv .venv-minimum site demo .pytest_cache .mypy_cache .ruff_cache .coverage*

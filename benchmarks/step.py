@@ -17,6 +17,7 @@ trains to 1e-4 of their largest. Then sides take turns; best of all repeats. Exi
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 from collections.abc import Callable
@@ -240,6 +241,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--chunk", type=int, help="volumes at a time in our frozen encoder; 0: all")
+    parser.add_argument("--json", type=Path, help="write all figures there")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     size = SIZES["quick"] if options.quick else replace(SIZES["full"], llm=LLMS[options.llm])
@@ -264,6 +266,8 @@ def main() -> int:
     row("ours", mine, theirs)
     row("published", theirs, theirs)
     ratio = theirs.cpu / mine.cpu
+    if options.json:
+        options.json.write_text(json.dumps({"published": theirs.cpu, "ours": mine.cpu, "equal": equal}, indent=2))
     met = equal and (options.quick or ratio >= TIME_BAR)
     print(f"training step {ratio:.2f} x (bar {TIME_BAR}{', at full size' if options.quick else ''}): "
           f"{'met' if met else 'missed'}")  # fmt: skip
