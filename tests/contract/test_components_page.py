@@ -8,6 +8,7 @@ from reg2rg.evaluation.labelers import LABELERS
 from reg2rg.evaluation.metrics.base import METRICS
 from reg2rg.models.encoders import ENCODERS
 from reg2rg.models.projectors import PROJECTORS
+from reg2rg.runners import RUNNERS
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "components.md"
 
@@ -15,7 +16,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "components.md"
 def test_code_on_the_page_runs() -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), flags=re.DOTALL | re.MULTILINE)
     assert len(blocks) >= 6
-    registries = (ENCODERS, PROJECTORS, DATASETS, METRICS, LABELERS)
+    registries = (ENCODERS, PROJECTORS, DATASETS, METRICS, LABELERS, RUNNERS)
     before = [dict(registry._classes) for registry in registries]
     scope = {"__name__": "components_page"}
     try:

@@ -117,12 +117,13 @@ def evaluation(root: Path) -> dict[str, str]:
 
 def ablation(root: Path) -> dict[str, str]:
     """The table of a sweep, from the invented reports; runs are worse as more studies have each other's reports."""
+    from reg2rg.evaluation.metrics.labelers import RuleLabeler
+
     from reg2rg.ablation.compare import Comparer
     from reg2rg.ablation.scoring import Scorer
     from reg2rg.ablation.sweep import Run, TableSpec
     from reg2rg.ablation.table import Collected, Costs, build_table
     from reg2rg.core.regions import load_region_set
-    from reg2rg.evaluation.metrics.labelers import RuleLabeler
     from reg2rg.show.ablation_files import as_csv, as_latex, as_markdown
 
     metrics = ("CE F1 (micro)", "Recognition accuracy", "BLEU-4", "METEOR")

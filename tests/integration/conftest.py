@@ -13,8 +13,9 @@ def components() -> Iterator[None]:
     from reg2rg.datasets.base import DATASETS
     from reg2rg.models.encoders import ENCODERS
     from reg2rg.models.projectors import PROJECTORS
+    from reg2rg.runners import RUNNERS
 
-    registries = (ENCODERS, PROJECTORS, DATASETS)
+    registries = (ENCODERS, PROJECTORS, DATASETS, RUNNERS)
     before = [dict(registry._classes) for registry in registries]
     yield
     for registry, classes in zip(registries, before, strict=True):

@@ -11,7 +11,8 @@ from reg2rg.core.types import LabelMap, Study
 from reg2rg.datasets.base import Dataset, Listing
 from reg2rg.models.encoders import Encoder
 from reg2rg.models.projectors import LinearProjector, Projector
-from reg2rg.testing import ContractError, check_dataset, check_encoder, check_projector
+from reg2rg.runners import Local, Outcome, Runner
+from reg2rg.testing import ContractError, check_dataset, check_encoder, check_projector, check_runner
 
 SIZE = (4, 4, 2)
 
@@ -132,3 +133,67 @@ def test_datasets(tmp_path: Path) -> None:
             check_dataset(lambda wrong=wrong: Listed(wrong))
     with pytest.raises(ContractError, match="duplicates"):
         check_dataset(lambda: Listed(study(image), study(image)))
+
+
+class Swaps(Local):
+    """Gives each job the outcome of the one before."""
+
+    def run(self, jobs, begin, stop):
+        pairs = list(super().run(jobs, begin, stop))
+        yield from ((job, pairs[place - 1][1]) for place, (job, _) in enumerate(pairs))
+
+
+class Loses(Local):
+    def run(self, jobs, begin, stop):
+        return super().run(jobs[1:], begin, stop)
+
+
+class SaysNothing(Local):
+    def run(self, jobs, begin, stop):
+        return super().run(jobs, lambda job: None, stop)
+
+
+class HandsOverAll(Local):
+    """Begins jobs though it was told to stop."""
+
+    def run(self, jobs, begin, stop):
+        for job in jobs if stop.event.is_set() else ():
+            begin(job)
+        yield from super().run(jobs, begin, stop)
+
+
+class GivesUp(Runner):
+    """Raises what a job raises."""
+
+    def run(self, jobs, begin, stop):
+        for job in jobs:
+            begin(job)
+            yield job, job.execute(stop)
+
+
+class Forgets(Local):
+    """Folder and environment stay behind."""
+
+    def run(self, jobs, begin, stop):
+        for job, outcome in super().run(jobs, begin, stop):
+            yield job, Outcome(outcome.status, outcome.seconds, outcome.message.replace(str(job.cwd), "/"))
+
+
+@pytest.mark.parametrize(
+    ("build", "part"),
+    [
+        (Swaps, "status of job 1: found done, expected failed"),
+        (Loses, "jobs begun"),
+        (SaysNothing, "order"),
+        (HandsOverAll, "jobs when told to stop"),
+        (Forgets, "environment and folder of job 0"),
+    ],
+)
+def test_a_bad_runner_is_named(build: type[Local], part: str) -> None:
+    with pytest.raises(ContractError, match=part):
+        check_runner(lambda folder: build(1))
+
+
+def test_a_runner_must_not_give_up(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="cannot even begin"):
+        check_runner(lambda folder: GivesUp(folder, {}))

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, ClassVar
 
 import yaml
 
-from reg2rg.ablation.parent import PARENT
 from reg2rg.ablation.plan import CONFIG, EVALUATION, PREDICTIONS
 from reg2rg.ablation.state import (
     LOG,
@@ -34,16 +28,16 @@ from reg2rg.ablation.state import (
 )
 from reg2rg.ablation.sweep import Scoring
 from reg2rg.core.files import atomic_write
+from reg2rg.runners.base import Job, Outcome, Stop
+from reg2rg.runners.process import log_tail, run_command, was_stopped
 
 METRICS = "metrics.csv"
-_STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)
-_TAIL = 12
 Call = Callable[[Sequence[str]], int]
 
 
 @dataclass(frozen=True)
-class Task:
-    """A job as it is handed to whatever runs it; plain data that can be sent to another machine.
+class Task(Job):
+    """A run as it is handed to whatever works on it.
 
     Attributes:
         run: name of the run.
@@ -57,10 +51,10 @@ class Task:
         scoring: what is evaluated.
         train_references: table of training reports for the floors, or ``None``.
         allow_import: packages that configs may name.
-        threads: of each process; ``None`` leaves that to the libraries.
-        environment: further environment variables.
-        cwd: folder that relative paths are seen from, on every machine.
+        call: runs a ``reg2rg`` command in this process; by default each stage is a process of its own.
     """
+
+    kind: ClassVar[str] = "ablate"
 
     run: str
     seed: int
@@ -73,9 +67,7 @@ class Task:
     code: str = ""
     train_references: Path | None = None
     allow_import: tuple[str, ...] = ()
-    threads: int | None = None
-    environment: Mapping[str, str] = field(default_factory=dict)
-    cwd: Path = field(default_factory=Path.cwd)
+    call: Call | None = None
 
     @property
     def place(self) -> Path:
@@ -91,6 +83,10 @@ class Task:
     def name(self) -> str:
         """As people read it."""
         return f"{self.run}, seed {self.seed}"
+
+    def execute(self, stop: Stop) -> Outcome:
+        """See `reg2rg.runners.Job`."""
+        return execute(self, stop)
 
     def command(self, stage: str) -> list[str]:
         """The words behind ``reg2rg`` for a stage."""
@@ -113,64 +109,13 @@ class Task:
         return words
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a task ended.
-
-    Attributes:
-        status: ``busy``: another process works on it.
-        seconds: that this took.
-        message: of a failure: stage, exit code and the end of the log.
-    """
-
-    status: Literal["done", "failed", "stopped", "busy"]
-    seconds: float = 0.0
-    message: str = ""
-
-
-class Stop:
-    """Told to stop, it ends the processes that are under way, so that they save; asked again, it kills them."""
-
-    def __init__(self) -> None:
-        self.event = threading.Event()
-        self._processes: set[subprocess.Popen[bytes]] = set()
-        self._guard = threading.Lock()
-
-    def add(self, process: subprocess.Popen[bytes]) -> None:
-        """Watch over a process."""
-        with self._guard:
-            self._processes.add(process)
-        if self.event.is_set():
-            self._signal(process, signal.SIGTERM)
-
-    def discard(self, process: subprocess.Popen[bytes]) -> None:
-        """It has ended."""
-        with self._guard:
-            self._processes.discard(process)
-
-    def __call__(self, kill: bool = False) -> None:
-        """Stop."""
-        self.event.set()
-        with self._guard:
-            for process in self._processes:
-                self._signal(process, signal.SIGKILL if kill else signal.SIGTERM)
-
-    @staticmethod
-    def _signal(process: subprocess.Popen[bytes], number: int) -> None:
-        send = os.killpg if number == signal.SIGKILL else os.kill  # told to save itself, it ends its data workers last
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            send(process.pid, number)
-
-
-def execute(task: Task, stop: Stop | None = None, call: Call | None = None) -> Outcome:
+def execute(task: Task, stop: Stop) -> Outcome:
     """Do what is left of a task.
 
     Args:
         task: the run.
         stop: ends it early.
-        call: runs a ``reg2rg`` command in this process; by default each stage is a process of its own.
     """
-    stop = stop or Stop()
     begun = time.monotonic()
     with lock(lock_of(task.place)) as held:
         if held is None:
@@ -183,7 +128,7 @@ def execute(task: Task, stop: Stop | None = None, call: Call | None = None) -> O
                 return Outcome("stopped", time.monotonic() - begun)
             _begin_stage(task, stage, record)
             started = time.monotonic()
-            code = _run_stage(task, stage, stop, call, held)
+            code = _run_stage(task, stage, stop, held)
             seconds = time.monotonic() - started
             if code != 0:
                 return _ended(task, record, stage, code, stop, time.monotonic() - begun)
@@ -242,35 +187,15 @@ def _begin_stage(task: Task, stage: str, record: dict[str, Any]) -> None:
     write_run(task.place, record)
 
 
-def _run_stage(task: Task, stage: str, stop: Stop, call: Call | None, held: int) -> int:
+def _run_stage(task: Task, stage: str, stop: Stop, held: int) -> int:
     words = task.command(stage)
     with open(task.place / LOG, "a", encoding="utf-8") as log:
         log.write(f"\n=== {now()} reg2rg {' '.join(words)}\n")
         log.flush()
-        if call is not None:
-            return _call_here(call, words, log)
-        watched, ours = os.pipe()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "reg2rg.cli.main", *words],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            cwd=task.cwd,
-            env=_environment(task) | {PARENT: str(watched)},
-            start_new_session=True,
-            pass_fds=[held, watched],  # while it lives, even alone, the folder is taken
-        )
-        os.close(watched)
-    stop.add(process)
-    try:
-        return process.wait()
-    except BaseException:  # whoever waits here was told to end
-        stop()
-        process.wait()
-        raise
-    finally:
-        stop.discard(process)
-        os.close(ours)
+        if task.call is not None:
+            return _call_here(task.call, words, log)
+        # while it lives, even alone, the lock holds the folder
+        return run_command(task, words, log, stop, pass_fds=[held])
 
 
 def _call_here(call: Call, words: Sequence[str], log: IO[str]) -> int:
@@ -278,32 +203,14 @@ def _call_here(call: Call, words: Sequence[str], log: IO[str]) -> int:
         return call(words)
 
 
-def _environment(task: Task) -> dict[str, str]:
-    found = {**os.environ, "PYTHONUNBUFFERED": "1", **task.environment}
-    found.pop("COLUMNS", None)
-    if task.threads is not None:
-        found |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(task.threads))
-    return found
-
-
 def _ended(task: Task, record: dict[str, Any], stage: str, code: int, stop: Stop, seconds: float) -> Outcome:
-    if stop.event.is_set() or code in _STOPPED:
+    if was_stopped(code, stop):
         return Outcome("stopped", seconds)
     tail = log_tail(task.place / LOG)
     message = f"{stage} ended with exit code {code}; the end of {task.folder / LOG}:\n{tail}"
     record["failure"] = {"stage": stage, "exit_code": code, "at": now(), "log": tail}
     write_run(task.place, record)
     return Outcome("failed", seconds, message)
-
-
-def log_tail(path: Path, lines: int = _TAIL) -> str:
-    """The last lines of a log, from its last error message on if that is among them."""
-    with contextlib.suppress(OSError):
-        found = [line.rstrip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
-        found = [line for line in found if line][-lines:]
-        errors = [place for place, line in enumerate(found) if line.startswith("error:")]
-        return "\n".join(found[errors[-1] :] if errors else found)
-    return ""
 
 
 def _join_metrics(folder: Path) -> None:

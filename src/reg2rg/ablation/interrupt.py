@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-from reg2rg.ablation.execute import Stop
+from reg2rg.runners import Stop
 
 _GRACE_S = 120.0
 _TOLD = b"\ntold to end: the runs save themselves; once more to kill them\n"

@@ -11,9 +11,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from reg2rg.ablation.execute import Outcome, Task
+from reg2rg.ablation.execute import Task
 from reg2rg.ablation.state import read_progress
 from reg2rg.core.progress import duration
+from reg2rg.runners import Outcome
 
 _SAY_EVERY_S = 60.0
 _LOOK_EVERY_S = 1.0

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from reg2rg.ablation.facts import Facts
     from reg2rg.ablation.plan import Job, Plan
     from reg2rg.ablation.progress import Estimate
-    from reg2rg.ablation.runners import Runner
     from reg2rg.ablation.sweep import Sweep
     from reg2rg.cli.section import DataSection
+    from reg2rg.runners import Runner
 
 EXIT_UNFINISHED = 4
 EXIT_TERMINATED = 143
@@ -67,7 +67,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--jobs", type=whole(0), default=1, metavar="N", help="runs at a time (default 1); 0: in this process")
     add("--threads", type=whole(1), metavar="N", help="threads of each run (default: the cores shared by --jobs)")
     add("--max-hours", type=above_zero, metavar="H", help="stop after so many hours; what runs saves itself first")
-    add("--runner", choices=("local", "slurm", "ray"), default="local", help="who works on the runs (default local)")
+    add(
+        "--runner",
+        type=_runner_class,
+        default="local",
+        metavar="NAME",
+        help="who works on the runs: local (default), slurm, ray, or one of a plug-in",
+    )
     add(
         "--cluster",
         nargs="+",
@@ -92,12 +98,15 @@ class Ablation:
         from rich.console import Console
 
         from reg2rg.ablation.sweep import load_sweep
+        from reg2rg.runners import Local
 
         self.invocation, self.options = invocation, options
         self.console: Console = Console(stderr=True)
         self.sweep: Sweep = load_sweep(options.sweep)
         self.plan = self._plan(options.runs, options.seeds)
         self._facts: dict[str, Facts] = {}
+        self.local = issubclass(options.runner, Local)
+        self.here = self.local and options.jobs == 0  # in this process
 
     def run(self) -> int:
         """Do what the options ask for."""
@@ -192,6 +201,7 @@ class Ablation:
                     code=code_digest() if self.options.same_code else "",
                     train_references=references if facts.train or references.is_file() else None,
                     allow_import=self.invocation.allow_import,
+                    call=main if self.here else None,
                     threads=self.options.threads,
                 )
             )
@@ -252,15 +262,14 @@ class Ablation:
         return todo
 
     def _work_on(self, todo: Sequence[Task], runner: Runner, begun: float) -> int:
-        from reg2rg.ablation.execute import Stop
         from reg2rg.ablation.interrupt import time_limit, told_to_end
         from reg2rg.ablation.progress import Watch
+        from reg2rg.runners import Stop
 
-        local = self.options.runner == "local"
-        jobs = max(1, self.options.jobs) if local else len(todo)
+        jobs = max(1, self.options.jobs) if self.local else len(todo)
         stop, statuses = Stop(), []
         with (
-            told_to_end(stop, here=local and self.options.jobs == 0) as got,
+            told_to_end(stop, here=self.here) as got,
             time_limit(stop, self.options.max_hours, begun),
             Watch(self.console, len(todo), self._estimate(), jobs) as watch,
         ):
@@ -277,18 +286,15 @@ class Ablation:
         return EXIT_OK if statuses.count("done") == len(todo) else EXIT_UNFINISHED
 
     def _runner(self) -> Runner:
-        from reg2rg.ablation.runners import Local, Ray, Slurm
+        from reg2rg.runners import Local
 
-        options = self.options
-        parameters = _parameters(options.cluster)
-        if options.runner == "slurm":
-            cluster = parameters.pop("cluster", "slurm")
-            return Slurm(self.plan.out / "slurm", parameters, str(cluster))
-        if options.runner == "ray":
-            return Ray(parameters)
-        if parameters:
-            raise ConfigError("command line: --cluster is for --runner slurm and ray; the local runner has none")
-        return Local(options.jobs, options.threads, main)
+        options, parameters = self.options, _parameters(self.options.cluster)
+        if self.local:
+            if parameters:
+                raise ConfigError("command line: --cluster is for --runner slurm and ray; the local runner has none")
+            return Local(options.jobs, options.threads)
+        kind: type[Runner] = options.runner
+        return kind(self.plan.out / kind.__name__.lower(), parameters)
 
     # ---- telling
 
@@ -350,3 +356,19 @@ def _parameters(words: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"command line: --cluster {word}: expected KEY=VALUE")
         found[key] = parse_value(text)
     return found
+
+
+def _runner_class(name: str) -> type[Runner]:
+    """The class of a runner; the case of its name does not matter. Plug-ins are imported only for one of theirs."""
+    from reg2rg.core.registry import UnknownComponentError, load_plugins
+    from reg2rg.runners import RUNNERS
+
+    def known() -> str:
+        return next((entry for entry in RUNNERS if entry.lower() == name.lower()), name)
+
+    if known() not in RUNNERS:
+        load_plugins()
+    try:
+        return RUNNERS.get(known())
+    except UnknownComponentError as error:
+        raise ConfigError(f"command line: --runner: {error}") from error

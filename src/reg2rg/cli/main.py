@@ -17,9 +17,9 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from reg2rg import __version__
-from reg2rg.ablation.parent import end_with_parent
 from reg2rg.core.errors import EXIT_OK, EXIT_RUNTIME, EXIT_USAGE, ConfigError, Reg2RGError
 from reg2rg.core.registry import did_you_mean
+from reg2rg.runners.parent import end_with_parent
 
 EXIT_INTERRUPTED = 130
 COMMAND_GROUP = "reg2rg.commands"

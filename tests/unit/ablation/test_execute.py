@@ -13,9 +13,10 @@ import pytest
 import yaml
 
 from reg2rg.ablation.changes import what_changed
-from reg2rg.ablation.execute import LOG, Stop, Task, execute, lock_of, log_tail
+from reg2rg.ablation.execute import LOG, Task, lock_of
 from reg2rg.ablation.state import Keys, lock, read_run, state_of
 from reg2rg.ablation.sweep import Scoring
+from reg2rg.runners import Stop
 
 CONFIG = {"trainer": {"default_root_dir": "out"}, "model": {"lr": 1}, "data": {"regions": "lobes"}}
 
@@ -52,7 +53,7 @@ class Program:
 
 def run(one: Task, codes: dict[str, int] | None = None, stop: Stop | None = None):
     program = Program(one.place, codes)
-    return execute(one, stop, program), program
+    return replace(one, call=program).execute(stop or Stop()), program
 
 
 def test_the_commands_that_a_person_would_type(tmp_path: Path) -> None:
@@ -187,15 +188,6 @@ def test_keys_depend_on_what_a_stage_depends_on() -> None:
     assert (other.fit, other.predict == base.predict) == (base.fit, False)
     other = Keys.of("d", "x", Scoring(labeler="none"))
     assert (other.predict, other.evaluate == base.evaluate) == (base.predict, False)
-
-
-def test_the_end_of_a_log(tmp_path: Path) -> None:
-    path = tmp_path / "log.txt"
-    path.write_text("\n".join(f"line {i}" for i in range(50)))
-    assert log_tail(path).splitlines() == [f"line {i}" for i in range(38, 50)]
-    path.write_text("a\nerror: first\nb\nerror: second\n  detail\n\n")
-    assert log_tail(path) == "error: second\n  detail"
-    assert log_tail(tmp_path / "none") == ""
 
 
 def test_a_lock_keeps_out_other_threads_too(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ import pytest
 from rich.console import Console
 
 from reg2rg.ablation.collect import measured_seconds
-from reg2rg.ablation.execute import Outcome, Task
+from reg2rg.ablation.execute import Task
 from reg2rg.ablation.progress import Estimate, Watch, share_done
 from reg2rg.ablation.sweep import Scoring
+from reg2rg.runners import Outcome
 
 
 def record(out: Path, run: str, seed: str, host: str, fit: float, stages: tuple[str, ...] = ()) -> None:

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from reg2rg.ablation import interrupt
-from reg2rg.ablation.execute import Outcome, Stop, Task
+from reg2rg.ablation.execute import Task
 from reg2rg.ablation.interrupt import time_limit, told_to_end
 from reg2rg.cli.ablate import EXIT_UNFINISHED, Ablation, _parameters
 from reg2rg.cli.main import main
 from reg2rg.core.errors import ConfigError
+from reg2rg.runners import Outcome, Stop
 
 
 @pytest.fixture(autouse=True)
@@ -179,8 +180,9 @@ def test_nothing_heavy_is_imported_for_help() -> None:
     import sys
 
     code = (
-        "import sys; from reg2rg.cli import ablate; from reg2rg.ablation import execute, runners, steps, tables; "
-        "ablate._parser(); print(any(name in sys.modules for name in ('torch', 'lightning', 'transformers')))"
+        "import sys; from reg2rg.cli import ablate; from reg2rg.ablation import execute, steps, tables; "
+        "import reg2rg.runners; ablate._parser(); "
+        "print(any(name in sys.modules for name in ('torch', 'lightning', 'transformers')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -11,16 +11,18 @@ from reg2rg.cli.listing import components, constructor_arguments, summary
 from reg2rg.cli.main import main
 from reg2rg.cli.trainer import component_registries
 from reg2rg.config.overlay import packaged_configs
-from reg2rg.core.registry import Registry
+from reg2rg.core.registry import Registry, load_plugins
 from reg2rg.data.datamodule import RegionReportDataModule
 from reg2rg.evaluation.labelers import LABELERS
 from reg2rg.evaluation.labelers.radbert import RadBertLabeler  # noqa: F401 (registers itself)
 from reg2rg.evaluation.metrics.base import METRICS, metric_classes
+from reg2rg.runners import RUNNERS
 
 
 def all_registries() -> tuple[Registry[Any], ...]:
+    load_plugins()
     metric_classes()  # registers them
-    return (*component_registries(), METRICS, LABELERS)
+    return (*component_registries(), METRICS, LABELERS, RUNNERS)
 
 
 def test_the_list_equals_the_registries() -> None:

@@ -1,84 +1,98 @@
-"""Who works on tasks: side by side here, or handed to submitit and Ray whole."""
+"""Who works on jobs: side by side here, or handed to submitit and Ray whole."""
 
 from __future__ import annotations
 
+import importlib
+import json
 import sys
+import threading
+import time
 import types
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from reg2rg.ablation import runners
-from reg2rg.ablation.execute import Outcome, Stop, Task
-from reg2rg.ablation.runners import Local, Ray, Slurm, shares, visible_gpus
-from reg2rg.ablation.sweep import Scoring
 from reg2rg.core.errors import ConfigError, MissingExtraError
+from reg2rg.core.registry import UnknownComponentError
+from reg2rg.runners import RUNNERS, Command, Job, Local, Outcome, Ray, Slurm, Stop, local
+from reg2rg.runners.local import shares, visible_gpus
+from reg2rg.runners.process import log_tail
+from reg2rg.runners.slurm import Handed
+from reg2rg.testing import check_runner
 
 
-def tasks(tmp_path: Path, count: int = 3) -> list[Task]:
-    return [
-        Task("run", seed, "run", Path(f"run/seed{seed}"), {}, "d", "x", Scoring(), cwd=tmp_path)
-        for seed in range(count)
-    ]
+@dataclass(frozen=True)
+class Numbered(Job):
+    """Seed 1 fails; what a job was given to run with stands beside it."""
+
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"seed {self.seed}"
+
+    def execute(self, stop: Stop) -> Outcome:
+        found = {"threads": self.threads, "environment": dict(self.environment), "cwd": str(self.cwd)}
+        (self.cwd / f"{self.seed}.json").write_text(json.dumps(found))
+        return Outcome("failed", 1.0, "broken") if self.seed == 1 else Outcome("done", 1.0)
 
 
-@pytest.fixture
-def executed(monkeypatch: pytest.MonkeyPatch) -> list[Task]:
-    """Tasks that were executed; seed 1 fails."""
-    seen: list[Task] = []
-
-    def execute(task: Task, stop: Stop | None = None, call: Any = None) -> Outcome:
-        seen.append(task)
-        return Outcome("failed", 1.0, "broken") if task.seed == 1 else Outcome("done", 1.0)
-
-    monkeypatch.setattr(runners, "execute", execute)
-    return seen
+@dataclass(frozen=True)
+class Broken(Numbered):
+    def execute(self, stop: Stop) -> Outcome:
+        raise OSError("no space left on device")
 
 
-def work(runner: Any, todo: list[Task], stop: Stop | None = None) -> tuple[list[int], dict[int, str]]:
+def jobs(tmp_path: Path, count: int = 3) -> list[Numbered]:
+    return [Numbered(seed, cwd=tmp_path) for seed in range(count)]
+
+
+def given(tmp_path: Path) -> list[dict[str, Any]]:
+    """What the jobs were run with."""
+    return [json.loads(path.read_text()) for path in sorted(tmp_path.glob("?.json"))]
+
+
+def work(runner: Any, todo: list[Any], stop: Stop | None = None) -> tuple[list[int], dict[int, str]]:
     begun: list[int] = []
     ended = {
-        task.seed: outcome.status for task, outcome in runner.run(todo, lambda t: begun.append(t.seed), stop or Stop())
+        job.seed: outcome.status for job, outcome in runner.run(todo, lambda j: begun.append(j.seed), stop or Stop())
     }
     return begun, ended
 
 
-@pytest.mark.parametrize("jobs", [0, 1, 2])
-def test_one_failure_does_not_stop_the_rest(tmp_path: Path, executed: list[Task], jobs: int) -> None:
-    begun, ended = work(Local(jobs, call=lambda words: 0), tasks(tmp_path))
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_one_failure_does_not_stop_the_rest(tmp_path: Path, count: int) -> None:
+    begun, ended = work(Local(count), jobs(tmp_path))
     assert sorted(begun) == [0, 1, 2]
     assert ended == {0: "done", 1: "failed", 2: "done"}
 
 
-@pytest.mark.parametrize("jobs", [0, 2])
-def test_told_to_stop_nothing_is_begun(tmp_path: Path, executed: list[Task], jobs: int) -> None:
+@pytest.mark.parametrize("count", [0, 2])
+def test_told_to_stop_nothing_is_begun(tmp_path: Path, count: int) -> None:
     stop = Stop()
     stop()
-    assert work(Local(jobs, call=lambda words: 0), tasks(tmp_path), stop) == ([], {})
+    assert work(Local(count), jobs(tmp_path), stop) == ([], {})
 
 
-def test_a_task_that_cannot_even_begin_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def execute(task: Task, stop: Stop | None = None, call: Any = None) -> Outcome:
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(runners, "execute", execute)
-    assert work(Local(2), tasks(tmp_path))[1] == dict.fromkeys(range(3), "failed")
+def test_a_job_that_cannot_even_begin_is_a_failure(tmp_path: Path) -> None:
+    todo = [Broken(seed, cwd=tmp_path) for seed in range(3)]
+    found = list(Local(2).run(todo, lambda job: None, Stop()))
+    assert [(o.status, o.message) for _, o in found] == [("failed", "OSError: no space left on device")] * 3
 
 
-def test_threads_are_shared_among_jobs(tmp_path: Path, executed: list[Task], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runners, "visible_gpus", lambda: ["0", "1"])
-    monkeypatch.setattr(runners.os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
-    work(Local(2), tasks(tmp_path))
-    assert {task.threads for task in executed} == {4}
-    assert {task.environment["CUDA_VISIBLE_DEVICES"] for task in executed} <= {"0", "1"}
-    executed.clear()
-    work(Local(1), tasks(tmp_path))
-    assert {task.threads for task in executed} == {None}
-    assert all(not task.environment for task in executed), "one job at a time sees all that there is"
-    executed.clear()
-    work(Local(2, threads=3), tasks(tmp_path))
-    assert {task.threads for task in executed} == {3}
+def test_threads_and_gpus_are_shared_among_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "visible_gpus", lambda: ["0", "1"])
+    monkeypatch.setattr(local.os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    work(Local(2), jobs(tmp_path))
+    assert {one["threads"] for one in given(tmp_path)} == {4}
+    assert {one["environment"]["CUDA_VISIBLE_DEVICES"] for one in given(tmp_path)} <= {"0", "1"}
+    work(Local(1), jobs(tmp_path))
+    assert {one["threads"] for one in given(tmp_path)} == {None}
+    assert all(not one["environment"] for one in given(tmp_path)), "one job at a time sees all that there is"
+    work(Local(2, threads=3), jobs(tmp_path))
+    assert {one["threads"] for one in given(tmp_path)} == {3}
 
 
 def test_gpus_are_shared_among_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,6 +106,57 @@ def test_gpus_are_shared_among_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert visible_gpus() == []
 
 
+def test_an_unknown_runner_is_named() -> None:
+    with pytest.raises(UnknownComponentError, match=r"runner 'Slrum'. Did you mean 'Slurm'\? Known: Local, Ray"):
+        RUNNERS.get("Slrum")
+
+
+# ---- commands
+
+
+def test_a_command_is_a_process_of_its_own(tmp_path: Path) -> None:
+    good = Command(("--version",), Path("logs/good.txt"), cwd=tmp_path)
+    bad = Command(("evaluate", "nowhere"), Path("logs/bad.txt"), cwd=tmp_path)
+    found = {job.name: outcome for job, outcome in Local(2).run([good, bad], lambda job: None, Stop())}
+    assert found["reg2rg --version"].status == "done"
+    assert (tmp_path / "logs/good.txt").read_text().startswith("reg2rg ")
+    assert found[bad.name].status == "failed"
+    first, second = found[bad.name].message.splitlines()[:2]
+    assert first == "reg2rg evaluate nowhere ended with exit code 2; the end of logs/bad.txt:"
+    assert second.startswith("error: ")
+
+
+def test_a_command_gets_folder_threads_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "reg2rg/cli").mkdir(parents=True)
+    (tmp_path / "reg2rg/__init__.py").touch()
+    (tmp_path / "reg2rg/cli/__init__.py").touch()
+    (tmp_path / "reg2rg/cli/main.py").write_text(
+        "import os, sys; print(sys.argv[1:], os.getcwd(), os.environ['OMP_NUM_THREADS'], os.environ['A'], "
+        "'COLUMNS' in os.environ)"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "80")
+    job = Command(("a", "b c"), Path("log.txt"), cwd=tmp_path, threads=3, environment={"A": "1"})
+    assert job.execute(Stop()).status == "done"
+    assert (tmp_path / "log.txt").read_text() == f"['a', 'b c'] {tmp_path} 3 1 False\n"
+
+
+def test_told_to_stop_a_command_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "reg2rg/cli").mkdir(parents=True)
+    (tmp_path / "reg2rg/__init__.py").touch()
+    (tmp_path / "reg2rg/cli/__init__.py").touch()
+    (tmp_path / "reg2rg/cli/main.py").write_text("import time; open('begun', 'w'); time.sleep(60)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    stop, ended = Stop(), []
+    thread = threading.Thread(target=lambda: ended.append(Command((), Path("log"), cwd=tmp_path).execute(stop)))
+    thread.start()
+    while not (tmp_path / "begun").exists():
+        time.sleep(0.02)
+    stop()
+    thread.join(timeout=30)
+    assert [outcome.status for outcome in ended] == ["stopped"]
+
+
 def missing(package: str) -> Any:
     def import_module(name: str) -> Any:
         raise ModuleNotFoundError(f"No module named '{package}'", name=package)
@@ -100,33 +165,34 @@ def missing(package: str) -> Any:
 
 
 def test_a_broken_package_is_not_called_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runners.importlib, "import_module", missing("jsonschema"))
+    monkeypatch.setattr(importlib, "import_module", missing("jsonschema"))
     with pytest.raises(ModuleNotFoundError, match="jsonschema"):
-        Ray({})
+        Ray(tmp_path, {})
 
 
 # ---- submitit: the package itself where it is installed
 
 
 def test_slurm_without_submitit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runners.importlib, "import_module", missing("submitit"))
+    monkeypatch.setattr(importlib, "import_module", missing("submitit"))
     with pytest.raises(MissingExtraError, match=r"pip install 'reg2rg\[slurm\]'"):
-        work(Slurm(tmp_path, {}), tasks(tmp_path))
+        work(Slurm(tmp_path, {}), jobs(tmp_path))
 
 
 @pytest.mark.parametrize("cluster", ["debug", pytest.param("local", marks=pytest.mark.slow)])
-def test_submitit_runs_whole_tasks(tmp_path: Path, cluster: str) -> None:
+def test_submitit_runs_whole_jobs(tmp_path: Path, cluster: str) -> None:
     """With submitit's own executors; each task ends as failed, for its config is empty, and says so."""
     pytest.importorskip("submitit", reason="submitit is not installed (extra 'slurm')")
-    begun, ended = work(Slurm(tmp_path / "slurm", {"timeout_min": 5}, cluster), tasks(tmp_path, 1))
-    assert (begun, ended) == ([0], {0: "failed"})
-    assert "=== " in (tmp_path / "run/seed0/log.txt").read_text()
+    runner = Slurm(tmp_path / "slurm", {"timeout_min": 5, "cluster": cluster})
+    todo = [Command(("--version",), Path("log.txt"), cwd=tmp_path)]
+    assert [outcome.status for _, outcome in runner.run(todo, lambda job: None, Stop())] == ["done"]
+    assert (tmp_path / "log.txt").read_text().startswith("reg2rg ")
 
 
 def test_submitit_refuses_parameters(tmp_path: Path) -> None:
     pytest.importorskip("submitit", reason="submitit is not installed (extra 'slurm')")
     with pytest.raises(ConfigError, match="submitit refuses these parameters"):
-        work(Slurm(tmp_path, {"no_such": 1}, "local"), tasks(tmp_path, 1))
+        work(Slurm(tmp_path, {"no_such": 1, "cluster": "local"}), jobs(tmp_path, 1))
 
 
 class Jobs:
@@ -145,7 +211,7 @@ class Jobs:
         self.parameters = parameters
 
     def submit(self, handed: Any) -> Any:
-        seed, jobs = handed.task.seed, self
+        seed, jobs = handed.job.seed, self
         self.submitted.append(handed)
 
         class Job:
@@ -167,34 +233,34 @@ class Jobs:
 
 
 def test_a_lost_job_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs = Jobs({0: Outcome("done", 3.0), 1: RuntimeError("node\nfailed"), 2: None})
-    monkeypatch.setitem(sys.modules, "submitit", jobs.module())
-    found = list(Slurm(tmp_path, {"gpus_per_node": 1}).run(tasks(tmp_path), lambda task: None, Stop()))
-    assert {task.seed: (o.status, o.message) for task, o in found} == {
+    cluster = Jobs({0: Outcome("done", 3.0), 1: RuntimeError("node\nfailed"), 2: None})
+    monkeypatch.setitem(sys.modules, "submitit", cluster.module())
+    found = list(Slurm(tmp_path, {"gpus_per_node": 1}).run(jobs(tmp_path), lambda job: None, Stop()))
+    assert {job.seed: (o.status, o.message) for job, o in found} == {
         0: ("done", ""),
         1: ("failed", "job 41: node\nfailed"),
         2: ("failed", "job 42 returned None"),
     }
-    assert jobs.parameters == {"name": "reg2rg-ablate", "gpus_per_node": 1}
+    assert cluster.parameters == {"name": "reg2rg-job", "gpus_per_node": 1}
 
 
 def test_stopping_cancels_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs, stop = Jobs({0: Outcome("done")}), Stop()
-    monkeypatch.setitem(sys.modules, "submitit", jobs.module())
+    cluster, stop = Jobs({0: Outcome("done")}), Stop()
+    monkeypatch.setitem(sys.modules, "submitit", cluster.module())
     ended = {}
-    for task, outcome in Slurm(tmp_path, {}).run(tasks(tmp_path), lambda task: None, stop):
-        ended[task.seed] = outcome.status
+    for job, outcome in Slurm(tmp_path, {}).run(jobs(tmp_path), lambda job: None, stop):
+        ended[job.seed] = outcome.status
         stop()
     assert ended == {0: "done", 1: "stopped", 2: "stopped"}
-    assert sorted(jobs.cancelled) == [1, 2]
+    assert sorted(cluster.cancelled) == [1, 2]
 
 
 def test_a_preempted_job_is_submitted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs = Jobs({})
-    monkeypatch.setitem(sys.modules, "submitit", jobs.module())
-    handed = runners.Handed(tasks(tmp_path, 1)[0])
+    cluster = Jobs({})
+    monkeypatch.setitem(sys.modules, "submitit", cluster.module())
+    handed = Handed(jobs(tmp_path, 1)[0])
     word, again = handed.checkpoint()
-    assert (word, again.task) == ("again", handed.task)
+    assert (word, again.job) == ("again", handed.job)
 
 
 # ---- Ray at its border: it is too large to install for a test
@@ -223,8 +289,8 @@ class FakeRay(types.ModuleType):
                 ray.options_given = options
                 return self
 
-            def remote(self, task: Task) -> Any:
-                return function, task
+            def remote(self, job: Numbered) -> Any:
+                return function, job
 
         return Remote()
 
@@ -232,10 +298,10 @@ class FakeRay(types.ModuleType):
         return references[:num_returns], references[num_returns:]
 
     def get(self, reference: Any) -> Outcome:
-        function, task = reference
-        if task.seed == 2:
+        function, job = reference
+        if job.seed == 2:
             raise RuntimeError("worker died")
-        return function(task)
+        return function(job)
 
     def cancel(self, reference: Any) -> None:
         self.cancelled.append(reference[1].seed)
@@ -245,23 +311,23 @@ class FakeRay(types.ModuleType):
 def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
     fake = FakeRay()
     monkeypatch.setitem(sys.modules, "ray", fake)
-    # a Task is hashable only by identity in Ray, where references are their own type
-    monkeypatch.setattr(Task, "__hash__", lambda self: hash((self.run, self.seed)))
+    # in Ray references are hashable whatever they are of
+    monkeypatch.setattr(Numbered, "__hash__", lambda self: hash(self.seed))
     return fake
 
 
-def test_ray_gets_whole_tasks(tmp_path: Path, executed: list[Task], ray: FakeRay) -> None:
-    begun, ended = work(Ray({"num_gpus": 1}), tasks(tmp_path))
+def test_ray_gets_whole_jobs(tmp_path: Path, ray: FakeRay) -> None:
+    begun, ended = work(Ray(tmp_path, {"num_gpus": 1}), jobs(tmp_path))
     assert begun == [0, 1, 2]
     assert ended == {0: "done", 1: "failed", 2: "failed"}
     assert ray.options_given == {"num_gpus": 1}
-    assert [task.cwd for task in executed] == [tmp_path, tmp_path]
+    assert [one["cwd"] for one in given(tmp_path)] == [str(tmp_path)] * 2
 
 
-def test_stopping_cancels_rays_tasks(tmp_path: Path, executed: list[Task], ray: FakeRay) -> None:
+def test_stopping_cancels_rays_jobs(tmp_path: Path, ray: FakeRay) -> None:
     stop, ended = Stop(), {}
-    for task, outcome in Ray({}).run(tasks(tmp_path), lambda task: None, stop):
-        ended[task.seed] = outcome.status
+    for job, outcome in Ray(tmp_path, {}).run(jobs(tmp_path), lambda job: None, stop):
+        ended[job.seed] = outcome.status
         stop()
     assert ended == {0: "done", 1: "stopped", 2: "stopped"}
     assert ray.cancelled == [1, 2]
@@ -269,10 +335,27 @@ def test_stopping_cancels_rays_tasks(tmp_path: Path, executed: list[Task], ray: 
 
 def test_ray_refuses_parameters(tmp_path: Path, ray: FakeRay) -> None:
     with pytest.raises(ConfigError, match="ray refuses these parameters: Invalid option keyword"):
-        work(Ray({"no_such": 1}), tasks(tmp_path))
+        work(Ray(tmp_path, {"no_such": 1}), jobs(tmp_path))
 
 
 def test_ray_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runners.importlib, "import_module", missing("ray"))
+    monkeypatch.setattr(importlib, "import_module", missing("ray"))
     with pytest.raises(MissingExtraError, match=r"pip install 'reg2rg\[ray\]'"):
-        work(Ray({}), tasks(tmp_path))
+        work(Ray(tmp_path, {}), jobs(tmp_path))
+
+
+# ---- contracts
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_local_keeps_the_contract(count: int) -> None:
+    check_runner(lambda folder: Local(count))
+
+
+def test_the_end_of_a_log(tmp_path: Path) -> None:
+    path = tmp_path / "log.txt"
+    path.write_text("\n".join(f"line {i}" for i in range(50)))
+    assert log_tail(path).splitlines() == [f"line {i}" for i in range(38, 50)]
+    path.write_text("a\nerror: first\nb\nerror: second\n  detail\n\n")
+    assert log_tail(path) == "error: second\n  detail"
+    assert log_tail(tmp_path / "none") == ""

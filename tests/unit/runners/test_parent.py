@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from reg2rg.ablation.parent import PARENT, end_with_parent
+from reg2rg.runners.parent import PARENT, end_with_parent
 
 CHILD = """
 import subprocess, sys, time
-from reg2rg.ablation.parent import end_with_parent
+from reg2rg.runners.parent import end_with_parent
 end_with_parent()
 print(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]).pid, flush=True)
 time.sleep(60)

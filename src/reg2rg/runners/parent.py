@@ -1,4 +1,4 @@
-"""A run that nobody waits for any more ends at once, with all its processes."""
+"""A job that nobody waits for any more ends at once, with all its processes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import os
 import signal
 import threading
 
-PARENT = "REG2RG_ABLATE_PARENT"
-"""Environment variable with the descriptor of a pipe whose other end closes with the process that started a run."""
+PARENT = "REG2RG_PARENT"
+"""Environment variable with the descriptor of a pipe whose other end closes with the process that started a job."""
 
 
 def end_with_parent() -> None:

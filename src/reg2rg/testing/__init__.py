@@ -1,0 +1,25 @@
+"""Contract checks for components: what the rest of the package relies on, in one call a component.
+
+Authors of plug-ins call them in their own tests::
+
+    from reg2rg.testing import check_encoder, check_projector
+
+    def test_my_encoder():
+        check_encoder(lambda: MyEncoder(size=(32, 32, 16)), size=(32, 32, 16))
+"""
+
+from reg2rg.testing.contract import ContractError
+from reg2rg.testing.datasets import check_dataset
+from reg2rg.testing.models import check_encoder, check_projector
+from reg2rg.testing.runners import check_runner
+from reg2rg.testing.scoring import check_labeler, check_metric
+
+__all__ = [
+    "ContractError",
+    "check_dataset",
+    "check_encoder",
+    "check_labeler",
+    "check_metric",
+    "check_projector",
+    "check_runner",
+]
