@@ -23,7 +23,7 @@ from reg2rg.core.regions import load_region_set
 from reg2rg.core.types import RegionVolume, Study
 from reg2rg.datasets import RadGenome
 from reg2rg.extras.phantom.writer import write_phantoms
-from reg2rg.scans.masks import load_region_volume
+from reg2rg.scans.read import read_study
 
 SHOWN = ("lung", "heart", "bone", "trachea and bronchie", "abdomen")
 COLOURS = ("#56b4e9", "#e6553a", "#f0e442", "#4dd0a5", "#e69f00")
@@ -36,7 +36,7 @@ def phantom(number: int, size: int) -> tuple[Study, RegionVolume]:
     with tempfile.TemporaryDirectory() as folder:
         write_phantoms(folder, studies=1, seed=0, size=(size, size, size * 2 // 3), workers=0, first=number)
         study = RadGenome(folder, test=None).studies()[0]
-        return study, load_region_volume(study, load_region_set("radgenome"))
+        return study, read_study(study, load_region_set("radgenome"))
 
 
 def draw_slice(axes: Axes, volume: RegionVolume, axis: int, index: int, title: str) -> None:

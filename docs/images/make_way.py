@@ -24,7 +24,7 @@ from reg2rg.core.regions import load_region_set
 from reg2rg.core.types import RegionVolume
 from reg2rg.datasets import RadGenome
 from reg2rg.extras.phantom.writer import write_phantoms
-from reg2rg.scans.masks import load_region_volume
+from reg2rg.scans.read import read_study
 from reg2rg.store.views import HU_SCALE, StudyViews, Views
 
 REGION = "heart"
@@ -74,7 +74,7 @@ def phantom() -> tuple[RegionVolume, StudyViews, str]:
     with tempfile.TemporaryDirectory() as folder:
         write_phantoms(folder, studies=1, seed=0, size=(96, 96, 64), workers=0, first=7)
         study = RadGenome(folder, test=None).studies()[0]
-        volume = load_region_volume(study, load_region_set("radgenome"))
+        volume = read_study(study, load_region_set("radgenome"))
     return volume, Views(size=(96, 96, 64)).compute(volume, [REGION]), study.reports[REGION]
 
 

@@ -14,7 +14,7 @@ from reg2rg.core.parallel import default_workers, run_tasks
 from reg2rg.core.regions import RegionSet, load_region_set
 from reg2rg.core.types import Study
 from reg2rg.datasets.base import Dataset, Listing, patient_leaks
-from reg2rg.scans.volumes import ReadOptions
+from reg2rg.scans.base import ReadOptions
 
 
 def check_dataset(

@@ -13,8 +13,8 @@ from reg2rg.check.overlays import write_overlay
 from reg2rg.core.errors import DataFault
 from reg2rg.core.regions import RegionSet
 from reg2rg.core.types import RegionFiles, RegionVolume, Study
-from reg2rg.scans.masks import load_region_volume
-from reg2rg.scans.volumes import ReadOptions, read_nifti, read_volume
+from reg2rg.scans.base import ReadOptions
+from reg2rg.scans.read import read_image, read_study, read_volume
 from reg2rg.store.crop import Detail, crop_to_foreground
 
 
@@ -57,7 +57,7 @@ def check_study(job: StudyJob) -> StudyCheck:
     Never raises: an exception that cannot be pickled would leave the parent waiting.
     """
     try:
-        found = load_region_volume(job.study, job.regions, job.options)
+        found = read_study(job.study, job.regions, job.options)
         kept = crop_to_foreground(found)
     except Exception as error:
         return StudyCheck(faults=tuple(dict.fromkeys([_named(error, job.study.id), *_faults_of_files(job)])))
@@ -100,9 +100,9 @@ def _faults_of_files(job: StudyJob) -> Iterator[tuple[str, str]]:
         try:
             if volume_fault is None:
                 alone = replace(job.study, masks=RegionFiles({region: path}))
-                load_region_volume(alone, job.regions, job.options)
+                read_study(alone, job.regions, job.options)
             else:
-                read_nifti(path)
+                read_image(path)
         except Exception as error:
             code, message = _named(error, job.study.id)
             if code != "NO_REGION":  # an empty mask is no fault as long as another one is not

@@ -25,7 +25,7 @@ _KINDS = {"Encoder": "encoder", "ProjectorFactory": "projector", "LanguageModel"
 _RECORDS = {
     "OptimizerConfig": "reg2rg.training.optimization",
     "Views": "reg2rg.store.views",
-    "ReadOptions": "reg2rg.scans.volumes",
+    "ReadOptions": "reg2rg.scans.base",
 }
 
 

@@ -27,7 +27,7 @@ from reg2rg.config.schema import Checker
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.registry import did_you_mean, load_plugins
 from reg2rg.datasets import DATASETS, Dataset
-from reg2rg.scans.volumes import ReadOptions
+from reg2rg.scans.base import ReadOptions
 from reg2rg.store.views import Views
 
 _OTHER_SECTIONS = ("model", "trainer", "seed_everything", "vars", "ckpt_path")

@@ -22,7 +22,7 @@ from reg2rg.data.prompt import INSTRUCTION, WHOLE_INSTRUCTION, PromptEncoder, To
 from reg2rg.data.published_ids import check_published_ids
 from reg2rg.data.samples import Entry, StudySamples
 from reg2rg.datasets.base import Dataset
-from reg2rg.scans.volumes import ReadOptions
+from reg2rg.scans.base import ReadOptions
 from reg2rg.store.store import Store
 from reg2rg.store.views import Views
 

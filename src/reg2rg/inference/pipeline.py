@@ -18,8 +18,8 @@ from reg2rg.data.prompt import PromptEncoder
 from reg2rg.data.samples import Entry, StudySamples
 from reg2rg.pretrained.contract import InputContract
 from reg2rg.pretrained.input_adapter import conform
-from reg2rg.scans.masks import load_region_volume
-from reg2rg.scans.volumes import ReadOptions, read_volume
+from reg2rg.scans.base import ReadOptions
+from reg2rg.scans.read import read_study, read_volume
 from reg2rg.store.crop import Detail, crop_to_foreground
 from reg2rg.store.views import ALL_VIEWS, StudyViews, Views
 from reg2rg.training.module import Reg2RG
@@ -73,7 +73,7 @@ def report_on(
             raise ConfigError("report_on: the model reports region by region, and masks is None. Fix: give the masks")
         name = _stem(scan)
         study = Study(name, name, "test", scan, _located(masks, contract.regions))
-        source = load_region_volume(study, contract.regions, options)
+        source = read_study(study, contract.regions, options)
     else:
         volume, notes = read_volume(scan, options)
         source = RegionVolume(volume, {_ALL: np.ones(volume.array.shape, dtype=bool, order="F")}, notes)

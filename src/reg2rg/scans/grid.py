@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from reg2rg.core.types import Mask
-from reg2rg.scans.nifti import Affine
+from reg2rg.scans.base import Affine, Shape
 
-Shape = tuple[int, int, int]
 Box = tuple[slice, slice, slice]
 # Nearest neighbour of a point halfway between two voxels: rounding noise must not decide, so all go the same way.
 _HALF = 0.5 - 1e-4

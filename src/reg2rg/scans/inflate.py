@@ -1,4 +1,4 @@
-"""The bytes of a NIfTI file, whole or not at all: content sniffed, gzip inflated to its last byte, checksum verified.
+"""The bytes of an image file, whole or not at all: content sniffed, gzip inflated to its last byte, checksum verified.
 
 Common readers stop before the gzip trailer and so return damaged volumes without a word. Here every byte is read, each
 member's CRC-32 and length are checked by isal, and what is left over is refused.
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from isal import igzip_lib
 
 from reg2rg.core.errors import DataFault
+from reg2rg.scans.base import known_kinds
 
 GZIP_MAGIC = b"\x1f\x8b"
 PEEK_BYTES = 1024
@@ -25,7 +27,6 @@ _STRANGERS = (
     (b"<", "HTML_PAGE", "a web page or XML text", "open it to see the server's message, then download again"),
     (b"{", "NOT_NIFTI", "JSON text", _AGAIN),
     (b"PK\x03\x04", "NOT_NIFTI", "a zip archive", "unpack it"),
-    (b"NRRD", "NOT_NIFTI", "an NRRD file", "convert it to NIfTI"),
     (b"\x93NUMPY", "NOT_NIFTI", "a NumPy array", "save it as NIfTI, with its affine"),
     (b"\x28\xb5\x2f\xfd", "NOT_NIFTI", "a zstd archive", "unpack it"),
 )
@@ -46,20 +47,58 @@ def read_bytes(path: Path, expected_size: Callable[[bytes], int]) -> tuple[bytes
         DataFault: MISSING_FILE, UNREADABLE, EMPTY_FILE, LFS_POINTER, HTML_PAGE, NOT_NIFTI, TRUNCATED, CORRUPT,
             SIZE_MISMATCH, or what `expected_size` raises.
     """
-    data = _read(path)
+    data = read_file(path)
     notes = []
     gzipped = data[:2] == GZIP_MAGIC
     if gzipped != (path.suffix.lower() == ".gz"):
         notes.append(f"{path.name} is {'gzipped' if gzipped else 'not gzipped'} in spite of its name")
-    if gzipped:
-        return _inflate(data, path, expected_size), tuple(notes)
-    _refuse_strangers(data, path)
-    size = expected_size(data[:PEEK_BYTES])
-    _check_size(len(data), size, path)
-    return data, tuple(notes)
+    if not gzipped:
+        _refuse_strangers(data, path)
+        size = expected_size(data[:PEEK_BYTES])
+        check_size(len(data), size, path)
+        return data, tuple(notes)
+    head = b"".join(_Members(data, path).upto(PEEK_BYTES))
+    try:
+        _refuse_strangers(head, path)
+        size = expected_size(head)
+    except DataFault:
+        _Members(data, path).drain()
+        raise
+    return inflate(data, size, path), tuple(notes)
 
 
-def _read(path: Path) -> bytes:
+def first_bytes(path: Path) -> bytes:
+    """The first `PEEK_BYTES` at most, inflated if they are gzipped; none of what cannot be read."""
+    try:
+        with open(path, "rb") as stream:
+            data = stream.read(2 * PEEK_BYTES)
+        return b"".join(_Members(data, path).upto(PEEK_BYTES)) if data[:2] == GZIP_MAGIC else data[:PEEK_BYTES]
+    except (OSError, ValueError, DataFault):
+        return b""
+
+
+def refuse(path: Path) -> NoReturn:
+    """Say why a file that no reader knows is none.
+
+    Raises:
+        DataFault: what `read_bytes` raises; NOT_NIFTI for content of a kind that is not known.
+    """
+
+    def unknown(head: bytes) -> int:
+        fix = "convert it, or register a reader for it (reg2rg.scans.base.READERS)"
+        found = "content of no known kind"
+        raise DataFault.of("NOT_NIFTI", found=found, expected=known_kinds(), fix=fix, path=path)
+
+    read_bytes(path, unknown)
+    raise AssertionError(path)  # `unknown` raises
+
+
+def read_file(path: Path) -> bytes:
+    """All bytes of a file.
+
+    Raises:
+        DataFault: MISSING_FILE, UNREADABLE, EMPTY_FILE.
+    """
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
@@ -70,7 +109,7 @@ def _read(path: Path) -> bytes:
         found = f"cannot be read ({getattr(error, 'strerror', None) or error})"
         raise DataFault.of("UNREADABLE", found=found, expected="a readable file", fix=fix, path=path) from error
     if not data:
-        raise DataFault.of("EMPTY_FILE", found="0 bytes", expected="a NIfTI file", fix=_AGAIN, path=path)
+        raise DataFault.of("EMPTY_FILE", found="0 bytes", expected=known_kinds(), fix=_AGAIN, path=path)
     return data
 
 
@@ -78,15 +117,20 @@ def _refuse_strangers(data: bytes, path: Path) -> None:
     head = data[:256].lstrip(b"\xef\xbb\xbf \t\r\n")
     for magic, code, what, fix in _STRANGERS:
         if head.startswith(magic):
-            raise DataFault.of(code, found=what, expected="a NIfTI file", fix=fix, path=path)
+            raise DataFault.of(code, found=what, expected=known_kinds(), fix=fix, path=path)
     if data[:2] == GZIP_MAGIC:
-        raise DataFault.of("NOT_NIFTI", found="gzip inside gzip", expected="a NIfTI file", fix="unzip once", path=path)
+        raise DataFault.of("NOT_NIFTI", found="gzip inside gzip", expected=known_kinds(), fix="unzip once", path=path)
     if data[128:132] == b"DICM":
         fix = "convert the series to NIfTI, for example with dcm2niix"
-        raise DataFault.of("NOT_NIFTI", found="a DICOM file", expected="a NIfTI file", fix=fix, path=path)
+        raise DataFault.of("NOT_NIFTI", found="a DICOM file", expected=known_kinds(), fix=fix, path=path)
 
 
-def _check_size(found: int, expected: int, path: Path) -> None:
+def check_size(found: int, expected: int, path: Path) -> None:
+    """Refuse more or fewer bytes than a header declares.
+
+    Raises:
+        DataFault: TRUNCATED, SIZE_MISMATCH.
+    """
     if found < expected:
         raise DataFault.of("TRUNCATED", found=f"{found} bytes", expected=f"{expected} bytes", fix=_AGAIN, path=path)
     if found > expected:
@@ -95,18 +139,15 @@ def _check_size(found: int, expected: int, path: Path) -> None:
         )
 
 
-def _inflate(data: bytes, path: Path, expected_size: Callable[[bytes], int]) -> bytes:
-    """Inflate all members of a gzip file, never to more than the header declares (a small file cannot fill memory)."""
+def inflate(data: bytes, size: int, path: Path) -> bytes:
+    """Inflate all members of gzip data, never to more than `size` (a small file cannot fill memory).
+
+    Raises:
+        DataFault: TRUNCATED, CORRUPT, SIZE_MISMATCH.
+    """
     stream = _Members(data, path)
-    head = b"".join(_Members(data, path).upto(PEEK_BYTES))
-    try:
-        _refuse_strangers(head, path)
-        size = expected_size(head)
-    except DataFault:
-        stream.drain()
-        raise
     parts = list(stream.upto(size))
-    _check_size(sum(map(len, parts)) + stream.drain(), size, path)
+    check_size(sum(map(len, parts)) + stream.drain(), size, path)
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 

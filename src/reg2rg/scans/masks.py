@@ -1,66 +1,33 @@
-"""Region masks on the grid of their scan, from one file a region or from one multilabel file."""
+"""Stored masks -> region masks on the grid of their scan: from one file a region, or from one multilabel file."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.regions import RegionSet
-from reg2rg.core.types import LabelMap, Mask, RegionVolume, Study
+from reg2rg.core.types import Mask
+from reg2rg.scans.base import ReadOptions, Scan, StoredImage
 from reg2rg.scans.grid import Orientation, bounding_box
-from reg2rg.scans.nifti import Nifti, open_nifti
 from reg2rg.scans.placement import Placement
-from reg2rg.scans.volumes import ReadOptions, Scan, read_scan
 
+T = TypeVar("T")
 _ROUNDING = 1e-3
 _MAX_LABEL = 65535
 _LISTED = 8
 
 
-def load_region_volume(study: Study, regions: RegionSet, options: ReadOptions | None = None) -> RegionVolume:
-    """Read a study's CT and masks, the masks on the CT's grid in RAS.
-
-    Args:
-        study: where the files are.
-        regions: which regions, and in which order.
-        options: how files are read; the defaults if ``None``.
-
-    Returns:
-        the CT, the masks that are not empty, and notes. Mask arrays have their first axis fastest in memory.
+def by_canonical_name(named: Mapping[str, T], regions: RegionSet) -> dict[str, T]:
+    """Values under the region set's own names.
 
     Raises:
-        DataFault: with the study's id: what `reg2rg.scans.volumes.read_volume` raises for either kind of file, and
-            MASK_VALUES, MASK_OFFSET, NO_OVERLAP, IDENTITY_AFFINE, MASK_SHAPE, UNKNOWN_REGION, NO_REGION.
+        DataFault: UNKNOWN_REGION, a name that is none of the set, or two of one region.
     """
-    options = options or ReadOptions()
-    try:
-        scan = read_scan(study.image, options)
-        if isinstance(study.masks, LabelMap):
-            found, notes = _from_labels(study.masks, scan, regions, options)
-        else:
-            found, notes = _from_files(study.masks.files, scan, regions, options)
-    except DataFault as fault:
-        raise fault.for_study(study.id) from fault.__cause__
-    masks = {name: found[name] for name in regions.names if name in found}
-    if not masks:
-        raise DataFault.of(
-            "NO_REGION",
-            found="no region with a voxel in it",
-            expected=f"a mask for at least one of {', '.join(regions.names)}",
-            fix="look at the masks, or leave the study out",
-            path=study.image,
-            study=study.id,
-        )
-    return RegionVolume(scan.volume, masks, (*scan.notes, *notes))
-
-
-def _canonical(named: Mapping[str, Any], regions: RegionSet) -> dict[str, Any]:
-    result: dict[str, Any] = {}
+    result: dict[str, T] = {}
     for name, value in named.items():
         try:
             canonical = regions.canonical(name)
@@ -82,35 +49,41 @@ def _canonical(named: Mapping[str, Any], regions: RegionSet) -> dict[str, Any]:
     return result
 
 
-def _from_files(
-    files: Mapping[str, Path], scan: Scan, regions: RegionSet, options: ReadOptions
-) -> tuple[dict[str, Mask], list[str]]:
-    masks: dict[str, Mask] = {}
-    notes: list[str] = []
-    for name, path in _canonical(files, regions).items():
-        image = open_nifti(path)
-        stored = _whole_numbers(image)
-        if stored.max() > 1:
-            values = _list(np.unique(stored))
-            raise _bad_values(image, f"values {values}", "use 0 and 1, or read the file as a label map")
-        placement = Placement.of(image, scan, options)
-        notes += _notes(name, image, placement)
-        box = bounding_box(stored)
-        if box is None:
-            notes.append(f"{name}: the mask is empty")
-            continue
-        # Only the box is written: the rest of the zeros never takes up memory.
-        mask, as_stored = _empty(stored.shape, placement.orientation)
-        as_stored[box] = stored[box]
-        _keep(masks, name, placement.onto_scan(mask), notes)
-    return masks, notes
+def mask_of(image: StoredImage, name: str, scan: Scan, options: ReadOptions) -> tuple[Mask | None, list[str]]:
+    """The mask of one region on the scan's grid, ``None`` if no voxel of it lies there, and notes.
+
+    Raises:
+        DataFault: MASK_VALUES, and what `Placement.of` raises.
+    """
+    stored = _whole_numbers(image)
+    if stored.max() > 1:
+        values = _list(np.unique(stored))
+        raise _bad_values(image, f"values {values}", "use 0 and 1, or read the file as a label map")
+    placement = Placement.of(image, scan, options)
+    notes = _notes(name, image, placement)
+    box = bounding_box(stored)
+    if box is None:
+        return None, [*notes, f"{name}: the mask is empty"]
+    # Only the box is written: the rest of the zeros never takes up memory.
+    mask, as_stored = _empty(stored.shape, placement.orientation)
+    as_stored[box] = stored[box]
+    return _inside(name, placement.onto_scan(mask), notes), notes
 
 
-def _from_labels(
-    source: LabelMap, scan: Scan, regions: RegionSet, options: ReadOptions
+def masks_of_labels(
+    image: StoredImage, wanted: Mapping[str, tuple[int, ...]], scan: Scan, options: ReadOptions
 ) -> tuple[dict[str, Mask], list[str]]:
-    wanted: dict[str, tuple[int, ...]] = _canonical(source.labels, regions)
-    image = open_nifti(source.file)
+    """Masks on the scan's grid of the regions that have a voxel there, and notes.
+
+    Args:
+        image: whole numbers.
+        wanted: region -> its labels.
+        scan: where the masks are to lie.
+        options: how they are placed.
+
+    Raises:
+        DataFault: MASK_VALUES, and what `Placement.of` raises.
+    """
     stored = _whole_numbers(image)
     placement = Placement.of(image, scan, options)
     notes = _notes("labels", image, placement)
@@ -121,14 +94,14 @@ def _from_labels(
         notes.append(f"labels of no region: {_list(other)}")
     masks: dict[str, Mask] = {}
     for name in wanted:
-        if name in found:
-            _keep(masks, name, placement.onto_scan(found.pop(name)), notes)
-        else:
+        if name not in found:
             notes.append(f"{name}: the label map has no voxel of it")
+        elif (mask := _inside(name, placement.onto_scan(found.pop(name)), notes)) is not None:
+            masks[name] = mask
     return masks, notes
 
 
-def _notes(name: str, image: Nifti, placement: Placement) -> list[str]:
+def _notes(name: str, image: StoredImage, placement: Placement) -> list[str]:
     notes = [f"{name}: {note}" for note in image.notes]
     if placement.mapping is not None:
         shape = placement.orientation.to_ras(image.stored).shape
@@ -136,11 +109,11 @@ def _notes(name: str, image: Nifti, placement: Placement) -> list[str]:
     return notes
 
 
-def _keep(masks: dict[str, Mask], name: str, mask: Mask, notes: list[str]) -> None:
+def _inside(name: str, mask: Mask, notes: list[str]) -> Mask | None:
     if mask.any():
-        masks[name] = mask
-    else:
-        notes.append(f"{name}: all its voxels lie outside the scan")
+        return mask
+    notes.append(f"{name}: all its voxels lie outside the scan")
+    return None
 
 
 def _empty(stored_shape: tuple[int, ...], orientation: Orientation) -> tuple[Mask, Mask]:
@@ -177,7 +150,7 @@ def _labels_in(plane: npt.NDArray[Any]) -> set[int]:
     return {int(line[0]), *np.unique(line[starts]).tolist()}
 
 
-def _whole_numbers(image: Nifti) -> npt.NDArray[Any]:
+def _whole_numbers(image: StoredImage) -> npt.NDArray[Any]:
     """The voxels of a mask file as uint8 or uint16, after its scaling; rounding errors of float files are forgiven."""
     stored = image.stored
     if stored.dtype == np.uint8 and not image.scaled:
@@ -190,7 +163,7 @@ def _whole_numbers(image: Nifti) -> npt.NDArray[Any]:
     return stored.astype(np.uint8 if high < 256 else np.uint16, order="F")
 
 
-def _rounded(image: Nifti) -> npt.NDArray[Any]:
+def _rounded(image: StoredImage) -> npt.NDArray[Any]:
     stored = image.stored
     result = np.empty(stored.shape, np.uint16, order="F")
     for k in range(stored.shape[2]):
@@ -205,7 +178,7 @@ def _rounded(image: Nifti) -> npt.NDArray[Any]:
     return result.astype(np.uint8, order="F") if result.max() < 256 else result
 
 
-def _bad_values(image: Nifti, found: str, fix: str) -> DataFault:
+def _bad_values(image: StoredImage, found: str, fix: str) -> DataFault:
     expected = "0 and 1 in a mask, whole numbers from 0 in a label map"
     return DataFault.of("MASK_VALUES", found=found, expected=expected, fix=fix, path=image.path)
 

@@ -8,9 +8,8 @@ import numpy as np
 
 from reg2rg.core.errors import DataFault
 from reg2rg.core.types import Mask
-from reg2rg.scans.grid import Orientation, Shape, index_map, overlap, resample_nearest, scatter
-from reg2rg.scans.nifti import Affine, Nifti, corner_shift
-from reg2rg.scans.volumes import ReadOptions, Scan
+from reg2rg.scans.base import Affine, ReadOptions, Scan, Shape, StoredImage, corner_shift
+from reg2rg.scans.grid import Orientation, index_map, overlap, resample_nearest, scatter
 
 _MAX_SHIFT = 0.5  # voxels of the scan, at any corner
 _MIN_OVERLAP = 0.5
@@ -31,7 +30,7 @@ class Placement:
     shape: Shape
 
     @classmethod
-    def of(cls, image: Nifti, scan: Scan, options: ReadOptions) -> Placement:
+    def of(cls, image: StoredImage, scan: Scan, options: ReadOptions) -> Placement:
         """Compare the grids of a mask file and its scan.
 
         Raises:
@@ -67,7 +66,7 @@ class Placement:
         return result if result.any() else scatter(mask, self.mapping, self.shape)
 
 
-def _trusted_affine(image: Nifti, scan: Scan, options: ReadOptions) -> Affine:
+def _trusted_affine(image: StoredImage, scan: Scan, options: ReadOptions) -> Affine:
     """The affine to go by: the file's own, or the scan's where the option says so."""
     same_shape = image.stored.shape == scan.stored_shape
     if options.mask_grid == "scan":
@@ -93,7 +92,7 @@ def _trusted_affine(image: Nifti, scan: Scan, options: ReadOptions) -> Affine:
     return image.affine
 
 
-def _same_grid(image: Nifti, affine: Affine, scan: Scan) -> bool:
+def _same_grid(image: StoredImage, affine: Affine, scan: Scan) -> bool:
     """Whether a mask of the scan's shape lies on its grid; a pure shift is refused as an error of the header."""
     shape = scan.volume.array.shape
     mapping = index_map(affine, scan.volume.affine)

@@ -22,7 +22,7 @@ from reg2rg.core.parallel import default_workers, run_tasks
 from reg2rg.core.regions import RegionSet, load_region_set
 from reg2rg.core.types import Study
 from reg2rg.datasets.base import Dataset, Skip
-from reg2rg.scans.volumes import ReadOptions
+from reg2rg.scans.base import ReadOptions
 from reg2rg.store.prepare_study import Job, Outcome, job_name, prepare_one
 from reg2rg.store.store import Store
 from reg2rg.store.views import Views

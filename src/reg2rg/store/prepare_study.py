@@ -10,8 +10,8 @@ from pathlib import Path
 from reg2rg.core.errors import DataFault
 from reg2rg.core.regions import RegionSet
 from reg2rg.core.types import LabelMap, RegionVolume, Study
-from reg2rg.scans.masks import load_region_volume
-from reg2rg.scans.volumes import ReadOptions
+from reg2rg.scans.base import ReadOptions
+from reg2rg.scans.read import read_study
 from reg2rg.store.crop import crop_to_foreground
 from reg2rg.store.index import FORMAT
 from reg2rg.store.store import Store
@@ -91,7 +91,7 @@ def prepare_one(job: Job) -> Outcome:
 def _read(job: Job) -> RegionVolume:
     """Read the inputs; a file that the system cannot read is a fault of this study alone."""
     try:
-        return load_region_volume(job.study, job.regions, job.options)
+        return read_study(job.study, job.regions, job.options)
     except OSError as error:
         raise DataFault.of(
             "UNREADABLE",

@@ -25,7 +25,7 @@ from reg2rg.core.errors import EXIT_OK, EXIT_SKIPPED, EXIT_USAGE, ConfigError, R
 from reg2rg.core.regions import load_region_set
 from reg2rg.core.types import RegionFiles, RegionVolume, Study, Volume
 from reg2rg.datasets import Manifest, RadGenome
-from reg2rg.scans.volumes import ReadOptions
+from reg2rg.scans.base import ReadOptions
 
 SHAPE = (20, 18, 16)
 AFFINE = np.diag([2.0, 2.0, 3.0, 1.0])
@@ -251,7 +251,7 @@ def test_any_exception_of_a_study_is_a_fault(monkeypatch: pytest.MonkeyPatch) ->
     def fail(*args: object) -> None:
         raise MemoryError("no memory")
 
-    monkeypatch.setattr("reg2rg.check.study.load_region_volume", fail)
+    monkeypatch.setattr("reg2rg.check.study.read_study", fail)
     found = check_study(StudyJob(study, load_region_set(), ReadOptions()))
     assert found.faults[0] == (
         "UNREADABLE",

@@ -180,6 +180,6 @@ def test_set_from_python():
 
 
 def test_reading_scans_and_regions_needs_no_torch():
-    code = "import sys, reg2rg.core.regions, reg2rg.core.report, reg2rg.scans.masks; print('torch' in sys.modules)"
+    code = "import sys, reg2rg.core.regions, reg2rg.core.report, reg2rg.scans.read; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

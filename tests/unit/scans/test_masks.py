@@ -9,8 +9,8 @@ import pytest
 from reg2rg.core.errors import DataFault
 from reg2rg.core.regions import Region, RegionSet, load_region_set
 from reg2rg.core.types import LabelMap, RegionFiles, Study
-from reg2rg.scans.masks import load_region_volume
-from reg2rg.scans.volumes import ReadOptions
+from reg2rg.scans.base import ReadOptions
+from reg2rg.scans.read import read_study
 
 SPACING = np.diag([2.0, 1.5, 3.0, 1.0])
 SPACING[:3, 3] = (-26, -16, -100)
@@ -44,7 +44,7 @@ def study(image, masks, id="case_1"):
 
 def load(tmp_path, mask, affine=SPACING, options=LOOSE, image=None, image_affine=SPACING):
     ct = save(tmp_path / "ct.nii.gz", chest() if image is None else image, image_affine)
-    return load_region_volume(study(ct, {"lung": save(tmp_path / "m.nii.gz", mask, affine)}), RADGENOME, options)
+    return read_study(study(ct, {"lung": save(tmp_path / "m.nii.gz", mask, affine)}), RADGENOME, options)
 
 
 def fault(code, *args, **kwargs):
@@ -68,7 +68,7 @@ def test_masks_come_in_the_order_of_the_set_under_its_names(tmp_path):
         "LUNGS": save(tmp_path / "l.nii.gz", box()),
         "heart": save(tmp_path / "h.nii.gz", np.zeros_like(box())),
     }
-    result = load_region_volume(study(ct, files), RADGENOME, LOOSE)
+    result = read_study(study(ct, files), RADGENOME, LOOSE)
     assert list(result.masks) == ["lung", "trachea and bronchie"]
     np.testing.assert_array_equal(result.masks["lung"], box().astype(bool))
     assert result.masks["lung"].dtype == bool
@@ -105,7 +105,7 @@ def test_scaled_integers(tmp_path):
     data[112:120] = np.array([1 / 255, 0], "<f4").tobytes()
     (tmp_path / "x.nii").write_bytes(bytes(data))
     ct = save(tmp_path / "ct.nii.gz", chest())
-    result = load_region_volume(study(ct, {"lung": tmp_path / "x.nii"}), RADGENOME, LOOSE)
+    result = read_study(study(ct, {"lung": tmp_path / "x.nii"}), RADGENOME, LOOSE)
     np.testing.assert_array_equal(result.masks["lung"], box().astype(bool))
 
 
@@ -113,28 +113,28 @@ def test_no_region(tmp_path):
     message = fault("NO_REGION", tmp_path, np.zeros_like(box()))
     assert "case_1" in message
     with pytest.raises(DataFault, match="NO_REGION case_1"):
-        load_region_volume(study(tmp_path / "ct.nii.gz", {}), RADGENOME, LOOSE)
+        read_study(study(tmp_path / "ct.nii.gz", {}), RADGENOME, LOOSE)
 
 
 def test_faults_of_either_file_name_study_and_file(tmp_path):
     ct = save(tmp_path / "ct.nii.gz", chest())
     with pytest.raises(DataFault, match=r"MISSING_FILE case_1 .*none.nii.gz"):
-        load_region_volume(study(ct, {"lung": tmp_path / "none.nii.gz"}), RADGENOME, LOOSE)
+        read_study(study(ct, {"lung": tmp_path / "none.nii.gz"}), RADGENOME, LOOSE)
     good = save(tmp_path / "m.nii.gz", box())
     good.write_bytes(good.read_bytes()[:-5])
     with pytest.raises(DataFault, match=r"TRUNCATED case_1 .*m.nii.gz"):
-        load_region_volume(study(ct, {"lung": good}), RADGENOME, LOOSE)
+        read_study(study(ct, {"lung": good}), RADGENOME, LOOSE)
     ct.write_bytes(ct.read_bytes()[:-5])
     with pytest.raises(DataFault, match=r"TRUNCATED case_1 .*ct.nii.gz"):
-        load_region_volume(study(ct, {"lung": good}), RADGENOME, LOOSE)
+        read_study(study(ct, {"lung": good}), RADGENOME, LOOSE)
 
 
 def test_names_outside_the_set(tmp_path):
     ct, mask = save(tmp_path / "ct.nii.gz", chest()), save(tmp_path / "m.nii.gz", box())
     with pytest.raises(DataFault, match=r"UNKNOWN_REGION case_1.*Did you mean 'lung'"):
-        load_region_volume(study(ct, {"lunng": mask}), RADGENOME, LOOSE)
+        read_study(study(ct, {"lunng": mask}), RADGENOME, LOOSE)
     with pytest.raises(DataFault, match=r"UNKNOWN_REGION case_1.*two masks for region 'lung'"):
-        load_region_volume(study(ct, {"lung": mask, "Lungs": mask}), RADGENOME, LOOSE)
+        read_study(study(ct, {"lung": mask, "Lungs": mask}), RADGENOME, LOOSE)
 
 
 # One multilabel file
@@ -158,7 +158,7 @@ def test_label_map(tmp_path, dtype):
     source = LabelMap(
         save(tmp_path / "l.nii.gz", stored), {"lung": (1, 2), "heart": (51,), "Trachea": (7, 8), "bone": ()}
     )
-    result = load_region_volume(study(ct, source), RADGENOME, LOOSE)
+    result = read_study(study(ct, source), RADGENOME, LOOSE)
     assert list(result.masks) == ["lung", "trachea and bronchie"]
     np.testing.assert_array_equal(result.masks["lung"], np.isin(labels(), (1, 2)))
     np.testing.assert_array_equal(result.masks["trachea and bronchie"], labels() == 7)
@@ -171,7 +171,7 @@ def test_regions_may_share_labels(tmp_path):
     ct = save(tmp_path / "ct.nii.gz", chest())
     regions = RegionSet("own", (Region("left"), Region("both")))
     source = LabelMap(save(tmp_path / "l.nii.gz", labels()), {"both": (1, 2), "left": (1,)})
-    result = load_region_volume(study(ct, source), regions, LOOSE)
+    result = read_study(study(ct, source), regions, LOOSE)
     assert list(result.masks) == ["left", "both"]
     assert (result.masks["both"] >= result.masks["left"]).all()
 
@@ -181,7 +181,7 @@ def test_empty_and_broken_label_maps(tmp_path):
     for array, code in ((np.zeros_like(labels()), "NO_REGION"), (labels() + np.float32(0.3), "MASK_VALUES")):
         source = LabelMap(save(tmp_path / "l.nii.gz", array), {"lung": (1, 2)})
         with pytest.raises(DataFault, match=f"{code} case_1"):
-            load_region_volume(study(ct, source), RADGENOME, LOOSE)
+            read_study(study(ct, source), RADGENOME, LOOSE)
 
 
 # Grids
@@ -212,7 +212,7 @@ def test_all_48_orientations_of_a_real_scan_and_its_masks(shared_ct, tmp_path):
             paths[name] = tmp_path / f"{name}.nii"
             nib.save(stored_as(array, affine, *turn), paths[name])
         masks = {"lung": paths["lung_left"], "trachea": paths["trachea"]}
-        result = load_region_volume(study(paths["image"], masks), RADGENOME)
+        result = read_study(study(paths["image"], masks), RADGENOME)
         assert result.notes == ()
         expected = expected or result
         np.testing.assert_array_equal(result.volume.array, expected.volume.array)
@@ -341,7 +341,7 @@ def test_lidc_masks(shared_ct):
         name: folder / "masks_derived" / f"{file}.nii.gz"
         for name, file in {"lung": "lung_left", "bone": "bone_over220HU", "trachea": "trachea"}.items()
     }
-    result = load_region_volume(study(folder / "ct_1.56x1.56x2mm.nii.gz", masks), RADGENOME)
+    result = read_study(study(folder / "ct_1.56x1.56x2mm.nii.gz", masks), RADGENOME)
     assert list(result.masks) == ["bone", "lung", "trachea and bronchie"]
     assert result.notes == ()
     hu = result.volume.array
@@ -356,7 +356,7 @@ def test_union_of_left_and_right_lung(shared_ct, tmp_path):
     sides = [nib.load(folder / f"masks_derived/lung_{side}.nii.gz") for side in ("left", "right")]
     union = sum(np.asarray(side.dataobj) for side in sides)
     lung = save(tmp_path / "lung.nii.gz", union.astype(np.uint8), sides[0].affine)
-    result = load_region_volume(study(folder / "ct_1.56x1.56x2mm.nii.gz", {"lung": lung}), RADGENOME)
+    result = read_study(study(folder / "ct_1.56x1.56x2mm.nii.gz", {"lung": lung}), RADGENOME)
     millilitres = result.masks["lung"].sum() * np.prod(result.volume.spacing) / 1000
     assert millilitres == pytest.approx(1912 + 919, rel=0.01)
 
@@ -366,7 +366,7 @@ def test_totalsegmentator_output(shared_ct, name):
     folder = shared_ct / "totalsegmentator_Apache2"
     ct = folder / ("example_ct.nii.gz" if "split" in name else "example_ct_sm.nii.gz")
     source = LabelMap(folder / f"{name}.nii.gz", RADGENOME.from_totalsegmentator())
-    result = load_region_volume(study(ct, source), RADGENOME)
+    result = read_study(study(ct, source), RADGENOME)
     assert list(result.masks) == ["abdomen", "bone", "lung"]
     stored = np.asarray(nib.load(source.file).dataobj)
     for region in result.masks:
@@ -380,7 +380,7 @@ def test_lobes_from_totalsegmentator(shared_ct):
     folder = shared_ct / "totalsegmentator_Apache2"
     lobes = load_region_set("lobes")
     source = LabelMap(folder / "example_seg_fast_force_split.nii.gz", lobes.from_totalsegmentator())
-    result = load_region_volume(study(folder / "example_ct.nii.gz", source), lobes)
+    result = read_study(study(folder / "example_ct.nii.gz", source), lobes)
     assert list(result.masks) == ["left upper lobe", "left lower lobe", "right lower lobe"]  # the lung's bases
     left, right = (np.argwhere(result.masks[f"{side} lower lobe"])[:, 0].mean() for side in ("left", "right"))
     assert left < right  # RAS: the patient's left has lower indices
@@ -390,7 +390,7 @@ def test_label_map_of_fewer_slices(shared_ct):
     """TotalSegmentator's small example on the whole scan: the same frame, 30 of 112 slices."""
     folder = shared_ct / "totalsegmentator_Apache2"
     source = LabelMap(folder / "example_seg.nii.gz", {"lung": (10, 11, 12, 13, 14)})
-    result = load_region_volume(study(folder / "example_ct.nii.gz", source), RADGENOME)
+    result = read_study(study(folder / "example_ct.nii.gz", source), RADGENOME)
     stored = np.asarray(nib.load(source.file).dataobj)
     np.testing.assert_array_equal(result.masks["lung"][:, :, :30], np.isin(stored, range(10, 15)))
     assert not result.masks["lung"][:, :, 30:].any()
@@ -400,7 +400,7 @@ def test_real_mismatch_is_resampled(shared_ct):
     """heart.nii.gz is 233 x 167 x 191 beside a scan of 122 x 102 x 112: a larger frame around it."""
     folder = shared_ct / "totalsegmentator_Apache2/pulmonary_report"
     files = {"heart": folder / "heart.nii.gz", "mediastinum": folder / "pulmonary_artery.nii.gz"}
-    result = load_region_volume(study(folder / "ct_cropped.nii.gz", files), RADGENOME)
+    result = read_study(study(folder / "ct_cropped.nii.gz", files), RADGENOME)
     assert list(result.masks) == ["heart", "mediastinum"]
     assert any("heart: resampled from 233 x 167 x 191" in note for note in result.notes)
     stored = nib.load(files["heart"])
@@ -414,17 +414,17 @@ def test_real_mismatch_is_resampled(shared_ct):
 def test_real_empty_mask(shared_ct):
     folder = shared_ct / "totalsegmentator_Apache2/aorta_report"
     files = {"heart": folder / "renal_arteries.nii.gz", "bone": folder / "vertebrae_T12.nii.gz"}
-    result = load_region_volume(study(folder / "ct_cropped.nii.gz", files), RADGENOME)
+    result = read_study(study(folder / "ct_cropped.nii.gz", files), RADGENOME)
     assert list(result.masks) == ["bone"]
     assert "heart: the mask is empty" in result.notes
     with pytest.raises(DataFault, match="NO_REGION case_1"):
-        load_region_volume(study(folder / "ct_cropped.nii.gz", {"heart": files["heart"]}), RADGENOME)
+        read_study(study(folder / "ct_cropped.nii.gz", {"heart": files["heart"]}), RADGENOME)
 
 
 def test_masks_of_another_patient_or_kind(shared_ct):
     lidc = shared_ct / "lidc-idri-0314_CCBY3/ct_1.56x1.56x2mm.nii.gz"
     other = shared_ct / "totalsegmentator_Apache2"
     with pytest.raises(DataFault, match="NO_OVERLAP"):
-        load_region_volume(study(lidc, {"heart": other / "aorta_report/aorta.nii.gz"}), RADGENOME)
+        read_study(study(lidc, {"heart": other / "aorta_report/aorta.nii.gz"}), RADGENOME)
     with pytest.raises(DataFault, match=r"MASK_VALUES .*label map"):
-        load_region_volume(study(other / "example_ct_sm.nii.gz", {"lung": other / "example_seg.nii.gz"}), RADGENOME)
+        read_study(study(other / "example_ct_sm.nii.gz", {"lung": other / "example_seg.nii.gz"}), RADGENOME)

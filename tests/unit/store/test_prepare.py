@@ -19,7 +19,7 @@ import pytest
 from reg2rg.core.errors import ConfigError, Reg2RGError
 from reg2rg.core.regions import load_region_set
 from reg2rg.core.types import RegionFiles, Study
-from reg2rg.scans.volumes import ReadOptions
+from reg2rg.scans.base import ReadOptions
 from reg2rg.store import prepare_study
 from reg2rg.store.prepare import TooManySkippedError, prepare
 from reg2rg.store.prepare_study import entry_key
@@ -158,14 +158,14 @@ def test_bad_studies_are_skipped_and_listed(studies, tmp_path, monkeypatch):
     bad = [make_study(folder, number) for number in (90, 91, 92)]
     bad[0].image.write_bytes(bad[0].image.read_bytes()[:-40])
     bad[1].image.unlink()
-    real = prepare_study.load_region_volume
+    real = prepare_study.read_study
 
     def reader(study, *rest):
         if study.id == "s92":
             raise ZeroDivisionError("a bug")
         return real(study, *rest)
 
-    monkeypatch.setattr(prepare_study, "load_region_volume", reader)
+    monkeypatch.setattr(prepare_study, "read_study", reader)
     with pytest.raises(TooManySkippedError, match="3 of 9 studies were skipped") as caught:
         run([*studies, *bad], tmp_path / "store")
     assert caught.value.exit_code == 3

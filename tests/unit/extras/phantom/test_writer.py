@@ -17,8 +17,8 @@ from reg2rg.extras.phantom.nifti import read_description, write_nifti
 from reg2rg.extras.phantom.patient import draw_patient
 from reg2rg.extras.phantom.sentences import labels
 from reg2rg.extras.phantom.writer import plan, write_phantoms
-from reg2rg.scans.masks import load_region_volume
-from reg2rg.scans.volumes import ReadOptions
+from reg2rg.scans.base import ReadOptions
+from reg2rg.scans.read import read_study
 
 SIZE = (48, 48, 32)
 
@@ -57,7 +57,7 @@ def test_the_loader_reads_them(folder):
         patient = draw_patient(3, number)
         assert set(study.reports) == patient.regions
         assert {label for label, present in study.findings.items() if present} == labels(patient)
-        loaded = load_region_volume(study, regions, ReadOptions())
+        loaded = read_study(study, regions, ReadOptions())
         assert set(loaded.masks) == patient.regions
         assert loaded.volume.array.shape == SIZE
 

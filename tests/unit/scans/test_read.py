@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from reg2rg.core.errors import EXIT_USAGE, DataFault
-from reg2rg.scans.volumes import HU_MAX, HU_MIN, ReadOptions, read_nifti, read_volume
+from reg2rg.scans.base import ReadOptions
+from reg2rg.scans.hounsfield import HU_MAX, HU_MIN
+from reg2rg.scans.read import read_image, read_volume
 
 SPACING = np.diag([2.0, 1.5, 3.0, 1.0])
 LOOSE = ReadOptions(min_slices=8)
@@ -70,10 +72,10 @@ def patch_header(path, offset, fmt, *values):
 
 def test_reads_what_nibabel_reads(shared_ct):
     for name in GOOD:
-        array, affine = read_nifti(shared_ct / name)
+        image = read_image(shared_ct / name)
         reference = nib.load(shared_ct / name)
-        np.testing.assert_array_equal(array, np.asarray(reference.dataobj))
-        np.testing.assert_allclose(affine, reference.affine)
+        np.testing.assert_array_equal(image.values(), np.asarray(reference.dataobj))
+        np.testing.assert_allclose(image.affine, reference.affine)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +210,7 @@ def test_small_file_cannot_fill_memory(tmp_path):
         (b'<?xml version="1.0"?><Error/>', "HTML_PAGE", "XML"),
         (b'{"error": "gated"}', "NOT_NIFTI", "JSON"),
         (b"PK\x03\x04" + bytes(400), "NOT_NIFTI", "zip"),
-        (b"NRRD0004\n" + bytes(400), "NOT_NIFTI", "NRRD"),
+        (b"NRRD0004\n" + bytes(400), "HEADER", "NRRD header"),
         (b"\x93NUMPY" + bytes(400), "NOT_NIFTI", "NumPy"),
         (bytes(128) + b"DICM" + bytes(400), "NOT_NIFTI", "DICOM"),
         (bytes(1000), "NOT_NIFTI", "header"),
@@ -307,7 +309,7 @@ def test_affine_from_qform_and_from_neither(tmp_path):
     image.set_qform(affine, 1)
     image.set_sform(None, 0)
     nib.save(image, tmp_path / "a.nii")
-    np.testing.assert_allclose(read_nifti(tmp_path / "a.nii")[1], affine, atol=1e-5)
+    np.testing.assert_allclose(read_image(tmp_path / "a.nii").affine, affine, atol=1e-5)
     patch_header(tmp_path / "a.nii", 252, "<2h", 0, 0)
     _, notes = read_volume(tmp_path / "a.nii", LOOSE)
     assert any("neither" in note for note in notes)

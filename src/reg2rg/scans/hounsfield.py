@@ -1,20 +1,18 @@
-"""CT volumes: NIfTI -> int16 HU in RAS, with a gate that refuses what cannot be Hounsfield units."""
+"""Stored voxels -> int16 HU in RAS, with a gate that refuses what cannot be Hounsfield units."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from reg2rg.core.errors import DataFault
 from reg2rg.core.types import HU, Volume
-from reg2rg.scans.grid import Orientation, Shape
-from reg2rg.scans.nifti import Affine, Nifti, open_nifti, read_nifti
-
-__all__ = ["HU_MAX", "HU_MIN", "ReadOptions", "Scan", "read_nifti", "read_scan", "read_volume"]
+from reg2rg.scans.base import ReadOptions, Scan, Shape, StoredImage
+from reg2rg.scans.grid import Orientation
 
 HU_MIN, HU_MAX = -1024, 3071
 _MAX_NON_FINITE = 1e-3  # share of voxels that is repaired
@@ -31,61 +29,14 @@ _SAMPLES = 1 << 20
 _BODY_ABOVE, _BONE_ABOVE, _MIN_BONE, _MAX_FORWARD = -200, 300, 1e-3, 0.03
 
 
-@dataclass(frozen=True)  # no slots: jsonargparse reads a default through vars()
-class ReadOptions:
-    """How scans and masks are read.
-
-    Attributes:
-        min_slices: fewest axial slices.
-        hu: ``"check"`` refuses volumes that are not plausible Hounsfield units; ``"trust"`` takes any values.
-        mask_grid: ``"header"`` places masks by their own affine; ``"scan"`` takes the mask array as lying on the scan's
-            stored grid, whatever its affine says (SAT writes identity affines).
-    """
-
-    min_slices: int = 16
-    hu: Literal["check", "trust"] = "check"
-    mask_grid: Literal["header", "scan"] = "header"
-
-
-@dataclass(frozen=True, slots=True)
-class Scan:
-    """A CT in RAS with what is needed to bring masks onto its grid.
-
-    Attributes:
-        volume: the CT, int16 HU, RAS; array with its first axis fastest in memory.
-        stored_shape, stored_affine: of the file, before it was brought to RAS.
-        notes: what was repaired.
-    """
-
-    volume: Volume
-    stored_shape: Shape
-    stored_affine: Affine
-    notes: tuple[str, ...]
-
-
-def read_volume(path: str | Path, options: ReadOptions | None = None) -> tuple[Volume, tuple[str, ...]]:
-    """Read a CT as int16 HU, clipped to [-1024, 3071], in RAS.
+def to_hounsfield(image: StoredImage, options: ReadOptions) -> Scan:
+    """A stored CT as int16 HU, clipped to [-1024, 3071], in RAS.
 
     Oblique affines are brought to the closest RAS order of axes and stay oblique; nothing is interpolated.
 
-    Args:
-        path: NIfTI file.
-        options: what is checked; the defaults if ``None``.
-
-    Returns:
-        the volume, and notes on what was repaired.
-
     Raises:
-        DataFault: what `reg2rg.scans.nifti.open_nifti` raises, and FEW_SLICES, NON_FINITE, CONSTANT, UINT16_WRAP,
-            NOT_HU.
+        DataFault: FEW_SLICES, NON_FINITE, CONSTANT, UINT16_WRAP, NOT_HU.
     """
-    scan = read_scan(path, options or ReadOptions())
-    return scan.volume, scan.notes
-
-
-def read_scan(path: str | Path, options: ReadOptions) -> Scan:
-    """As `read_volume`, keeping the stored grid."""
-    image = open_nifti(path)
     orientation = Orientation.of(image.affine)
     stored = image.stored
     shape: Shape = (stored.shape[0], stored.shape[1], stored.shape[2])
@@ -124,7 +75,7 @@ class _Survey:
     above: int = 0
     non_finite: int = 0
 
-    def refuse(self, image: Nifti, check: bool) -> None:
+    def refuse(self, image: StoredImage, check: bool) -> None:
         """Raise for values that no CT has."""
         path, values = image.path, f"values {self.low:g} to {self.high:g}"
         if self.non_finite > _MAX_NON_FINITE * self.voxels:
@@ -151,7 +102,7 @@ class _Survey:
         return notes
 
 
-def _convert(image: Nifti, target: HU) -> _Survey:
+def _convert(image: StoredImage, target: HU) -> _Survey:
     """Write the HU of `image` into `target`, slab by slab."""
     stored, survey = image.stored, _Survey(voxels=image.stored.size)
     step = max(1, _SLAB_VOXELS // (stored.shape[0] * stored.shape[1]))
