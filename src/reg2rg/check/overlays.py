@@ -58,8 +58,15 @@ class Plane:
         return plane[::-1, ::-1].T
 
 
-def choose_planes(masks: Mapping[str, Mask]) -> tuple[Plane, ...]:
-    """A coronal and two axial slices that together show as many regions as three can; the same every time."""
+def choose_planes(masks: Mapping[str, Mask], shape: tuple[int, ...]) -> tuple[Plane, ...]:
+    """A coronal and two axial slices that together show as many regions as three can; the same every time.
+
+    Args:
+        masks: region -> (H, W, D).
+        shape: of the scan; without regions slices at even distances are chosen.
+    """
+    if not masks:
+        return Plane(2, shape[2] * 2 // 3), Plane(2, shape[2] // 3), Plane(1, shape[1] // 2)
     seen: set[str] = set()
     planes: list[Plane] = []
     for axis in (1, 2, 2):
@@ -91,7 +98,7 @@ def write_overlay(path: Path, found: RegionVolume, regions: Sequence[str], title
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    planes = choose_planes(found.masks)
+    planes = choose_planes(found.masks, found.volume.array.shape)
     spacing = found.volume.spacing
     extents = [_extent(plane, found.volume.array.shape, spacing) for plane in planes]
     widths = [extent[1] for extent in extents]

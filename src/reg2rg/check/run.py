@@ -25,6 +25,7 @@ def check_dataset(
     overlays: int = 4,
     out: str | Path | None = None,
     sample: int | None = None,
+    needs_regions: bool = True,
 ) -> CheckResult:
     """Look at everything and stop at nothing.
 
@@ -36,6 +37,7 @@ def check_dataset(
         overlays: number of studies to draw, evenly spread over the usable ones.
         out: folder for ``check.json`` and ``overlays/``; ``None`` writes nothing.
         sample: read the volumes and masks of so many studies only, evenly spread; ``None`` reads all.
+        needs_regions: a study without any region is a fault.
 
     Raises:
         ConfigError: an option that is wrong. Everything else ends up in the result.
@@ -52,7 +54,7 @@ def check_dataset(
     else:
         findings = list(_of_listing(listing))
     chosen = [listing.studies[place] for place in _spread(len(listing.studies), sample)]
-    checks = dict(_read_all([StudyJob(study, regions, options) for study in chosen], workers, "check"))
+    checks = dict(_read_all([StudyJob(study, regions, options, needs_regions) for study in chosen], workers, "check"))
     findings += _of_studies(chosen, checks) + _duplicates(chosen, checks)
     good = [place for place, _ in enumerate(chosen) if not checks[place].faults]
     pictures: tuple[str, ...] = ()
@@ -178,7 +180,7 @@ def _draw(
     studies: Sequence[Study], regions: RegionSet, options: ReadOptions, workers: int, out: Path
 ) -> tuple[str, ...]:
     names = [f"overlays/{study.split}_{study.id}.png" for study in studies]
-    jobs = [StudyJob(study, regions, options, out / name) for study, name in zip(studies, names, strict=True)]
+    jobs = [StudyJob(study, regions, options, False, out / name) for study, name in zip(studies, names, strict=True)]
     for _ in _read_all(jobs, min(workers, len(jobs)), "overlays"):
         pass
     return tuple(name for name in names if (out / name).is_file())

@@ -20,11 +20,12 @@ from reg2rg.store.crop import Detail, crop_to_foreground
 
 @dataclass(frozen=True, slots=True)
 class StudyJob:
-    """One study to look at. `overlay` is the picture to write, None for none."""
+    """One study to look at, as `read_study` takes it. `overlay` is the picture to write, None for none."""
 
     study: Study
     regions: RegionSet
     options: ReadOptions
+    needs_regions: bool = True
     overlay: Path | None = None
 
 
@@ -57,8 +58,8 @@ def check_study(job: StudyJob) -> StudyCheck:
     Never raises: an exception that cannot be pickled would leave the parent waiting.
     """
     try:
-        found = read_study(job.study, job.regions, job.options)
-        kept = crop_to_foreground(found)
+        found = read_study(job.study, job.regions, job.options, job.needs_regions)
+        kept = crop_to_foreground(found, job.needs_regions)
     except Exception as error:
         return StudyCheck(faults=tuple(dict.fromkeys([_named(error, job.study.id), *_faults_of_files(job)])))
     if job.overlay is not None:
@@ -67,7 +68,7 @@ def check_study(job: StudyJob) -> StudyCheck:
 
 
 def _summary(study: Study, regions: RegionSet, found: RegionVolume, kept: Detail) -> StudyCheck:
-    promised = study.masks.files if isinstance(study.masks, RegionFiles) else study.masks.labels
+    promised = study.masks.files if isinstance(study.masks, RegionFiles) else getattr(study.masks, "labels", ())
     return StudyCheck(
         present=tuple(kept.masks),
         empty=tuple(name for name in regions.names if name in promised and name not in kept.masks),
@@ -100,13 +101,11 @@ def _faults_of_files(job: StudyJob) -> Iterator[tuple[str, str]]:
         try:
             if volume_fault is None:
                 alone = replace(job.study, masks=RegionFiles({region: path}))
-                read_study(alone, job.regions, job.options)
+                read_study(alone, job.regions, job.options, needs_regions=False)  # an empty one is no fault
             else:
                 read_image(path)
         except Exception as error:
-            code, message = _named(error, job.study.id)
-            if code != "NO_REGION":  # an empty mask is no fault as long as another one is not
-                yield code, message
+            yield _named(error, job.study.id)
 
 
 def _named(error: Exception, study: str) -> tuple[str, str]:

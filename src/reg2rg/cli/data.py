@@ -56,6 +56,7 @@ def check(invocation: Invocation) -> int:
         overlays=options.overlays,
         out=options.out,
         sample=options.sample,
+        needs_regions=section.target == "regions",
     )
     print_check(result)
     return result.exit_code
@@ -93,6 +94,7 @@ def prepare(invocation: Invocation) -> int:
         shard=shard,
         max_skip=options.max_skip,
         native=not options.views_only,
+        needs_regions=section.target == "regions",
     )
     sys.stdout.write(f"{summary.describe()}\n")
     return 0

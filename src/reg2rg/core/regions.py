@@ -125,20 +125,24 @@ def load_region_set(name_or_path: str | Path | RegionSet = "radgenome") -> Regio
     """A packaged region set by its name, or a user's own from a YAML file.
 
     Args:
-        name_or_path: ``"radgenome"`` (the ten regions of RadGenome-ChestCT), ``"lobes"``, or a path to a YAML file with
-            the keys ``name`` and ``regions`` (each with ``name``, and optionally ``aliases``, ``totalsegmentator`` and
-            ``note``). A region set is returned as it is.
+        name_or_path: ``"radgenome"`` (the ten regions of RadGenome-ChestCT), ``"lobes"``, ``"radgenome_lobes"`` (both),
+            or a path to a YAML file with the keys ``name`` and ``regions`` (each with ``name``, and optionally
+            ``aliases``, ``totalsegmentator`` and ``note``), and optionally ``base``: a set whose regions come first, by
+            name or as a file beside this one. A region set is returned as it is.
 
     Raises:
         ConfigError: no such set or file, or a file with a mistake; the message names file, key, value and remedy.
     """
-    if isinstance(name_or_path, RegionSet):
-        return name_or_path
+    return name_or_path if isinstance(name_or_path, RegionSet) else _load(name_or_path, ())
+
+
+def _load(name_or_path: str | Path, above: tuple[Path, ...]) -> RegionSet:
+    """The set; `above` are the files that extend it, to find one that is its own base."""
     text = str(name_or_path)
     if isinstance(name_or_path, str) and text in packaged_region_sets():
         source = f"region set '{text}'"
         content = files("reg2rg").joinpath("region_sets", f"{text}.yaml").read_text(encoding="utf-8")
-        return _parse(content, source, text)
+        return _parse(content, source, text, Path(), above)
     path = Path(text).expanduser()
     if path.suffix.lower() not in (".yaml", ".yml") and not path.is_file():
         known = packaged_region_sets()
@@ -150,10 +154,12 @@ def load_region_set(name_or_path: str | Path | RegionSet = "radgenome") -> Regio
         content = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"Region set {path}: cannot be read ({error}). Fix: give the path of a YAML file.") from error
-    return _parse(content, str(path), path.stem)
+    if path.resolve() in above:
+        raise ConfigError(f"{path}: extends itself by way of 'base'. Fix: leave 'base' out of one of the files.")
+    return _parse(content, str(path), path.stem, path.parent, (*above, path.resolve()))
 
 
-def _parse(content: str, source: str, default_name: str) -> RegionSet:
+def _parse(content: str, source: str, default_name: str, folder: Path, above: tuple[Path, ...]) -> RegionSet:
     try:
         data = yaml.safe_load(content)
     except yaml.YAMLError as error:
@@ -163,14 +169,18 @@ def _parse(content: str, source: str, default_name: str) -> RegionSet:
         raise ConfigError(f"{source}{where}: {reason}. Fix: correct the YAML.") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{source}: holds {_kind(data)} (expected a mapping with 'name' and 'regions').")
-    _only(data, ("name", "regions"), source)
-    name = data.get("name", default_name)
-    entries = data.get("regions")
+    _only(data, ("name", "base", "regions"), source)
+    name, base, entries = data.get("name", default_name), data.get("base"), data.get("regions")
     if not isinstance(name, str):
         raise ConfigError(f"{source}: 'name' is {_kind(name)} (expected text). Fix: write a word.")
     if not isinstance(entries, list):
         raise ConfigError(f"{source}: 'regions' is {_kind(entries)} (expected a list). Fix: one item a region.")
     regions = tuple(_region(entry, f"{source}: regions[{place}]") for place, entry in enumerate(entries))
+    if base is not None:
+        if not isinstance(base, str):
+            raise ConfigError(f"{source}: 'base' is {_kind(base)} (expected a region set's name or file).")
+        inherited = _load(base if base in packaged_region_sets() else folder / base, above)
+        regions = (*inherited.regions, *regions)
     try:
         return RegionSet(name, regions)
     except ConfigError as error:

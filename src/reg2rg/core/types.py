@@ -23,7 +23,7 @@ class RegionFiles:
     """One mask file a region, the layout of RadGenome-ChestCT and SAT.
 
     Attributes:
-        files: region name -> NIfTI file. A region without a file is absent from the mapping.
+        files: region name -> file. A region without a file is absent from the mapping.
     """
 
     files: Mapping[str, Path]
@@ -34,7 +34,7 @@ class LabelMap:
     """One multilabel mask file, the layout of TotalSegmentator's ``--ml``.
 
     Attributes:
-        file: NIfTI file of integer labels.
+        file: its whole numbers are labels.
         labels: region name -> label values that make up the region. A region that has no label is absent.
     """
 
@@ -50,8 +50,8 @@ class Study:
         id: unique in its dataset and safe as a file name.
         patient: unit of splits and of bootstrap intervals.
         split: ``"train"``, ``"val"`` or ``"test"``.
-        image: the CT volume, NIfTI.
-        masks: where the region masks are.
+        image: the CT volume: a file of any kind that `reg2rg.scans` has a reader for.
+        masks: where the region masks are; ``None`` for a scan without regions.
         reports: region name -> text that describes the region. Regions without text are absent.
         whole: the whole report as written, ``""`` if the dataset has none.
         findings: clinical label -> present; ``None`` if the dataset has none.
@@ -61,7 +61,7 @@ class Study:
     patient: str
     split: str
     image: Path
-    masks: RegionFiles | LabelMap
+    masks: RegionFiles | LabelMap | None = None
     reports: Mapping[str, str] = field(default_factory=dict)
     whole: str = ""
     findings: Mapping[str, bool] | None = None
@@ -88,7 +88,7 @@ class Volume:
 
 @dataclass(frozen=True, slots=True)
 class RegionVolume:
-    """A CT volume with the masks of its regions on the same grid.
+    """A CT volume with the masks of its regions, if it has any, on the same grid.
 
     Attributes:
         volume: the CT.

@@ -283,6 +283,8 @@ class RegionReportDataModule(L.LightningDataModule):
     def _entry(self, study: Study, all_masks: bool) -> Entry | None:
         """What samples of a study need, or ``None`` if there is nothing to report on."""
         masks = set(self.store.regions(study.id))
+        if study.masks is None and self.target != "regions":  # no mask is left out: all texts count
+            masks = set(self.region_set.names)
         names = tuple(
             name for name in self.region_set.names if name in masks and (all_masks or study.reports.get(name))
         )

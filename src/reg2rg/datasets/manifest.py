@@ -32,7 +32,8 @@ class Manifest(Dataset):
     Columns: ``id`` and ``image`` must be there. ``patient`` (default: the id), ``split`` (``train``, ``val``,
     ``test``; default ``train``), ``report`` (the whole report), ``report:<region>`` (text of a region), ``mask``
     (a multilabel file), ``mask:<region>`` (a mask file a region), ``finding:<label>`` (0 or 1). In JSON lines the same
-    keys, or nested: ``"masks": {"lung": "..."}``, ``"reports"``, ``"findings"``.
+    keys, or nested: ``"masks": {"lung": "..."}``, ``"reports"``, ``"findings"``. A table without any mask column, and
+    without the option `masks`, lists scans without regions; their ``report`` is text enough.
 
     Args:
         path: the table; ``.jsonl`` and ``.ndjson`` are read as JSON lines, anything else as CSV.
@@ -80,7 +81,10 @@ class Manifest(Dataset):
         notes, studies, skipped = Notes(), [], []
         first_line: dict[str, int] = {}
         keys = Keys(self.path, self.columns, self.regions)
-        for row in self._rows():
+        rows = list(self._rows())
+        named = {key.kind for row in rows for name in row.values if (key := keys[name]) is not None}
+        masked = self.masks is not None or "mask" in named
+        for row in rows:
             where = f"{self.path.name} line {row.line}"
             cells = {key: text for name, text in row.values.items() if (key := keys[name]) is not None}
             name = cells.get(Key("id"), "")
@@ -96,7 +100,7 @@ class Manifest(Dataset):
                         "delete or rename one of the rows",
                     )
                 first_line[study] = row.line
-                studies.append(_RowReader(self, study, where, cells, notes).study())
+                studies.append(_RowReader(self, study, where, cells, notes).study(masked))
             except DataFault as fault:
                 skipped.append(Skip.of(fault, where))
         for column in keys.unused:
@@ -123,17 +127,20 @@ class _RowReader:
         self.manifest, self.id, self.where, self.notes = manifest, study, where, notes
         self.cells = {key: text.strip() for key, text in cells.items() if not is_empty(text)}
 
-    def study(self) -> Study:
+    def study(self, masked: bool) -> Study:
         """The study.
+
+        Args:
+            masked: the table says where masks are; otherwise no study has regions.
 
         Raises:
             DataFault: with the reason code for which it is skipped.
         """
         split = self._split()
         image = self._file(Key("image"), "VOLUME_MISSING")
-        masks = self._masks()
-        reports = self._reports()
-        if not reports:
+        masks = self._masks() if masked else None
+        reports, whole = self._reports(), self.cells.get(Key("report"), "")
+        if not reports and not (whole and masks is None):
             if split != "test":
                 raise _fault(
                     "NO_REPORT",
@@ -144,10 +151,11 @@ class _RowReader:
                     "write the text, or give the row the split test",
                 )
             self.notes.add("NO_REPORT", self.id)
-        regions = masks.files if isinstance(masks, RegionFiles) else masks.labels
-        for region in reports:
-            if region not in regions:
-                self.notes.add("TEXT_WITHOUT_MASK", f"{self.id} {region}")
+        if masks is not None:
+            regions = masks.files if isinstance(masks, RegionFiles) else masks.labels
+            for region in reports:
+                if region not in regions:
+                    self.notes.add("TEXT_WITHOUT_MASK", f"{self.id} {region}")
         return Study(
             id=self.id,
             patient=self.cells.get(Key("patient"), self.id),
@@ -155,7 +163,7 @@ class _RowReader:
             image=image,
             masks=masks,
             reports=reports,
-            whole=self.cells.get(Key("report"), ""),
+            whole=whole,
             findings=self._findings(),
         )
 

@@ -52,7 +52,7 @@ class ConformedViews(Views):
         """As `Views.compute`, of the scan in this orientation and spacing."""
         given = source if isinstance(source, RegionVolume) else as_detail(source).to_region_volume()
         names = tuple(given.masks) if regions is None else tuple(regions)
-        detail = crop_to_foreground(conform(given, self.orientation, self.spacing))
+        detail = crop_to_foreground(conform(given, self.orientation, self.spacing), needs_regions=bool(names))
         if lost := [name for name in names if name in given.masks and name not in detail.masks]:
             raise DataFault.of(
                 "NO_REGION",

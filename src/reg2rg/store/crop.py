@@ -91,15 +91,16 @@ class Detail:
         )
 
 
-def crop_to_foreground(source: RegionVolume) -> Detail:
+def crop_to_foreground(source: RegionVolume, needs_regions: bool = True) -> Detail:
     """Crop a scan to its foreground and each mask to its box. Nothing is copied: the arrays look into the source.
 
     Args:
-        source: the scan with whole masks.
+        source: the scan with whole masks, or without any.
+        needs_regions: refuse a scan whose masks all lie outside the foreground; otherwise it is one without regions.
 
     Raises:
-        DataFault: ``NO_FOREGROUND``, nothing in the scan is above -1000 HU; ``NO_REGION``, no mask reaches into the
-            foreground.
+        DataFault: ``NO_FOREGROUND``, nothing in the scan is above -1000 HU; ``NO_REGION``, there are masks and none
+            reaches into the foreground.
     """
     array = source.volume.array
     box = bounding_box(array, above=FOREGROUND_HU)
@@ -119,7 +120,7 @@ def crop_to_foreground(source: RegionVolume) -> Detail:
             notes.append(f"{name}: its mask lies wholly outside the scan's foreground")
             continue
         masks[name] = RegionMask(own, inside[box_slices(own)])
-    if not masks:
+    if needs_regions and source.masks and not masks:
         raise DataFault.of(
             "NO_REGION",
             found="no region mask reaches into the scan's foreground",

@@ -110,6 +110,7 @@ def prepare(
     max_skip: float = 0.05,
     verify: bool = True,
     native: bool = True,
+    needs_regions: bool = True,
 ) -> PrepareSummary:
     """Bring studies into the store.
 
@@ -125,6 +126,7 @@ def prepare(
         verify: check every byte of entries that are already there, not their headers alone.
         native: keep native detail. Without it the store is a quarter as large, but views of other settings, overlays
             and pages need the studies prepared again.
+        needs_regions: skip studies without any region; otherwise they are kept as scans alone.
 
     Returns:
         what was done.
@@ -145,7 +147,7 @@ def prepare(
         raise ConfigError("native is false and there are no views to bake, so nothing would be kept. Fix: give bake")
     region_set = load_region_set(regions)
     options = options or ReadOptions()
-    jobs = [Job(study, store.root, region_set, options, bake, verify, native) for study in mine]
+    jobs = [Job(study, store.root, region_set, options, bake, verify, native, needs_regions) for study in mine]
     tally = _Tally()
     with _only_run(store.root, shard):
         _remove_leftovers(store, [study.id for study in mine], bake, alone=shard[1] == 1)

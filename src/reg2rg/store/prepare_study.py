@@ -6,12 +6,13 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from reg2rg.core.errors import DataFault
 from reg2rg.core.regions import RegionSet
 from reg2rg.core.types import LabelMap, RegionVolume, Study
 from reg2rg.scans.base import ReadOptions
-from reg2rg.scans.read import read_study
+from reg2rg.scans.read import files_of, no_region, read_study
 from reg2rg.store.crop import crop_to_foreground
 from reg2rg.store.index import FORMAT
 from reg2rg.store.store import Store
@@ -29,6 +30,7 @@ class Job:
     bake: Views | None
     verify: bool
     native: bool = True
+    needs_regions: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,9 @@ class Outcome:
 def entry_key(study: Study, regions: RegionSet, options: ReadOptions) -> str:
     """Digest of all that decides an entry: size and time of its input files, settings, format version."""
     masks = study.masks
-    named = {"labels": masks.file} if isinstance(masks, LabelMap) else dict(masks.files)
+    named: dict[str, Path] = {}
+    if masks is not None:
+        named = {"labels": masks.file} if isinstance(masks, LabelMap) else dict(masks.files)
     facts = {
         "format": FORMAT,
         "image": _stamp(study.image),
@@ -70,12 +74,15 @@ def prepare_one(job: Job) -> Outcome:
             store.bake(study.id, key, store.read(study.id).detail, job.bake)
         elif state != "good":
             try:
-                detail = crop_to_foreground(_read(job))
+                detail = crop_to_foreground(_read(job), job.needs_regions)
             except DataFault:
                 store.remove(study.id)  # what is there was made from other inputs, or is damaged
                 raise
             store.write(study.id, key, detail, job.bake, native=job.native)
         regions, size = store.describe(study.id, job.bake)
+        if job.needs_regions and not regions:  # kept from a run that needed none
+            store.remove(study.id)
+            raise no_region(study, job.regions)
         return Outcome(_DONE[state], regions=regions, size=size)
     except DataFault as fault:
         return Outcome("skipped", fault.code, str(fault.for_study(study.id)))
@@ -91,7 +98,7 @@ def prepare_one(job: Job) -> Outcome:
 def _read(job: Job) -> RegionVolume:
     """Read the inputs; a file that the system cannot read is a fault of this study alone."""
     try:
-        return read_study(job.study, job.regions, job.options)
+        return read_study(job.study, job.regions, job.options, job.needs_regions)
     except OSError as error:
         raise DataFault.of(
             "UNREADABLE",
@@ -114,10 +121,17 @@ def job_name(job: Job) -> str:
     return job.study.id
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """Size and modification time; ``None`` for a file that is not there, which the reader reports."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns
+def _stamp(path: Path) -> Any:
+    """Size and modification time, of each file of an image that has several.
+
+    ``None`` for a file that is not there, which the reader reports.
+    """
+    stamps: list[tuple[int, int] | None] = []
+    for file in files_of(path):
+        try:
+            status = file.stat()
+        except OSError:
+            stamps.append(None)
+        else:
+            stamps.append((status.st_size, status.st_mtime_ns))
+    return stamps if len(stamps) > 1 else stamps[0]

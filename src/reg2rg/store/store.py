@@ -136,7 +136,7 @@ class Store:
             the native detail.
 
         Raises:
-            DataFault: a scan without foreground, or without any region in it.
+            DataFault: a scan without foreground, or with masks that all lie outside it.
         """
         detail = crop_to_foreground(source) if isinstance(source, RegionVolume) else source
         self.drop_index()

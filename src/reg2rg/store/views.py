@@ -112,7 +112,7 @@ class Views:
 
         Raises:
             ConfigError: an unknown view, or a region that the study does not have.
-            DataFault: a scan without foreground or without any region.
+            DataFault: a scan without foreground, or with masks that all lie outside it.
         """
         asked = wanted_views(want)
         detail = as_detail(source)

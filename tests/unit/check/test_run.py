@@ -316,12 +316,12 @@ def test_planes_show_as_many_regions_as_they_can() -> None:
     masks["low"][8:12, 8:10, 2:4] = True
     masks["high"][8:12, 8:10, 13:15] = True
     masks["front"][8:12, 14:16, 7:9] = True
-    first, second, coronal = choose_planes(masks)
+    first, second, coronal = choose_planes(masks, SHAPE)
     assert (first.axis, second.axis, coronal.axis) == (2, 2, 1)
     assert coronal.index in (8, 9)
     assert first.index in (7, 8) or second.index in (7, 8)
     assert first.index > second.index
-    assert choose_planes(masks) == choose_planes(masks)
+    assert choose_planes(masks, SHAPE) == choose_planes(masks, SHAPE)
 
 
 def test_digest_is_of_voxels_not_of_layout() -> None:

@@ -114,6 +114,28 @@ def test_own_set(tmp_path):
     assert load_region_set(path).name == "own"
 
 
+def test_a_set_extends_another():
+    both, ten, five = (load_region_set(name) for name in ("radgenome_lobes", "radgenome", "lobes"))
+    assert both.regions == (*ten.regions, *five.regions)
+
+
+def test_a_file_extends_a_file_beside_it_or_a_packaged_set(tmp_path):
+    (tmp_path / "one.yaml").write_text("base: lobes\nregions: [liver]\n")
+    (tmp_path / "two.yaml").write_text("base: one.yaml\nregions: [spleen]\n")
+    assert load_region_set(tmp_path / "two.yaml").names == (*load_region_set("lobes").names, "liver", "spleen")
+    assert load_region_set(tmp_path / "two.yaml").name == "two"
+    for content, word in (
+        ("base: two.yaml\nregions: [liver]\n", "extends itself"),
+        ("base: lungs\nregions: [liver]\n", "Unknown region set"),
+        ("base: [lobes]\nregions: [liver]\n", "'base' is list"),
+        ("base: lobes\nregions: [LUL]\n", "'lul' stands for both"),
+        ("base: lobes\nregions: [left upper lobe]\n", "listed twice"),
+    ):
+        (tmp_path / "one.yaml").write_text(content)
+        with pytest.raises(ConfigError, match=word):
+            load_region_set(tmp_path / "two.yaml")
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
