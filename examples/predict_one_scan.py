@@ -8,11 +8,12 @@ Without a model a toy one is trained first, on phantoms, and reports on one of t
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from reg2rg import Reg2RG, report_on
 from reg2rg.cli.main import main as reg2rg
+from reg2rg.inference.exporters import JSON
+from reg2rg.show.page_exporter import Page
 
 TOY = """data: {dataset: {init_args: {root: OUT/data}}, store: OUT/store, views: {size: [32, 32, 32]}, workers: 0}
 model: {llm: {init_args: {path: OUT/lm}}, max_new_tokens: 40, val_generate: 0}
@@ -44,7 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", help="folder, or hub id")
     parser.add_argument("--language_model", help="where the base language model is, if not where the folder says")
-    parser.add_argument("--image", type=Path, help="CT in Hounsfield units, NIfTI")
+    parser.add_argument("--image", type=Path, help="CT in Hounsfield units, NIfTI or NRRD")
     parser.add_argument("--masks", help='one file a region, as "folder/{region}.nii.gz", or one file of labels')
     parser.add_argument("--out", type=Path, default=Path("runs/predict_one_scan"))
     options = parser.parse_args()
@@ -52,11 +53,11 @@ def main() -> None:
     given = (options.model, options.image, options.masks)
     folder, image, masks = given if all(given) else train_toy(out)
     model = Reg2RG.from_pretrained(folder, language_model=options.language_model)
-    report = report_on(image, masks, model)
-    (out / "report.json").write_text(json.dumps(report.by_region(), indent=2))
-    for paragraph in report.paragraphs:
-        print(f"{paragraph.region}: {paragraph.text}")
-    print(f"no paragraph for: {', '.join(report.missing) or 'none'}; written to {out / 'report.json'}")
+    result = report_on(image, masks, model)
+    written = [*JSON().write(result, out), *Page().write(result, out)]
+    print(result)
+    print(f"no paragraph for: {', '.join(result.report.missing) or 'none'}; no mask of: {', '.join(result.absent)}")
+    print(f"written: {', '.join(map(str, written))}")
 
 
 if __name__ == "__main__":

@@ -6,17 +6,23 @@ from pathlib import Path
 from reg2rg.datasets.base import DATASETS
 from reg2rg.evaluation.labelers import LABELERS
 from reg2rg.evaluation.metrics.base import METRICS
+from reg2rg.inference.exporters import EXPORTERS
 from reg2rg.models.encoders import ENCODERS
 from reg2rg.models.projectors import PROJECTORS
 from reg2rg.runners import RUNNERS
+from reg2rg.scans.base import READERS
+from reg2rg.scans.segmenters import SEGMENTERS
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "components.md"
 
 
 def test_code_on_the_page_runs() -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), flags=re.DOTALL | re.MULTILINE)
-    assert len(blocks) >= 6
-    registries = (ENCODERS, PROJECTORS, DATASETS, METRICS, LABELERS, RUNNERS)
+    assert len(blocks) >= 12
+    registries = (
+        *(ENCODERS, PROJECTORS, DATASETS, METRICS, LABELERS, RUNNERS),
+        *(READERS, SEGMENTERS, EXPORTERS),
+    )
     before = [dict(registry._classes) for registry in registries]
     scope = {"__name__": "components_page"}
     try:

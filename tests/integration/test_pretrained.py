@@ -102,8 +102,8 @@ def test_report_on_a_scan_is_what_predict_wrote(trained, theirs) -> None:
                  "--data.test_regions", "all"]) == 0  # fmt: skip
     [record] = [record for record in predictions("run/predictions") if image.name.startswith(record["study"])]
     wanted = parse_report(record["text"], record["regions"])
-    assert report_on(image, masks, model) == wanted
-    assert report_on(image, Path(masks).parent, model) == wanted
+    assert report_on(image, masks, model).report == wanted
+    assert report_on(image, Path(masks).parent, model).report == wanted
 
 
 def test_a_checkpoints_config_is_the_folders(trained) -> None:

@@ -1,18 +1,37 @@
 """The contract checks catch what they are for."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from reg2rg.core.types import LabelMap, Study
+from reg2rg.core.errors import DataFault
+from reg2rg.core.regions import RegionSet, load_region_set
+from reg2rg.core.types import LabelMap, RegionFiles, Study
 from reg2rg.datasets.base import Dataset, Listing
+from reg2rg.inference.exporters import JSON, Exporter
+from reg2rg.inference.result import ReportResult
 from reg2rg.models.encoders import Encoder
 from reg2rg.models.projectors import LinearProjector, Projector
 from reg2rg.runners import Local, Outcome, Runner
-from reg2rg.testing import ContractError, check_dataset, check_encoder, check_projector, check_runner
+from reg2rg.scans.base import Reader, StoredImage
+from reg2rg.scans.nifti import NIfTI
+from reg2rg.scans.segmenters import MadeBy, Segmentation, Segmenter
+from reg2rg.testing import (
+    ContractError,
+    check_dataset,
+    check_encoder,
+    check_exporter,
+    check_projector,
+    check_reader,
+    check_runner,
+    check_segmenter,
+)
 
 SIZE = (4, 4, 2)
 
@@ -197,3 +216,121 @@ def test_a_bad_runner_is_named(build: type[Local], part: str) -> None:
 def test_a_runner_must_not_give_up(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="cannot even begin"):
         check_runner(lambda folder: GivesUp(folder, {}))
+
+
+class TakesAll(NIfTI):
+    def matches(self, path: Path) -> bool:
+        return True
+
+
+class Tolerant(NIfTI):
+    """Gives what it had, as careless readers do."""
+
+    had: StoredImage
+
+    def read(self, path: Path) -> StoredImage:
+        try:
+            type(self).had = super().read(path)
+        except DataFault:
+            if path.name != "a.nii":
+                raise
+        return self.had
+
+
+class Crashes(NIfTI):
+    def read(self, path: Path) -> StoredImage:
+        return super().read(path) if path.stat().st_size > 5000 else {}["voxels"]
+
+
+class Flips(NIfTI):
+    seen = 0
+
+    def read(self, path: Path) -> StoredImage:
+        type(self).seen += 1
+        image = super().read(path)
+        return replace(image, stored=image.stored[:: (-1) ** self.seen])
+
+
+@pytest.mark.parametrize(
+    ("reader", "message"),
+    [
+        (TakesAll, "matches for a text: found True"),
+        (Tolerant, "bytes: found an image, expected DataFault"),
+        (Crashes, "KeyError"),
+        (Flips, "another image the second time"),
+    ],
+)
+def test_readers_that_break_the_contract(reader: type[Reader], message: str, tmp_path: Path) -> None:
+    array = np.arange(4096).reshape(16, 16, 16).astype(np.int16)
+    nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "a.nii")
+    check_reader(NIfTI, tmp_path / "a.nii")
+    with pytest.raises(ContractError, match=message):
+        check_reader(reader, tmp_path / "a.nii")
+
+
+class Found(Segmenter):
+    def __init__(self, masks: RegionFiles | LabelMap, name: str = "Found") -> None:
+        self.found = Segmentation(masks, MadeBy(name))
+
+    def segment(self, scan: Path, regions: RegionSet) -> Segmentation:
+        return self.found
+
+
+def test_segmenters_that_break_the_contract(tmp_path: Path) -> None:
+    scan, regions = tmp_path / "a.nii", load_region_set()
+    nib.save(nib.Nifti1Image(np.arange(4096).reshape(16, 16, 16).astype(np.int16) % 9, np.eye(4)), scan)
+    nib.save(nib.Nifti1Image(np.ones((16, 16, 16), np.uint8), np.diag([1.0, 1.0, 1.0, 1.0])), tmp_path / "m.nii")
+    good = RegionFiles({"lung": tmp_path / "m.nii"})
+    check_segmenter(lambda: Found(good), scan, regions)
+    check_segmenter(lambda: Found(LabelMap(tmp_path / "m.nii", {"lung": (1,)})), scan, regions)
+    for masks, name, message in (
+        (RegionFiles({}), "a", "masks: found none"),
+        (RegionFiles({"liver": tmp_path / "m.nii"}), "a", "regions: found \\['liver'\\]"),
+        (RegionFiles({"lung": tmp_path / "none.nii"}), "a", "files: found nothing at"),
+        (RegionFiles({"lung": scan}), "a", "MASK_VALUES"),
+        (good, "", "made_by.name: found none"),
+    ):
+        with pytest.raises(ContractError, match=message):
+            check_segmenter(lambda masks=masks, name=name: Found(masks, name), scan, regions)
+
+
+class Nameless(Exporter):
+    def write(self, result: ReportResult, out: Path) -> list[Path]:
+        [path] = JSON().write(result, out)
+        return [path.rename(out / "report.json")]
+
+
+class Untidy(Exporter):
+    def write(self, result: ReportResult, out: Path) -> list[Path]:
+        written = JSON().write(result, out)
+        (out / "draft").touch()
+        return written
+
+
+class Counts(Exporter):
+    written = 0
+
+    def write(self, result: ReportResult, out: Path) -> list[Path]:
+        [path] = JSON().write(result, out)
+        type(self).written += 1
+        path.write_text(str(self.written))
+        return [path]
+
+
+class NeedsRegions(Exporter):
+    def write(self, result: ReportResult, out: Path) -> list[Path]:
+        return JSON().write(result, out) if result.asked else []
+
+
+@pytest.mark.parametrize(
+    ("exporter", "message"),
+    [
+        (Nameless, "the study's id, sample, in a name"),
+        (Untidy, "draft.* beside what it tells of"),
+        (Counts, "bytes: found others the second time"),
+        (NeedsRegions, r"files: found \[\]"),
+    ],
+)
+def test_exporters_that_break_the_contract(exporter: type[Exporter], message: str) -> None:
+    with pytest.raises(ContractError, match=message):
+        check_exporter(exporter)

@@ -68,6 +68,19 @@ class Study:
 
 
 @dataclass(frozen=True, slots=True)
+class Grid:
+    """Where the voxels of an array lie.
+
+    Attributes:
+        shape: of the array.
+        affine: (4, 4) float64, voxel indices -> RAS millimetres.
+    """
+
+    shape: tuple[int, int, int]
+    affine: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
 class Volume:
     """A CT volume.
 
@@ -94,8 +107,10 @@ class RegionVolume:
         volume: the CT.
         masks: region name -> (H, W, D) bool. Only non-empty regions, in the order of the region set.
         notes: what was repaired or is worth knowing, one line each (resampled masks, clipped voxels, empty regions).
+        stored: the grid of the file that the CT came from, before it was brought to RAS; ``None`` if it came from none.
     """
 
     volume: Volume
     masks: Mapping[str, Mask]
     notes: tuple[str, ...] = ()
+    stored: Grid | None = None

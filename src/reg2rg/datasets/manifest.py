@@ -14,6 +14,7 @@ from reg2rg.datasets.columns import Key, Keys, json_rows
 from reg2rg.datasets.labels import truth
 from reg2rg.datasets.names import inside, study_id
 from reg2rg.datasets.tables import Row, check_encoding, clean, is_empty, read_rows
+from reg2rg.scans.find_masks import first_there
 
 _SPLIT_NAMES = {
     "train": "train",
@@ -207,11 +208,11 @@ class _RowReader:
         if Key("mask") in self.cells:
             return LabelMap(self._file(Key("mask"), "MASK_MISSING"), self._label_map())
         if template is not None and "{region}" in template:
-            there = {
-                region: path
-                for region in self.manifest.regions.names
-                if (path := self._path(template.format(id=self.id, region=region))).is_file()
-            }
+            there = first_there(
+                lambda region: self._path(template.format(id=self.id, region=region)),
+                self.manifest.regions,
+                aliases=False,
+            )
             if there:
                 return RegionFiles(there)
         elif template is not None:

@@ -11,7 +11,6 @@ The published test split is called ``valid`` in folder names and ``validation`` 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ from reg2rg.datasets.labels import find_label_tables, read_labels
 from reg2rg.datasets.layout import SplitLayout, find_root
 from reg2rg.datasets.names import patient_of, study_id
 from reg2rg.datasets.tables import Row, check_encoding, clean, is_empty, read_rows
+from reg2rg.scans.find_masks import images_in
 
 COLUMNS = ("Volumename", "Anatomy", "Sentence")
 
@@ -263,24 +263,19 @@ class _SplitScan:
     def _masks(self, study: str) -> dict[str, Path]:
         folder = self.layout.masks / f"seg_{study}"
         files: dict[str, Path] = {}
-        try:
-            names = sorted(entry.name for entry in os.scandir(folder))
-        except OSError:
-            names = []
-        for name in names:
-            if not name.endswith((".nii.gz", ".nii")) or name.startswith("."):
-                continue
-            region = self._canonical(name.removesuffix(".gz").removesuffix(".nii"))
+        there = images_in(folder)
+        for name, path in there.items():
+            region = self._canonical(name)
             if region is None:
-                self.notes.add("UNKNOWN_MASK", f"{study} {name}")
+                self.notes.add("UNKNOWN_MASK", f"{study} {path.name}")
             else:
-                files.setdefault(region, folder / name)
+                files.setdefault(region, path)
         if not files:
             raise _fault(
                 "NO_MASK",
                 study,
                 folder,
-                "no region mask" if names else "no mask folder",
+                "no region mask" if there else "no mask folder",
                 f"<region>.nii.gz, for example {self.regions.names[0]}.nii.gz",
                 "segment the scan, or leave it out",
             )

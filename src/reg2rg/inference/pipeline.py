@@ -3,58 +3,66 @@
 from __future__ import annotations
 
 import logging
+import platform
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
+from reg2rg import __version__
 from reg2rg.core.errors import ConfigError
-from reg2rg.core.regions import RegionSet
 from reg2rg.core.report import Paragraph, Report, parse_report
-from reg2rg.core.types import LabelMap, RegionFiles, RegionVolume, Study
+from reg2rg.core.types import LabelMap, Study
 from reg2rg.data.batch import Batch, collate
 from reg2rg.data.prompt import PromptEncoder
 from reg2rg.data.samples import Entry, StudySamples
+from reg2rg.inference.result import Provenance, ReportResult
+from reg2rg.models.reporter import GeneratedReport
 from reg2rg.pretrained.contract import InputContract
+from reg2rg.pretrained.fingerprint import digest
 from reg2rg.pretrained.input_adapter import conform
 from reg2rg.scans.base import ReadOptions
-from reg2rg.scans.read import read_study, read_volume
+from reg2rg.scans.find_masks import MaskSource, find_masks, image_stem
+from reg2rg.scans.masks import canonical
+from reg2rg.scans.read import read_study
+from reg2rg.scans.segmenters import MadeBy, Segmentation, Segmenter
 from reg2rg.store.crop import Detail, crop_to_foreground
 from reg2rg.store.views import ALL_VIEWS, StudyViews, Views
 from reg2rg.training.module import Reg2RG
 
 log = logging.getLogger(__name__)
 
-Masks = str | Path | Mapping[str, str | Path] | LabelMap
-_NIFTI = (".nii.gz", ".nii")
-_ALL = "scan"
+_PACKAGES = ("torch", "lightning", "transformers", "numpy", "nibabel", "pynrrd")
 
 
 def report_on(
     scan: str | Path,
-    masks: Masks | None,
+    masks: MaskSource | None,
     model: Reg2RG,
     *,
+    segmenter: Segmenter | None = None,
     mask_grid: Literal["header", "scan"] = "header",
     min_slices: int = 16,
-) -> Report:
+) -> ReportResult:
     """Report on one scan: what ``reg2rg predict`` writes for it, from the files themselves.
 
     Scan and masks are brought to the model's input contract: orientation, spacing, window and size of views. The order
     of the regions in the prompt follows from the scan's file name, as it does from a study's id.
 
     Args:
-        scan: CT in Hounsfield units, NIfTI.
+        scan: CT in Hounsfield units, a file of any kind that `reg2rg.scans` has a reader for.
         masks: one of: a pattern such as ``"masks/{region}.nii.gz"``; a folder with one file a region; a mapping from
             region to file; one file of labels, such as TotalSegmentator's ``--ml`` writes, as a path or as a `LabelMap`
-            with labels of your own. ``None`` for a model that sees the whole scan alone.
+            with labels of your own. ``None`` for a model that sees the whole scan alone, and with `segmenter`.
         model: from `Reg2RG.from_pretrained` or `Reg2RG.from_checkpoint`.
+        segmenter: makes the masks, or knows where they lie, instead of `masks`.
         mask_grid: see `ReadOptions`.
         min_slices: fewest axial slices.
 
     Returns:
-        the report. One of a model without regions is a single paragraph of region ``""``.
+        the report with the scan's grid, the masks and what was done. The report of a model without regions is a single
+        paragraph of region ``""``.
 
     Raises:
         ConfigError: a model that knows no config, masks that are not there, or regions that the model does not know.
@@ -68,25 +76,73 @@ def report_on(
         )
     scan = Path(scan).expanduser()
     options = ReadOptions(min_slices=min_slices, hu=contract.hu, mask_grid=mask_grid)
-    if contract.target == "regions":
-        if masks is None:
-            raise ConfigError("report_on: the model reports region by region, and masks is None. Fix: give the masks")
-        name = _stem(scan)
-        study = Study(name, name, "test", scan, _located(masks, contract.regions))
-        source = read_study(study, contract.regions, options)
-    else:
-        volume, notes = read_volume(scan, options)
-        source = RegionVolume(volume, {_ALL: np.ones(volume.array.shape, dtype=bool, order="F")}, notes)
-    for note in source.notes:
+    found = _segmentation(scan, masks, segmenter, contract)
+    name = image_stem(scan)
+    study = Study(name, name, "test", scan, None if found is None else found.masks)
+    source = read_study(study, contract.regions, options, needs_regions=found is not None)
+    detail = crop_to_foreground(conform(source, contract.orientation, contract.spacing))
+    for note in detail.notes:
         log.info("%s: %s", scan, note)
-    batch = _batch(model, contract, _stem(scan), source)
+    weights = digest(model.state_dict())
     with model.reporter.llm.merged():
-        [answer] = model.reporter.generate(batch, model.decoding)
+        [answer] = model.reporter.generate(_batch(model, contract, name, detail), model.decoding)
     if answer.truncated:
         log.warning("%s: the report was stopped by its length or by a loop, not by its own end", scan)
+    if study.masks is not None:
+        study = replace(study, masks=canonical(study.masks, contract.regions))
+    return ReportResult(
+        study=study,
+        report=_report(answer, contract),
+        source=source,
+        asked=answer.regions,
+        absent={} if found is None else _absent(detail, contract, found.made_by),
+        made_by=Provenance(
+            versions={"reg2rg": __version__, "python": platform.python_version()}
+            | {package: version(package) for package in _PACKAGES},
+            model=weights,
+            masks=None if found is None else found.made_by,
+            options=options,
+            notes=detail.notes,
+            truncated=answer.truncated,
+        ),
+    )
+
+
+def _report(answer: GeneratedReport, contract: InputContract) -> Report:
     if contract.target != "regions":
         return Report((Paragraph(0, "", answer.text),))
     return parse_report(answer.text, answer.regions, contract.identity)
+
+
+def _segmentation(
+    scan: Path, masks: MaskSource | None, segmenter: Segmenter | None, contract: InputContract
+) -> Segmentation | None:
+    """Where the masks are, ``None`` for a model that needs none."""
+    if masks is not None and segmenter is not None:
+        raise ConfigError("report_on: both masks and a segmenter are given. Fix: leave one out")
+    if contract.target != "regions":
+        return None
+    if segmenter is not None:
+        return segmenter.segment(scan, contract.regions)
+    if masks is None:
+        raise ConfigError(
+            "report_on: the model reports region by region, and masks is None. Fix: give the masks, or a segmenter"
+        )
+    if isinstance(masks, LabelMap):
+        where = str(masks.file)
+    else:
+        where = ", ".join(map(str, masks.values())) if isinstance(masks, Mapping) else str(masks)
+    return Segmentation(find_masks(masks, contract.regions), MadeBy("files", source=where))
+
+
+def _absent(detail: Detail, contract: InputContract, made_by: MadeBy) -> dict[str, str]:
+    """Region that was not asked for -> why: what was noted last of it."""
+    absent = {}
+    for name in contract.regions.names:
+        if name not in detail.masks:
+            notes = [note.removeprefix(f"{name}: ") for note in detail.notes if note.startswith(f"{name}: ")]
+            absent[name] = notes[-1] if notes else f"no mask of it from {made_by.name}"
+    return absent
 
 
 class _OneScan:
@@ -111,12 +167,8 @@ class _OneScan:
         return views.compute(self.detail, regions, want)
 
 
-def _batch(model: Reg2RG, contract: InputContract, study: str, source: RegionVolume) -> Batch:
+def _batch(model: Reg2RG, contract: InputContract, study: str, detail: Detail) -> Batch:
     """A batch of one study, scaled, on the model's device."""
-    conformed = conform(source, contract.orientation, contract.spacing)
-    for note in conformed.notes[len(source.notes) :]:
-        log.info("%s: %s", study, note)
-    detail = crop_to_foreground(conformed)
     names = detail.regions if contract.target == "regions" else ()
     settings = (model.run_config or {}).get("data", {})
     counts = model.token_counts
@@ -133,65 +185,3 @@ def _batch(model: Reg2RG, contract: InputContract, study: str, source: RegionVol
     )
     batch = collate([samples.sample(0, 0)], counts, encoder.pad_id)
     return batch.to(model.device).scaled(contract.window)
-
-
-def _located(masks: Masks, regions: RegionSet) -> RegionFiles | LabelMap:
-    """Where the masks are.
-
-    Raises:
-        ConfigError: nothing there, or files of no region of the model.
-    """
-    if isinstance(masks, LabelMap):
-        return masks
-    if isinstance(masks, Mapping):
-        return RegionFiles({name: Path(path).expanduser() for name, path in masks.items()})
-    text, path = str(masks), Path(masks).expanduser()
-    if "{region}" in text:
-        return RegionFiles(_by_pattern(str(path), regions))
-    if path.is_dir():
-        return RegionFiles(_in_folder(path, regions))
-    if not path.is_file():
-        raise ConfigError(
-            f"masks {path}: not there (expected a folder, a file of labels, or a pattern as "
-            '"masks/{region}.nii.gz"). Fix: the path'
-        )
-    labels = regions.from_totalsegmentator()
-    if not labels:
-        raise ConfigError(
-            f"masks {path}: one file of labels, but region set '{regions.name}' says no label for any of its regions. "
-            "Fix: give a LabelMap with the file and region -> labels, or a file a region"
-        )
-    if without := regions.without_source():
-        log.info("%s: TotalSegmentator has no labels for %s; they are left out", path, ", ".join(without))
-    return LabelMap(path, labels)
-
-
-def _by_pattern(pattern: str, regions: RegionSet) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for region in regions:
-        files = [Path(pattern.replace("{region}", word)) for word in (region.name, *region.aliases)]
-        if there := [file for file in files if file.is_file()]:
-            found[region.name] = there[0]
-    if not found:
-        raise ConfigError(
-            f"masks {pattern}: no file for any region. Looked for: {', '.join(regions.names)}. Fix: the pattern, or "
-            "give a mapping from region to file"
-        )
-    return found
-
-
-def _in_folder(folder: Path, regions: RegionSet) -> dict[str, Path]:
-    files = {_stem(file): file for file in sorted(folder.iterdir()) if file.name.endswith(_NIFTI)}
-    unknown = [name for name in files if name not in regions]
-    if unknown or not files:
-        held = f"{', '.join(unknown[:6])}{', ...' if len(unknown) > 6 else ''}" if unknown else "no NIfTI file"
-        raise ConfigError(
-            f"masks {folder}: holds {held}, which the model does not know as regions "
-            f"(it knows {', '.join(regions.names)}). "
-            'Fix: give a pattern as "folder/{region}.nii.gz", or a mapping from region to file'
-        )
-    return files
-
-
-def _stem(path: Path) -> str:
-    return next((path.name.removesuffix(end) for end in _NIFTI if path.name.endswith(end)), path.stem)

@@ -116,8 +116,8 @@ With reg2rg {__version__} or later:
 from reg2rg import Reg2RG, report_on
 
 model = Reg2RG.from_pretrained("path/of/this/folder"{argument})  # or its hub id
-report = report_on("ct.nii.gz", "masks/{{region}}.nii.gz", model)
-for paragraph in report.paragraphs:
+result = report_on("ct.nii.gz", "masks/{{region}}.nii.gz", model)
+for paragraph in result.report.paragraphs:
     print(paragraph.region, paragraph.text)
 ```
 

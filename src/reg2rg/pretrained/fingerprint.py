@@ -6,6 +6,8 @@ So values are compared as roundings: two agree if some number rounds to both.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -172,6 +174,12 @@ def fingerprint(named_tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor
         if tensor.dtype in _DIGITS and not is_adapter(name):
             traces[plain_name(name)] = _trace(tensor)
     return Fingerprint(traces)
+
+
+def digest(named_tensors: Mapping[str, Tensor]) -> str:
+    """A word for the weights of a whole model, another for other weights: from a few numbers of each tensor."""
+    traces = {name: _trace(tensor) for name, tensor in named_tensors.items()}
+    return hashlib.sha256(json.dumps(Fingerprint(traces).to_json()).encode()).hexdigest()[:16]
 
 
 def is_vocabulary(name: str) -> bool:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from reg2rg.core.errors import DataFault
 from reg2rg.core.registry import Registry
-from reg2rg.core.types import Volume
+from reg2rg.core.types import Grid, Volume
 
 Affine = npt.NDArray[np.float64]
 Shape = tuple[int, int, int]
@@ -79,13 +79,12 @@ class Scan:
 
     Attributes:
         volume: the CT, int16 HU, RAS; array with its first axis fastest in memory.
-        stored_shape, stored_affine: of the file, before it was brought to RAS.
+        stored: grid of the file, before it was brought to RAS.
         notes: what was repaired.
     """
 
     volume: Volume
-    stored_shape: Shape
-    stored_affine: Affine
+    stored: Grid
     notes: tuple[str, ...]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reg2rg.core.errors import DataFault
-from reg2rg.core.types import HU, Volume
+from reg2rg.core.types import HU, Grid, Volume
 from reg2rg.scans.base import ReadOptions, Scan, Shape, StoredImage
 from reg2rg.scans.grid import Orientation
 
@@ -61,7 +61,7 @@ def to_hounsfield(image: StoredImage, options: ReadOptions) -> Scan:
     volume = Volume(array, orientation.affine(image.affine, shape))
     if np.array_equal(image.affine, np.eye(4)):
         notes.append("identity affine: orientation and spacing are taken on trust")
-    return Scan(volume, shape, image.affine, tuple(notes))
+    return Scan(volume, Grid(shape, image.affine), tuple(notes))
 
 
 @dataclass(slots=True)

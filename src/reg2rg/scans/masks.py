@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.regions import RegionSet
-from reg2rg.core.types import Mask
+from reg2rg.core.types import LabelMap, Mask, RegionFiles
 from reg2rg.scans.base import ReadOptions, Scan, StoredImage
 from reg2rg.scans.grid import Orientation, bounding_box
 from reg2rg.scans.placement import Placement
@@ -21,12 +21,7 @@ _MAX_LABEL = 65535
 _LISTED = 8
 
 
-def by_canonical_name(named: Mapping[str, T], regions: RegionSet) -> dict[str, T]:
-    """Values under the region set's own names.
-
-    Raises:
-        DataFault: UNKNOWN_REGION, a name that is none of the set, or two of one region.
-    """
+def _by_canonical_name(named: Mapping[str, T], regions: RegionSet) -> dict[str, T]:
     result: dict[str, T] = {}
     for name, value in named.items():
         try:
@@ -47,6 +42,17 @@ def by_canonical_name(named: Mapping[str, T], regions: RegionSet) -> dict[str, T
             )
         result[canonical] = value
     return result
+
+
+def canonical(masks: RegionFiles | LabelMap, regions: RegionSet) -> RegionFiles | LabelMap:
+    """The same masks under the region set's own names.
+
+    Raises:
+        DataFault: UNKNOWN_REGION, a name that is none of the set, or two of one region.
+    """
+    if isinstance(masks, LabelMap):
+        return LabelMap(masks.file, _by_canonical_name(masks.labels, regions))
+    return RegionFiles(_by_canonical_name(masks.files, regions))
 
 
 def mask_of(image: StoredImage, name: str, scan: Scan, options: ReadOptions) -> tuple[Mask | None, list[str]]:

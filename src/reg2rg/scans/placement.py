@@ -68,23 +68,23 @@ class Placement:
 
 def _trusted_affine(image: StoredImage, scan: Scan, options: ReadOptions) -> Affine:
     """The affine to go by: the file's own, or the scan's where the option says so."""
-    same_shape = image.stored.shape == scan.stored_shape
+    same_shape = image.stored.shape == scan.stored.shape
     if options.mask_grid == "scan":
         if same_shape:
-            return scan.stored_affine
+            return scan.stored.affine
         raise DataFault.of(
             "MASK_SHAPE",
             found=f"shape {image.stored.shape}",
-            expected=f"the scan's {scan.stored_shape}, as mask_grid=scan says",
+            expected=f"the scan's {scan.stored.shape}, as mask_grid=scan says",
             fix="use mask_grid=header if the masks have true affines",
             path=image.path,
         )
     identity = np.array_equal(image.affine, np.eye(4))
-    if identity and not np.allclose(scan.stored_affine, np.eye(4)):
+    if identity and not np.allclose(scan.stored.affine, np.eye(4)):
         fix = "set mask_grid=scan if the array lies on the scan's stored grid (SAT writes such files)"
         raise DataFault.of(
             "IDENTITY_AFFINE",
-            found=f"an identity affine, shape {image.stored.shape} beside the scan's {scan.stored_shape}",
+            found=f"an identity affine, shape {image.stored.shape} beside the scan's {scan.stored.shape}",
             expected="the affine of the scan",
             fix=fix if same_shape else "write the masks again with their true affine",
             path=image.path,

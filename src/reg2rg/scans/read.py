@@ -13,7 +13,7 @@ from reg2rg.core.types import LabelMap, Mask, RegionFiles, RegionVolume, Study, 
 from reg2rg.scans.base import READERS, Reader, ReadOptions, Scan, StoredImage
 from reg2rg.scans.hounsfield import to_hounsfield
 from reg2rg.scans.inflate import refuse
-from reg2rg.scans.masks import by_canonical_name, mask_of, masks_of_labels
+from reg2rg.scans.masks import canonical, mask_of, masks_of_labels
 
 
 def read_study(
@@ -44,7 +44,7 @@ def read_study(
     if needs_regions and not found:
         raise no_region(study, regions)
     masks = {name: found[name] for name in regions.names if name in found}
-    return RegionVolume(scan.volume, masks, (*scan.notes, *notes))
+    return RegionVolume(scan.volume, masks, (*scan.notes, *notes), scan.stored)
 
 
 def read_volume(path: str | Path, options: ReadOptions | None = None) -> tuple[Volume, tuple[str, ...]]:
@@ -105,12 +105,12 @@ def _read_masks(
 ) -> tuple[Mapping[str, Mask], list[str]]:
     if masks is None:
         return {}, []
+    masks = canonical(masks, regions)
     if isinstance(masks, LabelMap):
-        labels = by_canonical_name(masks.labels, regions)
-        return masks_of_labels(read_image(masks.file), labels, scan, options)
+        return masks_of_labels(read_image(masks.file), masks.labels, scan, options)
     found: dict[str, Mask] = {}
     notes: list[str] = []
-    for name, path in by_canonical_name(masks.files, regions).items():
+    for name, path in masks.files.items():
         mask, said = mask_of(read_image(path), name, scan, options)
         notes += said
         if mask is not None:

@@ -10,16 +10,22 @@ Authors of plug-ins call them in their own tests::
 
 from reg2rg.testing.contract import ContractError
 from reg2rg.testing.datasets import check_dataset
+from reg2rg.testing.exporters import check_exporter, sample_result
 from reg2rg.testing.models import check_encoder, check_projector
 from reg2rg.testing.runners import check_runner
+from reg2rg.testing.scans import check_reader, check_segmenter
 from reg2rg.testing.scoring import check_labeler, check_metric
 
 __all__ = [
     "ContractError",
     "check_dataset",
     "check_encoder",
+    "check_exporter",
     "check_labeler",
     "check_metric",
     "check_projector",
+    "check_reader",
     "check_runner",
+    "check_segmenter",
+    "sample_result",
 ]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import reg2rg.extras.peers  # noqa: F401 (registers the encoders of other systems)
 from reg2rg.cli.listing import components, constructor_arguments, summary
 from reg2rg.cli.main import main
 from reg2rg.cli.trainer import component_registries
@@ -16,13 +17,18 @@ from reg2rg.data.datamodule import RegionReportDataModule
 from reg2rg.evaluation.labelers import LABELERS
 from reg2rg.evaluation.labelers.radbert import RadBertLabeler  # noqa: F401 (registers itself)
 from reg2rg.evaluation.metrics.base import METRICS, metric_classes
+from reg2rg.inference.exporters import EXPORTERS
 from reg2rg.runners import RUNNERS
+from reg2rg.scans.read import READERS
+from reg2rg.scans.segmenters import SEGMENTERS
+from reg2rg.show.page_exporter import Page
 
 
 def all_registries() -> tuple[Registry[Any], ...]:
     load_plugins()
     metric_classes()  # registers them
-    return (*component_registries(), METRICS, LABELERS, RUNNERS)
+    assert Page.__name__ in EXPORTERS  # it registers itself where it is imported
+    return (*component_registries(), METRICS, LABELERS, RUNNERS, READERS, SEGMENTERS, EXPORTERS)
 
 
 def test_the_list_equals_the_registries() -> None:

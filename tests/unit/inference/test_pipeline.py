@@ -13,10 +13,13 @@ from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.report import parse_report
 from reg2rg.core.types import LabelMap
 from reg2rg.datasets import Manifest
+from reg2rg.inference.exporters import JSON
 from reg2rg.models.encoders.cnn3d import CNN3D
 from reg2rg.models.llm.causal_lm import CausalLM
 from reg2rg.models.projectors import LinearProjector
 from reg2rg.models.reporter import RegionReporter
+from reg2rg.scans.segmenters import MadeBy, SATFolder
+from reg2rg.show.page_exporter import Page
 from reg2rg.store.prepare import prepare
 from reg2rg.store.views import Views
 
@@ -82,7 +85,8 @@ def asked(monkeypatch):
 
 
 def test_it_is_the_report_of_predict(files, model, asked, tmp_path):
-    report = report_on(files / "ct.nii.gz", str(files / "masks" / "{region}.nii.gz"), model, min_slices=8)
+    result = report_on(files / "ct.nii.gz", str(files / "masks" / "{region}.nii.gz"), model, min_slices=8)
+    report = result.report
     assert sorted(report.by_region()) == ["heart", "lung"]
     assert report.missing == report.invalid == ()
 
@@ -119,7 +123,9 @@ def test_masks_in_every_form(files, model, asked, tmp_path, way):
     wanted = report_on(files / "ct.nii.gz", str(folder / "{region}.nii.gz"), model, min_slices=8)
     if way == "aliases" and "lungs" not in model.contract.regions:
         pytest.skip("the set has no alias 'lungs'")
-    assert report_on(files / "ct.nii.gz", forms[way], model, min_slices=8) == wanted
+    found = report_on(files / "ct.nii.gz", forms[way], model, min_slices=8)
+    assert found.report == wanted.report
+    assert list(found.masks) == ["heart", "lung"]
     assert torch.equal(asked[0][1], asked[1][1])
 
 
@@ -174,6 +180,85 @@ def test_what_cannot_be_done_is_said(files, model, tmp_path):
         report_on(scan, masks, model)
 
 
+def test_the_result_ties_the_report_to_the_voxels_of_the_file(files, model, asked, tmp_path):
+    image = nib.load(files / "ct.nii.gz").as_reoriented(np.array([[1, -1], [0, 1], [2, 1]]))  # no longer RAS
+    nib.save(image, tmp_path / "ct.nii.gz")
+    result = report_on(tmp_path / "ct.nii.gz", files / "masks", model, min_slices=8)
+    assert result.asked == asked[0][0].regions[0]
+    assert sorted(result.asked) == list(result.masks) == ["heart", "lung"]
+    assert result.stored_grid.shape == image.shape
+    np.testing.assert_allclose(result.stored_grid.affine, image.affine)
+    np.testing.assert_array_equal(result.grid.affine, np.diag([2.0, 2.0, 3.0, 1.0]))
+    stored = np.asarray(image.dataobj)[result.stored_mask("lung")]
+    assert stored.tolist() == [-800] * (8 * 12 * 16)
+    assert result.volume_ml("lung") == pytest.approx(8 * 12 * 16 * 12 / 1000)
+    low, high = result.box_mm("lung")
+    np.testing.assert_allclose((low, high), [(19, 23, 10.5), (35, 47, 58.5)])
+    assert result.absent["thyroid"] == "the mask is empty"
+    assert result.absent["bone"] == "no mask of it from files"
+    assert set(result.absent) | set(result.asked) == set(model.contract.regions.names)
+    made_by = result.made_by
+    assert made_by.masks == MadeBy("files", source=str(files / "masks"))
+    assert (made_by.options.min_slices, made_by.truncated) == (8, True)  # twelve tokens end no report
+    assert "thyroid: the mask is empty" in made_by.notes
+    assert str(result) == "\n".join(f"{part.region}: {part.text}" for part in result.report.paragraphs)
+
+    assert report_on(tmp_path / "ct.nii.gz", files / "masks", model, min_slices=8).made_by.model == made_by.model
+    with torch.no_grad():
+        next(model.reporter.parameters()).add_(1)
+    assert report_on(tmp_path / "ct.nii.gz", files / "masks", model, min_slices=8).made_by.model != made_by.model
+
+
+def test_a_segmenter_gives_the_masks(files, model, asked, tmp_path):
+    (tmp_path / "seg_ct").mkdir()
+    for name in ("lung", "heart"):
+        (tmp_path / "seg_ct" / f"{name}.nii.gz").symlink_to(files / "masks" / f"{name}.nii.gz")
+    (tmp_path / "seg_ct" / "left kidney.nii.gz").symlink_to(files / "masks" / "lung.nii.gz")  # no region of the model
+    found = report_on(files / "ct.nii.gz", None, model, segmenter=SATFolder(str(tmp_path)), min_slices=8)
+    wanted = report_on(files / "ct.nii.gz", str(files / "masks" / "{region}.nii.gz"), model, min_slices=8)
+    assert found.report == wanted.report
+    assert found.made_by.masks == MadeBy("SATFolder", source=str(tmp_path / "seg_ct"))
+    with pytest.raises(ConfigError, match="both masks and a segmenter"):
+        report_on(files / "ct.nii.gz", files / "masks", model, segmenter=SATFolder(str(tmp_path)))
+    with pytest.raises(DataFault, match=r"NO_MASK .*seg_ct_other: no mask folder"):
+        SATFolder(str(tmp_path), "seg_{id}_other").segment(files / "ct.nii.gz", model.contract.regions)
+    with pytest.raises(ConfigError, match="all scans share one"):
+        SATFolder(str(tmp_path), "seg")
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_a_result_as_json(files, model, asked, tmp_path, labels):
+    given = LabelMap(files / "labels.nii.gz", {"LUNGS": (10,), "heart": (51,)}) if labels else files / "masks"
+    result = report_on(files / "ct.nii.gz", given, model, min_slices=8)
+    [path] = JSON().write(result, tmp_path / "out")
+    assert path == tmp_path / "out" / "ct.json"
+    content = json.loads(path.read_text())
+    assert content["schema"] == "reg2rg.report/1"
+    assert content["paragraphs"] == [{"slot": p.slot, "region": p.region, "text": p.text}
+                                     for p in result.report.paragraphs]  # fmt: skip
+    assert content["asked"] == list(result.asked)
+    lung = content["regions"]["lung"]
+    assert lung["volume_ml"] == pytest.approx(18.432)
+    assert lung["box_mm"] == [[19.0, 23.0, 10.5], [35.0, 47.0, 58.5]]
+    file = files / "labels.nii.gz" if labels else files / "masks" / "lung.nii.gz"
+    assert (lung["file"], lung["labels"]) == (str(file), [10] if labels else None)
+    assert content["grid"]["stored"] == {"shape": [40, 36, 24], "affine": np.diag([2.0, 2.0, 3.0, 1.0]).tolist()}
+    assert content["made_by"]["masks"]["name"] == "files"
+    assert set(content) >= {"study", "image", "text", "faults", "absent", "made_by"}
+
+
+def test_a_result_as_a_page(files, model, asked, tmp_path):
+    result = report_on(files / "ct.nii.gz", files / "masks", model, min_slices=8)
+    [path] = Page().write(result, tmp_path)
+    html = path.read_text(encoding="utf-8")
+    data = json.loads(html.partition('id="data">')[2].partition("</script>")[0])
+    [study] = data["studies"]
+    assert [slot["predicted"]["region"] for slot in study["slots"]] == list(result.asked)
+    assert study["window"] == {"lung": "lung", "heart": "soft"}
+    assert set(study["planes"]["axial"]["best"]) == set(result.masks)
+    assert result.made_by.model in html
+
+
 def test_a_model_without_regions_needs_no_masks(files, toy, asked):
     torch.manual_seed(0)
     made = Reg2RG(texture=None, geometry=None, global_=CNN3D(size=SIZE, channels=(8, 8), patch=(2, 2, 2), dim=8),
@@ -181,7 +266,9 @@ def test_a_model_without_regions_needs_no_masks(files, toy, asked):
     made.describe(
         {"model": {"texture": None, "geometry": None, "global_": {}}, "data": CONFIG["data"] | {"target": "whole"}}
     )
-    report = report_on(files / "ct.nii.gz", None, made, min_slices=8)
-    assert [(paragraph.slot, paragraph.region) for paragraph in report.paragraphs] == [(0, "")]
+    result = report_on(files / "ct.nii.gz", None, made, min_slices=8)
+    assert [(paragraph.slot, paragraph.region) for paragraph in result.report.paragraphs] == [(0, "")]
+    assert (result.asked, dict(result.masks), dict(result.absent), result.made_by.masks) == ((), {}, {}, None)
+    assert str(result) == result.text == result.report.paragraphs[0].text
     assert asked[0][0].texture is None
     assert asked[0][0].global_.shape == (1, 1, *SIZE)

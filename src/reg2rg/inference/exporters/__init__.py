@@ -1,0 +1,6 @@
+"""Exporters: a result goes in, files come out. `reg2rg.show.page_exporter` has another one, `Page`."""
+
+from reg2rg.inference.exporters.base import EXPORTERS, Exporter
+from reg2rg.inference.exporters.json_file import JSON
+
+__all__ = ["EXPORTERS", "JSON", "Exporter"]

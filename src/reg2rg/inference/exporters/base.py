@@ -1,0 +1,30 @@
+"""What every exporter does."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+from reg2rg.core.registry import Registry
+from reg2rg.inference.result import ReportResult
+
+
+class Exporter(ABC):
+    """Writes a result in one format."""
+
+    @abstractmethod
+    def write(self, result: ReportResult, out: Path) -> list[Path]:
+        """Write one result.
+
+        Each file is whole or absent: see `reg2rg.core.files.atomic_write`. The same result gives the same bytes.
+
+        Args:
+            result: not changed. It may have no regions.
+            out: folder, made if it is not there. Files are named after the study, so that a folder holds many.
+
+        Returns:
+            the files, the main one first.
+        """
+
+
+EXPORTERS: Registry[Exporter] = Registry("exporter", Exporter)  # type: ignore[type-abstract]

@@ -1,0 +1,70 @@
+"""A result as one JSON file: everything but the voxels.
+
+```
+schema      "reg2rg.report/1"; the number rises when a key changes its meaning or goes, not when one is added
+study, image, text
+paragraphs  [{slot, region, text}] in the order of the text; region "" for a report without regions
+faults      {invalid, duplicate, missing} of the text, see `reg2rg.core.report.Report`
+asked       regions in slot order
+absent      region -> why the model was not asked for it
+regions     region -> {volume_ml, box_mm: [lowest, highest corner in RAS mm], file, labels (of a label map, else null)}
+grid        {stored, ras} -> {shape, affine: voxel indices -> RAS mm}; boxes and volumes are of the masks on "ras"
+made_by     {versions, model, masks: {name, version, source} or null, options, notes, truncated}
+```
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from reg2rg.core.files import write_json
+from reg2rg.core.types import Grid, LabelMap, RegionFiles
+from reg2rg.inference.exporters.base import EXPORTERS, Exporter
+from reg2rg.inference.result import ReportResult
+
+SCHEMA = "reg2rg.report/1"
+
+
+@EXPORTERS.register
+class JSON(Exporter):
+    """One JSON file a study, with everything but the voxels: see `reg2rg.inference.exporters.json_file`."""
+
+    def write(self, result: ReportResult, out: Path) -> list[Path]:
+        """Write ``<study>.json``."""
+        path = out / f"{result.study.id}.json"
+        write_json(path, as_json(result))
+        return [path]
+
+
+def as_json(result: ReportResult) -> dict[str, Any]:
+    """The file's content."""
+    report = result.report
+    return {
+        "schema": SCHEMA,
+        "study": result.study.id,
+        "image": str(result.study.image),
+        "text": result.text,
+        "paragraphs": [asdict(paragraph) for paragraph in report.paragraphs],
+        "faults": {name: list(getattr(report, name)) for name in ("invalid", "duplicate", "missing")},
+        "asked": list(result.asked),
+        "absent": dict(result.absent),
+        "regions": {region: _region(result, region) for region in result.masks},
+        "grid": {"stored": _grid(result.stored_grid), "ras": _grid(result.grid)},
+        "made_by": asdict(result.made_by),
+    }
+
+
+def _region(result: ReportResult, region: str) -> dict[str, Any]:
+    low, high = result.box_mm(region)
+    measured = {"volume_ml": result.volume_ml(region), "box_mm": [list(low), list(high)]}
+    masks = result.study.masks
+    if isinstance(masks, LabelMap):
+        return measured | {"file": str(masks.file), "labels": list(masks.labels.get(region, ()))}
+    file = masks.files.get(region) if isinstance(masks, RegionFiles) else None
+    return measured | {"file": None if file is None else str(file), "labels": None}
+
+
+def _grid(grid: Grid) -> dict[str, Any]:
+    return {"shape": list(grid.shape), "affine": grid.affine.tolist()}

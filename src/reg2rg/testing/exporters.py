@@ -1,0 +1,75 @@
+"""Contract check of exporters."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from reg2rg.core.report import Paragraph, Report
+from reg2rg.core.types import Grid, RegionFiles, RegionVolume, Study, Volume
+from reg2rg.inference.exporters import Exporter
+from reg2rg.inference.result import Provenance, ReportResult
+from reg2rg.scans.base import ReadOptions
+from reg2rg.scans.segmenters import MadeBy
+from reg2rg.testing.contract import require
+
+
+def check_exporter(build: Callable[[], Exporter]) -> None:
+    """Check an exporter against the contract of `reg2rg.inference.exporters.Exporter`, on made-up results.
+
+    Files that are there, in the folder that it was given, named after the study; the same bytes twice; nothing left
+    beside them; a result with regions and one without; the result is not changed.
+
+    Args:
+        build: makes the exporter; called twice a result.
+
+    Raises:
+        ContractError: naming the first part that is broken.
+    """
+    for result in (sample_result(), sample_result(regions=False)):
+        exporter, before = build(), (str(result), {name: mask.copy() for name, mask in result.masks.items()})
+        require(isinstance(exporter, Exporter), exporter, "type", "no subclass of Exporter", "one")
+        contents = []
+        for _ in range(2):
+            with tempfile.TemporaryDirectory() as folder:
+                out = Path(folder, "new", "out")
+                written = build().write(result, out)
+                require(bool(written) and len(set(written)) == len(written), exporter, "files", f"{written}", "some")
+                for path in written:
+                    require(path.is_file(), exporter, "files", f"nothing at {path}", "files that are there")
+                    require(out in path.parents, exporter, "files", f"{path}", f"files below {out}")
+                named = any(result.study.id in str(path.relative_to(out)) for path in written)
+                require(named, exporter, "files", f"{written}", f"the study's id, {result.study.id}, in a name")
+                left = {path for path in out.rglob("*") if path.is_file()} - set(written)
+                require(not left, exporter, "files", f"{left} beside what it tells of", "nothing else")
+                contents.append([(path.name, path.read_bytes()) for path in written])
+        require(contents[0] == contents[1], exporter, "bytes", "others the second time", "the same")
+        same = str(result) == before[0] and all(np.array_equal(before[1][name], m) for name, m in result.masks.items())
+        require(same, exporter, "result", "a changed one", "the same as before")
+
+
+def sample_result(regions: bool = True) -> ReportResult:
+    """A made-up result: a body with a heart and a lung, and a thyroid that has no mask; or a scan alone."""
+    array = np.full((24, 20, 16), -1000, np.int16, order="F")
+    array[3:21, 3:17] = 40
+    masks = {name: np.zeros(array.shape, bool, order="F") for name in ("heart", "lung")} if regions else {}
+    parts: tuple[Paragraph, ...] = (Paragraph(0, "", "All is well."),)
+    if regions:
+        masks["heart"][6:11, 6:12, 3:9] = True
+        masks["lung"][13:19, 5:14, 3:14] = True
+        array[masks["lung"]] = -800
+        parts = (Paragraph(0, "lung", "Clear."), Paragraph(1, "heart", "Of normal size & shape."))
+    affine = np.diag([2.0, 2.0, 3.0, 1.0])
+    stored = Grid((24, 20, 16), affine @ np.diag([-1.0, -1.0, 1.0, 1.0]))
+    files = {name: Path(f"{name}.nii.gz") for name in masks}
+    return ReportResult(
+        study=Study("sample", "sample", "test", Path("sample.nii.gz"), RegionFiles(files) if regions else None),
+        report=Report(parts),
+        source=RegionVolume(Volume(array, affine), masks, stored=stored),
+        asked=("lung", "heart") if regions else (),
+        absent={"thyroid": "no mask of it"} if regions else {},
+        made_by=Provenance({"reg2rg": "0"}, "0123456789abcdef", MadeBy("files") if regions else None, ReadOptions()),
+    )
