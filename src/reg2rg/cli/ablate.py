@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
+import copy
 import platform
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +16,7 @@ import yaml
 
 from reg2rg.cli.main import EXIT_INTERRUPTED, Invocation, main
 from reg2rg.cli.numbers import above_zero, whole
+from reg2rg.config.reading import Tree
 from reg2rg.core.errors import EXIT_OK, EXIT_RUNTIME, ConfigError, Reg2RGError
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
     from reg2rg.ablation.execute import Task
     from reg2rg.ablation.facts import Facts
-    from reg2rg.ablation.plan import Job, Plan
+    from reg2rg.ablation.plan import Plan
     from reg2rg.ablation.progress import Estimate
     from reg2rg.ablation.sweep import Sweep
     from reg2rg.cli.section import DataSection
@@ -158,14 +157,11 @@ class Ablation:
         Raises:
             Reg2RGError: they cannot be read.
         """
-        from reg2rg.cli.section import read_section
+        from reg2rg.cli.section import section_of
 
         data = config.get("data") or {}
-        kept = {key: data[key] for key in _OF_DATA if key in data}
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "data.yaml"
-            path.write_text(yaml.safe_dump({"data": kept}), encoding="utf-8")
-            return read_section(self.invocation, ["--config", str(path)])
+        kept = {key: copy.deepcopy(data[key]) for key in _OF_DATA if key in data}
+        return section_of(Tree.of({"data": kept}, f"sweep {self.sweep.name}"), self.invocation.allow_import)
 
     def _studies(self) -> str:
         """Digest of the base's data as they are now."""
@@ -213,24 +209,12 @@ class Ablation:
         Seeds of a run differ in nothing that is checked, and what is done needs no check.
         """
         from reg2rg.ablation.state import state_of
+        from reg2rg.cli.trainer import check_config
 
         left = {task.run for task in self._tasks(self.plan) if state_of(task.place, task.keys, task.code) != "done"}
         for job in {job.run.name: job for job in self.plan.jobs if job.run.name in left}.values():
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / f"{job.run.name}.yaml"
-                path.write_text(yaml.safe_dump(dict(job.config), sort_keys=False), encoding="utf-8")
-                self._check(job, path)
-
-    def _check(self, job: Job, path: Path) -> None:
-        said = io.StringIO()
-        words = [word for package in self.invocation.allow_import for word in ("--allow-import", package)]
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
-            code = main(["fit", *words, "--config", str(path), "--print_config"])
-        if code == EXIT_INTERRUPTED:
-            raise KeyboardInterrupt
-        if code != 0:
-            text = said.getvalue().strip().removeprefix("error: ").replace(str(path), f"run {job.run.name}")
-            raise ConfigError(text or f"run {job.run.name}: its config is not accepted")
+            tree = Tree.of(copy.deepcopy(dict(job.config)), f"run {job.run.name}")
+            check_config("fit", tree, self.invocation.allow_import)
 
     # ---- working
 

@@ -86,7 +86,20 @@ def read_section(invocation: Invocation, args: Sequence[str]) -> DataSection:
             f"command line: no config gives a 'data' section. Expected: reg2rg {invocation.command} {args_hint()} "
             f"Packaged: {', '.join(packaged_configs())}."
         )
-    with import_policy(invocation.allow_import) as allowed:
+    return section_of(tree, invocation.allow_import)
+
+
+def section_of(tree: Tree, allow_import: Sequence[str] = ()) -> DataSection:
+    """Build what the ``data`` section of a folded config describes.
+
+    Args:
+        tree: the folded config.
+        allow_import: packages beyond the allow-list that it may name.
+
+    Raises:
+        ConfigError: as for `read_section`.
+    """
+    with import_policy(allow_import) as allowed:
         check_class_paths(tree, allowed)
         if _names_a_plugin(tree):  # importing plug-ins may take seconds: encoders among them need torch
             load_plugins()

@@ -268,6 +268,39 @@ class ReportCLI(LightningCLI):
                     holder[key] = OmegaConf.select(OmegaConf.create(self.tree.values), source)
 
 
+class ConfigCheck(ReportCLI):
+    """Parses a config and stops there: nothing is seeded, built or run."""
+
+    def _parse_ckpt_path(self) -> None: ...
+
+    def _set_seed(self) -> None: ...
+
+    def before_instantiate_classes(self) -> None:
+        """What this machine and folder must offer is looked at when a run begins."""
+
+    def instantiate_classes(self) -> None:
+        """Nothing."""
+
+    def _run_subcommand(self, subcommand: str) -> None: ...
+
+
+def check_config(command: str, tree: Tree, allow_import: Sequence[str] = ()) -> None:
+    """Parse a config as a command would. What only a run can tell, such as whether files are there, waits.
+
+    Args:
+        command: fit, validate, test or predict.
+        tree: the folded config; its references may be brought into another form.
+        allow_import: packages beyond the allow-list that it may name.
+
+    Raises:
+        ConfigError: a line for each mistake, with its place.
+    """
+    with import_policy(allow_import) as allowed:
+        check_class_paths(tree, allowed)
+        load_plugins()
+        ConfigCheck(command, tree, allowed, ())
+
+
 def _plain(config: Namespace) -> dict[str, Any]:
     """Nested dicts for a parsed config."""
     values: dict[str, Any] = config.as_dict()

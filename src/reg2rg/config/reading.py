@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
@@ -43,6 +43,16 @@ class Tree:
 
     values: dict[str, Any] = field(default_factory=dict)
     origins: dict[Key, Origin] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, values: dict[str, Any], name: str) -> Self:
+        """Values that stand in no file.
+
+        Args:
+            values: the config.
+            name: what messages call the place.
+        """
+        return cls(values, {(key,): Origin(name) for key in values})
 
     def origin(self, key: Key) -> Origin | None:
         """Origin of `key` or of the nearest thing that contains it."""

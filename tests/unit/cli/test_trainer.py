@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from reg2rg.cli.building import Builder
 from reg2rg.cli.main import main
-from reg2rg.cli.trainer import ReportCLI, SaveConfig
+from reg2rg.cli.trainer import ReportCLI, SaveConfig, check_config
+from reg2rg.config.reading import Tree
 from reg2rg.config.saving import CONFIG_KEY, read_config
+from reg2rg.core.errors import ConfigError
 from reg2rg.models.encoders import ENCODERS
 
 GOOD: dict[str, Any] = {
@@ -281,3 +285,33 @@ def test_a_broken_plugin_raises_its_own_error(
     monkeypatch.syspath_prepend(str(site))
     assert main(["fit", "-c", "good.yaml"]) != 0
     assert "not_there_at_all" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["fit", "predict"])
+def test_a_config_is_checked_without_building_anything(
+    command: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Builder, "__call__", lambda *arguments, **options: pytest.fail("built"))
+    before = torch.get_rng_state()
+    check_config(command, Tree.of(copy.deepcopy(GOOD | {"seed_everything": 5}), "run full"))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert capfd.readouterr() == ("", "")
+    assert not list(Path().glob("*/"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": GOOD["model"] | {"textur": None}}, "run full: model.textur: "),
+        ({"data": GOOD["data"] | {"batch_size": "two"}}, "run full: data.batch_size: expected a whole number"),
+        (
+            {"model": GOOD["model"] | {"projector": "evil.Thing"}},
+            "run full: model.projector: not imported: 'evil",
+        ),
+        ({"trainer": {"max_steps": "${nowhere}"}}, "'nowhere', which no config file and no option sets"),
+    ],
+)
+def test_a_checked_config_says_its_mistakes(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_config("fit", Tree.of(copy.deepcopy(GOOD | change), "run full"))
+    assert message in str(caught.value)
