@@ -1,4 +1,4 @@
-"""How far the rules agree with RadBERT: the figures of docs/labeler.md.
+"""How far the rules agree with RadBERT: the figures of docs/concepts/labeler.md.
 
     python benchmarks/labeler_agreement.py LABELS.csv                       agreement by half, text and label
     python benchmarks/labeler_agreement.py LABELS.csv --reports FOLDER      and what is published of RadGenome's labels

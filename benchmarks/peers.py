@@ -126,7 +126,7 @@ def measure(*configs: str) -> Sizes:
 
 
 def table() -> list[str]:
-    """The rows of the table in docs/peers.md."""
+    """The rows of the table in docs/how-to/peers.md."""
     rows = []
     for name, config in PEERS.items():
         found = measure("reg2rg.yaml", *([config] if config != "reg2rg.yaml" else []))

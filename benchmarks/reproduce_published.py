@@ -1,7 +1,7 @@
 """Every figure of a folder of published result files, recomputed: ours beside it, at the digits it was printed with.
 
     python benchmarks/reproduce_published.py FOLDER                            what differs, what cannot be made
-    python benchmarks/reproduce_published.py FOLDER --write docs/evaluation.md the tables, between their marks
+    python benchmarks/reproduce_published.py FOLDER --write docs/how-to/evaluation.md the tables, between their marks
 
 FOLDER holds files as in ``results/`` of the published repository: ``<region>_reports.csv`` and the tables
 ``*combined_reports*`` with texts, tables of labels, and the files of figures made of them. Text metrics and recognition

@@ -1,7 +1,7 @@
 """Your own scans: list them in a table, look through them, bring them into a store.
 
 python examples/own_dataset.py --table studies.csv --out runs/mine
-Without a table a toy one is made. docs/data.md lists the columns.
+Without a table a toy one is made. docs/how-to/data.md lists the columns.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Swap the texture encoder: the same data and the same model around it, a few steps with each.
 
-In a config it is an overlay of four lines, and nothing else changes (docs/config.md):
+In a config it is an overlay of four lines, and nothing else changes (docs/how-to/config.md):
 
     model:
       texture:

@@ -1,4 +1,4 @@
-"""Draw way.svg, the picture of docs/concepts.md: the way of the data, with the views of a phantom.
+"""Draw way.svg, the picture of docs/concepts/overview.md: the way of the data, with the views of a phantom.
 
 python docs/images/make_way.py [--out docs/images/way.svg]
 """

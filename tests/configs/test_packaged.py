@@ -146,7 +146,7 @@ def test_parity_changes_what_it_says_and_nothing_else(capsys: pytest.CaptureFixt
         "model.stop_on_loop": 0,
         "model.sampling": {"temperature": 0.6, "top_k": 30, "top_p": 0.9, "seed": 20},
     }
-    page = Path(__file__).resolve().parents[2] / "docs" / "parity.md"
+    page = Path(__file__).resolve().parents[2] / "docs" / "project" / "parity.md"
     text = page.read_text(encoding="utf-8")
     assert [key for key in difference if f"`{key.replace('.init_args', '')}" not in text] == []
 

@@ -126,7 +126,7 @@ def test_the_page_has_the_sizes_that_the_script_counts() -> None:
     script = importlib.util.module_from_spec(spec)
     sys.modules["peers_sizes"] = script  # its dataclass looks itself up
     spec.loader.exec_module(script)
-    page = (root / "docs" / "peers.md").read_text(encoding="utf-8")
+    page = (root / "docs" / "how-to" / "peers.md").read_text(encoding="utf-8")
     assert "\n".join(script.table()) in page
 
 

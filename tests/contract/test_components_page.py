@@ -13,7 +13,7 @@ from reg2rg.runners import RUNNERS
 from reg2rg.scans.base import READERS
 from reg2rg.scans.segmenters import SEGMENTERS
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "components.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "components.md"
 
 
 def test_code_on_the_page_runs() -> None:

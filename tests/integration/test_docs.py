@@ -20,7 +20,7 @@ import pytest
 from reg2rg.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NOTEST = {
     "config.md": 1,
     "convert.md": 5,
@@ -211,7 +211,7 @@ def test_no_heading_stands_twice_and_no_figure_is_missing(page) -> None:
 
 def test_every_extra_is_on_the_page_of_installation() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    text = (ROOT / "docs/install.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/how-to/install.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^\|([^|]*`[^|]*)\|", text, re.MULTILINE))))
     assert set(project["optional-dependencies"]) <= named
 

@@ -1,4 +1,4 @@
-"""docs/labeler.md says what benchmarks/labeler_agreement.py prints."""
+"""docs/concepts/labeler.md says what benchmarks/labeler_agreement.py prints."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def printed(shared_reports):
 
 
 def test_tables_of_the_page_are_these(printed):
-    page = (ROOT / "docs" / "labeler.md").read_text("utf-8")
+    page = (ROOT / "docs" / "concepts" / "labeler.md").read_text("utf-8")
     tables = [line for line in printed.splitlines() if line.startswith("|")]
     assert len(tables) == 2 + 6 + 2 + 18 + 2 + 9 + 2 + 9
     assert [line for line in tables if line not in page] == []
@@ -52,6 +52,6 @@ def test_tables_of_the_page_are_these(printed):
 def test_figures_of_the_text_are_these(printed, said, figures):
     (line,) = [line for line in printed.splitlines() if line.startswith(said)]
     assert figures in line
-    page = (ROOT / "docs" / "labeler.md").read_text("utf-8")
+    page = (ROOT / "docs" / "concepts" / "labeler.md").read_text("utf-8")
     for figure in figures.replace("%", " %").split(" to "):
         assert figure.replace("\n", " ") in page.replace("\n", " ")

@@ -81,7 +81,7 @@ def test_what_cannot_be_made_is_listed_with_its_reason(published):
 
 
 def test_tables_of_the_page_are_these(published, reproduce):
-    page = (ROOT / "docs" / "evaluation.md").read_text("utf-8")
+    page = (ROOT / "docs" / "how-to" / "evaluation.md").read_text("utf-8")
     assert reproduce.replaced(page, reproduce.markdown(published)) == page
 
 

@@ -351,5 +351,5 @@ def test_every_reason_code_stands_in_the_data_guide() -> None:
     lines = [line for path in sources for line in path.read_text().splitlines() if "os.environ" not in line]
     used = {code for line in lines for code in word.findall(line)}
     used -= {code for code in used if code.endswith(("_THREADS", "_NTHREADS")) or code.startswith("HU_")}
-    documented = set(re.findall(r"`([A-Z][A-Z0-9_]+)`", (root / "docs/data.md").read_text()))
+    documented = set(re.findall(r"`([A-Z][A-Z0-9_]+)`", (root / "docs/how-to/data.md").read_text()))
     assert used - documented == set()

@@ -2,7 +2,7 @@
 
 Everything here is data. Expressions are matched without regard to case, those of rules at the beginning of a word.
 Where the conventions of the RadBERT classifier are known and clinically defensible they are followed, with the reason
-beside the rule: docs/labeler.md says how far the two agree.
+beside the rule: docs/concepts/labeler.md says how far the two agree.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 It is no replacement for a trained classifier of reports. Its use is that everybody can see why it says what it says
 (`KeywordReader.explain`), and that it costs nothing: every number made with it is named after it. How far it agrees
-with the trained classifier of the field is in docs/labeler.md.
+with the trained classifier of the field is in docs/concepts/labeler.md.
 
 The way of a text: sections that tell nothing of this scan are dropped, the rest is cut into sentences, sentences into
 clauses in which a denial or a doubt has its reach, and every clause is read by the rules of `finding_rules`.
