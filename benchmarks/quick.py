@@ -4,8 +4,8 @@
     python benchmarks/quick.py --store    also enter the ratios into stored.json, as "quick"
 
 A ratio is CPU seconds of the published way over ours, both in one run, so that machines and their load compare. The
-ratios of the full sizes stand beside them for orientation: they are those of docs/project/performance.md. Exit status 1 when a
-benchmark's two sides do not compute the same, or a ratio is under two thirds of the stored one.
+ratios of the full sizes stand beside them for orientation: they are those of docs/project/performance.md. Exit status
+1 when a benchmark's two sides do not compute the same, or a ratio is under two thirds of the stored one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Print the figures of docs/project/parity.md: how far ours is from the plain references, and how rounding is amplified.
+"""Print the figures of docs/project/parity.md: the distance from plain references, and how rounding is amplified.
 
 python tests/parity/measure.py            # small networks, then the published sizes: some minutes, 3 GiB
 python tests/parity/measure.py --only small

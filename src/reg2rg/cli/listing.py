@@ -1,4 +1,4 @@
-"""``reg2rg list [kind]``: the components, read from the source text.
+"""``reg2rg list [kind]``: components, region sets and packaged configs; components are read from the source text.
 
 Importing the components would import torch and take seconds. Their source says the same: a class decorated with
 ``@SOMETHING.register``, where ``SOMETHING = Registry("kind", ...)``. A test holds this list against the registries.
@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import re
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from importlib.machinery import PathFinder
 from importlib.metadata import entry_points
 from importlib.resources import files
@@ -20,22 +22,38 @@ from pathlib import Path
 from reg2rg.cli.main import Invocation
 from reg2rg.config.overlay import packaged_configs, packaged_folder
 from reg2rg.core.errors import ConfigError
+from reg2rg.core.regions import Region, load_region_set, packaged_region_sets
 from reg2rg.core.registry import PLUGIN_GROUP, did_you_mean
 
 CONFIGS = "config"
+REGION_SETS = "region_set"
 
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """A constructor argument as written: its annotation and default are source text, ``""`` for none."""
+    """A constructor argument as written: its annotation and default are source text, ``""`` for none.
+
+    Attributes:
+        name: as written.
+        annotation: as written.
+        default: as written.
+        arguments: fields of the record that the annotation names, if it names one.
+    """
 
     name: str
     annotation: str
     default: str
+    arguments: tuple[Argument, ...] = ()
 
     def __str__(self) -> str:
         annotation = f": {self.annotation}" if self.annotation else ""
         return f"{self.name}{annotation}{f' = {self.default}' if self.default else ''}"
+
+    def lines(self, indent: int) -> Iterator[str]:
+        """The argument, and below it, indented further, the fields of its record."""
+        yield f"{' ' * indent}{self}\n"
+        for field in self.arguments:
+            yield from field.lines(indent + 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +69,23 @@ class Component:
 
 def run(invocation: Invocation) -> int:
     """Run ``reg2rg list``; see `reg2rg.cli.main`."""
-    parser = argparse.ArgumentParser(prog="reg2rg list", description="Components, their arguments, packaged configs.")
-    parser.add_argument("kind", nargs="?", help="show one kind only: encoder, metric, dataset, config, ...")
-    parser.add_argument("--json", action="store_true", help="machine-readable")
-    options = parser.parse_args(list(invocation.args))
+    parser = argparse.ArgumentParser(
+        prog="reg2rg list", description="Components and their arguments, region sets, packaged configs."
+    )
     found = components()
     kinds = sorted({component.kind for component in found})
-    wanted = _kind(options.kind, [*kinds, CONFIGS])
+    known = [*kinds, REGION_SETS, CONFIGS]
+    parser.add_argument("kind", nargs="?", help=f"show one kind only: {', '.join(known)}")
+    parser.add_argument("--json", action="store_true", help="machine-readable")
+    options = parser.parse_args(list(invocation.args))
+    wanted = _kind(options.kind, known)
     shown = [component for component in found if wanted in (None, component.kind)]
+    region_sets = [load_region_set(name) for name in packaged_region_sets() if wanted in (None, REGION_SETS)]
     configs = {name: summary(name) for name in packaged_configs()} if wanted in (None, CONFIGS) else {}
     if options.json:
-        json.dump({"components": [asdict(item) for item in shown], "configs": configs}, sys.stdout, indent=2)
+        sets = {item.name: [asdict(region) for region in item] for item in region_sets}
+        table = {"components": [asdict(item) for item in shown], "region_sets": sets, "configs": configs}
+        json.dump(table, sys.stdout, indent=2)
         sys.stdout.write("\n")
         return 0
     for kind in [kind for kind in kinds if wanted in (None, kind)]:
@@ -69,18 +93,29 @@ def run(invocation: Invocation) -> int:
         for component in shown:
             if component.kind == kind:
                 sys.stdout.write(f"  {component.name}: {component.summary}\n")
-                sys.stdout.writelines(f"      {argument}\n" for argument in component.arguments)
+                sys.stdout.writelines(line for argument in component.arguments for line in argument.lines(6))
+    if region_sets:
+        sys.stdout.write(f"{REGION_SETS}\n")
+    for item in region_sets:
+        sys.stdout.write(f"  {item.name}: {len(item)} regions\n")
+        sys.stdout.writelines(f"      {_described(region)}\n" for region in item)
     if configs:
         sys.stdout.write(f"{CONFIGS}\n")
         sys.stdout.writelines(f"  {name}: {text}\n" for name, text in configs.items())
     return 0
 
 
+def _described(region: Region) -> str:
+    """One line: the region's name, its other spellings, and whether TotalSegmentator's task ``total`` has it."""
+    also = f" (also {', '.join(region.aliases)})" if region.aliases else ""
+    return f"{region.name}{also}: {len(region.totalsegmentator) or 'no'} label(s) of TotalSegmentator"
+
+
 def _kind(word: str | None, known: list[str]) -> str | None:
     if word is None:
         return None
     for kind in known:
-        if word.lower() in (kind, f"{kind}s"):
+        if word.lower().replace("-", "_") in (kind, f"{kind}s"):
             return kind
     raise ConfigError(f"there is no kind '{word}'.{did_you_mean(word, known)} Kinds: {', '.join(known)}.")
 
@@ -110,19 +145,25 @@ def constructor_arguments(module: str, name: str) -> tuple[Argument, ...]:
 
 def class_arguments(module: str, name: str) -> tuple[Argument, ...]:
     """Fields of a dataclass of this package, without importing it."""
-    return tuple(
-        Argument(item.target.id, ast.unparse(item.annotation), ast.unparse(item.value) if item.value else "")
-        for item in _class(module, name).body
-        if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
-    )
+    return tuple(_fields(_class(module, name)))
 
 
 def _class(module: str, name: str) -> ast.ClassDef:
-    path = Path(str(files("reg2rg"))).joinpath(*module.split(".")[1:]).with_suffix(".py")
-    for node in ast.parse(path.read_bytes()).body:
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            return node
-    raise LookupError(f"{module} has no class {name}")
+    found = _classes(_parsed(module)).get(name)
+    if found is None:
+        raise LookupError(f"{module} has no class {name}")
+    return found
+
+
+@cache
+def _parsed(module: str) -> ast.Module:
+    """Source of a module or folder of this package."""
+    path = Path(str(files("reg2rg"))).joinpath(*module.split(".")[1:])
+    return ast.parse((path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_bytes())
+
+
+def _classes(tree: ast.Module) -> dict[str, ast.ClassDef]:
+    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
 
 
 def _own_modules() -> Iterator[tuple[str, Path]]:
@@ -172,9 +213,26 @@ def _registered(tree: ast.Module, module: str, kinds: dict[str, str]) -> Iterato
                 registry = owner.id if isinstance(owner, ast.Name) else getattr(owner, "attr", "")
                 if registry in kinds:
                     lines = (ast.get_docstring(node) or "").splitlines()
-                    yield Component(
-                        kinds[registry], node.name, lines[0] if lines else "", tuple(_arguments(node)), module
-                    )
+                    arguments = tuple(_nested(argument, tree) for argument in _arguments(node))
+                    yield Component(kinds[registry], node.name, lines[0] if lines else "", arguments, module)
+
+
+def _nested(argument: Argument, tree: ast.Module) -> Argument:
+    """`argument` with the fields of the record that its annotation names: one of its module, or imported from ours."""
+    for word in re.findall(r"[A-Z]\w*", argument.annotation):
+        sources = (node for node in tree.body if isinstance(node, ast.ImportFrom))
+        modules = [node.module or "" for node in sources if any(alias.name == word for alias in node.names)]
+        home = next((_parsed(module) for module in modules if module.startswith("reg2rg.")), tree)
+        record = _classes(home).get(word)
+        if record is not None and any("dataclass" in ast.unparse(item) for item in record.decorator_list):
+            return replace(argument, arguments=tuple(_nested(field, home) for field in _fields(record)))
+    return argument
+
+
+def _fields(record: ast.ClassDef) -> Iterator[Argument]:
+    for item in record.body:
+        if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
+            yield Argument(item.target.id, ast.unparse(item.annotation), ast.unparse(item.value) if item.value else "")
 
 
 def _arguments(node: ast.ClassDef) -> Iterator[Argument]:

@@ -1,23 +1,27 @@
 from __future__ import annotations
 
+import ast
 import inspect
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import reg2rg.extras.peers  # noqa: F401 (registers the encoders of other systems)
-from reg2rg.cli.listing import components, constructor_arguments, summary
+from reg2rg.cli.listing import Argument, _nested, components, constructor_arguments, summary
 from reg2rg.cli.main import main
 from reg2rg.cli.trainer import component_registries
 from reg2rg.config.overlay import packaged_configs
+from reg2rg.core.regions import packaged_region_sets
 from reg2rg.core.registry import Registry, load_plugins
 from reg2rg.data.datamodule import RegionReportDataModule
 from reg2rg.evaluation.labelers import LABELERS
 from reg2rg.evaluation.labelers.radbert import RadBertLabeler  # noqa: F401 (registers itself)
 from reg2rg.evaluation.metrics.base import METRICS, metric_classes
 from reg2rg.inference.exporters import EXPORTERS
+from reg2rg.models.llm.causal_lm import LoRA
 from reg2rg.runners import RUNNERS
 from reg2rg.scans.read import READERS
 from reg2rg.scans.segmenters import SEGMENTERS
@@ -32,6 +36,7 @@ def all_registries() -> tuple[Registry[Any], ...]:
 
 
 def test_the_list_equals_the_registries() -> None:
+    load_plugins()
     listed = {(item.kind, item.name) for item in components() if item.module.startswith("reg2rg.")}
     registered = {
         (registry.kind, name)
@@ -69,6 +74,36 @@ def test_output(capsys: pytest.CaptureFixture[str]) -> None:
     table = json.loads(capsys.readouterr().out)
     assert {"kind", "name", "summary", "arguments", "module"} <= set(table["components"][0])
     assert set(table["configs"]) == set(packaged_configs())
+    assert set(table["region_sets"]) == set(packaged_region_sets())
+
+
+def test_fields_of_a_record_stand_below_its_argument(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "llm"]) == 0
+    shown = capsys.readouterr().out
+    assert "      lora: LoRA | None = None\n          rank: int = 8\n          alpha: float = 32\n" in shown
+    (llm,) = [item for item in components() if item.name == "CausalLM"]
+    nested = {argument.name: [field.name for field in argument.arguments] for argument in llm.arguments}
+    assert nested["lora"] == [field.name for field in fields(LoRA)]
+    assert nested["path"] == []
+
+
+def test_a_record_of_another_module_is_found() -> None:
+    tree = ast.parse("from reg2rg.models.llm.causal_lm import CausalLM, LoRA\nfrom elsewhere import Other")
+    nested = _nested(Argument("adapters", "dict[str, LoRA] | None", ""), tree).arguments
+    assert [field.name for field in nested] == [field.name for field in fields(LoRA)]
+    for annotation in ("Other", "CausalLM", "str | None"):
+        assert not _nested(Argument("one", annotation, ""), tree).arguments
+
+
+@pytest.mark.parametrize("kind", ["region_set", "region-sets"])
+def test_region_sets(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", kind]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("region_set\n  lobes: ")
+    assert "\n  radgenome: 10 regions\n" in shown
+    assert "\n      right lower lobe (also lung lower lobe right, lower lobe right, RLL): 1 label(s) of Total" in shown
+    assert "\n      pleura (also pleurae, pleural): no label(s) of TotalSegmentator\n" in shown
+    assert "CNN3D" not in shown
 
 
 @pytest.mark.parametrize("name", packaged_configs())

@@ -10,7 +10,7 @@ import pytest
 from reg2rg.core.labels import FINDINGS
 from reg2rg.evaluation.labelers import RuleLabeler, read_label_table
 
-# Measured when the rules were fixed: docs/concepts/labeler.md. The margin allows small changes of rules, no loss of quality.
+# Measured when the rules were fixed: docs/concepts/labeler.md. The margin allows small changes, no loss of quality.
 MEASURED = {("GT",): 0.823, ("Pred",): 0.974, ("GT", "Pred"): 0.861}
 MARGIN = 0.01
 
