@@ -23,8 +23,9 @@ ORDER = (
 
 
 def sentence(folder: Path) -> str:
-    """First sentence of a package's docstring, in plain text."""
-    text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))) or ""
+    """First sentence of the docstring of a package, or of a module where there is no such folder, in plain text."""
+    path = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     first = re.split(r"(?<=[.!?])\s", " ".join(text.split("\n\n")[0].split()), maxsplit=1)[0]
     return first.replace("`", "").rstrip(".")
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,6 +191,14 @@ def test_the_file_tree_of_readme_is_complete() -> None:
     assert all(len(words) > 3 for words in described.values()), described
     there = {path.parent.name for path in (ROOT / "src" / "reg2rg").glob("*/__init__.py")}
     assert set(described) == there, "python docs/make_tree.py"
+
+
+@pytest.mark.parametrize("script", ["make_tree.py", "make_package.py"])
+def test_what_is_made_from_the_package_is_up_to_date(script) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "docs" / script, "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
