@@ -8,6 +8,7 @@ from pathlib import Path
 from reg2rg.cli.data import command_parser
 from reg2rg.cli.main import Invocation
 from reg2rg.cli.numbers import whole
+from reg2rg.core.errors import ConfigError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,7 +29,9 @@ def run(invocation: Invocation) -> int:
     """Run ``reg2rg data phantom``; see `reg2rg.cli.main`."""
     from reg2rg.extras.phantom.writer import write_phantoms
 
-    options = parser().parse_args(list(invocation.args))
+    options, rest = parser().parse_known_args(list(invocation.args))
+    if rest:
+        raise ConfigError(f"command line: unexpected {' '.join(rest)}. See: reg2rg data phantom --help")
     write_phantoms(
         options.out,
         studies=options.studies,
