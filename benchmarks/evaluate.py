@@ -235,21 +235,21 @@ def compare(references, predictions) -> tuple[dict[str, dict[str, object]], bool
 
 def bootstrap(path: Path, regions) -> tuple[dict[str, float], bool]:
     """Intervals of every number of an evaluation by region: time of the resamples alone, and whether the bar is met."""
-    from reg2rg.evaluation.text import score_texts
-
     from reg2rg.evaluation.bootstrap import Resamples, interval
-    from reg2rg.evaluation.findings import Labelled, findings_statistics
+    from reg2rg.evaluation.cohort import Cohort, Settings
     from reg2rg.evaluation.labelers import RuleLabeler
+    from reg2rg.evaluation.metrics.base import metric_classes
     from reg2rg.evaluation.protocols import PROTOCOLS
     from reg2rg.evaluation.reading import read_reports
+    from reg2rg.evaluation.results import REPORT
+    from reg2rg.evaluation.scoring import score_cohort
 
-    protocol, labeler = PROTOCOLS["paper"], RuleLabeler()
     reports = read_reports(path, None, regions)
     pairs = reports.pairs
-    statistics = score_texts(pairs, protocol, reports.regions).statistics
-    sides = [labeler.label([getattr(pair, side) for pair in pairs]) for side in ("reference_text", "prediction_text")]
-    labelled = Labelled(labeler.labels, *sides)
-    statistics += findings_statistics(labelled, np.array([pair.unanswered for pair in pairs]), protocol)
+    metrics = tuple(metric() for metric in metric_classes() if metric.group in ("language", "findings"))
+    settings = Settings(PROTOCOLS["paper"], RuleLabeler(), metrics=metrics)
+    found = score_cohort(Cohort(pairs, reports.regions, settings)).statistics
+    statistics = [one for one in found if one.group == "language" or one.scope == REPORT]
     start = time.perf_counter()
     resamples = Resamples([pair.patient for pair in pairs], 1000)
     for statistic in statistics:

@@ -38,7 +38,6 @@ from _published import (
     text_report,
     whole_reports,
 )
-from reg2rg.evaluation.recognition import recognise, recognition_statistics
 
 from reg2rg.core.labels import FINDINGS
 from reg2rg.core.regions import RegionSet, load_region_set
@@ -46,6 +45,7 @@ from reg2rg.core.report import write_report
 from reg2rg.evaluation.engine import Settings, evaluate
 from reg2rg.evaluation.labelers import read_label_table
 from reg2rg.evaluation.metrics import efficacy
+from reg2rg.evaluation.metrics.recognition import recognise, recognition_statistics
 from reg2rg.evaluation.pairs import Pair, pair_texts
 from reg2rg.evaluation.protocols import PROTOCOLS
 from reg2rg.evaluation.reading import read_reports

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from reg2rg.core.registry import Registry
+from reg2rg.core.registry import Registry, load_plugins
 from reg2rg.evaluation.bootstrap import Array, Statistic, mean_statistic
 from reg2rg.evaluation.results import REPORT, Group
 
@@ -176,8 +176,12 @@ def usual_metrics() -> tuple[Metric, ...]:
 
 
 def metrics_giving(names: Sequence[str]) -> tuple[Metric, ...]:
-    """The metrics that any of these numbers belong to."""
-    return tuple(metric for cls in metric_classes() if any((metric := cls()).gives(name) for name in names))
+    """The metrics that any of these numbers belong to; those of plug-ins too, where no other gives one."""
+    metrics = [cls() for cls in metric_classes()]
+    if not all(any(metric.gives(name) for metric in metrics) for name in names):
+        load_plugins()  # last: it may import much
+        metrics = [cls() for cls in metric_classes()]
+    return tuple(metric for metric in metrics if any(metric.gives(name) for name in names))
 
 
 def tabled_names() -> tuple[str, ...]:
