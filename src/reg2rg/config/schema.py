@@ -10,14 +10,16 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from reg2rg.config.imports import is_allowed, refusal
-from reg2rg.config.reading import COMMAND_LINE, Key, Tree
+from reg2rg.config.reading import COMMAND_LINE, Key, Tree, lookup
 from reg2rg.core.registry import did_you_mean
+from reg2rg.core.types import Bound
 
 _SPEC = ("class_path", "init_args", "dict_kwargs")
 _LISTED = 40
@@ -80,7 +82,7 @@ class Checker:
     def _arguments(self, values: dict[str, Any], cls: type, at: Key, skip: int = 0, required: bool = True) -> None:
         """The keys of `values` as arguments of `cls`; code gives the first `skip` positional ones."""
         known, open_ended = parameters(cls, skip)
-        hints = type_hints(cls)
+        hints, bounded = type_hints(cls), type_hints(cls, include_extras=True)
         for key, value in values.items():
             name = str(key).removesuffix("+")
             if name not in known:
@@ -92,6 +94,7 @@ class Checker:
                 self._say((*at, key), f"is filled from {source}. Remove this line and set {source}.")
                 continue
             self._value(value, hints.get(name, Any), (*at, key))
+            self._bounds(value, bounded.get(name, Any), (*at, key))
         if required:
             self._required(values, cls, at, skip=(), positional=skip)
 
@@ -132,6 +135,31 @@ class Checker:
             for option in options:
                 if dataclasses.is_dataclass(option) and inspect.isclass(option):
                     self._record(value, option, at)
+
+    def _bounds(self, value: Any, hint: Any, at: Key) -> None:
+        """Numbers against the bounds in an annotation, those that a reference leads to as well."""
+        value = self._followed(value)
+        origin, inner = typing.get_origin(hint), typing.get_args(hint)
+        if origin is typing.Annotated and isinstance(value, int | float) and not isinstance(value, bool):
+            for bound in inner[1:]:
+                if isinstance(bound, Bound) and not bound.holds(value):
+                    self._say(at, f"must be {bound}, found {value}.")
+        elif origin in (typing.Union, types.UnionType):
+            for part in inner:
+                self._bounds(value, part, at)
+        elif origin in (tuple, list) and isinstance(value, list | tuple):
+            parts = inner if origin is tuple and Ellipsis not in inner else inner[:1] * len(value)
+            for position, (item, part) in enumerate(zip(value, parts, strict=False)):
+                self._bounds(item, part, (*at, position))
+
+    def _followed(self, value: Any) -> Any:
+        """What a reference such as ``${data.batch_size}`` stands for; circles were refused before."""
+        for _ in range(_LISTED):
+            match = re.fullmatch(r"\$\{([\w.]+)\}", value) if isinstance(value, str) else None
+            if match is None:
+                return value
+            value = lookup(self.tree.values, tuple(match[1].split(".")))
+        return value
 
     def _record(self, value: dict[str, Any], cls: type, at: Key) -> None:
         """A dataclass written as a plain mapping of its fields (or with class_path, as print_config writes it)."""
@@ -220,10 +248,11 @@ def parameters(cls: type, skip: int = 0) -> tuple[dict[str, inspect.Parameter], 
     return {item.name: item for item in named[skip:]}, any(item.kind is item.VAR_KEYWORD for item in items)
 
 
-def type_hints(cls: type) -> dict[str, Any]:
-    """Resolved annotations of the constructor; empty where they cannot be resolved."""
+def type_hints(cls: type, include_extras: bool = False) -> dict[str, Any]:
+    """Resolved annotations of the constructor, with bounds if asked; empty where they cannot be resolved."""
+    owner = cls if dataclasses.is_dataclass(cls) else vars(cls).get("__init__", cls.__init__)  # type: ignore[misc]
     try:
-        return typing.get_type_hints(cls if dataclasses.is_dataclass(cls) else vars(cls).get("__init__", cls.__init__))  # type: ignore[misc]
+        return typing.get_type_hints(owner, include_extras=include_extras)
     except (NameError, TypeError, AttributeError):
         return {}
 

@@ -10,9 +10,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A bound in the type of a constructor's argument; a config's value is held to it before anything is built.
+
+    Attributes:
+        least: smallest value.
+        above: the value must be above it.
+    """
+
+    least: float
+    above: bool = False
+
+    def __str__(self) -> str:
+        return f"above {self.least:g}" if self.above else f"{self.least:g} or more"
+
+    def holds(self, value: float) -> bool:
+        """Whether a value keeps to it."""
+        return value > self.least if self.above else value >= self.least
+
+
+PositiveInt = Annotated[int, Bound(1)]
+NonNegativeInt = Annotated[int, Bound(0)]
+PositiveFloat = Annotated[float, Bound(0, above=True)]
+NonNegativeFloat = Annotated[float, Bound(0)]
 
 HU = npt.NDArray[np.int16]
 Mask = npt.NDArray[np.bool_]

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.regions import RegionSet, load_region_set
-from reg2rg.core.types import Study
+from reg2rg.core.types import NonNegativeFloat, NonNegativeInt, PositiveInt, Study
 from reg2rg.data.batch import Batch, collate
 from reg2rg.data.loader import StudyLoader
 from reg2rg.data.order import EVAL_SEED, bucketed_batches, generator
@@ -94,16 +94,16 @@ class RegionReportDataModule(L.LightningDataModule):
         target: Target = "regions",
         identity: bool = True,
         order: Literal["shuffled", "listed", "listed_in_evaluation"] = "shuffled",
-        batch_size: int = 1,
-        eval_batch_size: int | None = None,
-        workers: int | None = None,
-        max_length: int = 2048,
+        batch_size: PositiveInt = 1,
+        eval_batch_size: PositiveInt | None = None,
+        workers: NonNegativeInt | None = None,
+        max_length: PositiveInt = 2048,
         pad_to_max_length: bool = False,
         published_ids: bool = False,
         instruction: str | None = None,
         seed: int = 0,
         region_schedule: dict[int, int] | None = None,
-        max_skip: float = 0.0,
+        max_skip: NonNegativeFloat = 0.0,
         limit_eval_studies: int | None = None,
         cache: bool = False,
         cache_gb: float = 4.0,

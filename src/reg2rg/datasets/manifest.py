@@ -8,7 +8,7 @@ from pathlib import Path
 from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.regions import RegionSet, load_region_set
 from reg2rg.core.registry import did_you_mean
-from reg2rg.core.types import LabelMap, RegionFiles, Study
+from reg2rg.core.types import LabelMap, NonNegativeFloat, RegionFiles, Study
 from reg2rg.datasets.base import DATASETS, SPLITS, Dataset, Listing, Notes, Skip, carve_validation
 from reg2rg.datasets.columns import Key, Keys, json_rows
 from reg2rg.datasets.labels import truth
@@ -57,9 +57,9 @@ class Manifest(Dataset):
         masks: str | None = None,
         label_map: str | dict[str, list[int]] | None = None,
         columns: dict[str, str] | None = None,
-        val_fraction: float = 0.05,
+        val_fraction: NonNegativeFloat = 0.05,
         encoding: str = "utf-8-sig",
-        max_skip: float = 0.05,
+        max_skip: NonNegativeFloat = 0.05,
     ) -> None:
         super().__init__(max_skip)
         check_encoding(encoding)

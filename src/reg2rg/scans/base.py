@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from reg2rg.core.errors import DataFault
 from reg2rg.core.registry import Registry
-from reg2rg.core.types import Grid, Volume
+from reg2rg.core.types import Grid, PositiveInt, Volume
 
 Affine = npt.NDArray[np.float64]
 Shape = tuple[int, int, int]
@@ -35,7 +35,7 @@ class ReadOptions:
             stored grid, whatever its affine says (SAT writes identity affines).
     """
 
-    min_slices: int = 16
+    min_slices: PositiveInt = 16
     hu: Literal["check", "trust"] = "check"
     mask_grid: Literal["header", "scan"] = "header"
 

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reg2rg.core.errors import ConfigError
-from reg2rg.core.types import HU, RegionVolume
+from reg2rg.core.types import HU, PositiveInt, RegionVolume
 from reg2rg.store.crop import FOREGROUND_HU, Box, Detail, RegionMask, bounding_box, box_slices, crop_to_foreground
 from reg2rg.store.resize import Size, SlabSum, area_pool, area_pool_boxed
 
@@ -75,7 +75,7 @@ class Views:
             (the ablation of local feature decoupling). Use it with the geometry encoder off.
     """
 
-    size: tuple[int, int, int] = (256, 256, 64)
+    size: tuple[PositiveInt, PositiveInt, PositiveInt] = (256, 256, 64)
     window: tuple[int, int] = (-1000, 200)
     coupled: bool = False
 

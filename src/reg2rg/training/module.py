@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from reg2rg.config.saving import CONFIG_KEY, build, differences, read_config
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.regions import load_region_set
+from reg2rg.core.types import PositiveInt
 from reg2rg.data.batch import Batch
 from reg2rg.data.datamodule import RegionReportDataModule
 from reg2rg.data.order import mixed_seed
@@ -89,7 +90,7 @@ class Reg2RG(FolderModel, L.LightningModule):
         word_alignment: float = 0.0,
         word_alignment_steps: int = 0,
         seed: int = 0,
-        max_new_tokens: int = 500,
+        max_new_tokens: PositiveInt = 500,
         stop_on_loop: int = 4,
         sampling: Sampling | None = None,
         val_generate: int = 16,

@@ -12,6 +12,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from reg2rg.core.errors import ConfigError
+from reg2rg.core.types import NonNegativeFloat, NonNegativeInt
 
 
 @dataclass(frozen=True)  # no slots: jsonargparse reads a default through vars()
@@ -29,13 +30,13 @@ class OptimizerConfig:
         min_lr_ratio: where the cosine ends, as a share of the rate.
     """
 
-    lr: float = 5e-5
-    vision_lr: float | None = None
-    weight_decay: float = 0.0
+    lr: NonNegativeFloat = 5e-5
+    vision_lr: NonNegativeFloat | None = None
+    weight_decay: NonNegativeFloat = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     schedule: Literal["constant", "cosine"] = "constant"
-    warmup_steps: int = 20
+    warmup_steps: NonNegativeInt = 20
     min_lr_ratio: float = 0.0
 
     def __post_init__(self) -> None:

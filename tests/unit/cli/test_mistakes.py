@@ -50,6 +50,10 @@ def put(path: str, value: Any) -> Edit:
     return edit
 
 
+def zero_by_reference(config: dict[str, Any]) -> None:
+    config["data"]["batch_size"], config["vars"] = "${vars.studies}", {"studies": 0}
+
+
 def drop(path: str) -> Edit:
     def edit(config: dict[str, Any]) -> None:
         holder: Any = config
@@ -168,6 +172,8 @@ MISTAKES: list[tuple[str, Edit, str, tuple[str, ...]]] = [
     ("linked value", put("data.token_counts", {}), "token_counts:", ("is filled from model.token_counts",)),
     ("size of zero", put("data.batch_size", 0), "batch_size:", ("must be 1 or more, found 0",)),
     ("negative size", put("model.texture.init_args.dim", -3), "dim:", ("must be 1 or more, found -3",)),
+    ("zero by reference", zero_by_reference, "batch_size:", ("data.batch_size: must be 1 or more, found 0",)),
+    ("zero in a size", put("data.views.size", [16, 0, 16]), "- 0", ("size.1: must be 1 or more, found 0",)),
     ("negative rate", put("model.optimizer.lr", -1.0), "lr:", ("must be 0 or more",)),
     (
         "size that is not the views'",

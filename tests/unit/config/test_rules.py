@@ -8,6 +8,8 @@ import pytest
 
 from reg2rg.config.reading import Tree
 from reg2rg.config.rules import check_values
+from reg2rg.config.schema import Checker
+from reg2rg.core.types import PositiveFloat, PositiveInt
 
 
 def config(size: list[int], to: list[int] | None = None, patch: list[int] | None = None) -> dict[str, Any]:
@@ -40,6 +42,31 @@ def test_the_size_is_the_one_that_it_is_resized_to() -> None:
 def test_other_sizes_are_named(values: dict[str, Any], message: str) -> None:
     (line,) = mistakes(values)
     assert message in line
+
+
+class Deep:
+    """A component whose depth may be 0, as another one's may not."""
+
+    def __init__(
+        self, depth: int = 0, blocks: tuple[PositiveInt, ...] = (1,), rate: PositiveFloat | None = None
+    ) -> None:
+        raise AssertionError("nothing is built")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lines"),
+    [
+        ({"depth": 0, "blocks": [1, 2], "rate": 0.5}, []),
+        ({"depth": -1, "rate": None}, []),
+        ({"blocks": [1, 0]}, ["command line: it.blocks.1: must be 1 or more, found 0."]),
+        ({"rate": 0}, ["command line: it.rate: must be above 0, found 0."]),
+        ({"rate": "${rate}"}, ["command line: it.rate: must be above 0, found -1."]),
+        ({"rate": True, "blocks": "x"}, []),  # of another type: that is jsonargparse's to say
+    ],
+)
+def test_bounds_are_in_the_types_of_arguments_and_not_in_their_names(arguments, lines) -> None:
+    tree = Tree({"it": arguments, "rate": -1})
+    assert Checker(tree, ()).check({"it": Deep, "rate": None}) == lines
 
 
 def test_counts_are_those_of_the_package_and_of_the_trainer_itself() -> None:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reg2rg.core.types import NonNegativeFloat, PositiveInt
 from reg2rg.extras.peers.weights import MEDVINT_VISION, rename_query_decoder, rename_resnet, widen_channels
 from reg2rg.models.encoders.axes import as_images, to_square
 from reg2rg.models.encoders.base import ENCODERS, Encoder, Size, check_size
@@ -153,10 +154,10 @@ class QueryDecoder(Encoder):
         self,
         encoder: Encoder,
         num_queries: int = 32,
-        depth: int = 12,
-        heads: int = 8,
-        mlp_dim: int = 1024,
-        dropout: float = 0.1,
+        depth: PositiveInt = 12,
+        heads: PositiveInt = 8,
+        mlp_dim: PositiveInt = 1024,
+        dropout: NonNegativeFloat = 0.1,
     ) -> None:
         super().__init__()
         dim = encoder.out_channels

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from reg2rg.core.types import NonNegativeFloat, PositiveInt
 from reg2rg.extras.peers.weights import widen_channels
 from reg2rg.extras.peers.weights_swin import rename_swin
 from reg2rg.models.encoders.axes import as_images, to_square
@@ -43,9 +44,9 @@ class SwinDepthChannels(Encoder):
         patch_size: int = 4,
         embed_dim: int = 128,
         depths: tuple[int, ...] = (2, 2, 18, 2),
-        heads: tuple[int, ...] = (4, 8, 16, 32),
+        heads: tuple[PositiveInt, ...] = (4, 8, 16, 32),
         window: int = 7,
-        dropout: float = 0.0,
+        dropout: NonNegativeFloat = 0.0,
         drop_path: float = 0.1,
     ) -> None:
         super().__init__()

@@ -9,8 +9,9 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from reg2rg.core.registry import Registry
+from reg2rg.core.types import PositiveInt
 
-Size = tuple[int, int, int]
+Size = tuple[PositiveInt, PositiveInt, PositiveInt]
 
 
 class Encoder(nn.Module, ABC):

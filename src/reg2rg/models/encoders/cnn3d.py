@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reg2rg.core.types import NonNegativeFloat, PositiveInt
 from reg2rg.models.encoders.base import ENCODERS, Encoder, Size, check_size, split_size
 
 
@@ -41,11 +42,11 @@ class CNN3D(Encoder):
         self,
         size: Size = (256, 256, 64),
         patch: Size = (4, 4, 4),
-        channels: tuple[int, ...] = (32, 64, 128),
+        channels: tuple[PositiveInt, ...] = (32, 64, 128),
         grid: Size = (2, 2, 2),
-        dim: int = 192,
+        dim: PositiveInt = 192,
         bins: int = 32,
-        dropout: float = 0.0,
+        dropout: NonNegativeFloat = 0.0,
     ) -> None:
         super().__init__()
         if len(channels) < 2 or any(width < 1 or width % 8 for width in channels):

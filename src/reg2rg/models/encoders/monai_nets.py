@@ -6,6 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from reg2rg.core.types import NonNegativeFloat, PositiveInt
 from reg2rg.models.encoders.base import ENCODERS, Encoder, Size, check_size, split_size
 
 
@@ -28,11 +29,11 @@ class MonaiViT(Encoder):
         self,
         size: Size = (256, 256, 64),
         patch: Size = (16, 16, 4),
-        dim: int = 768,
-        depth: int = 12,
-        heads: int = 12,
-        mlp_dim: int = 3072,
-        dropout: float = 0.0,
+        dim: PositiveInt = 768,
+        depth: PositiveInt = 12,
+        heads: PositiveInt = 12,
+        mlp_dim: PositiveInt = 3072,
+        dropout: NonNegativeFloat = 0.0,
         projection: Literal["conv", "perceptron"] = "conv",
     ) -> None:
         super().__init__()
@@ -82,9 +83,9 @@ class MonaiSwinUNETR(Encoder):
         size: Size = (256, 256, 64),
         feature_size: int = 48,
         depths: tuple[int, int, int, int] = (2, 2, 2, 2),
-        heads: tuple[int, int, int, int] = (3, 6, 12, 24),
+        heads: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (3, 6, 12, 24),
         window: int = 7,
-        dropout: float = 0.0,
+        dropout: NonNegativeFloat = 0.0,
         checkpointing: bool = False,
     ) -> None:
         super().__init__()

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reg2rg.core.types import PositiveInt
 from reg2rg.models.encoders.base import ENCODERS, Encoder
 from reg2rg.models.encoders.blocks import join_heads, split_heads
 from reg2rg.models.encoders.weights import load_checked, read_weights
@@ -31,11 +32,11 @@ class PerceiverResampler(Encoder):
     def __init__(
         self,
         encoder: Encoder,
-        num_latents: int = 32,
-        depth: int = 6,
-        heads: int = 8,
-        head_dim: int = 64,
-        ff_mult: int = 4,
+        num_latents: PositiveInt = 32,
+        depth: PositiveInt = 6,
+        heads: PositiveInt = 8,
+        head_dim: PositiveInt = 64,
+        ff_mult: PositiveInt = 4,
         weights: str | None = None,
     ) -> None:
         super().__init__()

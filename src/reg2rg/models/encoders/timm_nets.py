@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reg2rg.core.errors import ConfigError
+from reg2rg.core.types import NonNegativeFloat, PositiveInt
 from reg2rg.models.encoders.axes import as_images, to_square
 from reg2rg.models.encoders.base import ENCODERS, Encoder, Size, check_size
 
@@ -41,7 +42,7 @@ class TimmSlices(Encoder):
         groups: int = 8,
         pretrained: bool = False,
         image_size: int | None = None,
-        dropout: float = 0.0,
+        dropout: NonNegativeFloat = 0.0,
     ) -> None:
         super().__init__()
         if groups < 1 or size[2] % groups:
@@ -79,10 +80,10 @@ class TimmDepthChannels(Encoder):
         self,
         model_name: str,
         size: Size = (256, 256, 64),
-        grid: tuple[int, int] = (7, 7),
+        grid: tuple[PositiveInt, PositiveInt] = (7, 7),
         pretrained: bool = False,
         image_size: int | None = None,
-        dropout: float = 0.0,
+        dropout: NonNegativeFloat = 0.0,
     ) -> None:
         super().__init__()
         self.size, self.grid, self.image_size = size, grid, image_size

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from reg2rg.core.types import NonNegativeFloat, PositiveInt
 from reg2rg.models.encoders.base import ENCODERS, Encoder, Size, check_size, split_size
 from reg2rg.models.encoders.blocks import Block
 from reg2rg.models.encoders.weights_radfm import fold_channels, is_published_vit3d, rename_vit3d
@@ -47,12 +48,12 @@ class ViT3D(Encoder):
         self,
         size: Size = (256, 256, 64),
         patch: Size = (32, 32, 4),
-        dim: int = 768,
-        depth: int = 12,
-        heads: int = 8,
-        head_dim: int = 64,
-        mlp_dim: int = 2048,
-        dropout: float = 0.1,
+        dim: PositiveInt = 768,
+        depth: PositiveInt = 12,
+        heads: PositiveInt = 8,
+        head_dim: PositiveInt = 64,
+        mlp_dim: PositiveInt = 2048,
+        dropout: NonNegativeFloat = 0.1,
         embedding_dropout: float = 0.1,
         table_size: Size = (512, 512, 512),
         shift: float = 1.0,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.registry import Registry
+from reg2rg.core.types import PositiveInt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -64,7 +65,7 @@ class Decoding:
         sampling: draw tokens, or ``None`` for the likeliest ones.
     """
 
-    max_new_tokens: int = 500
+    max_new_tokens: PositiveInt = 500
     stop_on_loop: int = 4
     longest_loop: int = 64
     sampling: Sampling | None = None

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from reg2rg.core.errors import ConfigError, MissingExtraError
 from reg2rg.core.hub import local_folder
+from reg2rg.core.types import NonNegativeFloat, PositiveInt
 from reg2rg.models.llm.base import LANGUAGE_MODELS, Decoding, Generation, LanguageModel, LogitsMask
 from reg2rg.models.llm.decoding import generated
 from reg2rg.models.llm.loading import LOADING_ERRORS, load_tokenizer, trouble
@@ -38,9 +39,9 @@ class LoRA:
         targets: names of the linear layers that get an adapter.
     """
 
-    rank: int = 8
+    rank: PositiveInt = 8
     alpha: float = 32
-    dropout: float = 0.1
+    dropout: NonNegativeFloat = 0.1
     targets: tuple[str, ...] = ("q_proj", "v_proj")
 
 
