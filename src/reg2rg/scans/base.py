@@ -157,7 +157,7 @@ def affine_notes(affine: Affine, path: Path) -> list[str]:
             "SPACING",
             found=f"spacing {' x '.join(f'{size:.4g}' for size in spacing)} mm",
             expected=f"{MIN_SPACING:g} to {MAX_SPACING:g} mm",
-            fix="correct the header: the unit (xyzt_units) or the spacing is wrong",
+            fix="correct the header: the unit (xyzt_units, space units) or the spacing is wrong",
             path=path,
         )
     notes = [f"slices {spacing.max():.1f} mm apart"] if spacing.max() > THICK_SLICES else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import nrrd
 import numpy as np
@@ -38,6 +38,7 @@ _SPACES = {
 _UNITS = {"": 1.0, "mm": 1.0, "millimeter": 1.0, "cm": 10.0, "m": 1000.0, "um": 0.001, "micrometer": 0.001}
 _COLOUR_KINDS = ("color", "vector", "gradient", "normal", "matrix", "quaternion", "complex")
 _GZIP = ("gzip", "gz")
+_MOST_LINES, _MOST_BYTES = 1 << 20, 1 << 31  # to skip
 _ONE_FILE = "save it as one .nrrd file with its voxels in it, as 3D Slicer does by default"
 
 
@@ -68,8 +69,9 @@ class NRRD(Reader):
     def files(self, path: Path) -> tuple[Path, ...]:
         """The header, and the file of its voxels if they lie apart."""
         try:
-            apart = _Header.of(path).data_file
-        except DataFault:
+            with open(path, "rb") as stream:
+                apart = _Header(path, _fields(path, stream), b"").data_file
+        except (OSError, DataFault):
             return (path,)
         return (path,) if apart is None else (path, apart)
 
@@ -84,15 +86,7 @@ class _Header:
     def of(cls, path: Path) -> _Header:
         data = read_file(path)
         stream = io.BytesIO(data)
-        try:
-            if not data.startswith(_MAGIC):
-                raise ValueError("it does not begin with NRRD")
-            fields = nrrd.read_header(stream)
-            lacking = [name for name in ("dimension", "type", "encoding", "sizes") if name not in fields]
-            if lacking or fields["dimension"] != len(fields["sizes"]):
-                raise ValueError(f"no {', '.join(lacking)}" if lacking else "dimension is not the number of sizes")
-        except Exception as error:  # pynrrd raises whatever comes of a value that it cannot read
-            raise _fault(path, "HEADER", f"a header that cannot be read ({error})"[:200], "an NRRD header") from error
+        fields = _fields(path, stream)
         return cls(path, fields, data[stream.tell() :])
 
     @property
@@ -158,9 +152,11 @@ class _Header:
         apart = self.data_file
         path, data = (self.path, self.rest) if apart is None else (apart, read_file(apart))
         encoding = str(self.fields["encoding"]).lower()
-        for _ in range(self._skip("line")):
-            data = data.partition(b"\n")[2]
-        skip = self._skip("byte", least=-1)
+        start = 0
+        for _ in range(self._skip("line", 0, _MOST_LINES)):
+            start = data.find(b"\n", start) + 1 or len(data)
+        data = data[start:]
+        skip = self._skip("byte", -1, _MOST_BYTES)
         if encoding in _GZIP:
             return inflate(data, size + max(skip, 0), path)[max(skip, 0) :]
         if encoding != "raw":
@@ -204,11 +200,26 @@ class _Header:
             raise _fault(self.path, "HEADER", f"space unit {unit}", "mm", "write the space directions in mm")
         return _UNITS[unit.lower()]
 
-    def _skip(self, what: str, least: int = 0) -> int:
+    def _skip(self, what: str, least: int, most: int) -> int:
         value = int(self.fields.get(f"{what} skip", self.fields.get(f"{what}skip", 0)))
-        if value < least:
-            raise _fault(self.path, "HEADER", f"{what} skip {value}", f"{least} or more")
+        if not least <= value <= most:
+            raise _fault(self.path, "HEADER", f"{what} skip {value}", f"{least} to {most}")
         return value
+
+
+def _fields(path: Path, stream: IO[bytes]) -> Mapping[str, Any]:
+    """The fields of the header; `stream` is left behind it."""
+    try:
+        if stream.read(len(_MAGIC)) != _MAGIC:
+            raise ValueError("it does not begin with NRRD")
+        stream.seek(0)
+        fields: dict[str, Any] = nrrd.read_header(stream)
+        lacking = [name for name in ("dimension", "type", "encoding", "sizes") if name not in fields]
+        if lacking or fields["dimension"] != len(fields["sizes"]):
+            raise ValueError(f"no {', '.join(lacking)}" if lacking else "dimension is not the number of sizes")
+    except Exception as error:  # pynrrd raises whatever comes of a value that it cannot read
+        raise _fault(path, "HEADER", f"a header that cannot be read ({error})"[:200], "an NRRD header") from error
+    return fields
 
 
 def _fault(path: Path, code: str, found: str, expected: str, fix: str = EXPORT) -> DataFault:

@@ -9,6 +9,7 @@ import reg2rg.scans.nifti
 import reg2rg.scans.nrrd  # noqa: F401 (both register their readers)
 from reg2rg.core.errors import DataFault
 from reg2rg.core.regions import RegionSet
+from reg2rg.core.registry import load_plugins
 from reg2rg.core.types import LabelMap, Mask, RegionFiles, RegionVolume, Study, Volume
 from reg2rg.scans.base import READERS, Reader, ReadOptions, Scan, StoredImage
 from reg2rg.scans.hounsfield import to_hounsfield
@@ -76,7 +77,18 @@ def read_image(path: str | Path) -> StoredImage:
 
 
 def reader_of(path: Path) -> Reader | None:
-    """The reader whose content `path` has; if none knows it, the one whose name it bears, to say what is wrong."""
+    """The reader whose content `path` has; if none knows it, the one whose name it bears, to say what is wrong.
+
+    Plug-ins are imported for a path that no reader of this process knows, for that may take seconds.
+    """
+    found = _reader_of(path)
+    if found is None and path.exists():
+        load_plugins()
+        found = _reader_of(path)
+    return found
+
+
+def _reader_of(path: Path) -> Reader | None:
     readers = [READERS.get(name)() for name in READERS]
     named = [reader for reader in readers if path.name.lower().endswith(reader.suffixes)]
     return next((reader for reader in (*named, *readers) if reader.matches(path)), named[0] if named else None)

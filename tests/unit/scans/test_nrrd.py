@@ -13,7 +13,7 @@ import pytest
 from reg2rg.core.errors import DataFault
 from reg2rg.core.regions import Region, RegionSet
 from reg2rg.core.types import LabelMap, RegionFiles, Study
-from reg2rg.scans.base import ReadOptions
+from reg2rg.scans.base import READERS, Reader, ReadOptions, StoredImage
 from reg2rg.scans.read import files_of, read_image, read_study, read_volume
 
 SHAPE = (18, 16, 14)
@@ -158,6 +158,9 @@ def test_a_header_of_any_bytes_is_a_fault_and_never_a_crash(tmp_path):
         (b"NRRD000", b"NRRD009", "HEADER"),
         (b"\n\n", b"\nbyte skip: -3\n\n", "HEADER"),
         (b"\n\n", b"\nline skip: many\n\n", "HEADER"),
+        (b"\n\n", b"\nline skip: 1000000000000\n\n", "HEADER"),
+        (b"\n\n", b"\nbyte skip: 1000000000000000000000000000000\n\n", "HEADER"),
+        (b"\n\n", b"\nline skip: 100000\n\n", "TRUNCATED"),
     ],
 )
 def test_headers_that_cannot_be(tmp_path, old, new, code):
@@ -214,6 +217,25 @@ def test_no_reader_is_an_error_that_lists_the_kinds(tmp_path):
     path.write_bytes(b"something else")
     with pytest.raises(DataFault, match=r"NOT_NIFTI .*no known kind \(expected a NIfTI or NRRD file\)"):
         read_image(path)
+
+
+def test_a_plug_in_reads_what_no_reader_knew(tmp_path, monkeypatch):
+    class Plain(Reader):
+        suffixes = (".plain",)
+
+        def matches(self, path):
+            return path.is_file() and path.read_bytes()[:5] == b"PLAIN"
+
+        def read(self, path):
+            return StoredImage(path, chest(), 1.0, 0.0, AFFINE)
+
+    path = tmp_path / "scan.plain"
+    path.write_bytes(b"PLAIN")
+    monkeypatch.setattr("reg2rg.scans.read.load_plugins", lambda: READERS.register(Plain))
+    try:
+        np.testing.assert_array_equal(read_image(path).stored, chest())
+    finally:
+        READERS._classes.pop("Plain")
 
 
 # Real files
