@@ -61,7 +61,6 @@ def _costs(tasks: Sequence[Task]) -> Costs:
         train_seconds=mean("fit_seconds"),
         predict_seconds=mean("predict_seconds"),
         peak_memory_gib=max(peaks) if peaks else None,
-        device=str(figures[0].get("device", "")),
     )
 
 

@@ -51,7 +51,6 @@ class Costs:
         train_seconds: of training.
         predict_seconds: of generating the reports.
         peak_memory_gib: the most over the seeds.
-        device: that it ran on.
     """
 
     parameters_trained: int | None = None
@@ -59,7 +58,6 @@ class Costs:
     train_seconds: float | None = None
     predict_seconds: float | None = None
     peak_memory_gib: float | None = None
-    device: str = ""
 
 
 @dataclass(frozen=True, slots=True)

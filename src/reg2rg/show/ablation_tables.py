@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 
 import pandas as pd
 
@@ -132,15 +133,10 @@ def long_frame(table: AblationTable) -> pd.DataFrame:
             if metric in row.cells or metric in row.paper:
                 figures = _figures(row.cells.get(metric), table.confidence)
                 lines.append({**kept, "metric": metric, **figures, "paper": row.paper.get(metric)})
-        costs = row.costs
-        figures = {
-            "parameters_trained": costs.parameters_trained,
-            "train_seconds": costs.train_seconds,
-            "predict_seconds": costs.predict_seconds,
-            "peak_memory_gib": costs.peak_memory_gib,
-            **dict(zip(("texture_tokens", "geometry_tokens", "global_tokens"), costs.tokens or (), strict=False)),
-        }
-        lines += [{**kept, "metric": name, "mean": value} for name, value in figures.items() if value is not None]
+        costs = asdict(row.costs)
+        tokens = costs.pop("tokens") or ()
+        costs |= zip(("texture_tokens", "geometry_tokens", "global_tokens"), tokens, strict=False)
+        lines += [{**kept, "metric": name, "mean": value} for name, value in costs.items() if value is not None]
     cells = [[table.name, *(line.get(name) for name in _LONG[1:])] for line in lines]
     return pd.DataFrame(cells, columns=_LONG, dtype=object)
 

@@ -50,7 +50,7 @@ def scores(level: float) -> Scores:
 def table() -> AblationTable:
     full = {0: scores(0.50), 1: scores(0.52), 2: scores(0.51)}
     collected = {
-        "full": Collected(RUNS["full"], full, Costs(1234567, (8, 1, 8), 400.0, 30.0, 1.5, "cpu")),
+        "full": Collected(RUNS["full"], full, Costs(1234567, (8, 1, 8), 400.0, 30.0, 1.5)),
         "small": Collected(RUNS["small"], {0: scores(0.30), 1: scores(0.32)}, missing=(2,)),
         "blind": Collected(RUNS["blind"], {0: scores(0.1), 1: scores(0.1), 2: scores(0.1)}),
     }
