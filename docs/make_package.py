@@ -23,7 +23,7 @@ COLOURS = {
     "data": ("#e8f1fb", "scans datasets store check data"),
     "model": ("#e5f4e8", "models pretrained training inference"),
     "scores": ("#fdf1dc", "evaluation show ablation"),
-    "ground and doors": ("#eeeeee", "core config cli testing"),
+    "ground and doors": ("#eeeeee", "core config cli runners testing"),
     "a plug-in": ("#f3e8f8", "extras"),
 }
 

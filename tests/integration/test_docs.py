@@ -7,6 +7,7 @@ is not run: it needs weights, GPUs or a network.
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import shutil
@@ -19,6 +20,7 @@ from pathlib import Path
 import lightning
 import pytest
 
+from reg2rg.cli.main import commands as commands_of_the_package
 from reg2rg.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,6 +32,7 @@ NOTEST = {
     "parity.md": 1,
     "performance.md": 1,
     "pretrained.md": 2,
+    "published_code.md": 1,
     "quickstart.md": 1,
 }
 """Blocks that are not run, by page; the others have none."""
@@ -61,6 +64,15 @@ def blocks(page: Path) -> list[Block]:
         Block(page, text.count("\n", 0, match.start()) + 1, match[2], match[3].strip(), match[4], runs=not match[1])
         for match in _FENCE.finditer(text)
     ]
+
+
+def title(block: Block) -> str:
+    found = re.search(r'title="([^"]+)"', block.info)
+    return found[1] if found and block.language in ("yaml", "csv") else ""
+
+
+def to_run(page: Path) -> list[Block]:
+    return [block for block in blocks(page) if block.runs and (block.language in ("python", "bash") or title(block))]
 
 
 @pytest.fixture(scope="module")
@@ -112,16 +124,13 @@ def test_what_is_not_run_is_counted() -> None:
     assert {name: count for name, count in found.items() if count} == NOTEST
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", filter(to_run, PAGES), ids=lambda page: page.name)
 def test_page(page, demo, tmp_path, monkeypatch, components) -> None:
-    todo = [block for block in blocks(page) if block.runs and (block.language in ("python", "bash") or title(block))]
-    if not todo:
-        pytest.skip("no block to run")
     folder = tmp_path / "work"
     shutil.copytree(demo, folder)
     monkeypatch.chdir(folder)
     namespace = {"__name__": page.stem}
-    for block in todo:
+    for block in to_run(page):
         place = f"{page.name}:{block.line}"
         if block.language == "python":
             code = compile("\n" * block.line + block.text, str(page), "exec")
@@ -133,11 +142,6 @@ def test_page(page, demo, tmp_path, monkeypatch, components) -> None:
                 run(words, page, f"{place}: {shlex.join(words)}")
         else:
             Path(title(block)).write_text(block.text, encoding="utf-8")
-
-
-def title(block: Block) -> str:
-    found = re.search(r'title="([^"]+)"', block.info)
-    return found[1] if found and block.language in ("yaml", "csv") else ""
 
 
 def commands(text: str) -> list[list[str]]:
@@ -224,6 +228,40 @@ def test_every_extra_is_on_the_page_of_installation() -> None:
     text = (ROOT / "docs/how-to/install.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^\|([^|]*`[^|]*)\|", text, re.MULTILINE))))
     assert set(project["optional-dependencies"]) <= named
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    pages = [path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")]
+    assert not [page for page in pages if f": {page}\n" not in navigation]
+
+
+def test_every_command_is_on_its_page() -> None:
+    text = (ROOT / "docs/reference/cli.md").read_text(encoding="utf-8")
+    assert not [name for name in commands_of_the_package() if f"`reg2rg {name}`" not in text]
+
+
+def test_files_of_the_package_that_pages_name_exist() -> None:
+    named = {(page.name, name) for page in PAGES for name in re.findall(r"`(reg2rg/[\w/.]*)`", page.read_text("utf-8"))}
+    assert len(named) > 20
+    assert not [(page, name) for page, name in sorted(named) if not (ROOT / "src" / name).exists()]
+
+
+def test_messages_that_troubleshooting_quotes_are_in_the_source() -> None:
+    """Symptoms begin a row, in backticks; ``...`` stands for what changes."""
+    source = " ".join(
+        " ".join(str(part.value) for part in ast.walk(node) if isinstance(part, ast.Constant))
+        for path in (ROOT / "src/reg2rg").rglob("*.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+    )
+    page = (ROOT / "docs/how-to/troubleshooting.md").read_text(encoding="utf-8")
+    rows = page[page.index("## Data") : page.index("## Something else")]
+    cells = [cell for cell in re.findall(r"^\| ([^|]*)\|", rows, re.MULTILINE) if "`" in cell]
+    quoted = [
+        piece.strip(" ()") for cell in cells for text in re.findall(r"`([^`]+)`", cell) for piece in text.split("...")
+    ]
+    assert len(quoted) > 40
+    assert not [piece for piece in quoted if len(piece) > 1 and " ".join(piece.split()) not in source]
 
 
 def test_the_picture_of_readme_is_small() -> None:

@@ -75,7 +75,7 @@ COMMANDS: dict[str, Command] = {
     "export": Command("reg2rg.cli.export:run", "a checkpoint to a folder that others can load, with a model card"),
     "ablate": Command("reg2rg.cli.ablate:run", "train, score and compare the runs of a sweep, in one table"),
     "page": Command("reg2rg.cli.page:run", "score predictions beside their floors, and write a page to look at"),
-    "list": Command("reg2rg.cli.listing:run", "components, their arguments and the packaged configs"),
+    "list": Command("reg2rg.cli.listing:run", "components with their arguments, region sets and packaged configs"),
     "completion": Command("reg2rg.cli.completion:run", "print a completion script for bash, zsh or tcsh"),
 }
 
