@@ -17,7 +17,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from reg2rg.data.loader import LoaderError
-from reg2rg.training.checkpoints import HEADROOM, kept_names, require_space, tensor_bytes
+from reg2rg.models.state import kept_names
+from reg2rg.training.checkpoints import HEADROOM, require_space, tensor_bytes
 
 log = logging.getLogger(__name__)
 
