@@ -149,14 +149,15 @@ def arrays_of(size: tuple[int, int, int], folder: Path) -> tuple[Arrays, Arrays]
     from _scan import write_study
 
     from reg2rg.core.regions import load_region_set
+    from reg2rg.core.task import Views
     from reg2rg.scans.read import read_study
-    from reg2rg.store.views import Views, crop_to_foreground
+    from reg2rg.store.views import compute_views, crop_to_foreground
 
     detail = crop_to_foreground(read_study(write_study(folder / "scan", size), load_region_set()))
     native = {"ct": np.ascontiguousarray(detail.array.transpose(2, 1, 0))}
     for name, mask in detail.masks.items():
         native[f"mask/{name}"] = np.ascontiguousarray(mask.array.transpose(2, 1, 0))
-    views = Views().compute(detail)
+    views = compute_views(Views(), detail)
     baked = {"global": views.global_}
     for row, name in enumerate(views.regions):
         baked[f"texture/{name}"] = views.texture[row]

@@ -57,7 +57,7 @@ class Sizes:
 def model_section(*configs: str) -> tuple[dict[str, Any], list[int]]:
     """The model section of folded configs without weights to read, and the size of the views."""
     values: Any = OmegaConf.to_container(OmegaConf.create(fold(configs).values), resolve=True)
-    return _without_weights(values["model"]), values["data"]["views"]["size"]
+    return _without_weights(values["model"]), values["task"]["views"]["size"]
 
 
 def _without_weights(value: Any) -> Any:

@@ -85,9 +85,10 @@ def ours(study, out: Path, repeats: int = 5) -> dict:
     import numpy as np
 
     from reg2rg.core.malloc import keep_freed_memory
+    from reg2rg.core.task import Views
     from reg2rg.store.prepare import prepare
     from reg2rg.store.store import Store
-    from reg2rg.store.views import Views
+    from reg2rg.store.views import compute_views
 
     keep_freed_memory()  # as in workers
     base = peak()
@@ -104,7 +105,7 @@ def ours(study, out: Path, repeats: int = 5) -> dict:
     with Stopwatch() as native:
         store.read(study.id)
     with Stopwatch() as computed:
-        Views().compute(store.read(study.id))
+        compute_views(Views(), store.read(study.id))
     if (out / "published.npz").exists():
         result["difference"] = compare(views, np.load(out / "published.npz"))
     npy = sum(array.nbytes for array in (views.texture, views.geometry, views.global_))

@@ -20,7 +20,6 @@ from torchmetrics.functional.classification import binary_auroc
 from reg2rg.cli.main import Invocation
 from reg2rg.cli.section import read_section
 from reg2rg.core.labels import FINDINGS
-from reg2rg.core.regions import load_region_set
 from reg2rg.data.scaling import fraction, to_input
 from reg2rg.store.store import Store
 
@@ -38,25 +37,25 @@ def main() -> None:
     if (options.view == "global") != (options.region is None):
         parser.error("--region goes with --view texture or geometry, and they with it")
     section = read_section(Invocation("data", ()), ["--config", options.config])
-    names = load_region_set(section.regions).names
+    names = section.task.region_set.names
     if options.region not in (None, *names):
         parser.error(f"--region {options.region}: expected one of {', '.join(names)}")
-    if section.store is None:
+    if section.data.store is None:
         raise SystemExit("data.store: the config names no store. Fix: name a prepared one")
-    store = Store(section.store)
+    store = Store(section.data.store)
     rows: dict[bool, list[np.ndarray]] = {True: [], False: []}
     labels: dict[bool, list[list[bool]]] = {True: [], False: []}
     ready = set(store.studies())
-    for study in section.dataset.studies():
+    for study in section.data.dataset.studies():
         if study.id not in ready or study.findings is None:
             continue
         wanted = () if options.region is None else (options.region,)
         if not set(wanted) <= set(store.regions(study.id)):
             continue
-        view = store.views(study.id, section.views, wanted, want={options.view})
+        view = store.views(study.id, section.task.views, wanted, want={options.view})
         voxels = {"global": view.global_, "texture": view.texture, "geometry": view.geometry}[options.view]
         tensor = torch.from_numpy(voxels)[None] if options.view == "global" else torch.from_numpy(voxels)
-        scaled = fraction(tensor) if options.view == "geometry" else to_input(tensor, section.views.window)
+        scaled = fraction(tensor) if options.view == "geometry" else to_input(tensor, section.task.views.window)
         rows[study.split == "train"].append(F.adaptive_avg_pool3d(scaled, COARSE).flatten().numpy())
         labels[study.split == "train"].append([bool(study.findings.get(name)) for name in FINDINGS])
     fitted, tested = np.stack(rows[True]), np.stack(rows[False])

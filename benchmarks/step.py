@@ -31,8 +31,9 @@ from torch import Tensor, nn
 from vision import PublishedPerceiver, PublishedViT, views
 
 from reg2rg.core.regions import load_region_set
+from reg2rg.core.task import INSTRUCTION
 from reg2rg.data.batch import Batch, Sample, collate
-from reg2rg.data.prompt import GLOBAL_PREFIX, INSTRUCTION, PromptEncoder
+from reg2rg.data.prompt import GLOBAL_PREFIX, PromptEncoder
 from reg2rg.extras.tiny_llm.build import train_tokenizer
 from reg2rg.models.encoders import Frozen, PerceiverResampler, TokenMean, ViT3D
 from reg2rg.models.llm.causal_lm import CausalLM, LoRA

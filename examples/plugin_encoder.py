@@ -40,7 +40,8 @@ ENTRY_POINTS = (
     "[reg2rg.plugins]\nmylab = mylab_encoders\n"  # in pyproject.toml: [project.entry-points."reg2rg.plugins"]
 )
 OVERLAY = """
-data: {dataset: {init_args: {root: OUT/data}}, store: OUT/store, views: {size: [32, 32, 32]}, workers: 0}
+data: {dataset: {init_args: {root: OUT/data}}, store: OUT/store, workers: 0}
+task: {views: {size: [32, 32, 32]}}
 model:
   texture: {class_path: SlabMeans, init_args: {side: 8, slabs: 4}}
   llm: {init_args: {path: OUT/lm}}

@@ -15,7 +15,8 @@ from reg2rg.cli.main import main as reg2rg
 from reg2rg.inference.exporters import JSON
 from reg2rg.show.page_exporter import Page
 
-TOY = """data: {dataset: {init_args: {root: OUT/data}}, store: OUT/store, views: {size: [32, 32, 32]}, workers: 0}
+TOY = """data: {dataset: {init_args: {root: OUT/data}}, store: OUT/store, workers: 0}
+task: {views: {size: [32, 32, 32]}}
 model: {llm: {init_args: {path: OUT/lm}}, max_new_tokens: 40, val_generate: 0}
 trainer: {default_root_dir: OUT/runs, max_steps: 2, limit_val_batches: 1}
 """

@@ -5,7 +5,7 @@ In a config it is an overlay of four lines, and nothing else changes (docs/how-t
     model:
       texture:
         class_path: MonaiViT
-        init_args: {size: "${data.views.size}", patch: [16, 16, 4]}
+        init_args: {size: "${task.views.size}", patch: [16, 16, 4]}
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 import lightning as L
 
 from reg2rg import Reg2RG, RegionReportDataModule
+from reg2rg.core.task import ReportTask, Views
 from reg2rg.datasets import RadGenome
 from reg2rg.extras.phantom.writer import write_phantoms
 from reg2rg.extras.tiny_llm.build import build_tiny_llama
@@ -24,7 +25,6 @@ from reg2rg.models.encoders import CNN3D, Encoder, MonaiViT, PerceiverResampler,
 from reg2rg.models.llm.causal_lm import CausalLM
 from reg2rg.models.projectors import MLPProjector
 from reg2rg.store.prepare import prepare
-from reg2rg.store.views import Views
 
 SIZE = (32, 32, 32)
 
@@ -53,11 +53,13 @@ def main() -> None:
     reports = [study.reports for study in dataset.studies() if study.split == "train"]
     build_tiny_llama(reports, out / "lm", hidden_size=64, layers=2, heads=2, schedule=Schedule(steps=0))
 
+    task = ReportTask(views=Views(size=SIZE))
     for name, encoder in encoders().items():
         L.seed_everything(0, verbose=False)
-        model = Reg2RG(encoder, None, "texture", MLPProjector, CausalLM(str(out / "lm")))  # no geometry encoder
+        llm = CausalLM(str(out / "lm"))
+        model = Reg2RG(encoder, None, "texture", MLPProjector, llm, task=task)  # no geometry encoder
         data = RegionReportDataModule(
-            dataset, str(out / "store"), model.tokenizer, model.token_counts, views=Views(size=SIZE), workers=0
+            dataset, str(out / "store"), model.tokenizer, model.token_counts, task=task, workers=0
         )
         trainer = L.Trainer(
             max_steps=options.steps, logger=False, enable_checkpointing=False, limit_val_batches=0,

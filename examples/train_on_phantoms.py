@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from reg2rg import Reg2RG, RegionReportDataModule
 from reg2rg.core.regions import load_region_set
-from reg2rg.data.prompt import INSTRUCTION
+from reg2rg.core.task import INSTRUCTION, ReportTask, Views
 from reg2rg.datasets import RadGenome
 from reg2rg.evaluation.engine import evaluate
 from reg2rg.evaluation.reading import read_reports
@@ -26,7 +26,6 @@ from reg2rg.models.encoders import CNN3D
 from reg2rg.models.llm.causal_lm import CausalLM
 from reg2rg.models.projectors import LinearProjector
 from reg2rg.store.prepare import prepare
-from reg2rg.store.views import Views
 from reg2rg.training.optimization import OptimizerConfig
 from reg2rg.training.prediction_writer import PredictionWriter
 
@@ -57,10 +56,11 @@ def main() -> None:
         projector=LinearProjector,
         llm=CausalLM(str(out / "lm")),
         optimizer=OptimizerConfig(lr=1e-3, schedule="cosine", warmup_steps=10),
+        task=ReportTask(views=Views(size=size)),
         max_new_tokens=400 if options.epochs > 1 else 40,
     )
     data = RegionReportDataModule(
-        dataset, str(out / "store"), model.tokenizer, model.token_counts, views=Views(size=size), batch_size=2,
+        dataset, str(out / "store"), model.tokenizer, model.token_counts, task=model.task, batch_size=2,
         workers=None if options.epochs > 1 else 0,
     )  # fmt: skip
     trainer = L.Trainer(

@@ -87,7 +87,7 @@ class Toy:
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
         from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-        from reg2rg.data.prompt import INSTRUCTION
+        from reg2rg.core.task import INSTRUCTION
 
         special = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
         tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
@@ -165,6 +165,7 @@ class Toy:
         from reg2rg.training.optimization import OptimizerConfig
 
         torch.manual_seed(seed)
+        task, arguments = self.task(arguments)
         llm = CausalLM(str(self.lm), lora=LoRA(rank=2) if lora else None)
         options = {
             "texture": self.encoder(dropout=dropout),
@@ -175,14 +176,24 @@ class Toy:
             "val_generate": 0,
             "seed": seed,
         }
-        return Reg2RG(projector=LinearProjector, llm=llm, **(options | arguments))
+        return Reg2RG(projector=LinearProjector, llm=llm, task=task, **(options | arguments))
+
+    def task(self, arguments, base=None):
+        """A task with what of some keyword arguments belongs to it, and the other arguments."""
+        from dataclasses import fields, replace
+
+        from reg2rg.core.task import ReportTask, Views
+
+        own = {field.name: arguments[field.name] for field in fields(ReportTask) if field.name in arguments}
+        rest = {name: value for name, value in arguments.items() if name not in own}
+        return replace(base or ReportTask(views=Views(size=self.size)), **own), rest
 
     def data(self, module, **arguments):
         """Its data."""
         from reg2rg.data.datamodule import RegionReportDataModule
-        from reg2rg.store.views import Views
 
-        options = {"batch_size": 2, "workers": 0, "views": Views(size=self.size)}
+        task, arguments = self.task(arguments, module.task)
+        options = {"batch_size": 2, "workers": 0} | arguments
         return RegionReportDataModule(
-            self.dataset(), str(self.store), str(self.lm), module.token_counts, **(options | arguments)
+            self.dataset(), str(self.store), str(self.lm), module.token_counts, task=task, **options
         )

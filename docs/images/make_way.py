@@ -21,11 +21,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from reg2rg.core.regions import load_region_set
+from reg2rg.core.task import Views
 from reg2rg.core.types import RegionVolume
 from reg2rg.datasets import RadGenome
 from reg2rg.extras.phantom.writer import write_phantoms
 from reg2rg.scans.read import read_study
-from reg2rg.store.views import HU_SCALE, StudyViews, Views
+from reg2rg.store.views import HU_SCALE, StudyViews, compute_views
 
 REGION = "heart"
 BLUE, GREY, GREEN = "#e3eefb", "#f3f3f3", "#e6f4ea"
@@ -75,7 +76,7 @@ def phantom() -> tuple[RegionVolume, StudyViews, str]:
         write_phantoms(folder, studies=1, seed=0, size=(96, 96, 64), workers=0, first=7)
         study = RadGenome(folder, test=None).studies()[0]
         volume = read_study(study, load_region_set("radgenome"))
-    return volume, Views(size=(96, 96, 64)).compute(volume, [REGION]), study.reports[REGION]
+    return volume, compute_views(Views(size=(96, 96, 64)), volume, [REGION]), study.reports[REGION]
 
 
 def thumbnail(figure: Figure, place: tuple[float, float, float, float], picture: np.ndarray, title: str) -> None:

@@ -107,11 +107,11 @@ def test_small_phantoms_are_the_demo_with_coarser_views_and_fewer_steps(capsys: 
 
 
 ABLATIONS: dict[str, dict[str, Any]] = {
-    "no_lfd": {"data.views.coupled": True, "model.geometry": None},
+    "no_lfd": {"task.views.coupled": True, "model.geometry": None},
     "no_texture": {"model.texture": None, "model.global_": None},
     "no_geometry": {"model.geometry": None},
     "no_global": {"model.global_": None},
-    "no_rra": {"data.identity": False},
+    "no_rra": {"task.identity": False},
     "text_only": {"model.texture": None, "model.geometry": None, "model.global_": None},
 }
 
@@ -128,7 +128,7 @@ def test_an_ablation_changes_what_it_says_and_nothing_else(
 @pytest.mark.parametrize("base", ["phantom.yaml", "reg2rg.yaml"])
 def test_gpt2(base: str, capsys: pytest.CaptureFixture[str]) -> None:
     difference = changed(printed(capsys, base), printed(capsys, base, "ablations/gpt2.yaml"))
-    assert all(key.startswith("model.llm.init_args") or key == "data.max_length" for key in difference)
+    assert all(key.startswith("model.llm.init_args") or key == "task.max_length" for key in difference)
     assert difference["model.llm.init_args.path"] == "openai-community/gpt2"
 
 
@@ -136,7 +136,7 @@ def test_parity_changes_what_it_says_and_nothing_else(capsys: pytest.CaptureFixt
     """Each difference one switch, and each of them described in the documentation."""
     difference = changed(printed(capsys, "reg2rg.yaml"), printed(capsys, "reg2rg.yaml", "parity.yaml"))
     assert difference == {
-        "data.order": "listed_in_evaluation",
+        "task.order": "listed_in_evaluation",
         "data.test_regions": "all",
         "data.pad_to_max_length": True,
         "data.published_ids": True,

@@ -78,7 +78,7 @@ def test_a_peer_changes_the_encoder_and_the_target_alone(
     """
     overlay = f"peers/{'phantom/' if base == 'phantom.yaml' else ''}{name}.yaml"
     difference = changed(printed(capsys, base), printed(capsys, base, overlay))
-    assert (difference.pop("data.target"), difference.pop("model.texture")) == ("joined", None)
+    assert (difference.pop("task.target"), difference.pop("model.texture")) == ("joined", None)
     assert difference.pop("model.geometry") is None
     folder = difference.pop("trainer.default_root_dir")
     assert folder.endswith(f"peers/{name}")
@@ -87,7 +87,7 @@ def test_a_peer_changes_the_encoder_and_the_target_alone(
         allowed |= {"model.word_alignment", "model.word_alignment_steps"}
         assert difference.pop("model.llm.init_args.path").endswith("/lm_whole")
     if (name, base) == ("ctchat", "reg2rg.yaml"):
-        assert difference.pop("data.views.window") == [-1000, 1000]
+        assert difference.pop("task.views.window") == [-1000, 1000]
     others = {key for key, value in difference.items() if not any(key == a or key.startswith(f"{a}.") for a in allowed)}
     assert {key for key in others if folder not in str(difference[key])} == set()
 
@@ -110,7 +110,7 @@ def test_phantom_size(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
     encoder = encoder_of(config).eval()
     with torch.no_grad():
-        tokens = encoder(torch.rand(2, 1, *config["data"]["views"]["size"]) * 2 - 1)
+        tokens = encoder(torch.rand(2, 1, *config["task"]["views"]["size"]) * 2 - 1)
     assert tokens.shape == (2, encoder.num_tokens, encoder.out_channels)
     assert (tokens[0] - tokens[1]).abs().max() > 1e-3  # it looks
     assert encoder.num_tokens <= 64
@@ -137,6 +137,6 @@ def test_every_peer_is_tested() -> None:
 
 
 def test_the_peers_of_the_paper_see_what_reg2rg_sees(capsys: pytest.CaptureFixture[str]) -> None:
-    views = printed(capsys, "reg2rg.yaml")["data"]["views"]
+    views = printed(capsys, "reg2rg.yaml")["task"]["views"]
     for name in ("radfm", "m3d", "ct2rep", "r2gengpt", "medvint"):
-        assert printed(capsys, "reg2rg.yaml", f"peers/{name}.yaml")["data"]["views"] == views
+        assert printed(capsys, "reg2rg.yaml", f"peers/{name}.yaml")["task"]["views"] == views

@@ -31,18 +31,19 @@ import yaml
 from reg2rg.ablation.execute import lock_of
 from reg2rg.ablation.state import lock, read_progress
 from reg2rg.cli.main import main
+from reg2rg.core.task import Views
 from reg2rg.data.prompt import TAGS, TokenCounts
 from reg2rg.store.store import Store
-from reg2rg.store.views import Views
+from reg2rg.store.views import compute_views
 
 BASE = """\
 base: phantom.yaml
 data:
   dataset: {init_args: {root: data}}
   store: store
-  views: {size: [16, 16, 16]}
   batch_size: 2
   eval_batch_size: 4
+task: {views: {size: [16, 16, 16]}}
 model:
   texture: {init_args: {patch: [4, 4, 4], channels: [8, 8], grid: [2, 1, 2], dim: 16}}
   geometry: {init_args: {patch: [4, 4, 4], channels: [8, 8], dim: 8}}
@@ -324,7 +325,7 @@ class Built:
         loader = self.data._loader("predict", self.data.entries("test")[:2], with_target=True)
         self.samples = loader.samples
         (self.batch,) = list(loader)
-        self.scaled = self.batch.scaled(self.data.views.window)
+        self.scaled = self.batch.scaled(self.data.task.views.window)
 
     @property
     def counts(self) -> TokenCounts:
@@ -499,8 +500,7 @@ def test_without_lfd_a_region_is_the_masked_scan_uncropped_in_the_frame_of_the_w
         inside = tuple(slice(low, high) for low, high in mask.box)
         masked[inside][mask.array] = detail.array[inside][mask.array]
         whole = Views(size=(16, 16, 16))
-        expected = np.empty((16, 16, 16), dtype=np.int16)
-        whole._pool_hu(masked, expected)
+        expected = compute_views(whole, replace(detail, array=masked), (), {"global"}).global_
         np.testing.assert_array_equal(found.batch.texture[place, 0].numpy(), expected)
     # With LFD the same regions fill their views.
     filled = [float((b.scaled.texture[: len(order)] > -1).float().mean()) for b in (found, plain)]

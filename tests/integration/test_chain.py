@@ -7,8 +7,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from reg2rg.core.regions import load_region_set
+from reg2rg.core.task import INSTRUCTION, ReportTask, Views
 from reg2rg.data.datamodule import RegionReportDataModule
-from reg2rg.data.prompt import INSTRUCTION
 from reg2rg.datasets.radgenome import RadGenome
 from reg2rg.evaluation.engine import Settings, evaluate
 from reg2rg.evaluation.reading import read_reports
@@ -20,7 +20,6 @@ from reg2rg.models.encoders.cnn3d import CNN3D
 from reg2rg.models.llm.causal_lm import CausalLM
 from reg2rg.models.projectors import LinearProjector
 from reg2rg.store.prepare import prepare
-from reg2rg.store.views import Views
 from reg2rg.training.checkpoints import AtomicCheckpointIO, read_checkpoint
 from reg2rg.training.module import Reg2RG
 from reg2rg.training.optimization import OptimizerConfig
@@ -52,11 +51,12 @@ def build(root, dataset):
         projector=LinearProjector,
         llm=CausalLM(str(root / "lm")),
         optimizer=OptimizerConfig(lr=3e-3, warmup_steps=2),
+        task=ReportTask(views=Views(size=SIZE)),
         max_new_tokens=60,
         val_generate=1,
     )
     data = RegionReportDataModule(
-        dataset, str(root / "store"), str(root / "lm"), module.token_counts, views=Views(size=SIZE), batch_size=2,
+        dataset, str(root / "store"), str(root / "lm"), module.token_counts, task=module.task, batch_size=2,
         workers=1, cache=True,
     )  # fmt: skip
     return module, data

@@ -78,7 +78,7 @@ def to_run(page: Path) -> list[Block]:
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory) -> Path:
     """What the first commands of the quickstart leave, at toy size."""
-    from reg2rg.data.prompt import INSTRUCTION
+    from reg2rg.core.task import INSTRUCTION
     from reg2rg.datasets import RadGenome
     from reg2rg.extras.phantom.writer import write_phantoms
     from reg2rg.extras.tiny_llm.build import build_tiny_llama

@@ -56,12 +56,12 @@ def test_predict_test_and_go_on_with_somebodys_folder(trained, theirs, capsys) -
     assert wanted
     assert predictions("run/predictions") == wanted
 
-    window = ["--data.views.window", "[-500, 900]", "--trainer.default_root_dir", "window"]
+    window = ["--task.views.window", "[-500, 900]", "--trainer.default_root_dir", "window"]
     assert main(["predict", "--ckpt_path", str(theirs), "--config", "mine.yaml", *window]) == 0
     assert predictions("window/predictions") == wanted
 
     capsys.readouterr()
-    lobes = ["--data.regions", "lobes", "--trainer.default_root_dir", "lobes"]
+    lobes = ["--task.regions", "lobes", "--trainer.default_root_dir", "lobes"]
     assert main(["predict", "--ckpt_path", str(theirs), "--config", "mine.yaml", *lobes]) == 2
     assert "which the model was not trained on" in capsys.readouterr().err
     assert (
@@ -114,5 +114,5 @@ def test_a_checkpoints_config_is_the_folders(trained) -> None:
     written = yaml.safe_load((folder / "config.yaml").read_text())
     for name in ("texture", "geometry", "global_", "projector", "optimizer", "max_new_tokens"):
         assert written["model"][name] == trained_with["model"][name], name
-    for name in ("regions", "identity", "order", "max_length", "instruction", "target"):
-        assert written["data"][name] == trained_with["data"][name], name
+    assert {name: written["task"][name] for name in trained_with["task"]} == trained_with["task"]
+    assert not set(written["task"]) & set(written["data"])

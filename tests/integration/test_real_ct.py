@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from reg2rg.core.task import ReportTask, Views
 from reg2rg.data.datamodule import RegionReportDataModule
 from reg2rg.datasets import Manifest
 from reg2rg.evaluation.records import read_records
@@ -17,7 +18,6 @@ from reg2rg.models.llm.causal_lm import CausalLM
 from reg2rg.models.projectors import LinearProjector
 from reg2rg.store.prepare import prepare
 from reg2rg.store.store import Store
-from reg2rg.store.views import Views
 from reg2rg.training.module import Reg2RG
 from reg2rg.training.prediction_writer import PredictionWriter
 
@@ -34,11 +34,12 @@ def report_on(dataset: Manifest, store: Path, lm: Path, out: Path) -> list[dict]
         global_="texture",
         projector=LinearProjector,
         llm=CausalLM(str(lm)),
+        task=ReportTask(views=Views(size=SIZE)),
         max_new_tokens=12,
         val_generate=0,
     )
     data = RegionReportDataModule(
-        dataset, str(store), str(lm), module.token_counts, views=Views(size=SIZE), workers=0, test_regions="all"
+        dataset, str(store), str(lm), module.token_counts, task=module.task, workers=0, test_regions="all"
     )
     writer = PredictionWriter(str(out))
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[writer])

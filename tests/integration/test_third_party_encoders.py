@@ -50,9 +50,9 @@ OWN = """
 data:
   dataset: {init_args: {root: ROOT/data}}
   store: ROOT/store
-  views: {size: [32, 32, 32]}
   workers: 0
   batch_size: 1
+task: {views: {size: [32, 32, 32]}}
 model:
   geometry: null
   llm: {init_args: {path: ROOT/lm}}
@@ -112,7 +112,7 @@ def one_thread():
 @pytest.mark.parametrize("name", ENCODERS)
 def test_by_config_alone(name: str, processes: int, phantoms: Path, tmp_path: Path, plugin: None) -> None:
     overlay = tmp_path / "encoder.yaml"
-    component = ENCODERS[name].replace("SIZE", '"${data.views.size}"')
+    component = ENCODERS[name].replace("SIZE", '"${task.views.size}"')
     overlay.write_text(f"model: {{texture: {component}}}\n")
     configs = ["phantom.yaml", str(phantoms / "own.yaml"), str(overlay)]
     configs += [str(phantoms / "two.yaml")] if processes == 2 else []

@@ -15,7 +15,8 @@ from transformers import LlamaTokenizer, PreTrainedTokenizerBase, PreTrainedToke
 from parity import reference
 from parity.llama import AREAS, VOCABULARY, WORDS, rebuilt, shipped, write_sentencepiece
 from reg2rg.core.errors import DataFault
-from reg2rg.data.prompt import IGNORED, INSTRUCTION, PromptEncoder, TokenCounts
+from reg2rg.core.task import INSTRUCTION
+from reg2rg.data.prompt import IGNORED, PromptEncoder, TokenCounts
 
 PUBLISHED = TokenCounts(texture=32, geometry=1, global_=32)
 LENGTH = 2048

@@ -29,8 +29,7 @@ def collect(tasks: Mapping[str, Sequence[Task]], scorer: Scorer, runs: Mapping[s
         done = [task for task in own if state_of(task.place, task.keys, task.code) == "done"]
         scores: dict[int, Scores] = {}
         for task in done:
-            data = task.config.get("data")
-            identity = not isinstance(data, Mapping) or data.get("identity", True) is not False
+            identity = (task.config.get("task") or {}).get("identity", True) is not False
             scores[task.seed] = scorer.score(task.place / PREDICTIONS, identity)
         missing = tuple(task.seed for task in own if task not in done)
         found[name] = Collected(runs[name], scores, _costs(done), missing)

@@ -101,9 +101,8 @@ class Task(Job):
         words = ["evaluate", str(self.folder / PREDICTIONS), "--out", str(self.folder / EVALUATION)]
         words += ["--protocol", scoring.protocol, "--labeler", scoring.labeler, "--name", self.title]
         words += ["--resamples", str(scoring.resamples)]
-        data = self.config.get("data")
-        if isinstance(data, Mapping) and data.get("regions"):
-            words += ["--regions", str(data["regions"])]
+        if regions := (self.config.get("task") or {}).get("regions"):
+            words += ["--regions", str(regions)]
         if self.train_references is not None:
             words += ["--train-references", str(self.train_references)]
         return words

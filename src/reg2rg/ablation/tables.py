@@ -32,7 +32,7 @@ def make_tables(
     by_run: dict[str, list[Task]] = {}
     for task in tasks:
         by_run.setdefault(task.run, []).append(task)
-    regions = load_region_set((plan.jobs[0].config.get("data") or {}).get("regions", "radgenome"))
+    regions = load_region_set((plan.jobs[0].config.get("task") or {}).get("regions", "radgenome"))
     views: dict[str, _View] = {}  # tables of one protocol share scores and draws
     tables = []
     for spec in plan.sweep.tables:

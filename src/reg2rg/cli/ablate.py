@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from reg2rg.ablation.plan import Plan
     from reg2rg.ablation.progress import Estimate
     from reg2rg.ablation.sweep import Sweep
-    from reg2rg.cli.section import DataSection
+    from reg2rg.cli.section import Sections
     from reg2rg.runners import Runner
 
 EXIT_UNFINISHED = 4
 EXIT_TERMINATED = 143
-_OF_DATA = ("dataset", "store", "regions", "read")
+_OF_DATA = ("dataset", "store", "read")
 
 
 def run(invocation: Invocation) -> int:
@@ -134,7 +134,7 @@ class Ablation:
         if key not in self._facts:
             try:
                 section = self._section(config)
-                self._facts[key] = gather(section.dataset.studies(), section.store)
+                self._facts[key] = gather(section.data.dataset.studies(), section.data.store)
             except (Reg2RGError, OSError):  # not there, or not yet
                 self._facts[key] = Facts("")
         return self._facts[key]
@@ -151,7 +151,7 @@ class Ablation:
         if not self._data(config).digest:
             self._section(config)
 
-    def _section(self, config: Mapping[str, Any]) -> DataSection:
+    def _section(self, config: Mapping[str, Any]) -> Sections:
         """The data that a config names.
 
         Raises:

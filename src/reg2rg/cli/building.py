@@ -8,6 +8,8 @@ from reg2rg.config.reading import COMMAND_LINE, Key, Tree
 from reg2rg.config.rules import walk
 from reg2rg.core.errors import ConfigError
 
+_SECTIONS = {"Reg2RG": "model", "ReportTask": "task", "Views": "task"}
+
 
 class Builder:
     """Instantiator for jsonargparse that names file, line and key of a component that cannot be built.
@@ -48,4 +50,4 @@ class Builder:
                 found.append((same, path))
         if found:
             return max(found, key=lambda item: item[0])[1]
-        return ("model",) if "model" in self.config and cls.__name__ == "Reg2RG" else ("data",)
+        return (_SECTIONS.get(cls.__name__, "data"),)

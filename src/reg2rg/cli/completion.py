@@ -24,7 +24,7 @@ _KINDS = {"Encoder": "encoder", "ProjectorFactory": "projector", "LanguageModel"
 # Settings that are written as a mapping of their fields.
 _RECORDS = {
     "OptimizerConfig": "reg2rg.training.optimization",
-    "Views": "reg2rg.store.views",
+    "Views": "reg2rg.core.task",
     "ReadOptions": "reg2rg.scans.base",
 }
 
@@ -70,8 +70,9 @@ def training_keys(found: list[Component]) -> Iterator[tuple[str, list[str]]]:
         "model": ("reg2rg.training.module", "Reg2RG"),
         "data": ("reg2rg.data.datamodule", "RegionReportDataModule"),
     }
-    for section, (module, name) in sections.items():
-        for argument in constructor_arguments(module, name):
+    taken = {section: constructor_arguments(*named) for section, named in sections.items()}
+    for section, arguments in {"task": class_arguments("reg2rg.core.task", "ReportTask"), **taken}.items():
+        for argument in arguments:
             key, words = f"{section}.{argument.name}", re.findall(r"\w+", argument.annotation)
             kinds = [_KINDS[word] for word in words if word in _KINDS]
             chosen = [item for item in found if item.kind in kinds]

@@ -25,7 +25,7 @@ def command_parser(name: str, description: str) -> argparse.ArgumentParser:
 def _config_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("config")
     group.add_argument("-c", "--config", action="append", metavar="FILE", default=[], help="as for reg2rg fit")
-    group.add_argument("--data.KEY", metavar="VALUE", help="any key of the data section, over the files")
+    group.add_argument("--data.KEY", metavar="VALUE", help="any key of the sections data and task, over the files")
     parser.add_argument("--workers", type=whole(0), default=None, help="processes; 0 for none; one a core by default")
 
 
@@ -44,19 +44,18 @@ def check(invocation: Invocation) -> int:
     from reg2rg.check.report import print_check
     from reg2rg.check.run import check_dataset
     from reg2rg.cli.section import read_section
-    from reg2rg.core.regions import load_region_set
 
     options, rest = check_parser().parse_known_args(list(invocation.args))
     section = read_section(invocation, _all_config_args(options, rest))
     result = check_dataset(
-        section.dataset,
-        load_region_set(section.regions),
-        section.read,
+        section.data.dataset,
+        section.task.region_set,
+        section.data.read,
         workers=options.workers,
         overlays=options.overlays,
         out=options.out,
         sample=options.sample,
-        needs_regions=section.target == "regions",
+        needs_regions=section.task.target == "regions",
     )
     print_check(result)
     return result.exit_code
@@ -76,25 +75,24 @@ def prepare_parser() -> argparse.ArgumentParser:
 def prepare(invocation: Invocation) -> int:
     """Run ``reg2rg data prepare``; see `reg2rg.cli.main`."""
     from reg2rg.cli.section import read_section
-    from reg2rg.core.regions import load_region_set
     from reg2rg.store.prepare import prepare as prepare_studies
 
     options, rest = prepare_parser().parse_known_args(list(invocation.args))
     shard = _shard(options.shard)
     section = read_section(invocation, _all_config_args(options, rest))
-    if section.store is None:
+    if section.data.store is None:
         raise ConfigError("config: data.store: no folder to write to. Give it: --data.store FOLDER")
     summary = prepare_studies(
-        section.dataset,
-        section.store,
-        load_region_set(section.regions),
-        section.read,
-        bake=section.views if options.bake or options.views_only else None,
+        section.data.dataset,
+        section.data.store,
+        section.task.region_set,
+        section.data.read,
+        bake=section.task.views if options.bake or options.views_only else None,
         workers=options.workers,
         shard=shard,
         max_skip=options.max_skip,
         native=not options.views_only,
-        needs_regions=section.target == "regions",
+        needs_regions=section.task.target == "regions",
     )
     sys.stdout.write(f"{summary.describe()}\n")
     return 0

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from jsonargparse import Namespace
     from lightning.pytorch import Trainer
 
+    from reg2rg.cli.building import Builder
+    from reg2rg.core.task import ReportTask
     from reg2rg.pretrained.folder import PretrainedFolder
     from reg2rg.training.module import Reg2RG
 
@@ -61,6 +63,28 @@ def take_folder(config: Namespace) -> PretrainedFolder | None:
 
     config["ckpt_path"] = None
     return open_model(named)
+
+
+def build_task(
+    folder: PretrainedFolder | None, builder: Builder, cls: type[ReportTask], **arguments: Any
+) -> ReportTask:
+    """The task of a config; for the model of a folder, that model's task, with the regions that the data have of it.
+
+    Args:
+        folder: whose contract holds; ``None`` where the config's own word does.
+        builder: says where in the config a mistake stands.
+        cls: the class.
+        arguments: of its constructor.
+
+    Raises:
+        ConfigError: values that are out of range, or data with regions that the model does not know.
+    """
+    told: ReportTask = builder(cls, **arguments)
+    if folder is None:
+        return told
+    from reg2rg.pretrained.contract import adopt
+
+    return adopt(folder.contract.task, told)
 
 
 def load_folder(model: Reg2RG, folder: PretrainedFolder, command: str) -> None:

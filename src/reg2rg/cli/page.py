@@ -37,7 +37,6 @@ def run(invocation: Invocation) -> int:
 
     from reg2rg.cli.section import read_section
     from reg2rg.core.files import write_json
-    from reg2rg.core.regions import load_region_set
     from reg2rg.evaluation.engine import Settings, evaluate
     from reg2rg.evaluation.labelers import RuleLabeler
     from reg2rg.evaluation.metrics.base import metrics_giving
@@ -49,7 +48,8 @@ def run(invocation: Invocation) -> int:
     from reg2rg.training.curves import read_curves
 
     section = read_section(invocation, config_args)
-    studies, regions = {study.id: study for study in section.dataset.studies()}, load_region_set(section.regions)
+    studies = {study.id: study for study in section.data.dataset.studies()}
+    regions = section.task.region_set
     own = _reports(options.predictions, regions, studies)
     if not any(pair.given for pair in own.pairs):
         raise ConfigError(
@@ -75,7 +75,7 @@ def run(invocation: Invocation) -> int:
     write_page(
         options.out,
         title=options.title,
-        studies=_page_studies(section, studies, options.predictions, options.studies),
+        studies=_page_studies(section.data, studies, options.predictions, options.studies),
         tables=tables,
         curves=draw_curves(curves, PANELS) if curves else "",
         facts={

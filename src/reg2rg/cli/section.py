@@ -1,4 +1,4 @@
-"""The ``data`` section of a training config, read by the commands that work on data alone.
+"""The sections ``task`` and ``data`` of a training config, read by the commands that work on data alone.
 
 The same files serve ``reg2rg data prepare`` and ``reg2rg fit``. Here only what describes the data is parsed and built:
 no model, no trainer, no torch.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 from omegaconf import OmegaConf
@@ -26,9 +26,9 @@ from reg2rg.config.rules import check_values
 from reg2rg.config.schema import Checker
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.registry import did_you_mean, load_plugins
+from reg2rg.core.task import ReportTask, Views
 from reg2rg.datasets import DATASETS, Dataset
 from reg2rg.scans.base import ReadOptions
-from reg2rg.store.views import Views
 
 _OTHER_SECTIONS = ("model", "trainer", "seed_everything", "vars", "ckpt_path")
 
@@ -40,20 +40,25 @@ class DataSection:
     Attributes:
         dataset: lists the studies.
         store: folder of the prepared studies; ``None`` where the config names none.
-        regions: region set by name or file.
-        views: settings of the views.
         read: how scans and masks are read.
-        instruction: text between the regions and the report; ``None`` for the published one.
-        target: ``regions``, or what a report without regions is made of; see the datamodule.
     """
 
     dataset: Dataset
     store: str | None = None
-    regions: str = "radgenome"
-    views: Views = Views()  # noqa: RUF009 (frozen)
     read: ReadOptions = ReadOptions()  # noqa: RUF009 (frozen)
-    instruction: str | None = None
-    target: Literal["regions", "joined", "whole"] = "regions"
+
+
+@dataclass(frozen=True)
+class Sections:
+    """What a config says to the commands that work on data alone.
+
+    Attributes:
+        task: what is seen and written.
+        data: the data themselves.
+    """
+
+    task: ReportTask
+    data: DataSection
 
 
 class Parser(ArgumentParser):  # type: ignore[misc]
@@ -68,8 +73,8 @@ class Parser(ArgumentParser):  # type: ignore[misc]
         raise ConfigError(explain(message, self.tree)) from ex
 
 
-def read_section(invocation: Invocation, args: Sequence[str]) -> DataSection:
-    """Fold the configs that `args` name and build what their ``data`` section describes.
+def read_section(invocation: Invocation, args: Sequence[str]) -> Sections:
+    """Fold the configs that `args` name and build what their sections ``task`` and ``data`` describe.
 
     Args:
         invocation: for the packages that configs may name.
@@ -89,7 +94,7 @@ def read_section(invocation: Invocation, args: Sequence[str]) -> DataSection:
     return section_of(tree, invocation.allow_import)
 
 
-def section_of(tree: Tree, allow_import: Sequence[str] = ()) -> DataSection:
+def section_of(tree: Tree, allow_import: Sequence[str] = ()) -> Sections:
     """Build what the ``data`` section of a folded config describes.
 
     Args:
@@ -117,35 +122,40 @@ def args_hint() -> str:
     return "... --config FILE."
 
 
-def _build(tree: Tree, allowed: Sequence[str]) -> DataSection:
+def _build(tree: Tree, allowed: Sequence[str]) -> Sections:
     set_parsing_settings(instantiate_subclass_spec_in_any=False)
     mistakes = [*check_references(tree), *_stray_keys(tree)]
-    own = Tree({"data": _of_interest(tree)}, tree.origins)
-    mistakes += Checker(own, allowed, {Dataset: DATASETS.kind}).check({"data": DataSection})
+    own = Tree(_of_interest(tree), tree.origins)
+    mistakes += Checker(own, allowed, {Dataset: DATASETS.kind}).check({"task": ReportTask, "data": DataSection})
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     try:
-        values = {key: _resolved(tree, key) for key in own.values["data"]}
+        values = {name: {key: _resolved(tree, name, key) for key in part} for name, part in own.values.items()}
     except OmegaConfBaseException as error:
         raise ConfigError(explain_interpolation(error, tree)) from error
-    mistakes = check_values({"data": values}, tree)
+    mistakes = check_values(values, tree)
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     parser = Parser(prog="reg2rg data")
     parser.tree = tree
+    parser.add_class_arguments(ReportTask, "task")
     parser.add_class_arguments(DataSection, "data")
-    parsed = parser.parse_object({"data": values})
-    parser.add_instantiator(Builder({"data": values}, tree), Dataset, subclasses=True)
-    section: DataSection = parser.instantiate_classes(parsed).data
-    return section
+    parsed = parser.parse_object(values)
+    builder = Builder(values, tree)
+    for base in (Dataset, ReportTask, Views):
+        parser.add_instantiator(builder, base, subclasses=True)
+    built = parser.instantiate_classes(parsed)
+    return Sections(built.task, built.data)
 
 
 def _of_interest(tree: Tree) -> dict[str, Any]:
-    data = tree.values["data"]
-    if not isinstance(data, dict):
-        where = tree.origin(("data",)) or COMMAND_LINE
-        raise ConfigError(f"{where}: data: expected a mapping of arguments, found {data!r}.")
-    return {key: value for key, value in data.items() if key in DataSection.__dataclass_fields__}
+    found = {"task": tree.values.get("task") or {}, "data": tree.values["data"]}
+    for name, section in found.items():
+        if not isinstance(section, dict):
+            where = tree.origin((name,)) or COMMAND_LINE
+            raise ConfigError(f"{where}: {name}: expected a mapping of arguments, found {section!r}.")
+    known = DataSection.__dataclass_fields__
+    return found | {"data": {key: value for key, value in found["data"].items() if key in known}}
 
 
 def _stray_keys(tree: Tree) -> list[str]:
@@ -153,22 +163,23 @@ def _stray_keys(tree: Tree) -> list[str]:
     mistakes = []
     known = {argument.name for argument in constructor_arguments("reg2rg.data.datamodule", "RegionReportDataModule")}
     known |= set(DataSection.__dataclass_fields__)
-    sections = ("data", *_OTHER_SECTIONS)
+    sections = ("task", "data", *_OTHER_SECTIONS)
     for key in tree.values:
         if key not in sections:
             mistakes.append(f"{tree.origin((key,))}: {key}: there is no section '{key}'.{did_you_mean(key, sections)}")
     for key in tree.values["data"] if isinstance(tree.values["data"], dict) else ():
         if str(key) not in known:
-            where = tree.origin(("data", key))
+            where, moved = tree.origin(("data", key)), str(key) in ReportTask.__dataclass_fields__
+            hint = " It stands in the section 'task'." if moved else did_you_mean(str(key), sorted(known))
             mistakes.append(
-                f"{where}: data.{key}: the data section has no argument '{key}'."
-                f"{did_you_mean(str(key), sorted(known))} It takes: {', '.join(sorted(known))}."
+                f"{where}: data.{key}: the data section has no argument '{key}'.{hint} It takes: "
+                f"{', '.join(sorted(known))}."
             )
     return mistakes
 
 
-def _resolved(tree: Tree, key: str) -> Any:
-    """The value of ``data.<key>`` with its references resolved against the whole config."""
+def _resolved(tree: Tree, section: str, key: str) -> Any:
+    """The value of a key of a section with its references resolved against the whole config."""
     config = OmegaConf.create(tree.values)
-    value = config.data[key]
+    value = config[section][key]
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import inspect
 import logging
@@ -23,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from reg2rg import __version__
 from reg2rg.cli.building import Builder
-from reg2rg.cli.folder import load_folder, take_folder, with_folder, write_somewhere
+from reg2rg.cli.folder import build_task, load_folder, take_folder, with_folder, write_somewhere
 from reg2rg.cli.main import Invocation
 from reg2rg.config.explain import check_references, explain, explain_interpolation
 from reg2rg.config.imports import check_class_paths, import_policy
@@ -35,13 +36,10 @@ from reg2rg.config.saving import CONFIG_KEY
 from reg2rg.config.schema import Checker
 from reg2rg.core.errors import ConfigError, MissingExtraError
 from reg2rg.core.registry import Registry, load_plugins
+from reg2rg.core.task import ReportTask, Views
 
-LINKS_WHEN_PARSED = {
-    "data.tokenizer": "model.llm.init_args.path",
-    "model.regions": "data.regions",
-    "model.identity": "data.identity",
-}
-LINKS_WHEN_BUILT = {"data.token_counts": "model.token_counts"}
+LINKS_WHEN_PARSED = {"data.tokenizer": "model.llm.init_args.path"}
+LINKS_WHEN_BUILT = {"model.task": "task", "data.task": "task", "data.token_counts": "model.token_counts"}
 _TOP = ("seed_everything", "vars")
 _EXTRAS = {"deepspeed": "deepspeed", "wandb": "wandb", "bitsandbytes": "quant"}
 
@@ -179,8 +177,9 @@ class ReportCLI(LightningCLI):
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The links between model and data, and a place for values that only references use."""
+        """The task, the links that hand it on, and a place for values that only references use."""
         parser.add_argument("--vars", type=dict | None, default=None, help="Values for ${vars.NAME} references.")
+        parser.add_class_arguments(ReportTask, "task")
         for target, source in LINKS_WHEN_PARSED.items():
             parser.link_arguments(source, target)
         for target, source in LINKS_WHEN_BUILT.items():
@@ -206,10 +205,12 @@ class ReportCLI(LightningCLI):
         mistakes = [*check_values(_plain(config), self.tree), *_check_run(config, self.tree, self.command)]
         if mistakes:
             raise ConfigError("\n".join(mistakes))
-        bases: tuple[type, ...] = (*(registry.base for registry in self.registries), *core_classes())
+        bases: tuple[type, ...] = (*(registry.base for registry in self.registries), *core_classes(), Views)
         builder = Builder(_plain(config), self.tree)
         for base in bases:
             self.parser.add_instantiator(builder, base, subclasses=True)
+        folder = None if self.command == "fit" else self.folder
+        self.parser.add_instantiator(functools.partial(build_task, folder, builder), ReportTask)
 
     def instantiate_classes(self) -> None:
         """Build model, data and trainer; give the model its config, and the weights of a folder if one was named."""
@@ -247,7 +248,13 @@ class ReportCLI(LightningCLI):
     def _check_names(self, model: type, data: type, allowed: Sequence[str]) -> None:
         method = inspect.signature(getattr(Trainer, self.command)).parameters
         arguments = set(method) - {"self"} - LightningCLI.subcommands()[self.command]
-        sections = {"model": model, "data": data, "trainer": Trainer, **dict.fromkeys((*_TOP, *sorted(arguments)))}
+        sections = {
+            "task": ReportTask,
+            "model": model,
+            "data": data,
+            "trainer": Trainer,
+            **dict.fromkeys((*_TOP, *sorted(arguments))),
+        }
         kinds = {registry.base: registry.kind for registry in self.registries}
         checker = Checker(self.tree, allowed, kinds)
         linked = {**LINKS_WHEN_PARSED, **LINKS_WHEN_BUILT}

@@ -37,7 +37,7 @@ def _sizes(config: dict[str, Any], tree: Tree) -> Iterator[str]:
 
     Below a component that resizes what it is given, the size is the one that it resizes ``to``.
     """
-    views = lookup(config, ("data", "views", "size"))
+    views = lookup(config, ("task", "views", "size"))
     values = list(walk(config.get("model") or {}, ("model",), leaves=False))
     resized = {path[:-1]: value for path, value in values if path[-2:] == ("init_args", "to") and _is_size(value)}
     for path, value in values:
@@ -58,8 +58,8 @@ def _sizes(config: dict[str, Any], tree: Tree) -> Iterator[str]:
             yield _say(
                 tree,
                 (*path, "size"),
-                f"{list(size)} is not the size of the views the encoder is given, data.views.size = {list(views)} "
-                f"({tree.origin(('data', 'views', 'size')) or 'the default'}). Write: size: ${{data.views.size}}",
+                f"{list(size)} is not the size of the views the encoder is given, task.views.size = {list(views)} "
+                f"({tree.origin(('task', 'views', 'size')) or 'the default'}). Write: size: ${{task.views.size}}",
             )
         if _is_size(patch) and any(p > 0 and s % p for s, p in zip(size, patch, strict=True)):
             yield _say(
@@ -97,12 +97,12 @@ def _is_local(path: str) -> bool:
 
 
 def _region_sets(config: dict[str, Any], tree: Tree) -> Iterator[str]:
-    name = lookup(config, ("data", "regions"))
+    name = lookup(config, ("task", "regions"))
     if isinstance(name, str):
         try:
             load_region_set(name)
         except ConfigError as error:
-            yield _say(tree, ("data", "regions"), str(error))
+            yield _say(tree, ("task", "regions"), str(error))
 
 
 def _is_size(value: Any) -> TypeGuard[Sequence[int]]:

@@ -38,6 +38,7 @@ class Checker:
     def __init__(self, tree: Tree, allowed: Iterable[str], kinds: Mapping[type, str] | None = None) -> None:
         self.tree, self.allowed, self.kinds = tree, tuple(allowed), dict(kinds or {})
         self.linked: dict[str, str] = {}
+        self.sections: dict[str, Any] = {}
         self.mistakes: list[str] = []
 
     def check(self, sections: Mapping[str, Any], linked: Mapping[str, str] | None = None) -> list[str]:
@@ -50,7 +51,7 @@ class Checker:
         Returns:
             one line a mistake, in the order of the config.
         """
-        self.linked = dict(linked or {})
+        self.linked, self.sections = dict(linked or {}), dict(sections)
         for key, value in self.tree.values.items():
             if key not in sections:
                 self._unknown((key,), "key", sections)
@@ -77,7 +78,11 @@ class Checker:
         names = list(known)
         has = f"{owner} has no {what}" if owner else f"there is no {what}"
         listing = f" It takes: {', '.join(names)}." if len(names) <= _LISTED else ""
-        self._say(path, f"{has} '{str(path[-1]).removesuffix('+')}'.{did_you_mean(str(path[-1]), names)}{listing}")
+        name = str(path[-1]).removesuffix("+")
+        classes = self.sections.items() if len(path) == 2 else ()  # a key of a section
+        elsewhere = [key for key, cls in classes if inspect.isclass(cls) and name in parameters(cls)[0]]
+        hint = f" It stands in the section '{elsewhere[0]}'." if elsewhere else did_you_mean(str(path[-1]), names)
+        self._say(path, f"{has} '{name}'.{hint}{listing}")
 
     def _arguments(self, values: dict[str, Any], cls: type, at: Key, skip: int = 0, required: bool = True) -> None:
         """The keys of `values` as arguments of `cls`; code gives the first `skip` positional ones."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from reg2rg.core.task import with_task
+
 CONFIG = "config.yaml"
 """The model, and the settings of the data that belong to it."""
 WEIGHTS = "model.safetensors"
@@ -18,7 +20,7 @@ CARD = "README.md"
 CONTRACT = "input_contract.yaml"
 """The file that makes a folder a model's."""
 REGION_FILE = "regions.yaml"
-"""The region set, where it is none of the packaged ones: what ``data.regions`` says then."""
+"""The region set, where it is none of the packaged ones: what ``task.regions`` says then."""
 LLM = "llm"
 """The language model, where it can be had nowhere else: what ``model.llm.init_args.path`` says then."""
 
@@ -29,16 +31,17 @@ def is_model_folder(path: str | Path) -> bool:
 
 
 def localise(config: dict[str, Any], folder: Path) -> None:
-    """Turn names of things inside `folder` into paths, in place.
+    """Turn names of things inside `folder` into paths, in place, and a config of the first form into one with a task.
 
     Args:
         config: as the folder's ``config.yaml`` has it.
         folder: where that file stands.
     """
-    model, data = config.get("model"), config.get("data")
+    config |= with_task(config)
+    model, task = config.get("model"), config.get("task")
     llm = model.get("llm") if isinstance(model, dict) else None
     arguments = llm.get("init_args") if isinstance(llm, dict) else None
     if isinstance(arguments, dict) and arguments.get("path") == LLM:
         arguments["path"] = str(folder / LLM)
-    if isinstance(data, dict) and data.get("regions") == REGION_FILE:
-        data["regions"] = str(folder / REGION_FILE)
+    if isinstance(task, dict) and task.get("regions") == REGION_FILE:
+        task["regions"] = str(folder / REGION_FILE)

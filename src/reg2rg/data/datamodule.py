@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+import hashlib
+import json
 import logging
 import os
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import lightning as L
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from reg2rg.core.errors import ConfigError, DataFault
-from reg2rg.core.regions import RegionSet, load_region_set
+from reg2rg.core.task import ReportTask, Target
 from reg2rg.core.types import NonNegativeFloat, NonNegativeInt, PositiveInt, Study
 from reg2rg.data.batch import Batch, collate
 from reg2rg.data.loader import StudyLoader
 from reg2rg.data.order import EVAL_SEED, bucketed_batches, generator
-from reg2rg.data.prompt import INSTRUCTION, WHOLE_INSTRUCTION, PromptEncoder, TokenCounts
+from reg2rg.data.prompt import PromptEncoder, TokenCounts
 from reg2rg.data.published_ids import check_published_ids
 from reg2rg.data.samples import Entry, StudySamples
 from reg2rg.datasets.base import Dataset
 from reg2rg.scans.base import ReadOptions
 from reg2rg.store.store import Store
-from reg2rg.store.views import Views
 
 log = logging.getLogger(__name__)
 
 Split = Literal["train", "val", "test"]
-Target = Literal["regions", "joined", "whole"]
 _MOST_WORKERS = 8
 _NEEDS: dict[Target, str] = {
     "regions": "a region that has text and a mask",
@@ -50,26 +51,15 @@ class RegionReportDataModule(L.LightningDataModule):
         store: folder that ``reg2rg data prepare`` wrote.
         tokenizer: the language model's, or its folder or hub id.
         token_counts: visual tokens of a sample; the model says them.
-        regions: region set by name or file.
-        views: settings of the views.
+        task: what the model sees and writes; the model holds the same one.
         read: how ``reg2rg data check`` and ``prepare`` read scans and masks; kept here so that one config says it all.
-        target: what is to be written. ``"regions"``: a paragraph for each region. The others are for models that see
-            the whole image alone, and have no regions in the prompt: ``"joined"``, one text, the words that
-            ``"regions"`` has, in the order of the region set; ``"whole"``, the whole report as the dataset has it.
-        identity: name each region in its target (region-report alignment).
-        order: ``"listed"`` keeps the regions in the order of the region set. ``"listed_in_evaluation"`` does so in
-            validation, test and predict and shuffles in training, as the published code does. A listed order makes
-            recognising a region nearly free.
         batch_size: studies a batch and process.
         eval_batch_size: the same for validation, test and predict; `batch_size` by default.
         workers: worker processes; by default one for each core but one, at most 8.
-        max_length: longest sample in tokens.
-        pad_to_max_length: pad samples with a target to `max_length`, as the published code does, instead of to the
-            longest of the batch. It changes no result and costs time and memory.
+        pad_to_max_length: pad samples with a target to the task's `max_length`, as the published code does, instead of
+            to the longest of the batch. It changes no result and costs time and memory.
         published_ids: refuse a tokenizer that would not give the published special tokens the ids that the published
             weights were trained with; see `check_published_ids`.
-        instruction: text at the end of the prompt; by default the published one, or for a report without regions one
-            like it.
         seed: of the order of studies and regions.
         region_schedule: curriculum: first epoch -> most regions a sample; 0 lifts the bound.
         max_skip: share of a split's studies that may be missing in the store or unreadable.
@@ -88,19 +78,13 @@ class RegionReportDataModule(L.LightningDataModule):
         store: str,
         tokenizer: PreTrainedTokenizerBase | str,
         token_counts: TokenCounts,
-        regions: str = "radgenome",
-        views: Views = Views(),  # noqa: B008 (frozen)
+        task: ReportTask = ReportTask(),  # noqa: B008 (frozen)
         read: ReadOptions = ReadOptions(),  # noqa: B008 (frozen)
-        target: Target = "regions",
-        identity: bool = True,
-        order: Literal["shuffled", "listed", "listed_in_evaluation"] = "shuffled",
         batch_size: PositiveInt = 1,
         eval_batch_size: PositiveInt | None = None,
         workers: NonNegativeInt | None = None,
-        max_length: PositiveInt = 2048,
         pad_to_max_length: bool = False,
         published_ids: bool = False,
-        instruction: str | None = None,
         seed: int = 0,
         region_schedule: dict[int, int] | None = None,
         max_skip: NonNegativeFloat = 0.0,
@@ -114,26 +98,39 @@ class RegionReportDataModule(L.LightningDataModule):
         super().__init__()
         if batch_size < 1 or (eval_batch_size is not None and eval_batch_size < 1):
             raise ConfigError(f"data.batch_size {batch_size}, eval_batch_size {eval_batch_size}: 1 or more is expected")
-        if target != "regions" and token_counts.region:
-            raise ConfigError(
-                f"data.target '{target}' puts no region into the prompt, but the model has {token_counts.texture} "
-                f"texture and {token_counts.geometry} geometry tokens for each. Fix: set model.texture and "
-                "model.geometry to null, and give the encoder of the whole image as model.global_"
-            )
-        self.dataset, self.region_set, self.views, self.read = dataset, load_region_set(regions), views, read
-        self.store_path, self.tokenizer, self.token_counts = store, tokenizer, token_counts
-        self.target = target
-        self.identity, self.order, self.max_length, self.seed = identity, order, max_length, seed
-        self.pad_to_max_length, self.published_ids = pad_to_max_length, published_ids
+        self.dataset, self.read, self.store_path = dataset, read, store
+        self.pad_to_max_length, self.published_ids, self.seed = pad_to_max_length, published_ids, seed
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.workers = default_workers() if workers is None else workers
         self.region_schedule, self.max_skip = region_schedule, max_skip
         self.limit_eval_studies, self.cache_bytes = limit_eval_studies, int(cache_gb * 2**30) if cache else 0
-        self.instruction = instruction or (INSTRUCTION if target == "regions" else WHOLE_INSTRUCTION)
         self.test_regions, self.predict_split, self.timeout = test_regions, predict_split, timeout
-        self._entries: dict[tuple[Split, bool], list[Entry]] = {}
+        self._take(task, tokenizer, token_counts)
         self._done: frozenset[str] = frozenset()
         self._loaders: list[StudyLoader] = []
+
+    def _take(self, task: ReportTask, tokenizer: PreTrainedTokenizerBase | str, token_counts: TokenCounts) -> None:
+        if task.target != "regions" and token_counts.region:
+            raise ConfigError(
+                f"task.target '{task.target}' puts no region into the prompt, but the model has {token_counts.texture} "
+                f"texture and {token_counts.geometry} geometry tokens for each. Fix: set model.texture and "
+                "model.geometry to null, and give the encoder of the whole image as model.global_"
+            )
+        self.task, self.tokenizer, self.token_counts = task, tokenizer, token_counts
+        self._entries: dict[tuple[Split, bool], list[Entry]] = {}
+
+    def with_task(self, task: ReportTask, tokenizer: PreTrainedTokenizerBase, token_counts: TokenCounts) -> Self:
+        """The same data for another model; see `Reg2RG.conform`.
+
+        Args:
+            task: what it sees and writes.
+            tokenizer: its language model's.
+            token_counts: its visual tokens.
+        """
+        other = copy.copy(self)
+        other.__dict__.pop("encoder", None)
+        other._take(task, tokenizer, token_counts)
+        return other
 
     @functools.cached_property
     def store(self) -> Store:
@@ -151,7 +148,8 @@ class RegionReportDataModule(L.LightningDataModule):
                 raise ConfigError(f"data.tokenizer {self.tokenizer}: {str(error).splitlines()[0]}") from error
         if self.published_ids:
             check_published_ids(tokenizer)
-        return PromptEncoder(tokenizer, self.token_counts, self.identity, self.max_length, self.instruction)
+        task = self.task
+        return PromptEncoder(tokenizer, self.token_counts, task.identity, task.max_length, task.instruction_text)
 
     def setup(self, stage: str) -> None:
         """List the studies of the splits that `stage` needs.
@@ -173,7 +171,7 @@ class RegionReportDataModule(L.LightningDataModule):
             elif split != "val" or stage != "fit":
                 raise ConfigError(
                     f"the dataset has no study in split '{split}' that is in the store {self.store_path} with "
-                    f"{_NEEDS[self.target]}. Fix: check the dataset's folders, and run `reg2rg data prepare`"
+                    f"{_NEEDS[self.task.target]}. Fix: check the dataset's folders, and run `reg2rg data prepare`"
                 )
 
     def entries(self, split: Split, all_masks: bool = False) -> list[Entry]:
@@ -188,33 +186,22 @@ class RegionReportDataModule(L.LightningDataModule):
             self._entries[split, all_masks] = self._listed(split, studies, all_masks)
         return self._entries[split, all_masks]
 
-    def adopt(
-        self,
-        *,
-        regions: RegionSet,
-        views: Views,
-        target: Target,
-        identity: bool,
-        instruction: str,
-        tokenizer: PreTrainedTokenizerBase,
-        token_counts: TokenCounts,
-    ) -> None:
-        """Take over what a model was trained with. What was listed or encoded otherwise is made anew.
+    # ---- what the prediction writer asks (`PredictionSource`)
 
-        Args:
-            regions: its region set.
-            views: its views.
-            target: what it writes.
-            identity: its reports name their regions.
-            instruction: text at the end of its prompt.
-            tokenizer: its tokenizer.
-            token_counts: its visual tokens.
-        """
-        if (self.region_set.names, self.target) != (regions.names, target):
-            self._entries = {}
-        self.region_set, self.views, self.target, self.identity = regions, views, target, identity
-        self.instruction, self.tokenizer, self.token_counts = instruction, tokenizer, token_counts
-        self.__dict__.pop("encoder", None)
+    def prediction_facts(self) -> dict[str, Any]:
+        """What decides the predictions of ``predict`` beside the model, and is the same for all studies."""
+        return {"task": self.task.values(), "dataset": type(self.dataset).__name__, "test_regions": self.test_regions}
+
+    def prediction_keys(self) -> dict[str, str]:
+        """Study that ``predict`` may report on -> digest of its entry in the store, its regions and reference texts."""
+        index = self.store.index()
+        entries = self.entries(self.predict_split, self._all_masks("predict"))
+        facts = {entry.study: [index[entry.study].key, entry.regions, entry.reports] for entry in entries}
+        return {study: hashlib.sha256(json.dumps(told).encode()).hexdigest() for study, told in facts.items()}
+
+    def question(self, regions: int) -> str:
+        """The prompt of so many regions as people read it."""
+        return self.encoder.prompt_text(regions)
 
     def skip_studies(self, done: frozenset[str]) -> None:
         """Leave these studies out of ``predict``: they are complete."""
@@ -250,7 +237,7 @@ class RegionReportDataModule(L.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Fixed point to floating point, on the device."""
-        return batch.scaled(self.views.window)
+        return batch.scaled(self.task.views.window)
 
     def _all_masks(self, stage: str) -> bool:
         return stage in ("test", "predict") and self.test_regions == "all"
@@ -267,7 +254,8 @@ class RegionReportDataModule(L.LightningDataModule):
                 fix="run `reg2rg data prepare` and see what it skipped; to go on without them raise data.max_skip",
                 path=self.store_path,
             )
-        listed = [self._entry(study, all_masks) for study in studies if study.id in prepared]
+        known = self.task.region_set.names
+        listed = [self._entry(study, known, all_masks) for study in studies if study.id in prepared]
         entries = [entry for entry in listed if entry is not None]
         if missing or len(entries) < len(listed):
             log.warning(
@@ -276,22 +264,20 @@ class RegionReportDataModule(L.LightningDataModule):
                 len(entries),
                 len(missing),
                 len(listed) - len(entries),
-                _NEEDS[self.target],
+                _NEEDS[self.task.target],
             )
         return entries
 
-    def _entry(self, study: Study, all_masks: bool) -> Entry | None:
+    def _entry(self, study: Study, known: Sequence[str], all_masks: bool) -> Entry | None:
         """What samples of a study need, or ``None`` if there is nothing to report on."""
         masks = set(self.store.regions(study.id))
-        if study.masks is None and self.target != "regions":  # no mask is left out: all texts count
-            masks = set(self.region_set.names)
-        names = tuple(
-            name for name in self.region_set.names if name in masks and (all_masks or study.reports.get(name))
-        )
+        if study.masks is None and self.task.target != "regions":  # no mask is left out: all texts count
+            masks = set(known)
+        names = tuple(name for name in known if name in masks and (all_masks or study.reports.get(name)))
         texts = tuple(study.reports.get(name, "") for name in names)
-        if self.target == "regions":
+        if self.task.target == "regions":
             return Entry(study.id, names, texts) if names else None
-        report = study.whole if self.target == "whole" else " ".join(filter(None, texts))
+        report = study.whole if self.task.target == "whole" else " ".join(filter(None, texts))
         return Entry(study.id, (), (report,)) if report or all_masks else None
 
     def _limited(self, entries: list[Entry]) -> list[Entry]:
@@ -306,11 +292,11 @@ class RegionReportDataModule(L.LightningDataModule):
         samples = StudySamples(
             entries,
             self.store,
-            self.views,
+            self.task.views,
             self.encoder,
             seed=self.seed,
             train=train,
-            shuffled=self.order == "shuffled" or (train and self.order == "listed_in_evaluation"),
+            shuffled=self.task.order == "shuffled" or (train and self.task.order == "listed_in_evaluation"),
             schedule=self.region_schedule,
             with_target=with_target,
             cache_bytes=self.cache_bytes if purpose in ("train", "val") else 0,
@@ -321,7 +307,7 @@ class RegionReportDataModule(L.LightningDataModule):
         size = (self.batch_size if train else self.eval_batch_size) * world
         seed = self.seed if train else EVAL_SEED
 
-        pad_to = self.max_length if self.pad_to_max_length and with_target else 0
+        pad_to = self.task.max_length if self.pad_to_max_length and with_target else 0
         overfits = train and getattr(self.trainer, "overfit_batches", 0) > 0
 
         def plan(epoch: int) -> list[list[int]]:

@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.report import write_paragraph
+from reg2rg.core.task import INSTRUCTION
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,18 +40,6 @@ IGNORED = -100
 GLOBAL_PREFIX = "The global information is provided as the context: "
 REGION_PREFIX = "The region {slot} is "
 AFTER_RUN = ". "
-INSTRUCTION = (
-    "Given the provided global and regional information from this CT scan, please generate a comprehensive medical "
-    "report for each region. First, identify the anatomical area corresponding to each region, then provide detailed "
-    "information about these anatomical structures and any abnormalities that are essential. You can refer to the "
-    "global information as the context and take it as a supplement when generating each region report."
-)
-
-WHOLE_INSTRUCTION = (
-    "Given the provided global information from this CT scan, please generate a comprehensive medical report. Provide "
-    "detailed information about the anatomical structures and any abnormalities that are essential."
-)
-"""For reports without regions; the library's own, after the published one."""
 
 IMAGE_OPEN, IMAGE_CLOSE, REGION_OPEN, REGION_CLOSE = range(4)
 """Rows of the source table that hold the learned tags."""

@@ -10,10 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from reg2rg.core.task import Views
 from reg2rg.data.batch import Sample
 from reg2rg.data.order import EVAL_SEED, scheduled_regions, shuffled_regions
 from reg2rg.data.prompt import PromptEncoder
-from reg2rg.store.views import StudyViews, Views
+from reg2rg.store.views import StudyViews
 
 _CHARACTERS_PER_TOKEN = 4
 

@@ -13,6 +13,7 @@ from typing import Literal
 from reg2rg import __version__
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.report import Paragraph, Report, parse_report
+from reg2rg.core.task import Views
 from reg2rg.core.types import LabelMap, Study
 from reg2rg.data.batch import Batch, collate
 from reg2rg.data.prompt import PromptEncoder
@@ -21,14 +22,14 @@ from reg2rg.inference.result import Provenance, ReportResult
 from reg2rg.models.reporter import GeneratedReport
 from reg2rg.pretrained.contract import InputContract
 from reg2rg.pretrained.fingerprint import digest
-from reg2rg.pretrained.input_adapter import conform
 from reg2rg.scans.base import ReadOptions
 from reg2rg.scans.find_masks import MaskSource, find_masks, image_stem
 from reg2rg.scans.masks import canonical
 from reg2rg.scans.read import read_study
 from reg2rg.scans.segmenters import MadeBy, Segmentation, Segmenter
 from reg2rg.store.crop import Detail, crop_to_foreground
-from reg2rg.store.views import ALL_VIEWS, StudyViews, Views
+from reg2rg.store.frame import conform
+from reg2rg.store.views import ALL_VIEWS, StudyViews, compute_views
 from reg2rg.training.module import Reg2RG
 
 log = logging.getLogger(__name__)
@@ -79,8 +80,9 @@ def report_on(
     found = _segmentation(scan, masks, segmenter, contract)
     name = image_stem(scan)
     study = Study(name, name, "test", scan, None if found is None else found.masks)
-    source = read_study(study, contract.regions, options, needs_regions=found is not None)
-    detail = crop_to_foreground(conform(source, contract.orientation, contract.spacing))
+    source = read_study(study, contract.task.region_set, options, needs_regions=found is not None)
+    views = contract.task.views
+    detail = crop_to_foreground(conform(source, views.orientation, views.spacing))
     for note in detail.notes:
         log.info("%s: %s", scan, note)
     weights = digest(model.state_dict())
@@ -89,7 +91,7 @@ def report_on(
     if answer.truncated:
         log.warning("%s: the report was stopped by its length or by a loop, not by its own end", scan)
     if study.masks is not None:
-        study = replace(study, masks=canonical(study.masks, contract.regions))
+        study = replace(study, masks=canonical(study.masks, contract.task.region_set))
     return ReportResult(
         study=study,
         report=_report(answer, contract),
@@ -109,9 +111,9 @@ def report_on(
 
 
 def _report(answer: GeneratedReport, contract: InputContract) -> Report:
-    if contract.target != "regions":
+    if contract.task.target != "regions":
         return Report((Paragraph(0, "", answer.text),))
-    return parse_report(answer.text, answer.regions, contract.identity)
+    return parse_report(answer.text, answer.regions, contract.task.identity)
 
 
 def _segmentation(
@@ -120,10 +122,10 @@ def _segmentation(
     """Where the masks are, ``None`` for a model that needs none."""
     if masks is not None and segmenter is not None:
         raise ConfigError("report_on: both masks and a segmenter are given. Fix: leave one out")
-    if contract.target != "regions":
+    if contract.task.target != "regions":
         return None
     if segmenter is not None:
-        return segmenter.segment(scan, contract.regions)
+        return segmenter.segment(scan, contract.task.region_set)
     if masks is None:
         raise ConfigError(
             "report_on: the model reports region by region, and masks is None. Fix: give the masks, or a segmenter"
@@ -132,13 +134,13 @@ def _segmentation(
         where = str(masks.file)
     else:
         where = ", ".join(map(str, masks.values())) if isinstance(masks, Mapping) else str(masks)
-    return Segmentation(find_masks(masks, contract.regions), MadeBy("files", source=where))
+    return Segmentation(find_masks(masks, contract.task.region_set), MadeBy("files", source=where))
 
 
 def _absent(detail: Detail, contract: InputContract, made_by: MadeBy) -> dict[str, str]:
     """Region that was not asked for -> why: what was noted last of it."""
     absent = {}
-    for name in contract.regions.names:
+    for name in contract.task.region_set.names:
         if name not in detail.masks:
             notes = [note.removeprefix(f"{name}: ") for note in detail.notes if note.startswith(f"{name}: ")]
             absent[name] = notes[-1] if notes else f"no mask of it from {made_by.name}"
@@ -164,24 +166,22 @@ class _OneScan:
         regions: Sequence[str] | None = None,
         want: Collection[str] = ALL_VIEWS,
     ) -> StudyViews:
-        return views.compute(self.detail, regions, want)
+        return compute_views(views, self.detail, regions, want)
 
 
 def _batch(model: Reg2RG, contract: InputContract, study: str, detail: Detail) -> Batch:
     """A batch of one study, scaled, on the model's device."""
-    names = detail.regions if contract.target == "regions" else ()
-    settings = (model.run_config or {}).get("data", {})
+    task = contract.task
+    names = detail.regions if task.target == "regions" else ()
     counts = model.token_counts
-    encoder = PromptEncoder(
-        model.tokenizer, counts, contract.identity, settings.get("max_length", 2048), contract.instruction
-    )
+    encoder = PromptEncoder(model.tokenizer, counts, task.identity, task.max_length, task.instruction_text)
     samples = StudySamples(
         [Entry(study, names, ("",) * max(1, len(names)))],
         _OneScan(study, detail),
-        contract.view_settings,
+        task.views,
         encoder,
-        shuffled=settings.get("order", "shuffled") == "shuffled",
+        shuffled=task.order == "shuffled",
         with_target=False,
     )
     batch = collate([samples.sample(0, 0)], counts, encoder.pad_id)
-    return batch.to(model.device).scaled(contract.window)
+    return batch.to(model.device).scaled(task.views.window)

@@ -222,7 +222,7 @@ class RegionReporter(nn.Module):
             f"study {batch.study_ids[row]} takes {length + new_tokens} positions ({image}{regions} regions x "
             f"({counts.texture} texture + {counts.geometry} geometry + 2) visual, "
             f"{length + new_tokens - slots - report} of prompt text, {report} of report), but the language model "
-            f"reads at most {limit}. Fix: lower data.max_length or the tokens to generate, use an encoder with fewer "
+            f"reads at most {limit}. Fix: lower task.max_length or the tokens to generate, use an encoder with fewer "
             "tokens, or a model with a longer context"
         )
 

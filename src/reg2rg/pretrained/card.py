@@ -64,7 +64,7 @@ def model_card(
     """The text of ``README.md``, with the header that the hub reads.
 
     Args:
-        config: sections ``model`` and ``data``.
+        config: sections ``task``, ``model`` and ``data``.
         contract: the model's input.
         language_model: what it was trained on.
         facts: what else is known.
@@ -75,7 +75,7 @@ def model_card(
     summary = (
         facts.summary or "A reg2rg model: it reads a chest CT with region masks and writes a paragraph for each region."
     )
-    if contract.target != "regions" and not facts.summary:
+    if contract.task.target != "regions" and not facts.summary:
         summary = "A reg2rg model: it reads a chest CT and writes a report."
     parts = [
         f"# {name}",
@@ -138,22 +138,23 @@ def _needs(language_model: LanguageModelRef) -> str:
 
 
 def _input(contract: InputContract) -> str:
-    low, high = contract.window
-    spacing = "any" if contract.spacing is None else " x ".join(f"{mm:g}" for mm in contract.spacing) + " mm"
+    task, views = contract.task, contract.task.views
+    low, high = views.window
+    spacing = "any" if views.spacing is None else " x ".join(f"{mm:g}" for mm in views.spacing) + " mm"
     rows = {
         "values": "Hounsfield units" if contract.hu == "check" else "as they come, not held to Hounsfield units",
-        "orientation": contract.orientation,
+        "orientation": views.orientation,
         "voxel size": spacing,
         "window": f"{low} to {high} HU",
-        "views": ", ".join(contract.views) or "none",
-        "size of a view": " x ".join(map(str, contract.size)) + (", texture uncropped" if contract.coupled else ""),
-        "regions": ", ".join(contract.regions.names) + f" (set `{contract.regions.name}`)",
+        "views": ", ".join(contract.inputs) or "none",
+        "size of a view": " x ".join(map(str, views.size)) + (", texture uncropped" if views.coupled else ""),
+        "regions": ", ".join(task.region_set.names) + f" (set `{task.region_set.name}`)",
         "output": {
             "regions": "a paragraph for each region"
-            + (", which names it" if contract.identity else ", by its number alone"),
+            + (", which names it" if task.identity else ", by its number alone"),
             "joined": "one text, of all regions",
             "whole": "one text, the whole report",
-        }[contract.target],
+        }[task.target],
     }
     lines = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return (

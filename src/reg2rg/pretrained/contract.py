@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
 
 from reg2rg.core.errors import ConfigError
-from reg2rg.core.model_folder import CONTRACT, REGION_FILE
+from reg2rg.core.model_folder import CONFIG, CONTRACT, REGION_FILE, localise
 from reg2rg.core.regions import Region, RegionSet, load_region_set, packaged_region_sets
-from reg2rg.core.registry import did_you_mean
-from reg2rg.data.prompt import INSTRUCTION, WHOLE_INSTRUCTION
-from reg2rg.store.views import Views
+from reg2rg.core.task import ReportTask, with_task
 
-FORMAT = 1
+log = logging.getLogger(__name__)
+
+FORMAT = 2
 """Version of the folder's layout. A reader takes its own and older ones."""
-_ORIENTATIONS = frozenset("LR"), frozenset("PA"), frozenset("IS")
-_KINDS = {str: "text", bool: "true or false"}
-_VIEWS = ("texture", "geometry", "global")
+_INPUTS = ("texture", "geometry", "global")
+_FIRST_KEYS = (
+    "orientation",
+    "spacing",
+    "hu",
+    "window",
+    "views",
+    "size",
+    "coupled",
+    "target",
+    "identity",
+    "instruction",
+)
+"""Keys that every contract has, whatever its format."""
+_LATER_KEYS = ("order", "max_length")
+"""Keys that stood in the config alone while the format was 1."""
 
 
 @dataclass(frozen=True)
@@ -28,130 +42,69 @@ class InputContract:
     """The input that a model was trained on.
 
     Attributes:
-        regions: the region set: names, their order, aliases.
-        views: what the model looks at, of ``texture``, ``geometry``, ``global``.
-        size: (H, W, D) of every view.
-        window: HU range that becomes [-1, 1].
-        coupled: the texture view is uncropped, in the global frame (see `Views`).
-        orientation: patient directions that the axes of a volume point to, such as ``RAS``.
-        spacing: voxel size in mm that volumes are resampled to before views are computed; ``None`` takes any, for
-            views have a fixed size.
+        task: what the model sees and writes.
+        inputs: what the model looks at, of ``texture``, ``geometry``, ``global``.
         hu: ``"check"`` if the model was trained on Hounsfield units, ``"trust"`` if on any values.
-        target: ``"regions"``, ``"joined"`` or ``"whole"``, as for the data.
-        identity: reports name their regions.
-        instruction: text at the end of the prompt; by default the library's own for the target.
     """
 
-    regions: RegionSet
-    views: tuple[str, ...] = _VIEWS
-    size: tuple[int, int, int] = (256, 256, 64)
-    window: tuple[int, int] = (-1000, 200)
-    coupled: bool = False
-    orientation: str = "RAS"
-    spacing: tuple[float, float, float] | None = None
+    task: ReportTask = ReportTask()  # noqa: RUF009 (frozen)
+    inputs: tuple[str, ...] = _INPUTS
     hu: Literal["check", "trust"] = "check"
-    target: Literal["regions", "joined", "whole"] = "regions"
-    identity: bool = True
-    instruction: str = ""
 
     def __post_init__(self) -> None:
-        if self.instruction == "":
-            own = INSTRUCTION if self.target == "regions" else WHOLE_INSTRUCTION
-            object.__setattr__(self, "instruction", own)
-        for name, kind in (("orientation", str), ("instruction", str), ("coupled", bool), ("identity", bool)):
-            if not isinstance(getattr(self, name), kind):
-                raise ConfigError(f"{name} is {getattr(self, name)!r} (expected {_KINDS[kind]})")
-        Views(self.size, self.window, self.coupled)
-        letters = self.orientation.upper()
-        if len(letters) != 3 or {pair for pair in _ORIENTATIONS for c in letters if c in pair} != set(_ORIENTATIONS):
-            raise ConfigError(f"orientation is {self.orientation!r} (expected one letter each of LR, PA, IS, as RAS)")
-        if self.spacing is not None and (len(self.spacing) != 3 or not all(0 < mm < 100 for mm in self.spacing)):
-            raise ConfigError(f"spacing is {self.spacing} (expected three lengths in mm, or null for any)")
-        if unknown := [name for name in self.views if name not in _VIEWS]:
-            raise ConfigError(f"views has {', '.join(unknown)} (expected any of {', '.join(_VIEWS)})")
-        for name, allowed in (("hu", ("check", "trust")), ("target", ("regions", "joined", "whole"))):
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name} is {getattr(self, name)!r} (expected one of {', '.join(allowed)})")
+        if unknown := [name for name in self.inputs if name not in _INPUTS]:
+            raise ConfigError(f"views has {', '.join(unknown)} (expected any of {', '.join(_INPUTS)})")
+        if self.hu not in ("check", "trust"):
+            raise ConfigError(f"hu is {self.hu!r} (expected one of check, trust)")
 
     @classmethod
-    def of_config(cls, config: Mapping[str, Any], spacing: tuple[float, float, float] | None = None) -> Self:
+    def of_config(cls, config: Mapping[str, Any]) -> Self:
         """The contract of the model that a run's config describes.
 
         Args:
-            config: sections ``model`` and ``data``.
-            spacing: voxel size that all volumes were resampled to before training; ``None`` if they were not.
+            config: sections ``task``, ``model`` and ``data``; or the last two alone, as before there was a task.
         """
-        model, data = config["model"], config.get("data") or {}
-        views, read = data.get("views") or {}, data.get("read") or {}
+        config = with_task(config)
         seen = {"texture": "texture", "geometry": "geometry", "global": "global_"}
         return cls(
-            regions=load_region_set(data.get("regions") or model.get("regions") or "radgenome"),
-            views=tuple(view for view, key in seen.items() if model.get(key) is not None),
-            size=_triple(views.get("size", cls.size)),
-            window=_pair(views.get("window", cls.window)),
-            coupled=bool(views.get("coupled", cls.coupled)),
-            spacing=spacing,
-            hu=read.get("hu", cls.hu),
-            target=data.get("target", cls.target),
-            identity=bool(data.get("identity", model.get("identity", cls.identity))),
-            instruction=data.get("instruction") or "",
+            task=ReportTask.of(config.get("task") or {}),
+            inputs=tuple(view for view, key in seen.items() if config["model"].get(key) is not None),
+            hu=((config.get("data") or {}).get("read") or {}).get("hu", cls.hu),
         )
 
     @property
-    def view_settings(self) -> Views:
-        """Settings of the views, as the data take them."""
-        return Views(self.size, self.window, self.coupled)
-
-    @property
     def packaged_regions(self) -> str | None:
-        """Name of the packaged region set that this one equals, if any."""
-        name = self.regions.name
-        same = name in packaged_region_sets() and load_region_set(name).regions == self.regions.regions
-        return name if same else None
+        """Name of the packaged region set that the task's equals, if any."""
+        regions = self.task.region_set
+        same = regions.name in packaged_region_sets() and load_region_set(regions.name).regions == regions.regions
+        return regions.name if same else None
 
     def differences(self, other: InputContract) -> list[str]:
         """What differs in another contract, one clause each."""
-        pairs = {field.name: (getattr(self, field.name), getattr(other, field.name)) for field in fields(self)}
-        pairs["regions"] = (self.regions.regions, other.regions.regions)
-        shown = {"regions": (list(self.regions.names), list(other.regions.names))}
-        return [
-            "{} {} instead of {}".format(name, *map(_short, reversed(shown.get(name, pair))))
-            for name, pair in pairs.items()
-            if pair[0] != pair[1]
-        ]
+        pairs: dict[str, tuple[Any, Any]] = {"inputs": (self.inputs, other.inputs), "hu": (self.hu, other.hu)}
+        pairs = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+        pairs |= self.task.differences(other.task)
+        return [f"{name} {shortened(theirs)} instead of {shortened(mine)}" for name, (mine, theirs) in pairs.items()]
 
     def write(self, folder: Path, version: str) -> None:
         """Write the contract into `folder`, and the region set beside it if it is none of the packaged ones."""
-        name = self.packaged_regions
-        values: dict[str, Any] = {
-            "format": FORMAT,
-            "reg2rg": version,
-            "orientation": self.orientation,
-            "spacing": None if self.spacing is None else list(self.spacing),
-            "hu": self.hu,
-            "window": list(self.window),
-            "views": list(self.views),
-            "size": list(self.size),
-            "coupled": self.coupled,
-            "target": self.target,
-            "identity": self.identity,
-            "instruction": self.instruction,
-            "region_set": name or REGION_FILE,
-            "regions": list(self.regions.names),
-        }
+        name, task = self.packaged_regions, self.task.values()
+        values = {"format": FORMAT, "reg2rg": version, "hu": self.hu, **task.pop("views"), "views": list(self.inputs)}
+        values |= {"region_set": name or REGION_FILE, **task}
         head = (
             "# What the model takes for granted about its input; held whenever it is used. spacing: null takes any.\n"
         )
         (folder / CONTRACT).write_text(head + dump_yaml(values), encoding="utf-8")
         if name is None:
-            (folder / REGION_FILE).write_text(_dump_regions(self.regions), encoding="utf-8")
+            (folder / REGION_FILE).write_text(_dump_regions(self.task.region_set), encoding="utf-8")
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Read the contract of a folder.
+        """Read the contract of a folder. What one of the first format does not hold stands in the folder's config.
 
         Raises:
-            ConfigError: no such file, a newer format, or a value that is missing, unknown or out of range.
+            ConfigError: no such file, a newer format, a value that is missing, unknown or out of range, or one that the
+                folder's config contradicts.
         """
         path = folder / CONTRACT
         values = read_yaml(path)
@@ -162,23 +115,27 @@ class InputContract:
                 "Fix: upgrade reg2rg"
             )
         regions = _read_regions(folder, values.pop("region_set", None), values.pop("regions", None))
-        known = [field.name for field in fields(cls) if field.name != "regions"]
-        for name in values:
-            if name not in known:
-                raise ConfigError(
-                    f"{path}: unknown key '{name}'.{did_you_mean(str(name), known)} Known: {', '.join(known)}"
-                )
-        if missing := [name for name in known if name not in values]:
+        if missing := [name for name in _FIRST_KEYS if name not in values]:
             raise ConfigError(
                 f"{path}: {', '.join(missing)} missing. Fix: take the file from the folder's source again"
             )
+        config = read_yaml(folder / CONFIG)
+        localise(config, folder)
+        own = config.get("task") or {}
         try:
-            values["size"], values["window"] = _triple(values["size"]), _pair(values["window"])
-            values["views"] = tuple(values["views"])
-            values["spacing"] = None if values["spacing"] is None else tuple(float(mm) for mm in values["spacing"])
-            return cls(regions=regions, **values)
+            inputs, hu = tuple(values.pop("views")), values.pop("hu")
+            values = {"regions": regions, **{name: own[name] for name in _LATER_KEYS if name in own}, **values}
+            found = cls(ReportTask.of(values), inputs, hu)
+            views = {**found.task.values()["views"], **(own.get("views") or {})}
+            told = cls.of_config({**config, "task": {**found.task.values(), "regions": regions, **own, "views": views}})
         except (ConfigError, TypeError, ValueError) as error:
             raise ConfigError(f"{path}: {error}. Fix: take the file from the folder's source again") from error
+        if differences := found.differences(told):
+            raise ConfigError(
+                f"{folder / CONFIG}: contradicts {CONTRACT} beside it: {'; '.join(differences)}. "
+                "Fix: take the whole folder from its source again"
+            )
+        return found
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -253,16 +210,20 @@ def _region(region: Region) -> dict[str, Any]:
     return entry
 
 
-def _short(value: Any) -> str:
+def adopt(model: ReportTask, data: ReportTask) -> ReportTask:
+    """The task for a model's data, see `ReportTask.adopted`; what it changes of theirs is told.
+
+    Raises:
+        ConfigError: the data have regions that the model does not know.
+    """
+    task = model.adopted(data)
+    if told := data.differences(task):
+        changed = "; ".join(f"{name} from {shortened(a)} to {shortened(b)}" for name, (a, b) in told.items())
+        log.warning("The data were brought to the model's input contract: %s", changed)
+    return task
+
+
+def shortened(value: Any) -> str:
+    """A value as a message shows it."""
     text = str(value)
     return text if len(text) < 60 else f"{text[:57]}..."
-
-
-def _triple(values: Any) -> tuple[int, int, int]:
-    h, w, d = (int(value) for value in values)
-    return h, w, d
-
-
-def _pair(values: Any) -> tuple[int, int]:
-    low, high = (int(value) for value in values)
-    return low, high

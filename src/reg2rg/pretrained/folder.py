@@ -28,6 +28,7 @@ from reg2rg import __version__
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.files import sha256, write_json
 from reg2rg.core.model_folder import CARD, CONFIG, CONTRACT, LANGUAGE_MODEL, LLM, SUMS, WEIGHTS, localise
+from reg2rg.core.task import with_task
 from reg2rg.models.tensors import open_tensors
 from reg2rg.pretrained.atomic_folder import check_target, new_folder
 from reg2rg.pretrained.contract import InputContract, dump_yaml, read_yaml
@@ -81,7 +82,7 @@ class PretrainedFolder:
 
     Attributes:
         path: the folder.
-        config: sections ``model`` and ``data``, as written.
+        config: sections ``task``, ``model`` and ``data``.
         contract: its input contract.
         language_model: what it was trained on; its ``copy`` is ``llm/`` where the folder has one.
     """
@@ -159,8 +160,8 @@ def write_folder(
 
     Args:
         folder: where to.
-        config: a run's config, or its sections ``model`` and ``data``; what belongs to the run is left out, and so are
-            the files that weights were read from, for the folder holds them.
+        config: a run's config, or its sections ``task``, ``model`` and ``data``; what belongs to the run is left out,
+            and so are the files that weights were read from, for the folder holds them.
         tensors: by name, or pairs. They may be read from a file when they are asked for: none is kept.
         contract: the model's input.
         language_model: what it was trained on.
@@ -217,16 +218,17 @@ def read_folder(folder: str | Path) -> PretrainedFolder:
             f"{path}: {', '.join(absent)} not there (expected a model of reg2rg: {CONFIG}, {CONTRACT}, {WEIGHTS}, "
             f"{LANGUAGE_MODEL}). The folder holds: {held}. Fix: take the whole folder from its source again"
         )
-    contract = InputContract.read(path)
     config = read_yaml(path / CONFIG)
-    sections = {"model", "data"}
-    if set(config) != sections or not all(isinstance(config[name], dict) for name in sections):
-        raise ConfigError(f"{path / CONFIG}: has {', '.join(map(str, config))} (expected the sections model and data)")
+    wanted = {"task", "model", "data"}
+    if set(config) not in (wanted, wanted - {"task"}) or not all(isinstance(one, dict) for one in config.values()):
+        raise ConfigError(
+            f"{path / CONFIG}: has {', '.join(map(str, config))} (expected the sections task, model and data)"
+        )
     if not isinstance(config["model"].get("llm"), dict):
         raise ConfigError(
             f"{path / CONFIG}: model.llm is {config['model'].get('llm')!r} (expected class_path and init_args)"
         )
-    return PretrainedFolder(path, config, contract, _read_language_model(path))
+    return PretrainedFolder(path, with_task(config), InputContract.read(path), _read_language_model(path))
 
 
 def verify(folder: Path) -> None:

@@ -6,16 +6,17 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import nn
 
 from reg2rg.core.errors import ConfigError
+from reg2rg.core.task import ReportTask, with_task
 from reg2rg.models.reporter import RegionReporter
 from reg2rg.models.state import check_names
 from reg2rg.pretrained.card import CardFacts, model_card
-from reg2rg.pretrained.contract import InputContract
+from reg2rg.pretrained.contract import InputContract, adopt
 from reg2rg.pretrained.folder import PretrainedFolder, write_folder
 from reg2rg.pretrained.saving import (
     build_model,
@@ -29,18 +30,23 @@ from reg2rg.pretrained.saving import (
 from reg2rg.pretrained.settings import model_config
 from reg2rg.pretrained.sharing import upload
 
+if TYPE_CHECKING:
+    from reg2rg.data.datamodule import RegionReportDataModule
+
 
 class FolderModel(nn.Module):
     """Folders of a model, after the conventions of Hugging Face.
 
     Attributes:
         reporter: the model.
-        run_config: sections ``model`` and ``data`` that it was built from, or ``None`` if it knows none.
+        task: what it sees and writes.
+        run_config: sections ``task``, ``model`` and ``data`` that it was built from, or ``None`` if it knows none.
         contract: what it takes for granted about its input, or ``None`` if it knows no config.
         base_name: what the language model was called that came with a folder.
     """
 
     reporter: RegionReporter
+    task: ReportTask
     run_config: dict[str, Any] | None = None
     contract: InputContract | None = None
     base_name: str | None = None
@@ -78,8 +84,8 @@ class FolderModel(nn.Module):
         require_language_model(folder, given)
         config = folder.resolved(given)
         config["model"]["llm"]["init_args"] |= dict(llm or {})
-        config["model"] |= {"regions": config["data"]["regions"], "identity": folder.contract.identity, **changes}
-        model = build_model(cls, config["model"], folder, allow_import)
+        config["model"] |= changes
+        model = build_model(cls, {"task": config["task"], **config["model"]}, folder, allow_import)
         model.load_folder(folder)
         model.describe(config, folder.contract)
         return model.eval().to(map_location)
@@ -101,11 +107,31 @@ class FolderModel(nn.Module):
         """Remember the config that the model was built from, and hold its data to the contract that follows.
 
         Args:
-            config: sections ``model`` and ``data``.
+            config: sections ``task``, ``model`` and ``data``.
             contract: the input contract; by default that of the config.
         """
-        self.run_config = {"model": config["model"], "data": config.get("data") or {}}
+        config = with_task(config)
+        self.run_config = {name: config.get(name) or {} for name in ("task", "model", "data")}
         self.contract = contract or InputContract.of_config(config)
+
+    def conform(self, data: RegionReportDataModule) -> RegionReportDataModule:
+        """The data as this model takes them: its views, target, instruction and tokens, of the regions that they have.
+
+        Views are computed anew from native detail, so nothing is lost.
+
+        Args:
+            data: any; they are not changed.
+
+        Raises:
+            ConfigError: the data have regions that the model does not know.
+        """
+        task = adopt(self.known_task, data.task)
+        return data.with_task(task, self.reporter.llm.tokenizer, self.reporter.token_counts)
+
+    @property
+    def known_task(self) -> ReportTask:
+        """What the model sees and writes: as its contract says, where it has one, for a run may use fewer regions."""
+        return self.task if self.contract is None else self.contract.task
 
     def save_pretrained(
         self,
@@ -121,8 +147,8 @@ class FolderModel(nn.Module):
 
         Args:
             folder: new, empty, or a model's folder that is replaced.
-            config: sections ``model`` and ``data`` that the model was built from. Models from `from_checkpoint`,
-                `from_pretrained` and the command line know theirs.
+            config: sections ``task``, ``model`` and ``data`` that the model was built from. Models from
+                `from_checkpoint`, `from_pretrained` and the command line know theirs.
             spacing: voxel size in mm that all scans were resampled to before training, which the contract then asks of
                 every scan; ``None`` asks for what it asked before, or for none.
             copy_language_model: put a frozen language model into the folder: always, never, or if it is a folder with
@@ -141,10 +167,12 @@ class FolderModel(nn.Module):
         if config is None or contract is None:
             raise ConfigError(
                 "save_pretrained: this model was built in Python and knows no config. Fix: give config, with the "
-                "sections model and data that rebuild it"
+                "sections task, model and data that rebuild it"
             )
         if spacing is not None:
-            contract = replace(contract, spacing=spacing)
+            contract = replace(
+                contract, task=replace(contract.task, views=replace(contract.task.views, spacing=spacing))
+            )
         kept = folder_names(self, self.reporter.llm)
         reference = describe_language_model(self.reporter.llm, copy_language_model, refer_to, self.base_name)
         return write_folder(

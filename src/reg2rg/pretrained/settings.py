@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,53 +9,37 @@ from typing import Any
 
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.model_folder import REGION_FILE
+from reg2rg.core.task import with_task
 from reg2rg.pretrained.contract import InputContract
 
-_DATA_KEYS = ("order", "max_length", "published_ids")
-"""Settings of the data that belong to the model and stand nowhere in the contract."""
 _READ_KEYS = ("min_slices", "hu")  # mask_grid says how somebody's mask files are, not how the model is
-_LINKED = ("regions", "identity")  # of the model; the data's say the same
 _OWN_WEIGHTS = {"weights": None, "pretrained": False}  # arguments by which an encoder reads weights of its own
 
 
 def model_config(config: Mapping[str, Any], contract: InputContract) -> dict[str, dict[str, Any]]:
-    """Sections ``model`` and ``data`` of a run's config, reduced to what belongs to the model and with nothing implied.
+    """Sections ``task``, ``model`` and ``data`` of a run's config, reduced to what belongs to its model.
 
     Args:
         config: the run's, with references resolved.
-        contract: says the regions, views, identity and target.
+        contract: holds the task.
 
     Raises:
         ConfigError: a reference that was not resolved.
     """
-    model = {key: value for key, value in config["model"].items() if key not in _LINKED}
+    config = with_task(config)
     given = dict(config.get("data") or {})
-    data: dict[str, Any] = {
-        "regions": contract.packaged_regions or REGION_FILE,
-        "views": {"size": list(contract.size), "window": list(contract.window), "coupled": contract.coupled},
-        "read": {
-            "hu": contract.hu,
-            **{key: (given.get("read") or {})[key] for key in _READ_KEYS if key in (given.get("read") or {})},
-        },
-        "target": contract.target,
-        "identity": contract.identity,
-        "instruction": contract.instruction,
-        **{key: given.get(key, default) for key, default in _data_defaults().items()},
+    read = given.get("read") or {}
+    data = {
+        "read": {"hu": contract.hu, **{key: read[key] for key in _READ_KEYS if key in read}},
+        "published_ids": bool(given.get("published_ids", False)),
     }
-    own = {"model": _plain(model), "data": _plain(data)}
+    task = contract.task.values() | {"regions": contract.packaged_regions or REGION_FILE}
+    own = {"task": task, "model": _plain(config["model"]), "data": data}
     for key in ("texture", "geometry", "global_"):
         own["model"][key] = _without_files(own["model"].get(key))
     if "${" in (text := json.dumps(own)):
         raise ConfigError(f"the config has references ({text[text.index('${') :][:40]}...). Fix: resolve them first")
     return own
-
-
-def _data_defaults() -> dict[str, Any]:
-    """Settings of the data that belong to the model and stand nowhere in the contract, with their defaults."""
-    from reg2rg.data.datamodule import RegionReportDataModule
-
-    parameters = inspect.signature(RegionReportDataModule).parameters
-    return {key: parameters[key].default for key in _DATA_KEYS}
 
 
 def _plain(value: Any) -> Any:

@@ -106,7 +106,7 @@ def no_region(study: Study, regions: RegionSet) -> DataFault:
         "NO_REGION",
         found="no mask" if study.masks is None else "no region with a voxel in it",
         expected=f"a mask for at least one of {', '.join(regions.names)}",
-        fix="look at the masks, or leave the study out; reports without regions need none (data.target whole)",
+        fix="look at the masks, or leave the study out; reports without regions need none (task.target whole)",
         path=study.image,
         study=study.id,
     )

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from reg2rg.core.errors import ConfigError, DataFault
+from reg2rg.core.task import Views
 from reg2rg.store.codecs import view_codec
 from reg2rg.store.container import SUFFIX, Header, read_arrays, read_into, write_container
 from reg2rg.store.crop import Detail, RegionMask
-from reg2rg.store.index import FORMAT
-from reg2rg.store.views import StudyViews, Views
+from reg2rg.store.index import NATIVE_FORMAT, VIEWS_FORMAT
+from reg2rg.store.views import STORE_FRAME, StudyViews, compute_views, framed_detail, views_key
 
 
 def file_name(study: str) -> str:
@@ -33,7 +35,7 @@ def write_native(path: Path, study: str, key: str, detail: Detail, *, whole: boo
     for name, mask in detail.masks.items() if whole else ():
         arrays.append((f"mask/{name}", np.ascontiguousarray(mask.array.transpose(2, 1, 0)), "bits"))
     meta = {
-        "format": FORMAT,
+        "format": NATIVE_FORMAT,
         "kind": "native",
         "whole": whole,
         "id": study,
@@ -56,12 +58,12 @@ def read_native(path: Path, header: Header, regions: Sequence[str] | None) -> De
         DataFault: ``NOT_PREPARED``, it was left out; ``STORE_CORRUPT``.
     """
     meta = header.meta
-    if meta["format"] != FORMAT:
+    if meta["format"] != NATIVE_FORMAT:
         found, fix = (
             f"an entry of format {meta['format']}",
             "run `reg2rg data prepare` again: it rebuilds what is older",
         )
-        raise DataFault.of("NOT_PREPARED", found=found, expected=f"format {FORMAT}", fix=fix, study=meta["id"])
+        raise DataFault.of("NOT_PREPARED", found=found, expected=f"format {NATIVE_FORMAT}", fix=fix, study=meta["id"])
     if not meta["whole"]:
         raise DataFault.of(
             "NOT_PREPARED",
@@ -85,17 +87,18 @@ def read_native(path: Path, header: Header, regions: Sequence[str] | None) -> De
 
 def write_views(path: Path, study: str, key: str, detail: Detail, views: Views) -> None:
     """Compute and write views, one region at a time, so that memory holds one."""
-    whole = views.compute(detail, (), {"global"}).global_
+    framed, plain = framed_detail(views, detail), replace(views, **STORE_FRAME)
+    whole = compute_views(plain, framed, (), {"global"}).global_
     assert whole is not None  # asked for
     arrays: list[tuple[str, Any, str]] = [("global", whole, view_codec(whole))]
-    for name in detail.regions:
-        one = views.compute(detail, (name,), {"texture", "geometry"})
+    for name in framed.regions:
+        one = compute_views(plain, framed, (name,), {"texture", "geometry"})
         assert one.texture is not None
         assert one.geometry is not None
         arrays.append((f"texture/{name}", one.texture[0], view_codec(one.texture[0])))
         arrays.append((f"geometry/{name}", one.geometry[0], "share"))
-    meta = {"format": FORMAT, "kind": "views", "id": study, "key": key, "views": views.key}
-    meta["regions"] = list(detail.regions)
+    meta = {"format": VIEWS_FORMAT, "kind": "views", "id": study, "key": key, "views": views_key(views)}
+    meta["regions"] = list(framed.regions)
     write_container(path, meta, arrays)
 
 

@@ -17,8 +17,12 @@ from reg2rg.core.errors import DataFault
 from reg2rg.core.files import write_json
 from reg2rg.store.container import SUFFIX, read_header
 
-FORMAT = 2
-"""Version of what the store's files hold; a change makes `prepare` rebuild them."""
+NATIVE_FORMAT = 2
+"""Version of native detail in the store; a change makes `prepare` build it anew, and with it the views."""
+VIEWS_FORMAT = 2
+"""Version of baked views in the store; a change makes `prepare` bake them anew from native detail."""
+INDEX_FORMAT = 2
+"""Version of the index; an older one is written anew from the headers."""
 
 INDEX = "index.json"
 
@@ -62,13 +66,13 @@ def load_index(root: Path) -> dict[str, Listing]:
 def save_index(root: Path, studies: Mapping[str, Listing]) -> None:
     """Write the index, atomically."""
     rows = {name: {"key": row.key, "regions": list(row.regions), "size": row.size} for name, row in studies.items()}
-    write_json(root / INDEX, {"format": FORMAT, "studies": rows})
+    write_json(root / INDEX, {"format": INDEX_FORMAT, "studies": rows})
 
 
 def _cached_index(root: Path) -> dict[str, Listing]:
     try:
         content = json.loads((root / INDEX).read_text(encoding="utf-8"))
-        if content["format"] != FORMAT:
+        if content["format"] != INDEX_FORMAT:
             return {}
         return {
             name: Listing(row["key"], tuple(row["regions"]), row["size"]) for name, row in content["studies"].items()

@@ -20,12 +20,13 @@ from reg2rg.core.errors import EXIT_SKIPPED, ConfigError, Reg2RGError
 from reg2rg.core.files import write_json
 from reg2rg.core.parallel import default_workers, run_tasks
 from reg2rg.core.regions import RegionSet, load_region_set
+from reg2rg.core.task import Views
 from reg2rg.core.types import Study
 from reg2rg.datasets.base import Dataset, Skip
 from reg2rg.scans.base import ReadOptions
 from reg2rg.store.prepare_study import Job, Outcome, job_name, prepare_one
 from reg2rg.store.store import Store
-from reg2rg.store.views import Views
+from reg2rg.store.views import views_key
 
 _LOG = logging.getLogger(__name__)
 _STALE_SECONDS = 60
@@ -232,7 +233,7 @@ def _writing(root: Path) -> Iterator[None]:
 def _remove_leftovers(store: Store, studies: Sequence[str], bake: Views | None, *, alone: bool) -> None:
     """Remove temporary files that a killed run of this shard left behind."""
     mine = frozenset(studies)
-    folders = [store.root / "native", *([] if bake is None else [store.root / "views" / bake.key])]
+    folders = [store.root / "native", *([] if bake is None else [store.root / "views" / views_key(bake)])]
     for folder in folders:
         for path in folder.glob(".*.tmp.*"):
             if path.name[1:].split(".r2g.tmp.")[0] in mine:

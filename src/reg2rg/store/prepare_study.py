@@ -10,13 +10,13 @@ from typing import Any
 
 from reg2rg.core.errors import DataFault
 from reg2rg.core.regions import RegionSet
+from reg2rg.core.task import Views
 from reg2rg.core.types import LabelMap, RegionVolume, Study
 from reg2rg.scans.base import ReadOptions
 from reg2rg.scans.read import files_of, no_region, read_study
 from reg2rg.store.crop import crop_to_foreground
-from reg2rg.store.index import FORMAT
+from reg2rg.store.index import NATIVE_FORMAT
 from reg2rg.store.store import Store
-from reg2rg.store.views import Views
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +45,13 @@ class Outcome:
 
 
 def entry_key(study: Study, regions: RegionSet, options: ReadOptions) -> str:
-    """Digest of all that decides an entry: size and time of its input files, settings, format version."""
+    """Digest of all that decides an entry: size and time of its input files, settings, version of native detail."""
     masks = study.masks
     named: dict[str, Path] = {}
     if masks is not None:
         named = {"labels": masks.file} if isinstance(masks, LabelMap) else dict(masks.files)
     facts = {
-        "format": FORMAT,
+        "format": NATIVE_FORMAT,
         "image": _stamp(study.image),
         "masks": {name: _stamp(path) for name, path in sorted(named.items())},
         "labels": {k: list(v) for k, v in sorted(masks.labels.items())} if isinstance(masks, LabelMap) else None,

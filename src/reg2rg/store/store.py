@@ -20,12 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reg2rg.core.errors import DataFault
+from reg2rg.core.task import Views
 from reg2rg.core.types import RegionVolume
 from reg2rg.store.container import Header, read_header, verify
 from reg2rg.store.crop import Detail, crop_to_foreground
 from reg2rg.store.files import file_name, read_native, read_views, write_native, write_views
-from reg2rg.store.index import FORMAT, INDEX, Listing, load_index, save_index
-from reg2rg.store.views import ALL_VIEWS, StudyViews, Views, wanted_views
+from reg2rg.store.index import INDEX, NATIVE_FORMAT, VIEWS_FORMAT, Listing, load_index, save_index
+from reg2rg.store.views import ALL_VIEWS, StudyViews, compute_views, views_key, wanted_views
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ class Store:
         path = self.views_path(study, views)
         header = self._baked(path, study)
         if header is None:
-            return views.compute(self.read(study, regions), regions, asked)
+            return compute_views(views, self.read(study, regions), regions, asked)
         return read_views(path, header, regions, asked, views.size)
 
     def index(self) -> dict[str, Listing]:
@@ -191,7 +192,7 @@ class Store:
             return "absent"
         except DataFault:
             return "corrupt"
-        if meta["key"] != key or meta["format"] != FORMAT or (native and not meta["whole"]):
+        if meta["key"] != key or meta["format"] != NATIVE_FORMAT or (native and not meta["whole"]):
             return "stale"
         if views is None:
             return "good"
@@ -202,7 +203,7 @@ class Store:
             return lacking
         except DataFault:
             return "corrupt"
-        return "good" if baked["key"] == key and baked["format"] == FORMAT else lacking
+        return "good" if baked["key"] == key and baked["format"] == VIEWS_FORMAT else lacking
 
     def describe(self, study: str, views: Views | None) -> tuple[tuple[str, ...], int]:
         """Regions of an entry, and bytes of its files."""
@@ -223,7 +224,7 @@ class Store:
 
     def views_path(self, study: str, views: Views) -> Path:
         """File of a study's baked views of one setting."""
-        return self.root / "views" / views.key / file_name(study)
+        return self.root / "views" / views_key(views) / file_name(study)
 
     # Details
 
@@ -239,7 +240,7 @@ class Store:
             header = read_header(path)
         except FileNotFoundError:
             return None
-        if header.meta["format"] != FORMAT:
+        if header.meta["format"] != VIEWS_FORMAT:
             return None
         known = self.index().get(study)
         return header if known is None or known.key == header.meta["key"] else None

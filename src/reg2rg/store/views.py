@@ -15,14 +15,16 @@ import hashlib
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from reg2rg.core.errors import ConfigError
-from reg2rg.core.types import HU, PositiveInt, RegionVolume
+from reg2rg.core.errors import ConfigError, DataFault
+from reg2rg.core.task import Views
+from reg2rg.core.types import HU, RegionVolume
 from reg2rg.store.crop import FOREGROUND_HU, Box, Detail, RegionMask, bounding_box, box_slices, crop_to_foreground
+from reg2rg.store.frame import conform
 from reg2rg.store.resize import Size, SlabSum, area_pool, area_pool_boxed
 
 Fixed = npt.NDArray[np.int16]
@@ -37,6 +39,8 @@ FRACTION_SCALE = 32767
 """Fixed-point value of a geometry voxel that lies wholly inside the region."""
 RECIPE = 1
 """Raised when the same settings would give other numbers, so that baked views are rebuilt."""
+STORE_FRAME: dict[str, Any] = {"orientation": "RAS", "spacing": None}
+"""The frame that the store's detail comes in. These settings count only where they ask for another."""
 
 
 class HasDetail(Protocol):
@@ -64,111 +68,111 @@ class StudyViews:
     global_: Fixed | None
 
 
-@dataclass(frozen=True)  # no slots: jsonargparse reads a default through vars()
-class Views:
-    """Settings of the views.
+def views_key(settings: Views) -> str:
+    """Short digest of everything that decides the numbers; names the folder of baked views."""
+    facts = {
+        name: value for name, value in asdict(settings).items() if name not in STORE_FRAME or value != STORE_FRAME[name]
+    }
+    return hashlib.sha256(json.dumps({**facts, "recipe": RECIPE}, sort_keys=True).encode()).hexdigest()[:16]
 
-    Attributes:
-        size: (H, W, D) of every view.
-        window: HU range that is kept; it becomes [-1, 1] at the model's input.
-        coupled: place and detail in one view: the texture view is the masked scan *uncropped*, in the global frame
-            (the ablation of local feature decoupling). Use it with the geometry encoder off.
+
+def compute_views(
+    settings: Views,
+    source: RegionVolume | Detail | HasDetail,
+    regions: Sequence[str] | None = None,
+    want: Collection[str] = ALL_VIEWS,
+) -> StudyViews:
+    """Compute views from native detail, on the CPU, in one thread.
+
+    Args:
+        settings: of the views.
+        source: a scan with its masks, native detail, or an entry of the store.
+        regions: names in the wanted order; all of the study by default.
+        want: any of ``texture``, ``geometry``, ``global``.
+
+    Raises:
+        ConfigError: an unknown view, or a region that the study does not have.
+        DataFault: a scan without foreground or without any region, or a region too small for the wanted voxel size.
     """
+    asked = wanted_views(want)
+    detail = framed_detail(settings, source, regions)
+    names = detail.regions if regions is None else tuple(regions)
+    masks = [detail.region(name) for name in names]
+    texture = geometry = global_ = None
+    if "texture" in asked:
+        texture = np.empty((len(names), *settings.size), dtype=np.int16)
+        for part, mask in zip(texture, masks, strict=True):
+            _texture(settings, detail.array, mask, part)
+    if "geometry" in asked:
+        geometry = np.zeros((len(names), *settings.size), dtype=np.int16)
+        for part, mask in zip(geometry, masks, strict=True):
+            _geometry(settings.size, detail.array.shape, mask, part)
+    if "global" in asked:
+        global_ = np.empty(settings.size, dtype=np.int16)
+        _pool_hu(settings, detail.array, global_)
+    return StudyViews(names, texture, geometry, global_)
 
-    size: tuple[PositiveInt, PositiveInt, PositiveInt] = (256, 256, 64)
-    window: tuple[int, int] = (-1000, 200)
-    coupled: bool = False
 
-    def __post_init__(self) -> None:
-        if len(self.size) != 3 or min(self.size) < 1:
-            raise ConfigError(
-                f"views.size is {self.size} (expected three positive numbers). Fix: for example 256,256,64"
-            )
-        low, high = self.window
-        if not -2048 <= low < high <= 2047:
-            raise ConfigError(
-                f"views.window is {self.window} (expected low < high within -2048..2047 HU, the range of 1/16 HU in "
-                "int16). Fix: the published window is -1000,200"
-            )
+def framed_detail(
+    settings: Views, source: RegionVolume | Detail | HasDetail, regions: Sequence[str] | None = None
+) -> Detail:
+    """Native detail in the orientation and voxel size that the views are asked in.
 
-    @property
-    def key(self) -> str:
-        """Short digest of everything that decides the numbers; names the folder of baked views."""
-        text = json.dumps({**asdict(self), "recipe": RECIPE}, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    def compute(
-        self,
-        source: RegionVolume | Detail | HasDetail,
-        regions: Sequence[str] | None = None,
-        want: Collection[str] = ALL_VIEWS,
-    ) -> StudyViews:
-        """Compute views from native detail, on the CPU, in one thread.
-
-        Args:
-            source: a scan with its masks, native detail, or an entry of the store.
-            regions: names in the wanted order; all of the study by default.
-            want: any of ``texture``, ``geometry``, ``global``.
-
-        Raises:
-            ConfigError: an unknown view, or a region that the study does not have.
-            DataFault: a scan without foreground, or with masks that all lie outside it.
-        """
-        asked = wanted_views(want)
-        detail = as_detail(source)
-        names = detail.regions if regions is None else tuple(regions)
-        masks = [detail.region(name) for name in names]
-        texture = geometry = global_ = None
-        if "texture" in asked:
-            texture = np.empty((len(names), *self.size), dtype=np.int16)
-            for part, mask in zip(texture, masks, strict=True):
-                self._texture(detail.array, mask, part)
-        if "geometry" in asked:
-            geometry = np.zeros((len(names), *self.size), dtype=np.int16)
-            for part, mask in zip(geometry, masks, strict=True):
-                self._geometry(detail.array.shape, mask, part)
-        if "global" in asked:
-            global_ = np.empty(self.size, dtype=np.int16)
-            self._pool_hu(detail.array, global_)
-        return StudyViews(names, texture, geometry, global_)
-
-    def _texture(self, array: HU, mask: RegionMask, out: Fixed) -> None:
-        """Texture view of one region into `out`."""
-        if self.coupled:
-            masked = np.full(array.shape, OUTSIDE_HU, dtype=np.int16, order="F")
-            np.copyto(masked[box_slices(mask.box)], array[box_slices(mask.box)], where=mask.array)
-            self._pool_hu(masked, out)
-            return
-        masked = np.where(mask.array, array[box_slices(mask.box)], np.int16(OUTSIDE_HU))
-        box = bounding_box(masked, above=FOREGROUND_HU)
-        if box is None:  # a region of nothing but air at or below -1000 HU: background everywhere
-            out[...] = self._clamped(np.float32(OUTSIDE_HU * HU_SCALE))
-            return
-        self._pool_hu(masked[box_slices(box)], out)
-
-    def _pool_hu(self, array: HU, out: Fixed) -> None:
-        """Area resize of HU values, clamped to the window, into `out`."""
-        pooled = area_pool(_slab_sums(array, self.size[2]), _shape(array), self.size, scale=HU_SCALE)
-        np.clip(pooled, self.window[0] * HU_SCALE, self.window[1] * HU_SCALE, out=pooled)
-        np.rint(pooled, out=pooled)
-        out[...] = pooled
-
-    def _geometry(self, shape: tuple[int, ...], mask: RegionMask, out: Fixed) -> None:
-        """Geometry view of one region into `out`, which is zero."""
-        longest = -(-shape[2] // self.size[2]) + 1
-        counts = np.uint8 if longest <= np.iinfo(np.uint8).max else np.uint16
-        slices = mask.array.transpose(2, 1, 0).view(np.uint8)
-        place, part = area_pool_boxed(
-            lambda start, stop: np.add.reduce(slices[start:stop], axis=0, dtype=counts),
-            mask.box,
-            (shape[0], shape[1], shape[2]),
-            self.size,
-            scale=FRACTION_SCALE,
+    Raises:
+        DataFault: a wanted region that has no voxel left at that size.
+    """
+    if all(getattr(settings, name) == value for name, value in STORE_FRAME.items()):
+        return as_detail(source)
+    given = source if isinstance(source, RegionVolume) else as_detail(source).to_region_volume()
+    names = tuple(given.masks) if regions is None else tuple(regions)
+    conformed = conform(given, settings.orientation, settings.spacing)
+    detail = crop_to_foreground(conformed, needs_regions=bool(names))
+    if lost := [name for name in names if name in given.masks and name not in detail.masks]:
+        raise DataFault.of(
+            "NO_REGION",
+            found=f"{', '.join(lost)} lost every voxel at {settings.spacing} mm",
+            expected="regions of at least one voxel at the spacing of the model's input contract",
+            fix="leave the region out, or use a model without a stated spacing",
         )
-        out[place] = np.rint(np.minimum(part, FRACTION_SCALE, out=part), out=part)
+    return detail
 
-    def _clamped(self, value: np.float32) -> np.float32:
-        return np.clip(value, self.window[0] * HU_SCALE, self.window[1] * HU_SCALE)
+
+def _texture(settings: Views, array: HU, mask: RegionMask, out: Fixed) -> None:
+    """Texture view of one region into `out`."""
+    if settings.coupled:
+        masked = np.full(array.shape, OUTSIDE_HU, dtype=np.int16, order="F")
+        np.copyto(masked[box_slices(mask.box)], array[box_slices(mask.box)], where=mask.array)
+        _pool_hu(settings, masked, out)
+        return
+    masked = np.where(mask.array, array[box_slices(mask.box)], np.int16(OUTSIDE_HU))
+    box = bounding_box(masked, above=FOREGROUND_HU)
+    if box is None:  # a region of nothing but air at or below -1000 HU: background everywhere
+        out[...] = np.clip(OUTSIDE_HU, *settings.window) * HU_SCALE
+        return
+    _pool_hu(settings, masked[box_slices(box)], out)
+
+
+def _pool_hu(settings: Views, array: HU, out: Fixed) -> None:
+    """Area resize of HU values, clamped to the window, into `out`."""
+    pooled = area_pool(_slab_sums(array, settings.size[2]), _shape(array), settings.size, scale=HU_SCALE)
+    np.clip(pooled, settings.window[0] * HU_SCALE, settings.window[1] * HU_SCALE, out=pooled)
+    np.rint(pooled, out=pooled)
+    out[...] = pooled
+
+
+def _geometry(size: Size, shape: tuple[int, ...], mask: RegionMask, out: Fixed) -> None:
+    """Geometry view of one region into `out`, which is zero."""
+    longest = -(-shape[2] // size[2]) + 1
+    counts = np.uint8 if longest <= np.iinfo(np.uint8).max else np.uint16
+    slices = mask.array.transpose(2, 1, 0).view(np.uint8)
+    place, part = area_pool_boxed(
+        lambda start, stop: np.add.reduce(slices[start:stop], axis=0, dtype=counts),
+        mask.box,
+        (shape[0], shape[1], shape[2]),
+        size,
+        scale=FRACTION_SCALE,
+    )
+    out[place] = np.rint(np.minimum(part, FRACTION_SCALE, out=part), out=part)
 
 
 def as_detail(source: RegionVolume | Detail | HasDetail) -> Detail:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch.optim import Optimizer
 
 from reg2rg.config.saving import CONFIG_KEY, build, differences, read_config
 from reg2rg.core.errors import ConfigError
-from reg2rg.core.regions import load_region_set
+from reg2rg.core.task import ReportTask, with_task
 from reg2rg.core.types import PositiveInt
 from reg2rg.data.batch import Batch
 from reg2rg.data.datamodule import RegionReportDataModule
@@ -29,7 +28,7 @@ from reg2rg.models.encoders.base import Encoder
 from reg2rg.models.llm.base import Decoding, LanguageModel, Sampling
 from reg2rg.models.reporter import GeneratedReport, ProjectorFactory, RegionReporter
 from reg2rg.models.state import check_names, check_sizes, first, kept_names
-from reg2rg.pretrained.input_adapter import check_regions, conform_data
+from reg2rg.pretrained.contract import shortened
 from reg2rg.pretrained.mixin import FolderModel
 from reg2rg.training.checkpoints import read_checkpoint
 from reg2rg.training.half_precision import Float32Steps
@@ -38,8 +37,6 @@ from reg2rg.training.nonfinite import StepGuard
 from reg2rg.training.optimization import OptimizerConfig, build_optimizer
 from reg2rg.training.region_loss import RegionLoss
 from reg2rg.training.report_scores import ReportScores
-
-log = logging.getLogger(__name__)
 
 _GRADIENTS = "reg2rg_accumulated_gradients"
 
@@ -61,8 +58,7 @@ class Reg2RG(FolderModel, L.LightningModule):
         projector: encoder width and language model's width -> projector.
         llm: the language model.
         optimizer: rates, decay and schedule.
-        regions: region set by name or file; the same as the data's.
-        identity: reports name their regions; the same as the data's.
+        task: what the model sees and writes; the data hold the same one.
         tag_std: standard deviation of the learned tag vectors at the start.
         word_alignment: weight of `WordAlignment`, for encoders that start from nothing; 0 as published.
         word_alignment_steps: optimiser steps at the start that train by word alignment alone and leave the language
@@ -84,8 +80,7 @@ class Reg2RG(FolderModel, L.LightningModule):
         projector: ProjectorFactory,
         llm: LanguageModel,
         optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008 (frozen)
-        regions: str = "radgenome",
-        identity: bool = True,
+        task: ReportTask = ReportTask(),  # noqa: B008 (frozen)
         tag_std: float = 1.0,
         word_alignment: float = 0.0,
         word_alignment_steps: int = 0,
@@ -99,13 +94,13 @@ class Reg2RG(FolderModel, L.LightningModule):
         super().__init__()
         self.reporter = RegionReporter(texture, geometry, global_, projector, llm, tag_std, word_alignment > 0)
         self.word_alignment, self.word_alignment_steps = word_alignment, word_alignment_steps
-        self.optimizer_config, self.identity, self.seed = optimizer, identity, seed
+        self.optimizer_config, self.task, self.seed = optimizer, task, seed
         self.decoding = Decoding(max_new_tokens, stop_on_loop, sampling=sampling)
         self.val_generate, self.val_samples = val_generate, val_samples
-        names = load_region_set(regions).names
+        names = task.region_set.names
         self.train_losses = RegionLoss(names, over_processes=False)
         self.eval_losses = RegionLoss(names)
-        self.report_scores = ReportScores(load_region_set(regions), identity)
+        self.report_scores = ReportScores(task.region_set, task.identity)
         self.throughput, self.guard = Throughput(), StepGuard()
         self._pending_gradients: dict[str, Tensor] = {}
         self._float32_steps: list[Float32Steps] = []
@@ -122,28 +117,38 @@ class Reg2RG(FolderModel, L.LightningModule):
         """The language model's tokenizer."""
         return self.reporter.llm.tokenizer
 
-    # ---- the input contract
+    # ---- the task
 
     def prepare_data(self) -> None:
-        """Refuse data that cannot be brought to the model's input contract, before they are listed.
-
-        Raises:
-            ConfigError: the data have regions that the model does not know.
-        """
-        data = getattr(self.trainer, "datamodule", None)
-        if self.contract is not None and isinstance(data, RegionReportDataModule):
-            check_regions(data.region_set, self.contract.regions)
+        """Refuse data of another task before they are listed; see `setup`."""
+        self._check_data()
 
     def setup(self, stage: str) -> None:
-        """Bring the data to the model's input contract, or refuse them (see `prepare_data`); prepare the strategy."""
+        """Refuse data that are not as the model takes them (`conform` brings them to it); prepare the strategy.
+
+        Raises:
+            ConfigError: says what differs.
+        """
         in_phases = self.word_alignment_steps > 0 and self.reporter.words is not None
         _prepare_strategy(self.trainer.strategy, in_phases)
+        self._check_data()
+
+    def _check_data(self) -> None:
         data = getattr(self.trainer, "datamodule", None)
-        if self.contract is None or not isinstance(data, RegionReportDataModule):
+        if not isinstance(data, RegionReportDataModule):
             return
-        if changes := conform_data(self.contract, data, self.tokenizer, self.token_counts):
-            log.warning("The data were brought to the model's input contract: %s", "; ".join(changes))
-            data.setup(stage)
+        told = data.task.differences(self.known_task.adopted(data.task))
+        if data.token_counts != self.token_counts:
+            told["tokens of a region and of the image"] = (data.token_counts, self.token_counts)
+        words = data.encoder.tokenizer
+        if words is not self.tokenizer and words.get_vocab() != self.tokenizer.get_vocab():
+            told["tokenizer"] = (words.name_or_path, self.tokenizer.name_or_path)
+        if told:
+            differ = "; ".join(f"{name} {shortened(a)}, not {shortened(b)}" for name, (a, b) in told.items())
+            raise ConfigError(
+                f"the data are of another task than the model: {differ}. Fix: give both the same task, or bring the "
+                "data to the model: data = model.conform(data)"
+            )
 
     # ---- training
 
@@ -355,11 +360,11 @@ class Reg2RG(FolderModel, L.LightningModule):
             CheckpointError: a damaged file.
         """
         checkpoint = read_checkpoint(path)
-        config = read_config(checkpoint, str(path))
+        config = with_task(read_config(checkpoint, str(path)))
         if language_model is not None:
             config["model"]["llm"]["init_args"] |= {"path": str(language_model), "revision": None}
         config["model"] |= changes
-        model = build(cls, config["model"], allow_import)
+        model = build(cls, {"task": config.get("task") or {}, **config["model"]}, allow_import)
         model.describe(config)
         model._checkpoint_config = read_config(checkpoint, str(path))
         model.load_state_dict(checkpoint["state_dict"])

@@ -6,14 +6,16 @@ import hashlib
 import json
 import logging
 import time
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
 
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.files import sha256, write_json
 from reg2rg.core.report import parse_report
+from reg2rg.core.task import ReportTask
 from reg2rg.data.batch import Batch
 from reg2rg.data.loader import StudyLoader
 from reg2rg.evaluation.records import STUDIES, read_records, write_table
@@ -25,12 +27,33 @@ RUN, SKIPPED = "run.json", "skipped.json"
 _SAY_EVERY_S = 30.0
 
 
+@runtime_checkable
+class PredictionSource(Protocol):
+    """What the writer asks of the data that are reported on; `RegionReportDataModule` answers."""
+
+    task: ReportTask
+
+    def prediction_facts(self) -> dict[str, Any]:
+        """What decides the predictions beside the model, and is the same for all studies; plain values by name."""
+
+    def prediction_keys(self) -> dict[str, str]:
+        """Study that may be reported on -> digest of what its prediction is made from."""
+
+    def question(self, regions: int) -> str:
+        """The prompt of so many regions as people read it."""
+
+    def skip_studies(self, done: frozenset[str]) -> None:
+        """Leave these studies out."""
+
+
 class PredictionWriter(L.Callback):
     """Writes the reports that ``predict`` generates into a folder, and goes on where an earlier run stopped.
 
     The folder gets ``studies/<id>.json`` for each study as soon as it is done, ``predictions.csv`` in the published
     column layout at the end, ``skipped.json`` with the studies that could not be read, and ``run.json`` with what the
-    predictions were made by; predictions of another checkpoint are not mixed with them.
+    predictions were made by: the model's weights, its task, the kind of the data. Predictions of another run are not
+    mixed with them. Each record has the key of what it was made from, in the store and of the reference texts; a study
+    whose key has changed is reported on anew.
 
     Args:
         out: the folder.
@@ -40,6 +63,7 @@ class PredictionWriter(L.Callback):
         self.out = Path(out)
         self._begun = self._said = 0.0
         self._written = self._total = 0
+        self._keys: dict[str, str] = {}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Find what is complete and leave it out.
@@ -49,11 +73,20 @@ class PredictionWriter(L.Callback):
         """
         if stage != "predict":
             return
-        self._check_run(trainer, pl_module)
-        done = frozenset(record["study"] for record in read_records(self.out))
+        data = _source(trainer)
+        self._keys = data.prediction_keys()
+        self._check_run(trainer, pl_module, data)
+        keys = {record["study"]: record.get("key") for record in read_records(self.out)}
+        self._refuse_others(keys)
+        trainer.strategy.barrier("records")  # all have read them before one writes
+        done = frozenset(study for study, key in keys.items() if key == self._keys[study])
+        if changed := sorted(keys.keys() - done):
+            few = f"{', '.join(changed[:3])}{', ...' if len(changed) > 3 else ''}"
+            log.warning("%s: the data of %d studies have changed since (%s); they are reported on anew", self.out,
+                        len(changed), few)  # fmt: skip
         if done:
             log.warning("%s: %d studies are complete; the others follow", self.out, len(done))
-        trainer.datamodule.skip_studies(done)  # type: ignore[attr-defined]
+        data.skip_studies(done)
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
@@ -70,10 +103,10 @@ class PredictionWriter(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Write the studies of one batch."""
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data = _source(trainer)
         for answer, texts in zip(outputs, batch.reports, strict=True):
-            question = data.encoder.prompt_text(len(answer.regions))
-            write_json(self._path(answer.study), record(answer, texts, question, data.identity))
+            told = record(answer, texts, data.question(len(answer.regions)), data.task.identity)
+            write_json(self._path(answer.study), told | {"key": self._keys[answer.study]})
         self._written += len(outputs) * trainer.world_size
         self._say(min(self._written, self._total))
 
@@ -100,18 +133,21 @@ class PredictionWriter(L.Callback):
         left = (self._total - done) / max(rate, 1e-9)
         log.info("%d of %d reports, %.2f a second, about %.0f s left", done, self._total, rate, left)
 
-    def _check_run(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    def _check_run(self, trainer: L.Trainer, pl_module: L.LightningModule, data: PredictionSource) -> None:
         run = {
             "model": _weights_digest(trainer, pl_module),
-            "target": data.target,
-            "identity": data.identity,
-            "order": data.order,
             "decoding": str(getattr(pl_module, "decoding", "")),
+            **data.prediction_facts(),
         }
         path = self.out / RUN
         before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else run
-        changed = sorted(key for key in run if before.get(key) != run[key])
+        if unknown := [key for key in run if key not in before]:
+            raise ConfigError(
+                f"{self.out}: holds predictions of an older version, which did not note their {', '.join(unknown)} "
+                f"(see {path}), so that nothing can be added to them. Fix: give another folder, or delete this one"
+            )
+        changed = sorted(key for key in run if key != "task" and before[key] != run[key])
+        changed += sorted(data.task.differences(before["task"]))
         if changed:
             raise ConfigError(
                 f"{self.out}: holds predictions made with another {', '.join(changed)} (see {path}). Fix: give another "
@@ -120,6 +156,14 @@ class PredictionWriter(L.Callback):
         trainer.strategy.barrier("run.json")
         if trainer.is_global_zero:
             write_json(path, run)
+
+    def _refuse_others(self, studies: Collection[str]) -> None:
+        if others := sorted(study for study in studies if study not in self._keys):
+            few = f"{', '.join(others[:3])}{', ...' if len(others) > 3 else ''}"
+            raise ConfigError(
+                f"{self.out}: holds predictions of {len(others)} studies that the data do not list ({few}): of another "
+                "data set or split. Fix: give another folder, or delete this one"
+            )
 
 
 def record(answer: GeneratedReport, texts: tuple[str, ...], question: str, identity: bool = True) -> dict[str, Any]:
@@ -148,6 +192,16 @@ def record(answer: GeneratedReport, texts: tuple[str, ...], question: str, ident
         "reference": dict(zip(answer.regions or ("",), texts, strict=True)),
         "question": question,
     }
+
+
+def _source(trainer: L.Trainer) -> PredictionSource:
+    data = getattr(trainer, "datamodule", None)
+    if not isinstance(data, PredictionSource):
+        raise ConfigError(
+            f"PredictionWriter: the data are {type(data).__name__}, which does not say what its studies are made from. "
+            "Fix: predict with a RegionReportDataModule, or with a data module that has the methods of PredictionSource"
+        )
+    return data
 
 
 def _loaders(trainer: L.Trainer) -> list[StudyLoader]:

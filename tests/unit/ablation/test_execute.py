@@ -18,7 +18,7 @@ from reg2rg.ablation.state import Keys, lock, read_run, state_of
 from reg2rg.ablation.sweep import Scoring
 from reg2rg.runners import Stop
 
-CONFIG = {"trainer": {"default_root_dir": "out"}, "model": {"lr": 1}, "data": {"regions": "lobes"}}
+CONFIG = {"trainer": {"default_root_dir": "out"}, "model": {"lr": 1}, "task": {"regions": "lobes"}}
 
 
 def task(tmp_path: Path, **changes) -> Task:

@@ -58,7 +58,7 @@ def test_seeds_one_after_another_and_floors_last() -> None:
 def test_seed_overlays_and_references_are_resolved() -> None:
     config = job("no_lfd", 2, out=Path("out")).config
     assert (config["seed_everything"], config["data"]["seed"], config["model"]["seed"]) == (2, 2, 2)
-    assert config["data"]["views"]["coupled"] is True
+    assert config["task"]["views"]["coupled"] is True
     assert config["model"]["geometry"] is None
     assert "${" not in yaml.safe_dump(dict(config))
     assert "geometry" in plan("lfd").jobs[0].config["model"]

@@ -15,7 +15,7 @@ def test_keys_and_names() -> None:
     assert {"CNN3D", "ViT3D"} <= set(keys["model.texture"])
     assert keys["model.llm"] == ["CausalLM"]
     assert "RadGenome" in keys["data.dataset"]
-    assert {"model.optimizer.lr", "data.views.size", "data.read.hu", "trainer.max_epochs"} <= set(keys)
+    assert {"model.optimizer.lr", "task.views.size", "data.read.hu", "trainer.max_epochs"} <= set(keys)
     assert {"model.texture.dim", "model.llm.lora", "data.dataset.root"} <= set(keys)
 
 

@@ -20,15 +20,16 @@ vars: {place: here}
 data:
   dataset:
     class_path: RadGenome
-    init_args: {root: phantoms, regions: "${data.regions}"}
+    init_args: {root: phantoms, regions: "${task.regions}"}
   store: ${vars.place}/store
-  regions: radgenome
-  views: {size: [16, 16, 16]}
   read: {min_slices: 8}
   batch_size: 4
 model:
-  texture: {class_path: CNN3D, init_args: {size: "${data.views.size}"}}
+  texture: {class_path: CNN3D, init_args: {size: "${task.views.size}"}}
 trainer: {max_epochs: 1}
+task:
+  regions: radgenome
+  views: {size: [16, 16, 16]}
 """
 
 
@@ -48,10 +49,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phantoms: Path) -> N
 
 def test_section_is_built_from_the_whole_config() -> None:
     found = read_section(Invocation("data", ()), ["-c", "run.yaml", "--data.read.hu=trust", "--vars.place=there"])
-    assert isinstance(found.dataset, RadGenome)
-    assert found.store == "there/store"
-    assert found.views.size == (16, 16, 16)
-    assert (found.read.min_slices, found.read.hu) == (8, "trust")
+    assert isinstance(found.data.dataset, RadGenome)
+    assert found.data.store == "there/store"
+    assert found.task.views.size == (16, 16, 16)
+    assert (found.data.read.min_slices, found.data.read.hu) == (8, "trust")
 
 
 def test_check_then_prepare_then_prepare_again(capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,17 +73,19 @@ def test_check_then_prepare_then_prepare_again(capsys: pytest.CaptureFixture[str
 
 
 MISTAKES = {
-    "unknown key": ("  batch_size: 4", "  bath_size: 4", "run.yaml:11: data.bath_size: ", "Did you mean 'batch_size'?"),
-    "unknown section": ("trainer:", "trianer:", "run.yaml:14: trianer: ", "Did you mean 'trainer'?"),
+    "unknown key": ("  batch_size: 4", "  bath_size: 4", "run.yaml:9: data.bath_size: ", "Did you mean 'batch_size'?"),
+    "unknown section": ("trainer:", "trianer:", "run.yaml:12: trianer: ", "Did you mean 'trainer'?"),
     "unknown dataset": ("RadGenome", "RadGnome", "run.yaml:5: data.dataset: ", "Did you mean 'RadGenome'?"),
     "unknown argument": ("root: ph", "rot: ph", "run.yaml:6: data.dataset.init_args.rot: ", "Did you mean 'root'?"),
-    "wrong type": ("min_slices: 8", "min_slices: x", "run.yaml:10: data.read.min_slices: ", "a whole number"),
-    "not a choice": ("min_slices: 8", "hu: maybe", "run.yaml:10: data.read.hu: ", "one of 'check', 'trust'"),
+    "wrong type": ("min_slices: 8", "min_slices: x", "run.yaml:8: data.read.min_slices: ", "a whole number"),
+    "not a choice": ("min_slices: 8", "hu: maybe", "run.yaml:8: data.read.hu: ", "one of 'check', 'trust'"),
     "no folder": ("root: phantoms", "root: gone", "run.yaml:6: data.dataset.init_args.root: ", "at 'gone'"),
     "no reference": ("${vars.place}", "${vars.plac}", "run.yaml:7: data.store: ", "Did you mean 'vars.place'?"),
-    "no region set": ("regions: radgenome", "regions: radgnome", "run.yaml:8: data.regions: ", "radgenome"),
+    "no region set": ("regions: radgenome", "regions: radgnome", "run.yaml:14: task.regions: ", "radgenome"),
     "no data": ("data:", "dat:", "", "no config gives a 'data' section"),
-    "negative": ("min_slices: 8", "min_slices: -8", "run.yaml:10: data.read.min_slices: ", "1 or more"),
+    "no window": ("{size: [16, 16, 16]}", "{window: [9, 1]}", "run.yaml:13: task (Views): ", "low < high"),
+    "a key of the task": ("read: {", "target: whole\n  read: {", "run.yaml:8: data.target: ", "in the section 'task'"),
+    "negative": ("min_slices: 8", "min_slices: -8", "run.yaml:8: data.read.min_slices: ", "1 or more"),
 }
 
 
@@ -117,9 +120,9 @@ def test_wrong_options(args: list[str], words: str, capsys: pytest.CaptureFixtur
 
 def test_keys_that_only_training_needs_are_left_alone() -> None:
     config = yaml.safe_load(CONFIG)
-    config["data"]["identity"] = False
+    config["data"]["cache"] = True
     Path("full.yaml").write_text(yaml.safe_dump(config))
-    assert read_section(Invocation("data", ()), ["-c", "full.yaml"]).store == "here/store"
+    assert read_section(Invocation("data", ()), ["-c", "full.yaml"]).data.store == "here/store"
 
 
 def test_no_torch_is_imported_to_prepare(phantoms: Path) -> None:

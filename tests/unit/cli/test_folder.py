@@ -18,6 +18,7 @@ from reg2rg.config.reading import Tree
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.model_folder import CONTRACT
 from reg2rg.core.regions import Region, RegionSet
+from reg2rg.core.task import ReportTask, Views
 from reg2rg.pretrained.contract import InputContract
 from reg2rg.pretrained.fingerprint import fingerprint
 from reg2rg.pretrained.folder import LanguageModelRef, write_folder
@@ -28,7 +29,7 @@ CONFIG: dict[str, Any] = {
         "texture": {"class_path": "CNN3D", "init_args": {"dim": 24}},
         "llm": {"class_path": "CausalLM", "init_args": {}},
     },
-    "data": {"views": {"size": [16, 16, 16]}},
+    "task": {"views": {"size": [16, 16, 16]}},
 }
 
 
@@ -40,7 +41,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (llm / "config.json").write_text("{}")
     regions = RegionSet("mine", (Region("left lung"), Region("spleen")))
     ref = LanguageModelRef("lm", fingerprint=fingerprint({"w": torch.ones(3)}), copy=llm)
-    contract = InputContract(regions, size=(16, 16, 16))
+    contract = InputContract(ReportTask(regions, Views((16, 16, 16))), ("texture",))
     write_folder(
         tmp_path / "m", config=CONFIG, tensors={"w": torch.ones(2)}, contract=contract, language_model=ref, card="#"
     )
@@ -52,7 +53,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_config_of_a_folder_leads_into_it_from_anywhere(folder: Path) -> None:
     values = fold(["../m/config.yaml"]).values
     assert values["model"]["llm"]["init_args"]["path"] == "../m/llm"
-    assert values["data"]["regions"] == "../m/regions.yaml"
+    assert values["task"]["regions"] == "../m/regions.yaml"
     (folder / CONTRACT).unlink()  # the same words in an ordinary config mean themselves
     values = fold(["../m/config.yaml"]).values
     assert values["model"]["llm"]["init_args"]["path"] == "llm"
@@ -61,13 +62,14 @@ def test_the_config_of_a_folder_leads_into_it_from_anywhere(folder: Path) -> Non
 @pytest.mark.parametrize("option", [["--ckpt_path", "../m"], ["--ckpt_path=../m"], []])
 def test_a_folder_brings_its_config_where_none_has_a_model(folder: Path, option: list[str]) -> None:
     Path("data.yaml").write_text(
-        "data: {store: here, views: {window: [-500, 100]}}\n" + ("" if option else "ckpt_path: ../m\n")
+        "data: {store: here}\ntask: {views: {window: [-500, 100]}}\n" + ("" if option else "ckpt_path: ../m\n")
     )
     tree = with_folder(fold(["data.yaml"]), option)
     assert tree.values["model"]["texture"]["init_args"] == {"dim": 24}
     assert tree.values["data"]["store"] == "here"
-    assert tree.values["data"]["views"] == {"size": [16, 16, 16], "window": [-500, 100], "coupled": False}
-    assert tree.values["data"]["regions"] == "../m/regions.yaml"
+    views = tree.values["task"]["views"]
+    assert (views["size"], views["window"], views["coupled"]) == ([16, 16, 16], [-500, 100], False)
+    assert tree.values["task"]["regions"] == "../m/regions.yaml"
     mine = Tree({"model": {"texture": None}})
     assert with_folder(mine, option) is mine
 
@@ -129,5 +131,5 @@ def test_the_config_of_a_folder_parses(folder: Path, capsys: pytest.CaptureFixtu
     )
     assert main(["predict", "-c", "../m/config.yaml", "-c", "data.yaml", "--print_config"]) == 0
     config = yaml.safe_load(capsys.readouterr().out)
-    assert config["data"]["regions"] == "../m/regions.yaml"
+    assert config["task"]["regions"] == "../m/regions.yaml"
     assert config["model"]["llm"]["init_args"]["path"] == "../m/llm"

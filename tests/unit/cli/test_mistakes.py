@@ -15,14 +15,14 @@ pytest.importorskip("lightning")
 from reg2rg.cli.main import main
 
 GOOD: dict[str, Any] = {
+    "task": {"views": {"size": [16, 16, 16]}},
     "data": {
         "dataset": {"class_path": "RadGenome", "init_args": {"root": "."}},
         "store": ".",
-        "views": {"size": [16, 16, 16]},
         "batch_size": 2,
     },
     "model": {
-        "texture": {"class_path": "CNN3D", "init_args": {"size": "${data.views.size}", "dim": 24}},
+        "texture": {"class_path": "CNN3D", "init_args": {"size": "${task.views.size}", "dim": 24}},
         "geometry": None,
         "global_": "texture",
         "projector": {"class_path": "MLPProjector", "init_args": {"hidden_factor": 2.0}},
@@ -98,7 +98,7 @@ MISTAKES: list[tuple[str, Edit, str, tuple[str, ...]]] = [
     ("unknown data key", put("data.batchsize", 3), "batchsize:", ("'batchsize'", "'batch_size'", "It takes: dataset,")),
     ("unknown trainer key", put("trainer.max_epoch", 3), "max_epoch:", ("Trainer", "Did you mean 'max_epochs'?")),
     ("unknown component argument", put("model.texture.init_args.dmi", 3), "dmi:", ("CNN3D", "Did you mean 'dim'?")),
-    ("unknown dataclass field", put("data.views.siz", [1, 2, 3]), "siz:", ("Views", "Did you mean 'size'?")),
+    ("unknown dataclass field", put("task.views.siz", [1, 2, 3]), "siz:", ("Views", "Did you mean 'size'?")),
     ("unknown lora field", put("model.llm.init_args.lora", {"rnak": 3}), "rnak:", ("LoRA", "Did you mean 'rank'?")),
     ("unknown optimizer field", put("model.optimizer.lrr", 1), "lrr:", ("OptimizerConfig", "Did you mean 'lr'?")),
     (
@@ -150,8 +150,8 @@ MISTAKES: list[tuple[str, Edit, str, tuple[str, ...]]] = [
     ("text for a float", put("model.optimizer.lr", "fast"), "lr:", ("expected a number", "found 'fast'")),
     ("text for a nested number", put("model.texture.init_args.dim", "wide"), "dim:", ("whole number", "'wide'")),
     ("list for a number", put("data.batch_size", [1]), "batch_size:", ("expected a whole number", "[1]")),
-    ("too short a size", put("data.views.size", [16, 16]), "size:", ("tuple with 3 elements", "[16, 16]")),
-    ("not a choice", put("data.order", "sorted"), "order:", ("one of 'shuffled', 'listed'", "'sorted'")),
+    ("too short a size", put("task.views.size", [16, 16]), "size:", ("tuple with 3 elements", "[16, 16]")),
+    ("not a choice", put("task.order", "sorted"), "order:", ("one of 'shuffled', 'listed'", "'sorted'")),
     ("text for a trainer number", put("trainer.max_epochs", "x"), "max_epochs:", ("whole number", "'x'")),
     ("neither encoder nor word", put("model.global_", "textur"), "global_:", ("Did you mean 'texture'?",)),
     (
@@ -167,21 +167,21 @@ MISTAKES: list[tuple[str, Edit, str, tuple[str, ...]]] = [
         "store:",
         ("REG2RG_NOT_SET is not set", "export"),
     ),
-    ("open reference", put("data.store", "${data.views"), "store:", ("without closing it",)),
+    ("open reference", put("data.store", "${task.views"), "store:", ("without closing it",)),
     ("circular reference", put("data.store", "${data.store}"), "store:", ("refers to itself",)),
     ("linked value", put("data.token_counts", {}), "token_counts:", ("is filled from model.token_counts",)),
     ("size of zero", put("data.batch_size", 0), "batch_size:", ("must be 1 or more, found 0",)),
     ("negative size", put("model.texture.init_args.dim", -3), "dim:", ("must be 1 or more, found -3",)),
     ("zero by reference", zero_by_reference, "batch_size:", ("data.batch_size: must be 1 or more, found 0",)),
-    ("zero in a size", put("data.views.size", [16, 0, 16]), "- 0", ("size.1: must be 1 or more, found 0",)),
+    ("zero in a size", put("task.views.size", [16, 0, 16]), "- 0", ("size.1: must be 1 or more, found 0",)),
     ("negative rate", put("model.optimizer.lr", -1.0), "lr:", ("must be 0 or more",)),
     (
         "size that is not the views'",
         put("model.texture.init_args.size", [32, 32, 32]),
         "size:#3",
-        ("[32, 32, 32] is not the size of the views", "${data.views.size}"),
+        ("[32, 32, 32] is not the size of the views", "${task.views.size}"),
     ),
-    ("patches that do not fill", put("data.views.size", [16, 16, 18]), "init_args:#2", ("do not fill a view",)),
+    ("patches that do not fill", put("task.views.size", [16, 16, 18]), "init_args:#2", ("do not fill a view",)),
     ("no data folder", put("data.dataset.init_args.root", "gone"), "root:", ("data folder is expected at 'gone'",)),
     ("no store", put("data.store", "gone"), "store:", ("no store at 'gone'", "reg2rg data prepare")),
     ("no checkpoint", put("ckpt_path", "gone.ckpt"), "ckpt_path:", ("no checkpoint at 'gone.ckpt'",)),

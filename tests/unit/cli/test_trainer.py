@@ -20,13 +20,13 @@ from reg2rg.core.errors import ConfigError
 from reg2rg.models.encoders import ENCODERS
 
 GOOD: dict[str, Any] = {
+    "task": {"views": {"size": [16, 16, 16]}},
     "data": {
         "dataset": {"class_path": "RadGenome", "init_args": {"root": "."}},
         "store": ".",
-        "views": {"size": [16, 16, 16]},
     },
     "model": {
-        "texture": {"class_path": "CNN3D", "init_args": {"size": "${data.views.size}", "dim": 24, "dropout": 0.5}},
+        "texture": {"class_path": "CNN3D", "init_args": {"size": "${task.views.size}", "dim": 24, "dropout": 0.5}},
         "geometry": None,
         "global_": "texture",
         "projector": "LinearProjector",
@@ -59,13 +59,13 @@ def texture(config: dict[str, Any]) -> dict[str, Any]:
 def test_references_resolve_once_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
     """Trap 1: references across files, in an overlay, and to a value that the command line sets."""
     assert texture(printed(capsys))["size"] == [16, 16, 16]
-    assert texture(printed(capsys, "--data.views.size=[8, 8, 8]"))["size"] == [8, 8, 8]
-    Path("over.yaml").write_text("data: {views: {size: [24, 24, 24]}}\nmodel: {max_new_tokens: '${data.batch_size}'}\n")
+    assert texture(printed(capsys, "--task.views.size=[8, 8, 8]"))["size"] == [8, 8, 8]
+    Path("over.yaml").write_text("task: {views: {size: [24, 24, 24]}}\nmodel: {max_new_tokens: '${data.batch_size}'}\n")
     config = printed(capsys, "-c", "over.yaml", "--data.batch_size=7")
     assert texture(config)["size"] == [24, 24, 24]
     assert config["model"]["max_new_tokens"] == 7
-    config = printed(capsys, "--data.max_length=${data.batch_size}", "--data.batch_size=9")
-    assert config["data"]["max_length"] == 9
+    config = printed(capsys, "--task.max_length=${data.batch_size}", "--data.batch_size=9")
+    assert config["task"]["max_length"] == 9
     config = printed(capsys, "--vars={folder: here}", "--data.store=${vars.folder}/store")
     assert config["data"]["store"] == "here/store"
     for path in ("${vars.folder}/lm", "${vars.folder}"):  # copied to the data's tokenizer, at another depth
@@ -162,10 +162,15 @@ def test_an_extra_that_is_not_installed(
 
 
 def test_links_fill_the_data_from_the_model(parsed: Any) -> None:
-    config = parsed("fit", "-c", "good.yaml", "--data.identity=false", "--data.regions=lobes")["config"]
+    config = parsed("fit", "-c", "good.yaml", "--task.identity=false", "--task.regions=lobes")["config"]
     assert config["data"]["tokenizer"] == "hub/model"
-    assert config["model"]["identity"] is False
-    assert config["model"]["regions"] == "lobes"
+    assert (config["task"]["identity"], config["task"]["regions"]) == (False, "lobes")
+    assert not {"task", "identity", "regions"} & (set(config["model"]) | set(config["data"]))  # it stands once
+
+
+def test_a_key_of_the_task_among_the_datas_is_shown_its_place(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "-c", "good.yaml", "--data.views.size=[8, 8, 8]", "--print_config"]) == 2
+    assert "has no argument 'views'. It stands in the section 'task'." in capsys.readouterr().err
 
 
 def test_the_config_travels_in_the_checkpoint_and_nothing_else_does(parsed: Any) -> None:
@@ -176,7 +181,7 @@ def test_the_config_travels_in_the_checkpoint_and_nothing_else_does(parsed: Any)
     assert set(checkpoint) == {CONFIG_KEY}
     saved = read_config(checkpoint)
     assert saved["model"]["texture"]["init_args"]["dim"] == 48
-    assert saved["model"]["regions"] == "radgenome"
+    assert saved["task"]["regions"] == "radgenome"
     Path("saved.yaml").write_text(checkpoint[CONFIG_KEY])
     again = parsed("fit", "-c", "saved.yaml")["config"]
     assert again["model"] == parsed("fit", "-c", "good.yaml", "--model.texture.dim=48")["config"]["model"]

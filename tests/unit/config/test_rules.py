@@ -16,7 +16,7 @@ def config(size: list[int], to: list[int] | None = None, patch: list[int] | None
     inner: dict[str, Any] = {"class_path": "CTViT", "init_args": {"size": size, "patch": patch or [8, 8, 4]}}
     outer = {"class_path": "Resize", "init_args": {"to": to, "encoder": inner}} if to else inner
     pooled = {"class_path": "TokenPool", "init_args": {"window": [2, 2, 2], "encoder": outer}}
-    return {"data": {"views": {"size": [32, 32, 16]}}, "model": {"global_": pooled}}
+    return {"task": {"views": {"size": [32, 32, 16]}}, "model": {"global_": pooled}}
 
 
 def mistakes(values: dict[str, Any]) -> list[str]:
@@ -32,7 +32,7 @@ def test_the_size_is_the_one_that_it_is_resized_to() -> None:
     ("values", "message"),
     [
         (config([32, 32, 16], to=[48, 48, 24]), r"encoder.init_args.size: [32, 32, 16] is not the size of what the"),
-        (config([48, 48, 24]), "[48, 48, 24] is not the size of the views the encoder is given, data.views.size"),
+        (config([48, 48, 24]), "[48, 48, 24] is not the size of the views the encoder is given, task.views.size"),
         (
             config([48, 48, 24], to=[48, 48, 24], patch=[7, 8, 4]),
             "patches of [7, 8, 4] do not fill a view of [48, 48, 24]",

@@ -19,6 +19,7 @@ from reg2rg.data.samples import ViewCache
 def module(toy):
     class Counts:
         token_counts = TokenCounts(texture=2, geometry=1, global_=2)
+        task = toy.task({})[0]
 
     return Counts()
 
@@ -55,7 +56,7 @@ def test_seed_changes_training_but_not_validation_and_test(toy, module):
 def test_shuffle_covers_listed_order_and_target_follows(toy, module):
     listed = toy.data(module, order="listed", batch_size=1)
     for batch in listed.train_dataloader():
-        order = [name for name in listed.region_set.names if name in batch.regions[0]]
+        order = [name for name in listed.task.region_set.names if name in batch.regions[0]]
         assert list(batch.regions[0]) == order
     shuffled = toy.data(module, batch_size=5).train_dataloader()
     seen = {batch.regions for epoch in range(4) for batch in _at(shuffled, epoch)}
@@ -75,7 +76,7 @@ def test_listed_in_evaluation_shuffles_in_training_alone(toy, module):
     data = toy.data(module, order="listed_in_evaluation", batch_size=1)
     for loader in (data.val_dataloader(), data.test_dataloader(), data.predict_dataloader()):
         for batch in loader:
-            assert list(batch.regions[0]) == [name for name in data.region_set.names if name in batch.regions[0]]
+            assert list(batch.regions[0]) == [name for name in data.task.region_set.names if name in batch.regions[0]]
     ours, shuffled = data.train_dataloader(), toy.data(module, batch_size=1).train_dataloader()
     assert batches_of(ours) == batches_of(shuffled)
     assert batches_of(ours, 0) != batches_of(ours, 1)
@@ -106,7 +107,7 @@ def test_views_follow_the_slot_order(toy, module):
     data = toy.data(module, batch_size=1, cache=False)
     cached = toy.data(module, batch_size=1, cache=True)
     for batch, again in zip(data.train_dataloader(), cached.train_dataloader(), strict=True):
-        direct = data.store.views(batch.study_ids[0], data.views, batch.regions[0])
+        direct = data.store.views(batch.study_ids[0], data.task.views, batch.regions[0])
         assert np.array_equal(batch.texture[:, 0].numpy(), direct.texture)
         assert np.array_equal(batch.geometry[:, 0].numpy(), direct.geometry)
         assert np.array_equal(batch.global_[0, 0].numpy(), direct.global_)

@@ -11,13 +11,13 @@ import torch
 from reg2rg.cli.main import main
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.regions import load_region_set
+from reg2rg.core.task import INSTRUCTION, WHOLE_INSTRUCTION
 from reg2rg.data.datamodule import RegionReportDataModule
-from reg2rg.data.prompt import GLOBAL_PREFIX, INSTRUCTION, WHOLE_INSTRUCTION, PromptEncoder, TokenCounts
+from reg2rg.data.prompt import GLOBAL_PREFIX, PromptEncoder, TokenCounts
 from reg2rg.datasets.base import Dataset, Listing
 from reg2rg.evaluation.engine import Settings, evaluate
 from reg2rg.evaluation.reading import Reports, pair_texts
 from reg2rg.evaluation.records import read_records, read_report
-from reg2rg.store.views import Views
 from reg2rg.training.prediction_writer import PredictionWriter
 
 GLOBAL_ONLY = TokenCounts(texture=0, geometry=0, global_=2)
@@ -31,12 +31,13 @@ def data_of(toy, counts=GLOBAL_ONLY, without=(), **arguments):
         def scan(self) -> Listing:
             return Listing(studies)
 
-    options = {"batch_size": 2, "workers": 0, "views": Views(size=toy.size), "target": "whole"}
-    return RegionReportDataModule(Whole(), str(toy.store), str(toy.lm), counts, **(options | arguments))
+    task, arguments = toy.task({"target": "whole"} | arguments)
+    options = {"batch_size": 2, "workers": 0} | arguments
+    return RegionReportDataModule(Whole(), str(toy.store), str(toy.lm), counts, task=task, **options)
 
 
-def module_of(toy, **arguments):
-    return toy.module(texture=None, geometry=None, global_=toy.encoder(), **arguments)
+def module_of(toy, target="whole", **arguments):
+    return toy.module(target=target, texture=None, geometry=None, global_=toy.encoder(), **arguments)
 
 
 def test_prompt_has_the_image_and_no_region(toy):
@@ -76,7 +77,7 @@ def test_target_is_the_text_that_was_asked_for(toy, target):
         assert batch.geometry is None
         assert batch.global_.shape == (len(batch), 1, *toy.size)
         for row, study in enumerate(batch.study_ids):
-            listed = [name for name in data.region_set.names if name in by_id[study].reports]
+            listed = [name for name in data.task.region_set.names if name in by_id[study].reports]
             joined = " ".join(by_id[study].reports[name] for name in listed)
             expected = joined if target == "joined" else f"Whole report of {study}."
             labels = batch.labels[row]
@@ -85,9 +86,9 @@ def test_target_is_the_text_that_was_asked_for(toy, target):
 
 
 def test_instruction_follows_the_target_unless_it_is_given(toy):
-    assert data_of(toy).instruction == WHOLE_INSTRUCTION
-    assert data_of(toy, TokenCounts(2, 1, 2), target="regions").instruction == INSTRUCTION
-    assert data_of(toy, instruction="Report.").instruction == "Report."
+    assert data_of(toy).task.instruction_text == WHOLE_INSTRUCTION
+    assert data_of(toy, TokenCounts(2, 1, 2), target="regions").task.instruction_text == INSTRUCTION
+    assert data_of(toy, instruction="Report.").task.instruction_text == "Report."
 
 
 def test_studies_without_a_whole_report_are_left_out_and_counted(toy, caplog):
@@ -105,17 +106,17 @@ def test_baked_views_serve_as_well(toy, tmp_path):
     data, store = data_of(toy), Store(tmp_path)
     for study in toy.studies:
         entry = data.store.read(study.id)
-        store.write(study.id, entry.key, entry.detail, data.views)
+        store.write(study.id, entry.key, entry.detail, data.task.views)
     store.write_index()
     baked = RegionReportDataModule(
-        data.dataset, str(tmp_path), str(toy.lm), GLOBAL_ONLY, workers=0, views=data.views, target="whole", batch_size=2
+        data.dataset, str(tmp_path), str(toy.lm), GLOBAL_ONLY, workers=0, task=data.task, batch_size=2
     )
     for one, other in zip(data.train_dataloader(), baked.train_dataloader(), strict=True):
         assert torch.equal(one.global_, other.global_)
 
 
 def test_region_tokens_are_refused(toy):
-    with pytest.raises(ConfigError, match=r"data.target 'whole' puts no region .* 2 texture and 1 geometry .* null"):
+    with pytest.raises(ConfigError, match=r"task.target 'whole' puts no region .* 2 texture and 1 geometry .* null"):
         data_of(toy, TokenCounts(texture=2, geometry=1, global_=2))
 
 
@@ -156,8 +157,10 @@ def test_from_training_to_scores(toy, tmp_path, capsys):
         rows = list(csv.DictReader(stream))
     assert [row["GT_combined_report"] for row in rows] == ["Whole report of s6.", "Whole report of s7."]
     assert [read_report(r).paragraphs[0].text for r in records] == [" ".join(r["text"].split()) for r in records]
+    joined = data_of(toy, target="joined")
+    module.task = joined.task
     with pytest.raises(ConfigError, match="made with another target"):
-        run(toy, callbacks=[PredictionWriter(str(out))]).predict(module, datamodule=data_of(toy, target="joined"))
+        run(toy, callbacks=[PredictionWriter(str(out))]).predict(module, datamodule=joined)
 
     for source in (out, out / "predictions.csv"):
         assert main(["evaluate", str(source), "--protocol", "paper", "--out", str(tmp_path / "scores")]) == 0
@@ -178,9 +181,9 @@ def test_compared_with_reports_of_regions(toy, tmp_path, capsys):
     """In the listed order both have the same reference, word by word; in another order they are told apart."""
     names = {"whole": {"target": "joined"}, "listed": {"order": "listed_in_evaluation"}, "shuffled": {}}
     for name, arguments in names.items():
-        module = module_of(toy) if name == "whole" else toy.module()
+        module = module_of(toy, **arguments) if name == "whole" else toy.module(**arguments)
         writer = PredictionWriter(str(tmp_path / name))
-        data = toy.data(module, **arguments)
+        data = toy.data(module)
         run(toy, callbacks=[writer]).predict(module, datamodule=data, return_predictions=False)
     compared = [
         "evaluate",

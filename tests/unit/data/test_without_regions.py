@@ -14,6 +14,7 @@ from reg2rg.check.run import check_dataset
 from reg2rg.cli.main import main
 from reg2rg.core.errors import DataFault
 from reg2rg.core.regions import load_region_set
+from reg2rg.core.task import ReportTask, Views
 from reg2rg.core.types import RegionFiles, RegionVolume, Study, Volume
 from reg2rg.data.datamodule import RegionReportDataModule
 from reg2rg.datasets import Manifest
@@ -22,7 +23,7 @@ from reg2rg.scans.read import read_study
 from reg2rg.store.crop import crop_to_foreground
 from reg2rg.store.prepare import TooManySkippedError, prepare
 from reg2rg.store.store import Store
-from reg2rg.store.views import Views
+from reg2rg.store.views import compute_views
 
 SIZE = (16, 16, 8)
 LOOSE = ReadOptions(min_slices=8)
@@ -73,7 +74,7 @@ def test_views_of_a_scan_alone_are_those_of_one_with_regions(table):
     volume = read_study(Study("s0", "s0", "train", table.parent / "s0.nii.gz"), load_region_set(), LOOSE, False).volume
     mask = np.zeros(volume.array.shape, bool)
     mask[8:14, 8:18, 4:16] = True
-    alone, other = (Views(SIZE).compute(RegionVolume(volume, masks)) for masks in ({}, {"lung": mask}))
+    alone, other = (compute_views(Views(SIZE), RegionVolume(volume, masks)) for masks in ({}, {"lung": mask}))
     np.testing.assert_array_equal(alone.global_, other.global_)
     assert alone.regions == ()
     assert alone.texture.shape == alone.geometry.shape == (0, *SIZE)
@@ -114,8 +115,10 @@ def test_training_on_whole_reports(table, toy, tmp_path, bake):
     views = Views(SIZE)
     prepare(dataset, tmp_path, options=LOOSE, bake=views if bake else None, workers=0, needs_regions=False)
     module = toy.module(texture=None, geometry=None, global_=toy.encoder(), val_generate=1)
-    options = {"workers": 0, "views": views, "batch_size": 2}
-    data = RegionReportDataModule(dataset, str(tmp_path), str(toy.lm), module.token_counts, target="whole", **options)
+    options = {"workers": 0, "batch_size": 2}
+    whole, joined = (ReportTask(views=views, target=target) for target in ("whole", "joined"))
+    module.task = whole
+    data = RegionReportDataModule(dataset, str(tmp_path), str(toy.lm), module.token_counts, task=whole, **options)
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
                         enable_checkpointing=False, num_sanity_val_steps=0, max_epochs=1)  # fmt: skip
     trainer.fit(module, datamodule=data)
@@ -124,20 +127,18 @@ def test_training_on_whole_reports(table, toy, tmp_path, bake):
     assert (batch.regions, batch.texture) == (((), ()), None)
     assert torch.isfinite(batch.global_.float()).all()
 
-    joined = RegionReportDataModule(
-        dataset, str(tmp_path), str(toy.lm), module.token_counts, target="joined", **options
-    )
-    assert [entry.reports for entry in joined.entries("train")] == [("Heart. Lungs.",)] * 2
+    other = RegionReportDataModule(dataset, str(tmp_path), str(toy.lm), module.token_counts, task=joined, **options)
+    assert [entry.reports for entry in other.entries("train")] == [("Heart. Lungs.",)] * 2
 
 
 def test_the_commands_follow_the_target(table, tmp_path, capsys):
     config = tmp_path / "alone.yaml"
     config.write_text(
         f"data:\n  dataset: {{class_path: Manifest, init_args: {{path: {table}}}}}\n  store: {tmp_path / 'store'}\n"
-        "  read: {min_slices: 8}\n  target: whole\n"
+        "  read: {min_slices: 8}\ntask: {target: whole}\n"
     )
     words = ["--config", str(config), "--workers", "0"]
     assert main(["data", "check", *words, "--out", str(tmp_path / "check"), "--overlays", "0"]) == 0
     assert main(["data", "prepare", *words]) == 0
     assert "4 of 4 studies are in the store" in capsys.readouterr().out
-    assert main(["data", "check", *words, "--out", str(tmp_path / "check"), "--data.target", "regions"]) != 0
+    assert main(["data", "check", *words, "--out", str(tmp_path / "check"), "--task.target", "regions"]) != 0

@@ -11,6 +11,7 @@ import torch
 from reg2rg import Reg2RG, RegionReportDataModule, report_on
 from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.report import parse_report
+from reg2rg.core.task import ReportTask
 from reg2rg.core.types import LabelMap
 from reg2rg.datasets import Manifest
 from reg2rg.inference.exporters import JSON
@@ -21,12 +22,11 @@ from reg2rg.models.reporter import RegionReporter
 from reg2rg.scans.segmenters import MadeBy, SATFolder
 from reg2rg.show.page_exporter import Page
 from reg2rg.store.prepare import prepare
-from reg2rg.store.views import Views
 
 SIZE = (16, 16, 8)
 CONFIG = {
     "model": {"texture": {}, "geometry": {}, "global_": "texture"},
-    "data": {"views": {"size": list(SIZE)}, "instruction": "Report.", "max_length": 512, "order": "shuffled"},
+    "task": {"views": {"size": list(SIZE)}, "instruction": "Report.", "max_length": 512, "order": "shuffled"},
 }
 
 
@@ -60,6 +60,7 @@ def model(toy):
         global_="texture",
         projector=LinearProjector,
         llm=CausalLM(str(toy.lm)),
+        task=ReportTask.of(CONFIG["task"]),
         max_new_tokens=12,
         val_generate=0,
     ).eval()
@@ -96,7 +97,7 @@ def test_it_is_the_report_of_predict(files, model, asked, tmp_path):
     dataset = Manifest(str(tmp_path / "one.jsonl"), root="/")
     prepare(dataset, tmp_path / "store", workers=0, max_skip=0.0)
     data = RegionReportDataModule(dataset, str(tmp_path / "store"), model.tokenizer, model.token_counts, workers=0,
-                                  views=Views(size=SIZE), instruction="Report.", test_regions="all")  # fmt: skip
+                                  task=model.task, test_regions="all")  # fmt: skip
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
     [[answer]] = trainer.predict(model, datamodule=data)
     (mine, embedded), (theirs, wanted) = asked
@@ -121,7 +122,7 @@ def test_masks_in_every_form(files, model, asked, tmp_path, way):
     for name in ("lungs", "heart"):
         (tmp_path / f"{name}.nii.gz").symlink_to(folder / f"{name.removesuffix('s')}.nii.gz")
     wanted = report_on(files / "ct.nii.gz", str(folder / "{region}.nii.gz"), model, min_slices=8)
-    if way == "aliases" and "lungs" not in model.contract.regions:
+    if way == "aliases" and "lungs" not in model.contract.task.region_set:
         pytest.skip("the set has no alias 'lungs'")
     found = report_on(files / "ct.nii.gz", forms[way], model, min_slices=8)
     assert found.report == wanted.report
@@ -150,7 +151,8 @@ def test_a_stated_spacing_makes_fine_and_coarse_scans_alike(files, model, asked,
         fine = np.repeat(np.asarray(image.dataobj), 2, axis=2)
         affine = image.affine @ np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0.5, -0.25], [0, 0, 0, 1]])
         nib.save(nib.Nifti1Image(fine, affine), tmp_path / path.name)
-    model.contract = dataclasses.replace(model.contract, spacing=(2.0, 2.0, 3.0))
+    views = dataclasses.replace(model.task.views, spacing=(2.0, 2.0, 3.0))
+    model.contract = dataclasses.replace(model.contract, task=dataclasses.replace(model.task, views=views))
     for root, masks in ((files, files / "masks"), (tmp_path, tmp_path)):
         report_on(root / "ct.nii.gz", {"lung": masks / "lung.nii.gz"}, model, min_slices=8)
     (one, _), (other, _) = asked
@@ -264,7 +266,7 @@ def test_a_model_without_regions_needs_no_masks(files, toy, asked):
     made = Reg2RG(texture=None, geometry=None, global_=CNN3D(size=SIZE, channels=(8, 8), patch=(2, 2, 2), dim=8),
                   projector=LinearProjector, llm=CausalLM(str(toy.lm)), max_new_tokens=6, val_generate=0)  # fmt: skip
     made.describe(
-        {"model": {"texture": None, "geometry": None, "global_": {}}, "data": CONFIG["data"] | {"target": "whole"}}
+        {"model": {"texture": None, "geometry": None, "global_": {}}, "task": CONFIG["task"] | {"target": "whole"}}
     )
     result = report_on(files / "ct.nii.gz", None, made, min_slices=8)
     assert [(paragraph.slot, paragraph.region) for paragraph in result.report.paragraphs] == [(0, "")]

@@ -25,13 +25,13 @@ def config(toy):
                 "max_new_tokens": 12,
                 "val_generate": 0,
             },
-            "data": {
+            "task": {
                 "regions": "radgenome",
                 "views": {"size": [16, 16, 8], "window": [-1000, 200]},
-                "read": {"mask_grid": "scan"},
                 "max_length": 512,
                 "instruction": "Report.",
             },
+            "data": {"read": {"mask_grid": "scan"}},
             "trainer": {"max_steps": 3},
         }
 
@@ -49,7 +49,7 @@ def model(config):
     def make(seed=0, **llm):
         settings = config(**llm)
         torch.manual_seed(seed)
-        built = build(Reg2RG, settings["model"]).eval()
+        built = build(Reg2RG, settings["model"] | {"task": settings["task"]}).eval()
         for name, parameter in built.named_parameters():
             if "lora_B" in name:
                 nn.init.normal_(parameter, std=0.1)
@@ -60,16 +60,30 @@ def model(config):
 
 
 @pytest.fixture
-def predict(toy, monkeypatch):
+def data_of(toy):
+    """The toy's data for a model, with changes to its task or of the data module's arguments."""
+
+    def make(model, **changes):
+        from reg2rg.data.datamodule import RegionReportDataModule
+
+        task, options = toy.task(changes, model.task)
+        options = {"workers": 0, "tokenizer": model.tokenizer} | options
+        return RegionReportDataModule(
+            toy.dataset(), str(toy.store), token_counts=model.token_counts, task=task, **options
+        )
+
+    return make
+
+
+@pytest.fixture
+def predict(data_of, monkeypatch):
     """Predicts on the toy's test studies; gives embedded prompts, which depend on all of the input, and texts.
 
     The texts alone would not do: the toy's language model says the same whatever it sees.
     """
     import lightning as L
 
-    from reg2rg.data.datamodule import RegionReportDataModule
     from reg2rg.models.reporter import RegionReporter
-    from reg2rg.store.views import Views
 
     seen = []
     generate = RegionReporter.generate
@@ -79,11 +93,9 @@ def predict(toy, monkeypatch):
         lambda self, batch, *args: seen.append(self.embed(batch)) or generate(self, batch, *args),
     )
 
-    def run(model, **changes):
-        options = {"workers": 0, "views": Views(size=(16, 16, 8)), "instruction": "Report.", "max_length": 512}
-        data = RegionReportDataModule(
-            toy.dataset(), str(toy.store), model.tokenizer, model.token_counts, **(options | changes)
-        )
+    def run(model, conform=True, **changes):
+        data = data_of(model, **changes)
+        data = model.conform(data) if conform else data
         trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
         seen.clear()
         texts = [answer.text for batch in trainer.predict(model, datamodule=data) for answer in batch]

@@ -4,7 +4,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from reg2rg.core.regions import load_region_set
+from reg2rg.core.task import ReportTask, Views
 from reg2rg.pretrained.card import CardFacts, model_card
 from reg2rg.pretrained.contract import InputContract
 from reg2rg.pretrained.folder import LanguageModelRef
@@ -34,8 +34,8 @@ METRICS = {
 }  # fmt: skip
 
 
-def card(ref=LLAMA, facts=None, **contract):
-    return model_card({"model": MODEL, "data": {}}, InputContract(load_region_set(), **contract), ref, facts)
+def card(ref=LLAMA, facts=None, **task):
+    return model_card({"model": MODEL, "data": {}}, InputContract(ReportTask(**task)), ref, facts)
 
 
 def test_the_hub_reads_its_header():
@@ -70,7 +70,9 @@ def test_what_is_given_stands_in_it():
     facts = CardFacts(
         "Ours", "A fine model.", "1,000 scans of one clinic", "mit", "apache-2.0", METRICS, ["Mind the gap."]
     )
-    text = card(LanguageModelRef("/home/me/models/tiny", copy=None), facts, spacing=(1.0, 1.0, 3.0), coupled=True)
+    text = card(
+        LanguageModelRef("/home/me/models/tiny", copy=None), facts, views=Views(spacing=(1.0, 1.0, 3.0), coupled=True)
+    )
     for said in (
         "# Ours\n",
         "A fine model.",

@@ -13,6 +13,7 @@ import yaml
 import reg2rg.pretrained.folder as module
 from reg2rg.core.errors import ConfigError, Reg2RGError
 from reg2rg.core.regions import Region, RegionSet
+from reg2rg.core.task import ReportTask
 from reg2rg.pretrained.atomic_folder import new_folder
 from reg2rg.pretrained.contract import InputContract
 from reg2rg.pretrained.fingerprint import fingerprint
@@ -60,8 +61,8 @@ def test_round_trip(tmp_path):
 def test_the_config_holds_what_belongs_to_the_model_and_no_files(tmp_path):
     write(tmp_path / "m")
     config = yaml.safe_load((tmp_path / "m" / "config.yaml").read_text())
-    assert config.keys() == {"model", "data"}
-    model, data = config["model"], config["data"]
+    assert config.keys() == {"task", "model", "data"}
+    task, model, data = config["task"], config["model"], config["data"]
     assert model["texture"]["init_args"]["weights"] is None
     assert model["texture"]["init_args"]["encoder"]["init_args"]["weights"] is None
     assert model["geometry"]["init_args"]["pretrained"] is False
@@ -70,26 +71,26 @@ def test_the_config_holds_what_belongs_to_the_model_and_no_files(tmp_path):
     assert "regions" not in model
     assert "dataset" not in data
     assert data["read"] == {"hu": "check", "min_slices": 9}
-    assert data["max_length"] == 2048  # defaults are written out: they may change
-    assert data["instruction"].startswith("Given the provided")
+    assert task["max_length"] == 2048  # defaults are written out: they may change
+    assert task["instruction"].startswith("Given the provided")
     assert CONFIG["model"]["llm"]["init_args"]["path"] == "/old"
 
 
 def test_references_must_be_resolved():
-    config = {"model": {"texture": {"init_args": {"size": "${data.views.size}"}}, "llm": {}}, "data": {}}
-    with pytest.raises(ConfigError, match=r"references \(\$\{data\.views\.size"):
+    config = {"model": {"texture": {"init_args": {"size": "${task.views.size}"}}, "llm": {}}, "data": {}}
+    with pytest.raises(ConfigError, match=r"references \(\$\{task\.views\.size"):
         model_config(config, InputContract.of_config({"model": {}}))
 
 
 def test_a_region_set_of_ones_own_travels(tmp_path):
     regions = RegionSet("mine", (Region("left lung", ("lung_l",)), Region("spleen")))
-    write(tmp_path / "m", contract=InputContract(regions))
+    write(tmp_path / "m", contract=InputContract(ReportTask(regions), ("texture", "geometry", "global")))
     (tmp_path / "far" / "away").mkdir(parents=True)
     shutil.move(tmp_path / "m", tmp_path / "far" / "away" / "m")
     found = read_folder(tmp_path / "far" / "away" / "m")
-    assert found.config["data"]["regions"] == "regions.yaml"
-    assert found.resolved()["data"]["regions"] == str(tmp_path / "far" / "away" / "m" / "regions.yaml")
-    assert found.contract.regions.canonical("Lung L") == "left lung"
+    assert found.config["task"]["regions"] == "regions.yaml"
+    assert found.resolved()["task"]["regions"] == str(tmp_path / "far" / "away" / "m" / "regions.yaml")
+    assert found.contract.task.region_set.canonical("Lung L") == "left lung"
 
 
 def test_pairs_and_tied_tensors(tmp_path):

@@ -18,13 +18,13 @@ import pytest
 
 from reg2rg.core.errors import ConfigError, Reg2RGError
 from reg2rg.core.regions import load_region_set
+from reg2rg.core.task import Views
 from reg2rg.core.types import RegionFiles, Study
 from reg2rg.scans.base import ReadOptions
 from reg2rg.store import prepare_study
 from reg2rg.store.prepare import TooManySkippedError, prepare
 from reg2rg.store.prepare_study import entry_key
 from reg2rg.store.store import Store
-from reg2rg.store.views import Views
 
 BAKE = Views(size=(16, 12, 8))
 REGIONS = ("lung", "heart", "bone")
@@ -219,8 +219,8 @@ def test_full_disk_stops_the_run_and_harms_nothing(studies, tmp_path, monkeypatc
 RUN = """
 import pickle, sys
 from pathlib import Path
+from reg2rg.core.task import Views
 from reg2rg.store.prepare import prepare
-from reg2rg.store.views import Views
 if __name__ == "__main__":
     studies = pickle.loads(Path(sys.argv[1]).read_bytes())  # written by this test
     prepare(studies, sys.argv[2], bake=Views(size=(16, 12, 8)), workers=int(sys.argv[3]))

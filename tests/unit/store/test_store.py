@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from reg2rg.core.errors import ConfigError, DataFault
+from reg2rg.core.task import Views
 from reg2rg.core.types import RegionVolume, Volume
 from reg2rg.store.codecs import CODECS, view_codec
 from reg2rg.store.container import read_header
 from reg2rg.store.crop import crop_to_foreground
 from reg2rg.store.store import Store
-from reg2rg.store.views import Views
+from reg2rg.store.views import compute_views
 
 SETTINGS = Views(size=(16, 12, 8))
 
@@ -92,12 +93,12 @@ def test_native_detail_round_trip(store):
 
 
 def test_views_are_the_same_baked_and_computed(store):
-    computed = SETTINGS.compute(region_volume(1))
+    computed = compute_views(SETTINGS, region_volume(1))
     assert_views_equal(store.views("s2", SETTINGS), computed)
     store.views_path("s2", SETTINGS).unlink()
     assert_views_equal(store.views("s2", SETTINGS), computed)
     other = Views(size=(9, 9, 9), window=(-160, 240))
-    assert_views_equal(store.views("s2", other), other.compute(region_volume(1)))
+    assert_views_equal(store.views("s2", other), compute_views(other, region_volume(1)))
 
 
 def test_views_of_chosen_regions(store):
@@ -116,7 +117,7 @@ def test_views_of_chosen_regions(store):
 
 def test_views_of_an_older_entry_are_not_used(store):
     store.write("s1", "newer", region_volume(7))  # as if killed before the views were baked
-    assert_views_equal(store.views("s1", SETTINGS), SETTINGS.compute(region_volume(7)))
+    assert_views_equal(store.views("s1", SETTINGS), compute_views(SETTINGS, region_volume(7)))
     assert store.state("s1", "newer", SETTINGS, full=True) == "unbaked"
 
 
@@ -125,7 +126,7 @@ def test_views_alone(tmp_path):
     store.write("s1", "k", region_volume(1), views=SETTINGS, native=False)
     assert store.studies() == ("s1",)
     assert store.regions("s1") == ("lung", "heart", "trachea and bronchie")
-    assert_views_equal(store.views("s1", SETTINGS), SETTINGS.compute(region_volume(1)))
+    assert_views_equal(store.views("s1", SETTINGS), compute_views(SETTINGS, region_volume(1)))
     for ask in (lambda: store.read("s1"), lambda: store.views("s1", Views(size=(9, 9, 9)))):
         with pytest.raises(DataFault, match=r"NOT_PREPARED.*views alone.*without --views-only"):
             ask()
@@ -139,11 +140,20 @@ def test_views_alone(tmp_path):
 
 def test_entries_of_an_older_format_are_not_read(store, monkeypatch):
     for module in ("store", "files"):
-        monkeypatch.setattr(f"reg2rg.store.{module}.FORMAT", 99)
+        monkeypatch.setattr(f"reg2rg.store.{module}.NATIVE_FORMAT", 99)
     assert store.state("s1", "key0", SETTINGS, full=False) == "stale"
-    for ask in (lambda: store.read("s1"), lambda: store.views("s1", SETTINGS)):
-        with pytest.raises(DataFault, match=r"NOT_PREPARED.*format 2.*expected format 99.*prepare"):
-            ask()
+    with pytest.raises(DataFault, match=r"NOT_PREPARED.*format 2.*expected format 99.*prepare"):
+        store.read("s1")
+
+
+def test_views_of_an_older_format_are_made_anew_from_the_native_detail_that_stands(store, monkeypatch):
+    for module in ("store", "files"):
+        monkeypatch.setattr(f"reg2rg.store.{module}.VIEWS_FORMAT", 99)
+    assert store.state("s1", "key0", SETTINGS, full=False) == "unbaked"
+    assert_views_equal(store.views("s1", SETTINGS), compute_views(SETTINGS, region_volume(0)))
+    assert store.state("s1", "key0", None, full=True) == "good"
+    store.bake("s1", "key0", store.read("s1").detail, SETTINGS)
+    assert store.state("s1", "key0", SETTINGS, full=True) == "good"
 
 
 def test_index_needs_no_entry_to_be_opened(store, monkeypatch):

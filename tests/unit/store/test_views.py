@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from reg2rg.core.errors import ConfigError, DataFault
+from reg2rg.core.task import Views
 from reg2rg.core.types import RegionVolume, Volume
 from reg2rg.data.scaling import fraction, to_input
 from reg2rg.store.crop import crop_to_foreground
 from reg2rg.store.resize import Windows, area_pool
-from reg2rg.store.views import StudyViews, Views
+from reg2rg.store.views import StudyViews, compute_views
 
 TOLERANCE = 1e-4  # in the scaled unit
 
@@ -83,12 +84,12 @@ def assert_equal(ours, theirs):
 )
 def test_views_equal_monai_on_phantom(size):
     rv = phantom()
-    assert_equal(scaled(Views(size=size).compute(rv)), published(rv, size))
+    assert_equal(scaled(compute_views(Views(size=size), rv)), published(rv, size))
 
 
 def test_views_equal_monai_at_full_size_on_small_scan():
     rv = phantom((90, 80, 50), seed=3)
-    assert_equal(scaled(Views().compute(rv)), published(rv, (256, 256, 64)))
+    assert_equal(scaled(compute_views(Views(), rv)), published(rv, (256, 256, 64)))
 
 
 def test_views_equal_monai_on_real_ct(shared_ct):
@@ -100,13 +101,13 @@ def test_views_equal_monai_on_real_ct(shared_ct):
     }
     hu = np.asarray(image.dataobj).astype(np.int16)  # flipped axes: negative strides, as a reader may hand them on
     rv = RegionVolume(Volume(hu, image.affine), masks)
-    assert_equal(scaled(Views().compute(rv)), published(rv, (256, 256, 64)))
+    assert_equal(scaled(compute_views(Views(), rv)), published(rv, (256, 256, 64)))
 
 
 def test_coupled_view_is_masked_scan_in_global_frame():
     rv, size = phantom(), (32, 30, 16)
     detail = crop_to_foreground(rv)
-    views = Views(size=size, coupled=True).compute(rv, ["ball"], {"texture"})
+    views = compute_views(Views(size=size, coupled=True), rv, ["ball"], {"texture"})
     masked = np.where(detail.mask("ball"), detail.array, -1024).astype(np.float32)
     expected = torch.nn.functional.adaptive_avg_pool3d(torch.from_numpy(masked)[None], size)[0].clamp(-1000, 200)
     assert np.abs(views.texture[0] / 16 - expected.numpy()).max() <= 1 / 32 + 1e-3
@@ -119,15 +120,15 @@ def test_region_of_air_only_is_background():
     hu[5:10, 5:10, 5:10] = -1010
     mask = np.zeros(hu.shape, dtype=bool)
     mask[5:10, 5:10, 5:10] = True
-    views = Views(size=(8, 8, 8)).compute(RegionVolume(Volume(hu, np.eye(4)), {"air": mask}))
+    views = compute_views(Views(size=(8, 8, 8)), RegionVolume(Volume(hu, np.eye(4)), {"air": mask}))
     assert (to_input(torch.from_numpy(views.texture)) == -1).all()
     assert views.geometry.max() > 0
 
 
 def test_regions_are_chosen_and_ordered():
     rv = phantom()
-    views = Views(size=(16, 16, 8)).compute(rv)
-    chosen = Views(size=(16, 16, 8)).compute(rv, ["small", "ball"], {"geometry"})
+    views = compute_views(Views(size=(16, 16, 8)), rv)
+    chosen = compute_views(Views(size=(16, 16, 8)), rv, ["small", "ball"], {"geometry"})
     assert chosen.regions == ("small", "ball")
     np.testing.assert_array_equal(chosen.geometry[0], views.geometry[views.regions.index("small")])
     np.testing.assert_array_equal(chosen.geometry[1], views.geometry[views.regions.index("ball")])
@@ -138,7 +139,7 @@ def test_high_density_does_not_overflow():
     hu = rv.volume.array.copy(order="F")
     hu[30:60, 30:50, 10:30] = 32767
     rv = RegionVolume(Volume(hu, rv.volume.affine), rv.masks)
-    assert_equal(scaled(Views(size=(20, 20, 8)).compute(rv)), published(rv, (20, 20, 8)))
+    assert_equal(scaled(compute_views(Views(size=(20, 20, 8)), rv)), published(rv, (20, 20, 8)))
 
 
 def test_window_is_generalised():
@@ -152,9 +153,9 @@ def test_mistakes_are_named():
     with pytest.raises(ConfigError, match=r"views\.size"):
         Views(size=(256, 0, 64))
     with pytest.raises(ConfigError, match="unknown views"):
-        Views(size=(4, 4, 4)).compute(phantom(), want={"texure"})
+        compute_views(Views(size=(4, 4, 4)), phantom(), want={"texure"})
     with pytest.raises(ConfigError, match="not in this study"):
-        Views(size=(4, 4, 4)).compute(phantom(), ["heart"])
+        compute_views(Views(size=(4, 4, 4)), phantom(), ["heart"])
 
 
 def test_empty_scan_and_masks_are_faults():

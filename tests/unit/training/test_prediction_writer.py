@@ -1,11 +1,13 @@
 import csv
 import json
+import shutil
 
 import lightning as L
 import pytest
 
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.report import parse_report
+from reg2rg.core.task import Views
 from reg2rg.evaluation.records import COLUMNS, as_cell, read_records, read_report, reference_paragraphs, write_table
 from reg2rg.models.reporter import GeneratedReport
 from reg2rg.training.prediction_writer import PredictionWriter, record
@@ -67,8 +69,81 @@ def test_predictions_of_another_model_are_not_mixed(toy, module, tmp_path):
     predict(toy, module, tmp_path)
     with pytest.raises(ConfigError, match="predictions made with another model"):
         predict(toy, toy.module(seed=9), tmp_path)
-    with pytest.raises(ConfigError, match="predictions made with another order"):
-        predict(toy, module, tmp_path, order="listed")
+
+
+WINDOW = Views(size=(16, 16, 8), window=(-200, 300))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"order": "listed"}, "order"),
+        ({"instruction": "Totally other words."}, "instruction"),
+        ({"views": WINDOW}, r"views\.window"),
+        ({"identity": False, "max_length": 1000}, "identity, max_length"),
+    ],
+)
+def test_predictions_of_another_task_are_not_mixed(toy, tmp_path, changes, said):
+    predict(toy, toy.module(), tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(ConfigError, match=rf"predictions made with another {said} \(see .*Fix: give another folder"):
+        predict(toy, toy.module(**changes), tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_predictions_of_other_data_are_not_mixed(toy, module, tmp_path):
+    predict(toy, module, tmp_path)
+    with pytest.raises(ConfigError, match=r"holds predictions of 2 studies that the data do not list \(s6, s7\)"):
+        predict(toy, module, tmp_path, predict_split="val")
+    with pytest.raises(ConfigError, match="predictions made with another test_regions"):
+        predict(toy, module, tmp_path, test_regions="all")
+    limited = tmp_path / "limited"
+    predict(toy, module, limited, limit_eval_studies=1)
+    predict(toy, module, limited)  # the rest of the same data follows
+    assert len(list(read_records(limited))) == 2
+
+
+def test_a_study_whose_mask_was_mended_is_reported_on_anew(toy, module, tmp_path, monkeypatch, caplog):
+    from reg2rg.store.store import Store
+
+    store = tmp_path / "store"
+    shutil.copytree(toy.store, store)
+    monkeypatch.setattr(toy, "store", store)
+    predict(toy, module, tmp_path / "out")
+    before = {record["study"]: record for record in read_records(tmp_path / "out")}
+    Store(store).write("s7", "mended", Store(store).read("s6").detail)
+    made = []
+    generate = type(module.reporter).generate
+    monkeypatch.setattr(
+        type(module.reporter),
+        "generate",
+        lambda self, batch, *rest: (made.extend(batch.study_ids), generate(self, batch, *rest))[1],
+    )
+    predict(toy, module, tmp_path / "out")
+    assert made == ["s7"]
+    assert "the data of 1 studies have changed since (s7); they are reported on anew" in caplog.text
+    after = {record["study"]: record for record in read_records(tmp_path / "out")}
+    assert after["s6"] == before["s6"]
+    assert after["s7"]["key"] != before["s7"]["key"]
+
+
+def test_predictions_of_an_older_version_are_not_added_to(toy, module, tmp_path):
+    predict(toy, module, tmp_path)
+    run = json.loads((tmp_path / "run.json").read_text())
+    del run["task"]
+    (tmp_path / "run.json").write_text(json.dumps(run | {"target": "regions", "identity": True}))
+    with pytest.raises(ConfigError, match=r"of an older version, which did not note their task .*Fix: give another"):
+        predict(toy, module, tmp_path)
+
+
+def test_a_data_module_that_says_nothing_of_its_studies_is_refused(toy, module, tmp_path):
+    class Silent(L.LightningDataModule):
+        def predict_dataloader(self):
+            return toy.data(module).predict_dataloader()
+
+    run = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[PredictionWriter("out")])
+    with pytest.raises(ConfigError, match=r"Silent, which does not say .*PredictionSource"):
+        run.predict(module, datamodule=Silent(), return_predictions=False)
 
 
 def test_record_lists_what_is_wrong_with_a_report():

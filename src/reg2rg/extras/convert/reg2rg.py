@@ -154,7 +154,7 @@ def recipe(opened: Opened) -> dict[str, Any]:
     geometry["encoder"]["init_args"] |= vit3d_arguments(opened, "mask", "mask.", MASK_PATCH)
     llm["lora"]["rank"] = opened.account.sizes["rank"]
     published = opened.account.sizes.get("llm.vocab", IMAGE_ID) == IMAGE_ID  # not a smaller model of the same form
-    return {"model": model, "data": {**config["data"], "published_ids": published}}
+    return {"task": config["task"], "model": model, "data": {**config["data"], "published_ids": published}}
 
 
 def _full_names(value: Any) -> Any:

@@ -16,7 +16,7 @@ def run(invocation: Invocation) -> int:
     parser = argparse.ArgumentParser(
         prog="reg2rg lm",
         description="Train a tokenizer on the training reports of a data set, and make a small model of LLaMA's "
-        "architecture. With data.target joined or whole, it learns to write whole reports. For demos and tests; real "
+        "architecture. With task.target joined or whole, it learns to write whole reports. For demos and tests; real "
         "runs name a pretrained model.",
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -35,11 +35,11 @@ def run(invocation: Invocation) -> int:
     from reg2rg.cli.section import read_section
 
     section = read_section(invocation, config_args)
-    studies = [study for study in section.dataset.studies() if study.split == "train" and study.reports]
+    studies = [study for study in section.data.dataset.studies() if study.split == "train" and study.reports]
     if not studies:
         raise ConfigError("data.dataset: no study of the training split has a report to learn words from.")
 
-    from reg2rg.data.prompt import GLOBAL_PREFIX, INSTRUCTION, REGION_PREFIX
+    from reg2rg.data.prompt import GLOBAL_PREFIX, REGION_PREFIX
     from reg2rg.extras.tiny_llm.build import build_tiny_llama
     from reg2rg.extras.tiny_llm.pretraining import Schedule
 
@@ -50,9 +50,9 @@ def run(invocation: Invocation) -> int:
         layers=options.layers,
         heads=options.heads,
         vocab_size=options.vocab_size,
-        instruction=section.instruction or INSTRUCTION,
+        instruction=section.task.instruction_text,
         prompt_texts=(GLOBAL_PREFIX, REGION_PREFIX),
-        image_prefix="" if section.target == "regions" else GLOBAL_PREFIX,
+        image_prefix="" if section.task.target == "regions" else GLOBAL_PREFIX,
         schedule=Schedule(steps=options.steps),
         seed=options.seed,
     )

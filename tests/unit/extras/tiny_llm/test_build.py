@@ -5,7 +5,8 @@ import torch
 
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.report import write_report
-from reg2rg.data.prompt import INSTRUCTION, PromptEncoder, TokenCounts
+from reg2rg.core.task import INSTRUCTION
+from reg2rg.data.prompt import PromptEncoder, TokenCounts
 from reg2rg.extras.tiny_llm.build import RECORD, build_tiny_llama, train_tokenizer
 from reg2rg.extras.tiny_llm.documents import DocumentWriter
 from reg2rg.extras.tiny_llm.induction_init import OFFSETS

@@ -5,7 +5,7 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from reg2rg.data.prompt import INSTRUCTION
+from reg2rg.core.task import INSTRUCTION
 
 WORDS = "The heart is large. The lung shows a nodule of 5 mm; no effusion, no fracture of bone. region: trachea"
 

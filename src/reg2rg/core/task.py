@@ -1,0 +1,217 @@
+"""What a model sees and writes, as one record: data, model, command line and folders hold one `ReportTask`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, Self
+
+from reg2rg.core.errors import ConfigError
+from reg2rg.core.regions import RegionSet, load_region_set
+from reg2rg.core.registry import did_you_mean
+from reg2rg.core.types import PositiveInt
+
+Target = Literal["regions", "joined", "whole"]
+Order = Literal["shuffled", "listed", "listed_in_evaluation"]
+
+INSTRUCTION = (
+    "Given the provided global and regional information from this CT scan, please generate a comprehensive medical "
+    "report for each region. First, identify the anatomical area corresponding to each region, then provide detailed "
+    "information about these anatomical structures and any abnormalities that are essential. You can refer to the "
+    "global information as the context and take it as a supplement when generating each region report."
+)
+WHOLE_INSTRUCTION = (
+    "Given the provided global information from this CT scan, please generate a comprehensive medical report. Provide "
+    "detailed information about the anatomical structures and any abnormalities that are essential."
+)
+"""For reports without regions; the library's own, after the published one."""
+
+_AXES = frozenset("LR"), frozenset("PA"), frozenset("IS")
+_OF_A_RUN = {"of_a_run": True}
+"""Marks a field that may differ from run to run of one model; the others are the model's."""
+
+
+def _numbers(values: Any, count: int, kind: type) -> bool:
+    allowed = (int,) if kind is int else (int, float)
+    right = isinstance(values, Sequence) and not isinstance(values, str) and len(values) == count
+    return right and all(isinstance(value, allowed) and not isinstance(value, bool) for value in values)
+
+
+def _require_kind(name: str, value: Any, kind: type) -> None:
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        words = {str: "text", bool: "true or false", int: "a whole number"}
+        raise ConfigError(f"{name} is {value!r} (expected {words[kind]})")
+
+
+@dataclass(frozen=True)  # no slots: jsonargparse reads a default through vars()
+class Views:
+    """Settings of the views.
+
+    Attributes:
+        size: (H, W, D) of every view.
+        window: HU range that is kept; it becomes [-1, 1] at the model's input.
+        coupled: place and detail in one view: the texture view is the masked scan *uncropped*, in the global frame
+            (the ablation of local feature decoupling). Use it with the geometry encoder off.
+        orientation: patient directions that the axes of a volume point to, such as ``RAS``.
+        spacing: voxel size in mm that scans are resampled to before views are computed; null takes any, for views
+            have a fixed size.
+    """
+
+    size: tuple[PositiveInt, PositiveInt, PositiveInt] = (256, 256, 64)
+    window: tuple[int, int] = (-1000, 200)
+    coupled: bool = False
+    orientation: str = "RAS"
+    spacing: tuple[float, float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if not _numbers(self.size, 3, int) or min(self.size) < 1:
+            raise ConfigError(
+                f"views.size is {self.size} (expected three positive numbers). Fix: for example 256,256,64"
+            )
+        if not _numbers(self.window, 2, int) or not -2048 <= self.window[0] < self.window[1] <= 2047:
+            raise ConfigError(
+                f"views.window is {self.window} (expected low < high within -2048..2047 HU, the range of 1/16 HU in "
+                "int16). Fix: the published window is -1000,200"
+            )
+        _require_kind("views.coupled", self.coupled, bool)
+        _require_kind("views.orientation", self.orientation, str)
+        letters = self.orientation.upper()
+        if len(letters) != 3 or {pair for pair in _AXES for letter in letters if letter in pair} != set(_AXES):
+            raise ConfigError(
+                f"views.orientation is {self.orientation!r} (expected one letter each of LR, PA, IS, as RAS)"
+            )
+        spacing = self.spacing
+        if spacing is not None and not (_numbers(spacing, 3, float) and all(0 < mm < 100 for mm in spacing)):
+            raise ConfigError(f"views.spacing is {spacing} (expected three lengths in mm, or null for any)")
+
+
+@dataclass(frozen=True)
+class ReportTask:
+    """What a model sees and writes.
+
+    Attributes:
+        regions: region set by name or file.
+        views: settings of the views.
+        target: what is to be written. ``"regions"``: a paragraph for each region. The others are for models that see
+            the whole image alone, and have no regions in the prompt: ``"joined"``, one text, the words that
+            ``"regions"`` has, in the order of the region set; ``"whole"``, the whole report as the dataset has it.
+        identity: name each region in its target (region-report alignment).
+        order: ``"listed"`` keeps the regions in the order of the region set. ``"listed_in_evaluation"`` does so in
+            validation, test and predict and shuffles in training, as the published code does. A listed order makes
+            recognising a region nearly free.
+        instruction: text at the end of the prompt; left out it is the published one, or for a report without regions
+            one like it.
+        max_length: longest sample in tokens.
+    """
+
+    regions: str | RegionSet = "radgenome"
+    views: Views = Views()
+    target: Target = "regions"
+    identity: bool = True
+    order: Order = field(default="shuffled", metadata=_OF_A_RUN)
+    instruction: str = ""
+    max_length: PositiveInt = field(default=2048, metadata=_OF_A_RUN)
+
+    def __post_init__(self) -> None:
+        load_region_set(self.regions)
+        for name, allowed in (("target", Target), ("order", Order)):
+            if getattr(self, name) not in (choices := allowed.__args__):  # type: ignore[attr-defined]
+                raise ConfigError(f"{name} is {getattr(self, name)!r} (expected one of {', '.join(choices)})")
+        for name, kind in (("identity", bool), ("instruction", str), ("max_length", int)):
+            _require_kind(name, getattr(self, name), kind)
+        if self.max_length < 1:
+            raise ConfigError(f"max_length is {self.max_length} (expected a number of tokens, 1 or more)")
+
+    @property
+    def region_set(self) -> RegionSet:
+        """The regions, in their order."""
+        return load_region_set(self.regions)
+
+    @property
+    def instruction_text(self) -> str:
+        """The text at the end of the prompt."""
+        return self.instruction or (INSTRUCTION if self.target == "regions" else WHOLE_INSTRUCTION)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """The task of plain values by name; those of the views stand below ``views`` or beside the others.
+
+        Raises:
+            ConfigError: an unknown name, or a value that is out of range.
+        """
+        nested = values.get("views")
+        flat = {**values, **(nested if isinstance(nested, Mapping) else {})}
+        flat.pop("views", None)
+        of_views = [one.name for one in fields(Views)]
+        known = [*of_views, *(one.name for one in fields(cls) if one.name != "views")]
+        for name in flat:
+            if name not in known:
+                raise ConfigError(f"unknown key '{name}'.{did_you_mean(str(name), known)} Known: {', '.join(known)}")
+        flat = {name: tuple(value) if isinstance(value, list) else value for name, value in flat.items()}
+        views = Views(**{name: flat.pop(name) for name in of_views if name in flat})
+        return cls(views=views, **flat)
+
+    def values(self) -> dict[str, Any]:
+        """Plain values by name, as YAML and JSON have them: the regions as their names, nothing implied."""
+        found: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(self)}
+        views = {one.name: getattr(self.views, one.name) for one in fields(self.views)}
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in views.items()}
+        said = {"regions": list(self.region_set.names), "views": plain, "instruction": self.instruction_text}
+        return found | said
+
+    def differences(self, other: ReportTask | Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """What another task says differently: dotted name -> this value and that one.
+
+        Args:
+            other: a task, or its `values`; what they lack, for they are older, has its default.
+        """
+        mine, defaults = _flat(self.values()), _flat(type(self)(target=self.target).values())
+        theirs = defaults | _flat(other.values() if isinstance(other, ReportTask) else other)
+        return {name: (value, theirs[name]) for name, value in mine.items() if value != theirs[name]}
+
+    def adopted(self, data: ReportTask) -> Self:
+        """This task, a model's, for data that were described by another: their regions, and what is a run's to choose.
+
+        Raises:
+            ConfigError: the data have regions that the model does not know.
+        """
+        check_regions(data.region_set, self.region_set)
+        chosen = tuple(region for region in self.region_set if region.name in data.region_set.names)
+        every = len(chosen) == len(self.region_set)
+        own = {one.name: getattr(data, one.name) for one in fields(data) if one.metadata.get("of_a_run")}
+        return replace(self, regions=self.regions if every else RegionSet(data.region_set.name, chosen), **own)
+
+
+def check_regions(given: RegionSet, known: RegionSet) -> None:
+    """Refuse regions that a model does not know: it has never seen their names or their masks.
+
+    Raises:
+        ConfigError: names them.
+    """
+    if unknown := [name for name in given.names if name not in known.names]:
+        raise ConfigError(
+            f"region set '{given.name}' of the data has {', '.join(unknown)}, which the model was not trained on "
+            f"(its set '{known.name}': {', '.join(known.names)}). Another region set cannot be brought to the model's. "
+            "Fix: prepare the data with the model's region set, or train a model on this one"
+        )
+
+
+def with_task(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config whose task stands in a section of its own, from one in which its fields stood among the data's.
+
+    Folders and checkpoints of the first form have them there, and some of them among the model's too.
+    """
+    if "task" in config:
+        return dict(config)
+    sections = {name: dict(config[name]) for name in ("model", "data") if isinstance(config.get(name), Mapping)}
+    model, data = sections.get("model", {}), sections.get("data", {})
+    task = {name: model.pop(name) for name in ("regions", "identity") if name in model}
+    task |= {one.name: data.pop(one.name) for one in fields(ReportTask) if one.name in data}
+    if task.get("instruction", "") is None:
+        del task["instruction"]
+    return {**config, **sections, **({"task": task} if task else {})}
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    views = {f"views.{name}": value for name, value in values["views"].items()}
+    return {**views, **{name: value for name, value in values.items() if name != "views"}}
