@@ -50,6 +50,7 @@ def test_base(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert {"RichProgressBar", "ModelCheckpoint", "SaveLast", "PredictionWriter"} <= set(callbacks)
     keeper = config["trainer"]["callbacks"][callbacks.index("ModelCheckpoint")]["init_args"]
     assert keeper["save_last"] is True
+    assert config["trainer"]["callbacks"][callbacks.index("SaveLast")]["init_args"]["every_minutes"] <= 15
     assert keeper["monitor"] == "val/loss"
     loggers = [entry["class_path"].rpartition(".")[2] for entry in config["trainer"]["logger"]]
     assert loggers[:2] == ["CSVLogger", "TensorBoardLogger"]

@@ -470,14 +470,19 @@ def wait_for_step(process, out, step):
 
 
 @pytest.mark.parametrize(
-    ("devices", "workers"), [(1, 2), pytest.param(2, 0, marks=pytest.mark.slow)], ids=["two workers", "two processes"]
+    ("number", "devices", "workers"),
+    [
+        pytest.param(signal.SIGINT, 1, 2, id="Ctrl-C, two workers", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 1, 2, id="SIGTERM, two workers"),
+        pytest.param(signal.SIGINT, 2, 0, id="Ctrl-C, two processes", marks=pytest.mark.slow),
+    ],
 )
-def test_ctrl_c_reaches_all_processes_and_none_of_them_dies_of_it(toy, tmp_path, devices, workers):
+def test_a_signal_to_all_processes_kills_none_of_them(toy, tmp_path, number, devices, workers):
     process = start(toy, tmp_path, steps=500, devices=devices, workers=workers)
     wait_for_step(process, tmp_path, 4)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    os.killpg(process.pid, number)  # as a terminal or a scheduler does
     said = process.communicate(timeout=120)[1].decode()
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     step = last(tmp_path)["global_step"]
     assert f"Told to end: saved {tmp_path / 'last.ckpt'} at step {step}; go on with --ckpt_path last" in said
     assert "Traceback" not in said

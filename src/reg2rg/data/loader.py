@@ -7,7 +7,10 @@ several processes), and asks it for its state at every checkpoint.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -163,7 +166,7 @@ class StudyLoader:
             collate_fn=_Collate(collate),
             timeout=(min(timeout, _LOOK) if timeout else _LOOK) if workers else 0,
             persistent_workers=workers > 0,
-            worker_init_fn=start_worker,
+            worker_init_fn=_start_worker,
             pin_memory=pin,
             generator=torch.Generator(),  # or each epoch would draw from the global one
         )
@@ -270,6 +273,20 @@ class StudyLoader:
                     f"The last: {fault}"
                 )
             log.warning("Left out (%d of at most %d): %s", len(self.skipped), allowed, fault)
+
+
+def _start_worker(number: int) -> None:
+    """As other workers, and deaf to a SIGTERM that the whole group gets: the parent saves the run, then ends them."""
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_hear_parent, name="parent-ear", daemon=True).start()
+    start_worker(number)
+
+
+def _hear_parent() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 def _shared_memory() -> str:

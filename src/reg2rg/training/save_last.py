@@ -16,7 +16,6 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from reg2rg.data.loader import LoaderError
 from reg2rg.models.state import kept_names
 from reg2rg.training.checkpoints import HEADROOM, require_space, tensor_bytes
 
@@ -147,11 +146,10 @@ class SaveLast(L.Callback):
             return
         if isinstance(exception, KeyboardInterrupt):
             self._say_what_is_lost(trainer)
-        if isinstance(exception, SIGTERMException):
-            # Lightning kills the others when one of its processes ends with another code than 0.
-            exception.code = 128 + (self._told or signal.SIGTERM) if trainer.is_global_zero else 0
-        elif not (self._told and isinstance(exception, LoaderError)):  # a cluster's SIGTERM gets data workers, too
+        if not isinstance(exception, SIGTERMException):
             return
+        # Lightning kills the others when one of its processes ends with another code than 0.
+        exception.code = 128 + (self._told or signal.SIGTERM) if trainer.is_global_zero else 0
         path = self._path(trainer)
         if not self._trained(trainer):
             _say(trainer, "Told to end before the first batch was done: there is nothing to save")
