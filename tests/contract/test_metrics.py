@@ -7,7 +7,7 @@ from cohorts import Words
 from reg2rg.evaluation.bootstrap import Statistic, mean_statistic
 from reg2rg.evaluation.labelers import LABELERS, Labeler, RuleLabeler
 from reg2rg.evaluation.metrics.base import METRICS, Metric, Scores, metric_classes, metrics_giving, usual_metrics
-from reg2rg.evaluation.metrics.external import Judge
+from reg2rg.evaluation.metrics.external import Judge, load_judge
 from reg2rg.evaluation.results import REPORT
 from reg2rg.testing import ContractError, check_labeler, check_metric
 
@@ -23,11 +23,18 @@ def test_no_number_belongs_to_two_metrics():
     names = [name for metric in metric_classes() for name in (*metric.logged, *metric.tabled, *metric.plotted)]
     assert all(len(metrics_giving([name])) == 1 for name in names)
     assert metrics_giving(["Truth F1 (Cardiomegaly)", "nothing"])[0].keys == ("Truth *",)
-    assert len(usual_metrics()) == len(METRICS) == 8
+    assert {type(metric).__name__ for metric in usual_metrics()} <= set(METRICS)
 
 
 def test_a_judge_is_a_metric():
     check_metric(lambda: Judge("length", lambda references, predictions: [float(len(text)) for text in predictions]))
+
+
+def test_a_registered_metric_is_a_judge_by_its_name(monkeypatch):
+    monkeypatch.setitem(METRICS._classes, "Broken", Broken)
+    assert isinstance(load_judge("Broken"), Broken)
+    assert not any(isinstance(metric, Broken) for metric in usual_metrics())
+    assert isinstance(metrics_giving(["words"])[0], Broken)
 
 
 class Broken(Metric):

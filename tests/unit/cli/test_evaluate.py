@@ -155,6 +155,14 @@ def test_words_net_none_names_another_metric(reports, capsys):
     assert not re.search(r"^METEOR ", said, re.MULTILINE)
 
 
+def test_a_labeler_by_its_class_name(reports, capsys):
+    said = []
+    for name in ("rules", "RuleLabeler"):
+        assert run(reports, "--labeler", name, "--resamples", 0, "--no-floors") == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1]
+
+
 @pytest.fixture
 def judge(tmp_path, monkeypatch):
     """Installs a package with judges, as pip would lay it out."""
@@ -222,6 +230,7 @@ def test_mistakes_end_in_one_message(reports, tmp_path, capsys):
         ((reports, "--against-labels", reports), "expected --against"),
         ((reports, "--against", reports, "--predicted-labels", reports), "give both tables"),
         ((reports, "--labeler", "radbert"), "hf download Trusure/Reg2RG RadBertClassifier.pth"),
+        ((reports, "--labeler", "RuleLabler"), "Did you mean 'RuleLabeler'?"),
         ((reports, "--reference-labels", reports), "label table"),
         ((reports, "--wordnet", tmp_path / "folder"), "no folder with WordNet's files"),
         ((reports, "--regions", "lobse"), "Did you mean 'lobes'?"),
