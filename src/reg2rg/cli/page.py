@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from reg2rg.core.regions import RegionSet
     from reg2rg.core.types import Study
     from reg2rg.evaluation.reading import Reports
+    from reg2rg.evaluation.results import Evaluation
     from reg2rg.show.case_page import PageStudy
 
 PANELS = {
@@ -37,36 +38,16 @@ def run(invocation: Invocation) -> int:
 
     from reg2rg.cli.section import read_section
     from reg2rg.core.files import write_json
-    from reg2rg.evaluation.engine import Settings, evaluate
-    from reg2rg.evaluation.labelers import RuleLabeler
-    from reg2rg.evaluation.metrics.base import metrics_giving
-    from reg2rg.evaluation.reading import reference_pairs
     from reg2rg.show.case_page import write_page
-    from reg2rg.show.case_tables import NUMBERS, as_json, build_tables, summary_rows
+    from reg2rg.show.case_tables import as_json, build_tables, summary_rows
     from reg2rg.show.plots import draw_curves
     from reg2rg.show.render import print_tables
     from reg2rg.training.curves import read_curves
 
     section = read_section(invocation, config_args)
     studies = {study.id: study for study in section.data.dataset.studies()}
-    regions = section.task.region_set
-    own = _reports(options.predictions, regions, studies)
-    if not any(pair.given for pair in own.pairs):
-        raise ConfigError(
-            f"{options.predictions}: reports without regions (expected regions: the page ties paragraphs to them). "
-            "Fix: score them with `reg2rg evaluate`, or set them beside reports with regions: --compare NAME=DIR"
-        )
-    others = {name: _reports(path, regions, studies) for name, path in _pairs(options.compare, "--compare")}
     train = [study for study in studies.values() if study.split == "train"]
-    settings = Settings(
-        labeler=RuleLabeler(),
-        truth={study.id: study.findings for study in studies.values() if study.findings is not None},
-        metrics=metrics_giving(NUMBERS),
-        by_region=False,
-    )
-    common = reference_pairs({study.id: study.reports for study in train}, regions)
-    scores = evaluate(options.name, own, settings, source=common or None)
-    beside = [evaluate(name, reports, replace(settings, floors=False)) for name, reports in others.items()]
+    scores, beside = _evaluations(options, section.task.region_set, studies, train)
     tables = build_tables(scores, beside)
     print_tables(tables, Console())
     rows = as_json(summary_rows(scores, beside))
@@ -121,6 +102,31 @@ def _pairs(words: Sequence[str], option: str) -> list[tuple[str, Path]]:
             raise ConfigError(f"command line: {option} {word}: expected NAME=PATH")
         pairs.append((name, Path(path)))
     return pairs
+
+
+def _evaluations(
+    options: argparse.Namespace, regions: RegionSet, studies: Mapping[str, Study], train: Sequence[Study]
+) -> tuple[Evaluation, list[Evaluation]]:
+    """Of the predictions, with floors, and of those that they are set beside."""
+    from reg2rg.evaluation.engine import Settings, evaluate
+    from reg2rg.evaluation.labelers import RuleLabeler
+    from reg2rg.evaluation.metrics.base import metrics_giving
+    from reg2rg.evaluation.reading import reference_pairs
+    from reg2rg.show.case_tables import NUMBERS
+
+    own = _reports(options.predictions, regions, studies)
+    if not any(pair.given for pair in own.pairs):
+        raise ConfigError(
+            f"{options.predictions}: reports without regions (expected regions: the page ties paragraphs to them). "
+            "Fix: score them with `reg2rg evaluate`, or set them beside reports with regions: --compare NAME=DIR"
+        )
+    others = {name: _reports(path, regions, studies) for name, path in _pairs(options.compare, "--compare")}
+    truth = {study.id: study.findings for study in studies.values() if study.findings is not None}
+    settings = Settings(labeler=RuleLabeler(), truth=truth, metrics=metrics_giving(NUMBERS), by_region=False)
+    common = reference_pairs({study.id: study.reports for study in train}, regions)
+    scores = evaluate(options.name, own, settings, source=common or None)
+    beside = [evaluate(name, reports, replace(settings, floors=False)) for name, reports in others.items()]
+    return scores, beside
 
 
 def _reports(folder: Path, regions: RegionSet, studies: Mapping[str, Study]) -> Reports:
