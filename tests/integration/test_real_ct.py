@@ -16,6 +16,7 @@ from reg2rg.evaluation.records import read_records
 from reg2rg.models.encoders.cnn3d import CNN3D
 from reg2rg.models.llm.causal_lm import CausalLM
 from reg2rg.models.projectors import LinearProjector
+from reg2rg.scans.read import read_image
 from reg2rg.store.prepare import prepare
 from reg2rg.store.store import Store
 from reg2rg.training.module import Reg2RG
@@ -92,3 +93,18 @@ def test_totalsegmentators_multilabel_output(shared_ct: Path, toy, tmp_path: Pat
     [record] = report_on(dataset, tmp_path / "store", toy.lm, tmp_path / "out")
     assert sorted(record["regions"]) == ["abdomen", "bone", "lung"]
     assert all(paragraph["region"] in record["regions"] for paragraph in record["paragraphs"])
+
+
+def test_chest_ct_and_labels_in_nrrd(shared_ct: Path, toy, tmp_path: Path) -> None:
+    folder = shared_ct / "chestimagingplatform_BSDstyle"
+    stored = read_image(folder / "lm-64.nrrd").stored
+    lung = [int(value) for value in np.unique(stored) if 9 <= value % 256 <= 14]  # thirds of either lung, by low byte
+    row = {"id": "cip", "image": str(folder / "ct-64.nrrd"), "split": "test", "mask": str(folder / "lm-64.nrrd")}
+    (tmp_path / "one.jsonl").write_text(json.dumps(row))
+    dataset = Manifest(str(tmp_path / "one.jsonl"), root="/", label_map={"lung": lung})
+
+    [record] = report_on(dataset, tmp_path / "store", toy.lm, tmp_path / "out")
+    assert record["regions"] == ["lung"]
+    detail = Store(tmp_path / "store").read("cip").detail
+    assert detail.mask("lung").sum() == np.isin(stored, lung).sum()
+    assert detail.array[detail.mask("lung")].mean() < -700
