@@ -33,7 +33,7 @@ BLUE, GREY, GREEN = "#e3eefb", "#f3f3f3", "#e6f4ea"
 
 # Boxes: left, bottom, width, height in a frame of 100 x 64; colour; heading; text below it.
 BOXES = (
-    (1, 37, 17, 26, GREY, "scan, masks, texts", "one text a region\n\ndata/datasets, volumes"),
+    (1, 37, 17, 26, GREY, "scan, masks, texts", "one text a region\n\ndatasets, scans"),
     (
         22,
         37,
@@ -41,11 +41,11 @@ BOXES = (
         26,
         GREY,
         "store",
-        "one file a study,\nnative detail,\nevery byte checked\n\nmade once, by\ndata prepare\n\ndata/store",
+        "one file a study,\nnative detail,\nevery byte checked\n\nmade once, by\ndata prepare\n\nstore",
     ),
-    (39, 1, 25, 62, GREY, "views of one region", "data/views"),
-    (68, 44, 15, 19, BLUE, "encoders", "texture, geometry,\nglobal\n\n(N,1,H,W,D) to (N,T,C)\n\nencoders"),
-    (68, 24, 15, 16, BLUE, "projector", "(N,T,C) to (N,T,E)\n\nprojectors"),
+    (39, 1, 25, 62, GREY, "views of one region", "store/views"),
+    (68, 44, 15, 19, BLUE, "encoders", "texture, geometry,\nglobal\n\n(N,1,H,W,D) to (N,T,C)\n\nmodels/encoders"),
+    (68, 24, 15, 16, BLUE, "projector", "(N,T,C) to (N,T,E)\n\nmodels/projectors"),
     (68, 1, 15, 19, BLUE, "prompt", "text with slots\nfor tokens,\nregions shuffled\n\ndata/prompt"),
     (
         87,
@@ -54,9 +54,9 @@ BOXES = (
         39,
         BLUE,
         "language\nmodel",
-        "\n\nany causal LM\nof Hugging Face,\nLoRA\n\nloss on the\ntarget alone,\ngreedy reports\n\nlanguage",
+        "\n\nany causal LM\nof Hugging Face,\nLoRA\n\nloss on the\ntarget alone,\ngreedy reports\n\nmodels/llm",
     ),
-    (87, 1, 12, 19, GREEN, "report", "paragraph,\nregion, mask\n\nreport, page"),
+    (87, 1, 12, 19, GREEN, "report", "paragraph,\nregion, mask\n\ncore/report, show"),
     (1, 1, 34, 32, GREEN, "what a model reads and writes", ""),
 )
 ARROWS = (
