@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -242,7 +243,7 @@ def _against(
 
 
 def load_labeler(name: str, backbone: Path | None = None) -> Labeler | None:
-    """The labeler behind ``--labeler``: rules, none, a registered labeler, or RadBERT's path or hub id.
+    """The labeler behind ``--labeler``: rules, none, one registered that needs no arguments, RadBERT's path or hub id.
 
     Raises:
         ConfigError: no such labeler or path; the message names the commands that get the weights.
@@ -260,7 +261,8 @@ def load_labeler(name: str, backbone: Path | None = None) -> Labeler | None:
         return RadBertLabeler(name, backbone=backbone)
     if name not in LABELERS:
         load_plugins()
-    if name in LABELERS:
+    arguments = signature(LABELERS.get(name)).parameters.values() if name in LABELERS else None
+    if arguments is not None and all(one.default is not one.empty for one in arguments):
         return LABELERS.get(name)()
     raise ConfigError(
         f"--labeler {name}: there is no such labeler or path (expected rules, none, {', '.join(LABELERS)}, or the "

@@ -161,6 +161,9 @@ def test_a_labeler_by_its_class_name(reports, capsys):
         assert run(reports, "--labeler", name, "--resamples", 0, "--no-floors") == 0
         said.append(capsys.readouterr().out)
     assert said[0] == said[1]
+    from reg2rg.evaluation.labelers.radbert import RadBertLabeler
+
+    assert "the folder of RadBERT's" in failed(capsys, reports, "--labeler", RadBertLabeler.__name__)
 
 
 @pytest.fixture
