@@ -130,7 +130,7 @@ def ablation(root: Path) -> dict[str, str]:
     table = {name: scorer.score(_exchanged(root, count)) for name, count in (("a", 0), ("b", 2), ("c", 6), ("d", 12))}
     runs = {
         "full": Collected(
-            Run("full", "full model"), {0: table["a"], 1: table["b"]}, Costs(12345, (8, 1, 8), 61.0, 3.0, 1.5, "cpu")
+            Run("full", "full model"), {0: table["a"], 1: table["b"]}, Costs(12345, (8, 1, 8), 61.0, 3.0, 1.5)
         ),
         "half": Collected(Run("half", "half of it"), {0: table["c"]}, missing=(1,)),
         "blind": Collected(Run("blind", "no image", floor=True), {0: table["d"], 1: table["d"]}),
