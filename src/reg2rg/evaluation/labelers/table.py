@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,15 +11,11 @@ from numpy.typing import NDArray
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.labels import FINDINGS
 from reg2rg.evaluation.labelers.base import some, stack
-
-if TYPE_CHECKING:
-    import pandas as pd
+from reg2rg.evaluation.rows import Rows, table_rows
 
 ID_COLUMNS = ("VolumeName", "Volumename", "AccessionNo", "AccNum", "study", "study_id", "id")
 """Names under which label tables hold the study, the first that is there counts."""
 
-_DELIMITERS = (",", ";", "\t")
-_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 _SUFFIXES = (".nii.gz", ".nii")
 _VALUES = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
 
@@ -33,10 +28,11 @@ def read_label_table(
     prefix: str | Sequence[str] = "",
     labels: Sequence[str] = FINDINGS,
 ) -> NDArray[np.bool_]:
-    """Labels of studies from a CSV, ``(ids, labels)``.
+    """Labels of studies from a table, ``(ids, labels)``.
 
     Args:
-        path: the table: one column of ids and one column of 0 and 1 a label, as CT-RATE publishes it.
+        path: the table, in any form of `reg2rg.evaluation.rows.table_rows`: one column of ids and one column of 0 and 1
+            a label, as CT-RATE publishes it.
         ids: studies, in the order of the result; with or without ``.nii.gz``.
         id_column: the column of ids; ``None`` takes the first of `ID_COLUMNS` that the table has.
         prefix: what stands before the label in the names of its columns: ``GT_`` or ``Pred_`` in published inferences.
@@ -46,70 +42,51 @@ def read_label_table(
     Raises:
         ConfigError: columns that are missing, cells that are neither 0 nor 1, studies that stand there twice with other
             labels, and ids without a row: all of them in one message.
+        DataFault: a table that cannot be read, with the line.
     """
-    table = _read_table(Path(path))
-    wrong: list[str] = []
-    name = id_column if id_column is not None else next((c for c in ID_COLUMNS if c in table.columns), None)
-    if name is None or name not in table.columns:
+    table = table_rows(Path(path), None)
+    if not table:
+        raise ConfigError(f"label table {path} cannot be read: it has no rows. Fix: check the path, export it again")
+    header, wrong = list(table[0][1]), []
+    name = id_column if id_column is not None else next((c for c in ID_COLUMNS if c in header), None)
+    if name is None or name not in header:
         wrong.append(f"no column of ids, expected {id_column or ' or '.join(ID_COLUMNS)}; set id_column")
     tried = (prefix,) if isinstance(prefix, str) else tuple(prefix)
-    lacking = {one: [one + label for label in labels if one + label not in table.columns] for one in tried}
+    lacking = {one: [one + label for label in labels if one + label not in header] for one in tried}
     chosen = min(tried, key=lambda one: len(lacking[one]))
     missing = lacking[chosen]
     if missing:
-        others = sorted({str(c)[: -len(label)] for c in table.columns for label in labels if str(c).endswith(label)})
+        others = sorted({column[: -len(label)] for column in header for label in labels if column.endswith(label)})
         hint = f"; columns with the prefix {' or '.join(map(repr, others))} are there, set prefix" if others else ""
         wrong.append(f"columns missing: {', '.join(missing)}{hint}")
-    if name in table.columns:
-        rows, faults = _rows(table, str(name), [chosen + label for label in labels if chosen + label not in missing])
-        wrong += faults
-        listed = {_study(str(cell)) for cell in table[name]}
+    if name is not None and name in header:
+        rows, faults = _rows(table, name, [chosen + label for label in labels if chosen + label not in missing])
+        listed = {_study(str(row[name])) for _, row in table}
         absent = [study for study in ids if _study(study) not in listed]
-        if absent:
-            wrong.append(f"{len(absent)} ids without a row: {some(absent)}")
+        wrong += faults + ([f"{len(absent)} ids without a row: {some(absent)}"] if absent else [])
         if not wrong:
             return stack([rows[_study(study)] for study in ids], len(labels))
     raise ConfigError(
-        f"label table {path}: {'; '.join(wrong)}. The table has the columns {some(list(map(str, table.columns)))} and "
-        f"{len(table)} rows. Expected one row a study with 0 or 1 for every label. Fix: correct the table or options"
+        f"label table {path}: {'; '.join(wrong)}. The table has the columns {some(header)} and {len(table)} rows. "
+        "Expected one row a study with 0 or 1 for every label. Fix: correct the table or options"
     )
 
 
 def _study(name: str) -> str:
     text = name.strip()
-    for suffix in _SUFFIXES:
-        if text.lower().endswith(suffix):
-            return text[: -len(suffix)]
-    return text
+    ending = next((one for one in _SUFFIXES if text.lower().endswith(one)), "")
+    return text[: len(text) - len(ending)]
 
 
-def _read_table(path: Path) -> pd.DataFrame:
-    import pandas as pd
-
-    try:
-        with open(path, "rb") as stream:
-            encoding = _MARKS.get(stream.read(2), "utf-8-sig")
-        with open(path, encoding=encoding) as stream:
-            header = stream.readline()
-            separator = max(_DELIMITERS, key=header.count)
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding=encoding, sep=separator)
-    except (OSError, ValueError) as error:  # a parser's error and a wrong encoding are ValueErrors
-        raise ConfigError(
-            f"label table {path} cannot be read: {error}. Expected a CSV in UTF-8 with a header. Fix: check the path, "
-            "export the table again"
-        ) from None
-    return table.rename(columns=lambda column: str(column).strip())
-
-
-def _rows(table: pd.DataFrame, name: str, columns: Sequence[str]) -> tuple[dict[str, NDArray[np.bool_]], list[str]]:
+def _rows(table: Rows, name: str, columns: Sequence[str]) -> tuple[dict[str, NDArray[np.bool_]], list[str]]:
     """Study -> labels, and what is wrong in the rows, by line."""
     rows: dict[str, NDArray[np.bool_]] = {}
     bad: list[str] = []
     twice: list[str] = []
-    studies = [_study(str(cell)) for cell in table[name]]
-    for line, (study, cells) in enumerate(zip(studies, table[list(columns)].to_numpy(), strict=True), start=2):
-        values = [_VALUES.get(str(cell).strip().lower()) for cell in cells]
-        unknown = [f"{c} is {str(cell)[:20]!r}" for c, cell, v in zip(columns, cells, values, strict=True) if v is None]
+    for line, cells in table:
+        study = _study(str(cells[name]))
+        values = [_VALUES.get(str(cells[column]).strip().lower()) for column in columns]
+        unknown = [f"{c} is {str(cells[c])[:20]!r}" for c, value in zip(columns, values, strict=True) if value is None]
         if unknown:
             bad.append(f"row {line} ({study}): {', '.join(unknown[:3])}")
             continue

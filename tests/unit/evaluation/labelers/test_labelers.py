@@ -303,7 +303,7 @@ def test_table_with_prefixes_and_own_id_column(tmp_path):
 
 
 def test_tables_of_other_programs(tmp_path):
-    text = write_table(tmp_path / "a.csv", [row("7", "Emphysema"), row("8")]).read_text()
+    text = write_table(tmp_path / "a.csv", [row("7", "Emphysema"), row("8")]).read_text("utf-8-sig")
     for content in (
         text.encode("utf-16"),
         text.replace(",", ";").encode(),
