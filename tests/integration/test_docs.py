@@ -124,7 +124,7 @@ def test_what_is_not_run_is_counted() -> None:
     assert {name: count for name, count in found.items() if count} == NOTEST
 
 
-@pytest.mark.parametrize("page", filter(to_run, PAGES), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", list(filter(to_run, PAGES)), ids=lambda page: page.name)
 def test_page(page, demo, tmp_path, monkeypatch, components) -> None:
     folder = tmp_path / "work"
     shutil.copytree(demo, folder)

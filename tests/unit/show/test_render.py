@@ -56,7 +56,7 @@ def test_numbers_and_marks_are_in_every_form(form):
         assert wanted in text, wanted
 
 
-@pytest.mark.parametrize("form", set(FORMS) - {"csv"})
+@pytest.mark.parametrize("form", sorted(set(FORMS) - {"csv"}))
 def test_title_groups_and_notes_are_in_every_form_for_people(form):
     text = " ".join(FORMS[form]().split())
     for wanted in ("Scores & floors", "Language", "Findings", "n = 1,304."):
