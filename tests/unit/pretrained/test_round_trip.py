@@ -7,6 +7,7 @@ import torch
 import yaml
 
 from reg2rg.core.errors import ConfigError
+from reg2rg.core.model_folder import CONFIG, CONTRACT
 from reg2rg.models.llm.causal_lm import CausalLM, LoRA
 from reg2rg.pretrained.folder import read_folder
 from reg2rg.pretrained.saving import folder_names
@@ -34,6 +35,27 @@ def test_the_same_bits_and_reports_from_a_folder_that_moved(kind, model, predict
         assert torch.equal(one[name], other[name]), name
     assert not again.training
     assert predict(again) == predict(made)
+
+
+def test_a_folder_of_the_first_format_reports_the_same(model, predict, tmp_path):
+    made = model()
+    folder = made.save_pretrained(tmp_path / "m")
+    contract, config = (yaml.safe_load((folder / name).read_text()) for name in (CONTRACT, CONFIG))
+    task = config.pop("task")
+    for name in ("orientation", "spacing"):  # which stood in the contract alone
+        del task["views"][name]
+    config["data"] |= task
+    for name in ("order", "max_length"):  # and these in the config alone
+        del contract[name]
+    (folder / CONTRACT).write_text(yaml.safe_dump(contract | {"format": 1}))
+    (folder / CONFIG).write_text(yaml.safe_dump(config))
+    again = Reg2RG.from_pretrained(folder)
+    assert again.task.max_length == 512
+    assert not again.task.differences(made.task)
+    assert predict(again, conform=False) == predict(made)
+    written = yaml.safe_load((again.save_pretrained(tmp_path / "n") / CONFIG).read_text())
+    assert written["task"]["views"]["orientation"] == "RAS"
+    assert not set(written["task"]) & set(written["data"])
 
 
 def test_what_a_folder_holds(model, tmp_path):

@@ -141,6 +141,14 @@ def test_from_checkpoint_builds_from_the_config_inside(toy, tmp_path):
         ConfigError, match=r"of other sizes .*: model\.texture\.init_args\.channels: \[8, 8\] in the check"
     ):
         Reg2RG.from_checkpoint(tmp_path / "a.ckpt", texture=wider)
+    first = {
+        "model": config | {"regions": "lobes", "identity": False},
+        "data": {"views": {"size": size}, "order": "listed"},
+    }
+    AtomicCheckpointIO().save_checkpoint(state | {CONFIG_KEY: yaml.safe_dump(first)}, tmp_path / "first.ckpt")
+    old = Reg2RG.from_checkpoint(tmp_path / "first.ckpt")  # its task stood among the data's arguments and the model's
+    assert (old.task.regions, old.task.identity, old.task.views.size) == ("lobes", False, toy.size)
+    assert not old.contract.task.differences(old.task)
     AtomicCheckpointIO().save_checkpoint({"state_dict": {}}, tmp_path / "b.ckpt")
     with pytest.raises(ConfigError, match=r"b\.ckpt: holds no config"):
         Reg2RG.from_checkpoint(tmp_path / "b.ckpt")
