@@ -14,7 +14,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
 from reg2rg import Reg2RG, RegionReportDataModule
-from reg2rg.core.regions import load_region_set
 from reg2rg.core.task import INSTRUCTION, ReportTask, Views
 from reg2rg.datasets import RadGenome
 from reg2rg.evaluation.engine import evaluate
@@ -71,10 +70,9 @@ def main() -> None:
     )
     trainer.fit(model, datamodule=data)
     trainer.predict(model, datamodule=data, return_predictions=False)
-    reports = read_reports(out / "predictions", None, load_region_set("radgenome"))
+    reports = read_reports(out / "predictions", None, model.task.region_set)
     named = evaluate("phantoms", reports).number("Recognition (mean over regions)").value
-    print(f"regions named rightly on held-out scans: {named:.2f}")
-    print(f"reports: {out / 'predictions' / 'predictions.csv'}")
+    print(f"regions named rightly on held-out scans: {named:.2f}; reports: {out / 'predictions' / 'predictions.csv'}")
 
 
 if __name__ == "__main__":

@@ -118,7 +118,7 @@ def test_every_way_in_gives_the_same_numbers(name, protocol, tmp_path):
     assert page.truth_labels == evaluation.truth_labels
     f1 = page.number("Truth F1 (micro)")
     assert f1.low is not None
-    assert build_tables(page, [])[0].rows[0][4] == f"{f1.value:.3f} [{f1.low:.3f}, {f1.high:.3f}]"
+    assert build_tables(page, [])[0].rows[0].cells[4].text == f"{f1.value:.3f} [{f1.low:.3f}, {f1.high:.3f}]"
     rows = json.loads(json.dumps(as_json(summary_rows(page, []))))
     assert rows[0]["f1"] == pytest.approx(theirs[REPORT, "Truth F1 (micro)"])
     assert rows[0]["recognition"] == pytest.approx(theirs[REPORT, "Recognition (mean over regions)"])

@@ -15,10 +15,11 @@ from reg2rg.cli.main import main
 from reg2rg.training.checkpoints import read_checkpoint
 
 OWN = """
+task:
+  views: {size: [32, 32, 32]}
 data:
   dataset: {init_args: {root: ROOT/data}}
   store: ROOT/store
-  views: {size: [32, 32, 32]}
   batch_size: 1
 model:
   llm: {init_args: {path: ROOT/lm}}

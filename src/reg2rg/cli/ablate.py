@@ -263,7 +263,9 @@ class Ablation:
                 statuses.append(outcome.status)
         if got:
             return EXIT_INTERRUPTED if got[0] == signal.SIGINT else EXIT_TERMINATED
-        if self.here and "stopped" in statuses and not stop.event.is_set():  # the run heard the signal, and saved itself
+        if (
+            self.here and "stopped" in statuses and not stop.event.is_set()
+        ):  # the run heard the signal, and saved itself
             return EXIT_INTERRUPTED
         if "failed" in statuses:
             return EXIT_RUNTIME

@@ -155,7 +155,7 @@ class Reg2RG(FolderModel, L.LightningModule):
     def on_fit_start(self) -> None:
         """Train mode everywhere: a language model comes from its file in eval mode. `Frozen` parts keep theirs."""
         self.train()
-        if isinstance(self.trainer.precision_plugin, HalfPrecision):  # bf16-true, 16-true
+        if self._trainer is not None and isinstance(self.trainer.precision_plugin, HalfPrecision):  # bf16-true, 16-true
             self._float32_steps = [Float32Steps(optimizer) for optimizer in self.trainer.optimizers]
 
     def on_fit_end(self) -> None:

@@ -198,7 +198,7 @@ def test_the_result_ties_the_report_to_the_voxels_of_the_file(files, model, aske
     np.testing.assert_allclose((low, high), [(19, 23, 10.5), (35, 47, 58.5)])
     assert result.absent["thyroid"] == "the mask is empty"
     assert result.absent["bone"] == "no mask of it from files"
-    assert set(result.absent) | set(result.asked) == set(model.contract.regions.names)
+    assert set(result.absent) | set(result.asked) == set(model.contract.task.region_set.names)
     made_by = result.made_by
     assert made_by.masks == MadeBy("files", source=str(files / "masks"))
     assert (made_by.options.min_slices, made_by.truncated) == (8, True)  # twelve tokens end no report
@@ -223,7 +223,7 @@ def test_a_segmenter_gives_the_masks(files, model, asked, tmp_path):
     with pytest.raises(ConfigError, match="both masks and a segmenter"):
         report_on(files / "ct.nii.gz", files / "masks", model, segmenter=SATFolder(str(tmp_path)))
     with pytest.raises(DataFault, match=r"NO_MASK .*seg_ct_other: no mask folder"):
-        SATFolder(str(tmp_path), "seg_{id}_other").segment(files / "ct.nii.gz", model.contract.regions)
+        SATFolder(str(tmp_path), "seg_{id}_other").segment(files / "ct.nii.gz", model.contract.task.region_set)
     with pytest.raises(ConfigError, match="all scans share one"):
         SATFolder(str(tmp_path), "seg")
 
