@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import yaml
+from huggingface_hub import ModelCardData
 
 from reg2rg import __version__
 from reg2rg.pretrained.contract import InputContract
@@ -25,16 +29,21 @@ _LICENCES = (
 _PUBLIC = frozenset({"mit", "apache-2.0", "bsd-3-clause", "cc-by-4.0", "cc0-1.0"})
 _SHOWN_GROUPS = ("language", "findings", "recognition")
 _SHARES = ("Abnormal studies, reference", "Abnormal studies, predicted", "Unanswered studies")
-_USE = (
-    "For research. It is no medical device and nobody has validated it for clinical use: none of its reports may be "
-    "used in the care of a patient. It can miss findings, make findings up, and describe another region than it names. "
-    "What was measured holds for scanners, protocols and patients like those it was measured on."
-)
+_PARTS = {
+    "texture": "texture",
+    "geometry": "geometry",
+    "global": "global_",
+    "projector": "projector",
+    "language model": "llm",
+}
+"""Rows of the card's table of parts, and the keys of the config that they show."""
 
 
 @dataclass(frozen=True, slots=True)
 class CardFacts:
     """What a card says beyond config and contract. Where nothing is given, the card says that.
+
+    Each text becomes one paragraph: line breaks are spaces, HTML is shown as it is written.
 
     Attributes:
         name: the model's.
@@ -71,113 +80,41 @@ def model_card(
     """
     facts = facts or CardFacts()
     word, licence = _licence(language_model, facts)
-    name = facts.name or "Chest-CT reports, region by region"
-    summary = (
-        facts.summary or "A reg2rg model: it reads a chest CT with region masks and writes a paragraph for each region."
+    path, on_hub = language_model.path, _is_hub_id(language_model.path)
+    header = ModelCardData(
+        library_name="reg2rg",
+        pipeline_tag="image-to-text",
+        language="en",
+        tags=["reg2rg", "chest-ct", "radiology", "report-generation", "medical"],
+        license=facts.licence or (None if word in _PUBLIC else word or None),
+        base_model=path if on_hub else None,
     )
-    if contract.task.target != "regions" and not facts.summary:
-        summary = "A reg2rg model: it reads a chest CT and writes a report."
-    parts = [
-        f"# {name}",
-        summary,
-        *facts.notes,
-        f"## Use\n\n{_USE}",
-        _how_to(contract, language_model),
-        _input(contract),
-        _inside(config, contract, language_model, licence),
-        "## Training data\n\n" + (facts.training_data or "Not stated by whoever wrote this folder."),
-        _figures(facts.metrics),
-        f"## Licence\n\n{_licence_text(facts, licence)}",
-        f"Written by reg2rg {__version__}.",
-    ]
-    return _header(facts, language_model, word) + "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _header(facts: CardFacts, language_model: LanguageModelRef, llm_word: str) -> str:
-    values: dict[str, Any] = {"library_name": "reg2rg", "pipeline_tag": "image-to-text", "language": "en"}
-    values["tags"] = ["reg2rg", "chest-ct", "radiology", "report-generation", "medical"]
-    if licence := facts.licence or ("" if llm_word in _PUBLIC else llm_word):
-        values["license"] = licence
-    if _is_hub_id(language_model.path):
-        values["base_model"] = language_model.path
-    text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-    return f"---\n{text}---\n\n"
-
-
-def _how_to(contract: InputContract, language_model: LanguageModelRef) -> str:
-    own = language_model.copy is not None
-    note = "" if own else _needs(language_model)
-    argument = "" if own or _is_hub_id(language_model.path) else ', language_model="path/of/the/language/model"'
-    return f"""## How to use
-
-With reg2rg {__version__} or later:
-
-```python
-from reg2rg import Reg2RG, report_on
-
-model = Reg2RG.from_pretrained("path/of/this/folder"{argument})  # or its hub id
-result = report_on("ct.nii.gz", "masks/{{region}}.nii.gz", model)
-for paragraph in result.report.paragraphs:
-    print(paragraph.region, paragraph.text)
-```
-
-On a data set: `reg2rg predict --ckpt_path path/of/this/folder --config my_data.yaml`.{note}"""
-
-
-def _needs(language_model: LanguageModelRef) -> str:
-    name = f"`{_shown_path(language_model.path)}`"
-    where = (
-        f"[{language_model.path}](https://huggingface.co/{language_model.path})"
-        if _is_hub_id(language_model.path)
-        else name
+    # Not autoescape: it spells quotes as entities and lets Markdown pass.
+    pages = jinja2.Environment(
+        loader=jinja2.PackageLoader("reg2rg.pretrained", ""),
+        finalize=_on_one_line,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    return (
-        f" The base language model, {where}, is not in this folder. It is loaded from where it is, and its weights are "
-        "held against a fingerprint: another one is refused."
+    text = pages.get_template("card.md.j2").render(
+        version=__version__,
+        contract=contract,
+        language_model=language_model,
+        facts=facts,
+        on_hub=on_hub,
+        base=path if on_hub else Path(path).name,  # where it lay on somebody's disk is of no use to others
+        components={part: _component(config["model"].get(key)) for part, key in _PARTS.items()},
+        figures=list(_shown(facts.metrics or {})),
+        llm_licence=licence,
     )
+    return f"---\n{header.to_yaml()}\n---\n\n{text}"
 
 
-def _input(contract: InputContract) -> str:
-    task, views = contract.task, contract.task.views
-    low, high = views.window
-    spacing = "any" if views.spacing is None else " x ".join(f"{mm:g}" for mm in views.spacing) + " mm"
-    rows = {
-        "values": "Hounsfield units" if contract.hu == "check" else "as they come, not held to Hounsfield units",
-        "orientation": views.orientation,
-        "voxel size": spacing,
-        "window": f"{low} to {high} HU",
-        "views": ", ".join(contract.inputs) or "none",
-        "size of a view": " x ".join(map(str, views.size)) + (", texture uncropped" if views.coupled else ""),
-        "regions": ", ".join(task.region_set.names) + f" (set `{task.region_set.name}`)",
-        "output": {
-            "regions": "a paragraph for each region"
-            + (", which names it" if task.identity else ", by its number alone"),
-            "joined": "one text, of all regions",
-            "whole": "one text, the whole report",
-        }[task.target],
-    }
-    lines = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
-    return (
-        "## Input\n\nHeld whenever the model is used: other orientations, windows and voxel sizes are brought to it, "
-        f"regions that it does not know are refused.\n\n| input | contract |\n|---|---|\n{lines}"
-    )
-
-
-def _inside(config: Mapping[str, Any], contract: InputContract, language_model: LanguageModelRef, licence: str) -> str:
-    model = config["model"]
-    rows = {key.rstrip("_"): _component(model.get(key)) for key in ("texture", "geometry", "global_")}
-    rows["projector"] = _component(model.get("projector"))
-    rows["language model"] = _component(model.get("llm"))
-    base = f"`{_shown_path(language_model.path)}`" + (
-        f" at `{language_model.revision}`" if language_model.revision else ""
-    )
-    if language_model.trained:
-        how = "its own weights were trained and are in this folder"
-    else:
-        how = "frozen; in this folder" if language_model.copy is not None else "frozen; a reference"
-    rows["base language model"] = f"{base}: {how}; licence: {licence or 'not stated'}"
-    lines = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
-    return f"## Inside\n\n| part | what |\n|---|---|\n{lines}\n\n`config.yaml` has every argument."
+def _on_one_line(value: Any) -> str:
+    """What Markdown shows as this text, whatever is in it: no value opens a section, a cell or an HTML tag."""
+    text = " ".join(html.escape(str(value), quote=False).split()).replace("|", "\\|")
+    return re.sub(r"^(\d*)(?=#|```|~~~|[-+*.)] )", r"\1\\", text)
 
 
 def _component(value: Any) -> str:
@@ -193,42 +130,11 @@ def _component(value: Any) -> str:
     return f"`{name}`" + "".join(f" of {part}" for part in inner) + said
 
 
-def _figures(metrics: Mapping[str, Any] | None) -> str:
-    if metrics is None:
-        return "## Figures\n\nNone are given."
-    lines = [_row(number) for number in _shown(metrics)]
-    confidence = (metrics.get("intervals") or {}).get("confidence")
-    interval = (
-        f", with intervals of {confidence:.0%} over patients"
-        if confidence and metrics["intervals"].get("method")
-        else ""
-    )
-    protocol = metrics.get("protocol") or {}
-    head = (
-        f"## Figures\n\n{metrics.get('studies')} studies of {metrics.get('patients')} patients, protocol "
-        f"`{protocol.get('name')}` of `reg2rg evaluate`{interval}. A floor is what a report reaches that never looks "
-        "at the scan; the best of them stands beside each score."
-    )
-    labeler = f"\n\nFindings: {metrics['labeler']}" if metrics.get("labeler") else ""
-    return f"{head}\n\n| score | value | best floor |\n|---|---|---|\n" + "\n".join(lines) + labeler
-
-
 def _shown(metrics: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     for number in metrics.get("numbers") or []:
         scored = number.get("score") and number.get("group") in _SHOWN_GROUPS and number.get("scope") == "report"
         if number.get("value") is not None and (scored or number.get("name") in _SHARES):
             yield number
-
-
-def _row(number: Mapping[str, Any]) -> str:
-    low, high = number.get("low"), number.get("high")
-    interval = f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else ""
-    floor, name = "", number.get("best_floor")
-    if name:
-        reached = (number.get("floors") or {}).get(name)
-        floor = name + (f": {reached:.3f}" if reached is not None else "")
-        floor += "" if number.get("exceeds_best_floor") else " (not exceeded)"
-    return f"| {_cell(number['name'])} | {number['value']:.3f}{interval} | {_cell(floor)} |"
 
 
 def _licence(language_model: LanguageModelRef, facts: CardFacts) -> tuple[str, str]:
@@ -255,28 +161,5 @@ def _licence_in(folder: Path) -> str:
     return str(head.get("license") or "") if isinstance(head, dict) else ""
 
 
-def _licence_text(facts: CardFacts, llm: str) -> str:
-    own = (
-        f"Weights in this folder: {facts.licence}."
-        if facts.licence
-        else "None is stated for the weights in this folder."
-    )
-    base = (
-        f" The base language model is under: {llm}; its terms hold for what is made with it."
-        if llm
-        else (" Look up the licence of the base language model: its terms hold for what is made with it.")
-    )
-    return own + base
-
-
 def _is_hub_id(path: str) -> bool:
     return path.count("/") == 1 and not path.startswith((".", "/", "~")) and not Path(path).expanduser().exists()
-
-
-def _shown_path(path: str) -> str:
-    """A hub id as it is, of a path the last part: where it lay on somebody's disk is of no use to others."""
-    return path if _is_hub_id(path) else Path(path).name
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())

@@ -3,6 +3,7 @@
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
 
 from reg2rg.core.task import ReportTask, Views
 from reg2rg.pretrained.card import CardFacts, model_card
@@ -116,3 +117,23 @@ def test_the_licence_of_a_local_language_model_is_read_from_its_card(tmp_path):
     for broken in ("---\n{oops\n---\n", "---", "no header", "---\n- list\n---\n"):
         (tmp_path / "README.md").write_text(broken)
         assert "licence: not stated" in card(LanguageModelRef("lm", copy=tmp_path))
+
+
+@pytest.mark.parametrize(
+    "mark", ["", "# ", "- # ", "12. # ", "```\n", "~~~\n", "<h2>Figures</h2>", "x\n---\n", "a | b\n|---|\n"]
+)
+def test_no_text_forges_a_section_or_a_tag(mark):
+    def parts(text):
+        tokens = MarkdownIt("commonmark").parse(ModelCard(text).text)
+        inner = [child for token in tokens for child in token.children or []]
+        titles = [tokens[i + 1].content for i, token in enumerate(tokens) if token.type == "heading_open"]
+        return titles[1:], {token.type for token in (*tokens, *inner)}
+
+    forged = (
+        f"{mark}Ours\n\n## Figures\n\n| score | value |\n|---|---|\n| <b>F1</b> | 1.000 |\n\n<script>alert(1)</script>"
+    )
+    numbers = [{**METRICS["numbers"][0], "name": forged, "best_floor": forged}]
+    metrics = {**METRICS, "labeler": forged, "protocol": {"name": forged}, "numbers": numbers}
+    titles, kinds = parts(card(facts=CardFacts(forged, forged, forged, forged, forged, metrics, [forged])))
+    assert titles == ["Use", "How to use", "Input", "Inside", "Training data", "Figures", "Licence"]
+    assert not kinds & {"html_block", "html_inline", "hr", "table_open", "bullet_list_open", "ordered_list_open"}
