@@ -10,7 +10,7 @@ from reg2rg.check.result import CheckResult, Coverage, Finding
 from reg2rg.check.study import StudyCheck, StudyJob, check_study
 from reg2rg.core.errors import ConfigError, DataFault, Reg2RGError
 from reg2rg.core.files import write_json
-from reg2rg.core.parallel import default_workers, run_tasks
+from reg2rg.core.parallel import run_tasks, usable_cores
 from reg2rg.core.regions import RegionSet, load_region_set
 from reg2rg.core.types import Study
 from reg2rg.datasets.base import Dataset, Listing, patient_leaks
@@ -46,7 +46,7 @@ def check_dataset(
         if value is not None and value < least:
             raise ConfigError(f"data check: {name} is {value}; at least {least} is expected.")
     regions, options = load_region_set(regions), options or ReadOptions()
-    workers = default_workers() if workers is None else workers
+    workers = usable_cores() if workers is None else workers
     try:
         listing = dataset.listing()
     except (DataFault, ConfigError) as error:

@@ -32,6 +32,12 @@ class MissingExtraError(Reg2RGError):
     exit_code = EXIT_USAGE
 
 
+class TooManySkippedError(Reg2RGError):
+    """More studies were left out than the stated share, `max_skip`, allows."""
+
+    exit_code = EXIT_SKIPPED
+
+
 class DataFault(Reg2RGError):  # noqa: N818 (a fault of the data, not of the program)
     """One fault of one study: skipped and counted while many are processed, fatal when it is the only one.
 

@@ -63,8 +63,8 @@ def run_tasks(
             yield item, result
 
 
-def default_workers() -> int:
-    """As many as there are cores for this process."""
+def usable_cores() -> int:
+    """Cores that this process may use: as many workers, where nothing else runs beside them."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -16,6 +16,7 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from reg2rg.core.errors import ConfigError, DataFault
+from reg2rg.core.parallel import usable_cores
 from reg2rg.core.task import ReportTask, Target
 from reg2rg.core.types import NonNegativeFloat, NonNegativeInt, PositiveInt, Study
 from reg2rg.data.batch import Batch, collate
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 
 Split = Literal["train", "val", "test"]
 _MOST_WORKERS = 8
+"""Most workers by default; one core is left to the training process."""
 _NEEDS: dict[Target, str] = {
     "regions": "a region that has text and a mask",
     "joined": "a region that has text and a mask",
@@ -101,7 +103,7 @@ class RegionReportDataModule(L.LightningDataModule):
         self.dataset, self.read, self.store_path = dataset, read, store
         self.pad_to_max_length, self.published_ids, self.seed = pad_to_max_length, published_ids, seed
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
-        self.workers = default_workers() if workers is None else workers
+        self.workers = min(_MOST_WORKERS, usable_cores() - 1) if workers is None else workers
         self.region_schedule, self.max_skip = region_schedule, max_skip
         self.limit_eval_studies, self.cache_bytes = limit_eval_studies, int(cache_gb * 2**30) if cache else 0
         self.test_regions, self.predict_split, self.timeout = test_regions, predict_split, timeout
@@ -328,9 +330,3 @@ class RegionReportDataModule(L.LightningDataModule):
         )
         self._loaders.append(loader)
         return loader
-
-
-def default_workers() -> int:
-    """One worker for each core that this process may use but one, at most 8."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(0, min(_MOST_WORKERS, cores - 1))

@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from reg2rg.core.errors import EXIT_SKIPPED, ConfigError, DataFault, Reg2RGError
+from reg2rg.core.errors import ConfigError, DataFault, Reg2RGError, TooManySkippedError
 from reg2rg.core.parallel import start_worker
 from reg2rg.data.batch import Batch, Sample
 from reg2rg.data.order import share_of
@@ -37,12 +37,6 @@ T = TypeVar("T")
 
 class LoaderError(Reg2RGError):
     """A worker process that died or does not answer; the message names the studies it was asked for."""
-
-
-class TooManyFaultsError(DataFault):
-    """More studies could not be read than `max_skip` allows."""
-
-    exit_code = EXIT_SKIPPED
 
 
 class Samples(Protocol):
@@ -268,7 +262,7 @@ class StudyLoader:
             if len(self.skipped) > allowed:
                 if allowed == 0:
                     raise fault
-                raise TooManyFaultsError(
+                raise TooManySkippedError(
                     f"{len(self.skipped)} of {len(self.samples)} studies could not be read; max_skip allows {allowed}. "
                     f"The last: {fault}"
                 )

@@ -1,6 +1,7 @@
 """Where studies come from: one class a data-set layout."""
 
-from reg2rg.datasets.base import DATASETS, Dataset, Listing, Note, Skip, TooManySkippedError
+from reg2rg.core.errors import TooManySkippedError
+from reg2rg.datasets.base import DATASETS, Dataset, Listing, Note, Skip
 from reg2rg.datasets.manifest import Manifest
 from reg2rg.datasets.radgenome import RadGenome
 

@@ -8,18 +8,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from reg2rg.core.errors import EXIT_SKIPPED, ConfigError, DataFault, Reg2RGError
+from reg2rg.core.errors import ConfigError, DataFault, TooManySkippedError
 from reg2rg.core.registry import Registry
 from reg2rg.core.types import NonNegativeFloat, Study
 
 SPLITS = ("train", "val", "test")
 _SHOWN = 5
-
-
-class TooManySkippedError(Reg2RGError):
-    """More studies were left out than the stated share allows; the message counts them by reason code."""
-
-    exit_code = EXIT_SKIPPED
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from reg2rg.core.parallel import usable_cores
 from reg2rg.runners.base import RUNNERS, J, Outcome, Runner, Stop, execute_safely
 
 _POLL_S = 0.5
@@ -73,8 +74,7 @@ class Local(Runner):
 def _own_share(jobs: int) -> int | None:
     if jobs == 1:
         return None
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // jobs)
+    return max(1, usable_cores() // jobs)
 
 
 def visible_gpus() -> list[str]:

@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reg2rg.core.errors import EXIT_SKIPPED, ConfigError, Reg2RGError
+from reg2rg.core.errors import ConfigError, Reg2RGError, TooManySkippedError
 from reg2rg.core.files import write_json
-from reg2rg.core.parallel import default_workers, run_tasks
+from reg2rg.core.parallel import run_tasks, usable_cores
 from reg2rg.core.regions import RegionSet, load_region_set
 from reg2rg.core.task import Views
 from reg2rg.core.types import Study
@@ -30,12 +30,6 @@ from reg2rg.store.views import views_key
 
 _LOG = logging.getLogger(__name__)
 _STALE_SECONDS = 60
-
-
-class TooManySkippedError(Reg2RGError):
-    """More studies were skipped than the stated limit allows. What could be prepared is in the store."""
-
-    exit_code = EXIT_SKIPPED
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +127,7 @@ def prepare(
         what was done.
 
     Raises:
-        TooManySkippedError: more than `max_skip` of the studies were skipped.
+        TooManySkippedError: more than `max_skip` of the studies were skipped; what could be prepared is in the store.
         ConfigError: an argument that cannot be.
         Reg2RGError: the disk is full or not writable, a worker was killed or hangs, another run holds the shard.
     """
@@ -141,7 +135,7 @@ def prepare(
     store = store if isinstance(store, Store) else Store(store)
     studies, before = _studies(dataset)
     mine = _shard(studies, shard)
-    workers = default_workers() if workers is None else workers
+    workers = usable_cores() if workers is None else workers
     if workers < 0:
         raise ConfigError(f"workers is {workers} (expected 0 or more)")
     if bake is None and not native:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from reg2rg.core.errors import ConfigError, DataFault
+from reg2rg.core.errors import ConfigError, DataFault, TooManySkippedError
 from reg2rg.core.report import parse_report
 from reg2rg.data import loader as loader_module
 from reg2rg.data.batch import Batch
-from reg2rg.data.loader import LoaderError, StudyLoader, TooManyFaultsError
+from reg2rg.data.loader import LoaderError, StudyLoader
 from reg2rg.data.prompt import TokenCounts
 from reg2rg.data.samples import ViewCache
 
@@ -299,7 +299,7 @@ def test_some_faults_are_left_out_and_counted(workers):
     assert [batch.study_ids for batch in some] == [("study0", "study1"), ("study2",)]
     assert sorted(some.skipped) == ["study3", "study4", "study5"]
     assert [batch.study_ids for batch in some] == [("study0", "study1"), ("study2",)]
-    with pytest.raises(TooManyFaultsError, match=r"3 of 6 studies could not be read; max_skip allows 2"):
+    with pytest.raises(TooManySkippedError, match=r"3 of 6 studies could not be read; max_skip allows 2"):
         list(loader({3: fault, 4: leave, 5: unpicklable}, workers, max_skip=0.4))
 
 

@@ -12,7 +12,7 @@ import torch
 
 from reg2rg.check.run import check_dataset
 from reg2rg.cli.main import main
-from reg2rg.core.errors import DataFault
+from reg2rg.core.errors import DataFault, TooManySkippedError
 from reg2rg.core.regions import load_region_set
 from reg2rg.core.task import ReportTask, Views
 from reg2rg.core.types import RegionFiles, RegionVolume, Study, Volume
@@ -21,7 +21,7 @@ from reg2rg.datasets import Manifest
 from reg2rg.scans.base import ReadOptions
 from reg2rg.scans.read import read_study
 from reg2rg.store.crop import crop_to_foreground
-from reg2rg.store.prepare import TooManySkippedError, prepare
+from reg2rg.store.prepare import prepare
 from reg2rg.store.store import Store
 from reg2rg.store.views import compute_views
 

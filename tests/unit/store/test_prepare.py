@@ -16,13 +16,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from reg2rg.core.errors import ConfigError, Reg2RGError
+from reg2rg.core.errors import ConfigError, Reg2RGError, TooManySkippedError
 from reg2rg.core.regions import load_region_set
 from reg2rg.core.task import Views
 from reg2rg.core.types import RegionFiles, Study
 from reg2rg.scans.base import ReadOptions
 from reg2rg.store import prepare_study
-from reg2rg.store.prepare import TooManySkippedError, prepare
+from reg2rg.store.prepare import prepare
 from reg2rg.store.prepare_study import entry_key
 from reg2rg.store.store import Store
 

@@ -26,7 +26,7 @@ import numpy as np
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.files import atomic_write
 from reg2rg.core.labels import FINDINGS
-from reg2rg.core.parallel import default_workers, run_tasks
+from reg2rg.core.parallel import run_tasks, usable_cores
 from reg2rg.core.regions import load_region_set
 from reg2rg.extras.phantom.anatomy import draw
 from reg2rg.extras.phantom.grid import Grid
@@ -121,7 +121,7 @@ def write_phantoms(
         write_study,
         jobs,
         name=lambda job: names[job.number],
-        workers=default_workers() if workers is None else workers,
+        workers=usable_cores() if workers is None else workers,
         title="phantoms",
     )
     for _ in done:
