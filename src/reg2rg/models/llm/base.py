@@ -140,19 +140,10 @@ class LanguageModel(nn.Module, ABC):
             ConfigError: prompt and answer could be longer than the context.
         """
 
-    def generate(self, embeddings: Tensor, attention_mask: Tensor, max_new_tokens: int = 500) -> list[list[int]]:
-        """`decode` by its defaults: the ids alone."""
-        found = self.decode(embeddings, attention_mask, Decoding(max_new_tokens=max_new_tokens))
-        return [generation.ids for generation in found]
-
     @contextmanager
     def merged(self) -> Iterator[None]:
         """While active, adapters are folded into the weights where that makes generation faster."""
         yield
-
-    def trainable_names(self) -> list[str]:
-        """Names of the parameters that train, the only ones that a checkpoint needs."""
-        return [name for name, parameter in self.named_parameters() if parameter.requires_grad]
 
     def reference_names(self) -> frozenset[str]:
         """Names of the parameters that come back from the model's own files, which a model's folder leaves out."""

@@ -144,10 +144,10 @@ def test_left_padding_gives_the_same(model):
     assert model.decode(embeddings, mask, NO_LOOP) == model.decode(moved, moved_mask, NO_LOOP)
 
 
-def test_generate_returns_ids(model):
+def test_decode_returns_ids(model):
     ids, mask = prompts(model)
-    generated = model.generate(model.embed(ids), mask, max_new_tokens=3)
-    assert [len(row) <= 3 for row in generated] == [True] * len(ids)
+    generated = model.decode(model.embed(ids), mask, Decoding(max_new_tokens=3))
+    assert [len(row.ids) <= 3 for row in generated] == [True] * len(ids)
 
 
 def test_decode_keeps_the_mode(model):
