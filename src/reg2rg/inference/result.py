@@ -95,7 +95,7 @@ class ReportResult:
         """Lowest and highest corner in RAS mm of the box around a region, the outer faces of its voxels included."""
         box = bounding_box(self.masks[region])
         assert box is not None  # a region has a voxel
-        edges = np.array(np.meshgrid(*[(axis.start - 0.5, axis.stop - 0.5) for axis in box], indexing="ij"))
+        edges = np.array(np.meshgrid(*[(low - 0.5, high - 0.5) for low, high in box], indexing="ij"))
         affine = self.grid.affine
         points = affine[:3, :3] @ edges.reshape(3, -1) + affine[:3, 3:]
         low, high = points.min(1).tolist(), points.max(1).tolist()

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from reg2rg.core.types import Mask
 from reg2rg.scans.base import Affine, Shape
 
-Box = tuple[slice, slice, slice]
+Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+"""Half-open index range along each array axis."""
 # Nearest neighbour of a point halfway between two voxels: rounding noise must not decide, so all go the same way.
 _HALF = 0.5 - 1e-4
 
@@ -56,28 +57,42 @@ class Orientation:
         return result
 
     @property
-    def _steps(self) -> Box:
+    def _steps(self) -> tuple[slice, slice, slice]:
         first, second, third = (slice(None, None, -1 if flipped else 1) for flipped in self.flipped)
         return first, second, third
 
 
-def bounding_box(array: npt.NDArray[Any]) -> Box | None:
-    """The smallest box around the non-zero voxels of an (I, J, K) array, or ``None`` if there are none.
+def bounding_box(array: npt.NDArray[Any], above: int | None = None) -> Box | None:
+    """Smallest box that holds all non-zero voxels, or all voxels above a value; ``None`` if there are none.
 
-    Fast for arrays whose first axis is the fastest in memory: whole slices are tested, then one plane.
+    One slice at a time along the last axis, so that the work stays in the processor's cache where the first axis is the
+    fastest in memory.
+
+    Args:
+        array: (I, J, K).
+        above: the value.
     """
-    filled = np.array([array[:, :, k].any() for k in range(array.shape[2])])
+    slices = array.transpose(2, 1, 0)
+    plane = np.zeros(slices.shape[1:], dtype=bool)
+    filled = np.zeros(slices.shape[0], dtype=bool)
+    for index, part in enumerate(slices):
+        hit = part.astype(bool, copy=False) if above is None else part > above
+        if hit.any():
+            filled[index] = True
+            plane |= hit
     if not filled.any():
         return None
-    third = _span(filled)
-    inner = array[:, :, third]
-    plane: Mask = np.bitwise_or.reduce(inner.T, axis=0) != 0  # (J, I)
-    return _span(np.any(plane, axis=0)), _span(np.any(plane, axis=1)), third
+    return _span(np.any(plane, axis=0)), _span(np.any(plane, axis=1)), _span(filled)
 
 
-def _span(filled: Any) -> slice:
-    places = np.flatnonzero(filled)
-    return slice(int(places[0]), int(places[-1]) + 1)
+def box_slices(box: Box) -> tuple[slice, slice, slice]:
+    """The box as an index into an array."""
+    return slice(*box[0]), slice(*box[1]), slice(*box[2])
+
+
+def _span(line: Any) -> tuple[int, int]:
+    places = np.flatnonzero(line)
+    return int(places[0]), int(places[-1]) + 1
 
 
 def index_map(target: Affine, source: Affine) -> Affine:
@@ -128,7 +143,7 @@ def resample_nearest(source: npt.NDArray[Any], mapping: Affine, shape: Shape) ->
     target = None if box is None else _reach(box, _inverse(mapping), shape)
     if target is None:
         return result
-    ranges = [np.arange(axis.start, axis.stop) for axis in target]
+    ranges = [np.arange(*span) for span in target]
     linear, offset = mapping[:3, :3], mapping[:3, 3]
     drift = np.abs(linear - np.diag(np.diag(linear))) @ np.array(shape, np.float64)
     if drift.max() < 1e-3:
@@ -140,19 +155,19 @@ def resample_nearest(source: npt.NDArray[Any], mapping: Affine, shape: Shape) ->
         indices = [np.floor(planes[axis] + (linear[axis, 2] * k + _HALF)).astype(np.intp) for axis in range(3)]
         inside = np.logical_and.reduce([(i >= 0) & (i < size) for i, size in zip(indices, source.shape, strict=True)])
         values = source[tuple(np.where(inside, i, 0) for i in indices)]
-        result[target[0], target[1], k] = np.where(inside, values, 0)
+        result[slice(*target[0]), slice(*target[1]), k] = np.where(inside, values, 0)
     return result
 
 
 def _reach(box: Box, mapping: Affine, shape: Shape) -> Box | None:
     """The box of target voxels that a box of source voxels can touch."""
-    edges = np.array(np.meshgrid(*[(axis.start - 1, axis.stop) for axis in box], indexing="ij")).reshape(3, -1)
+    edges = np.array(np.meshgrid(*[(low - 1, high) for low, high in box], indexing="ij")).reshape(3, -1)
     points = mapping[:3, :3] @ edges + mapping[:3, 3:]
     lows = np.clip(np.floor(points.min(1)), 0, shape).astype(int)
     highs = np.clip(np.ceil(points.max(1)) + 1, 0, shape).astype(int)
     if (lows >= highs).any():
         return None
-    spans = [slice(int(low), int(high)) for low, high in zip(lows, highs, strict=True)]
+    spans = [(int(low), int(high)) for low, high in zip(lows, highs, strict=True)]
     return spans[0], spans[1], spans[2]
 
 

@@ -12,7 +12,7 @@ from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.regions import RegionSet
 from reg2rg.core.types import LabelMap, Mask, RegionFiles
 from reg2rg.scans.base import ReadOptions, Scan, StoredImage
-from reg2rg.scans.grid import Orientation, bounding_box
+from reg2rg.scans.grid import Orientation, bounding_box, box_slices
 from reg2rg.scans.placement import Placement
 
 T = TypeVar("T")
@@ -72,7 +72,7 @@ def mask_of(image: StoredImage, name: str, scan: Scan, options: ReadOptions) -> 
         return None, [*notes, f"{name}: the mask is empty"]
     # Only the box is written: the rest of the zeros never takes up memory.
     mask, as_stored = _empty(stored.shape, placement.orientation)
-    as_stored[box] = stored[box]
+    as_stored[box_slices(box)] = stored[box_slices(box)]
     return _inside(name, placement.onto_scan(mask), notes), notes
 
 

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.types import HU, Mask, RegionVolume, Volume
+from reg2rg.scans.grid import Box, bounding_box, box_slices
 
 FOREGROUND_HU = -1000
 """Voxels above this value are foreground (published code: CropForeground with ``value > -1000``)."""
-
-Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
-"""Half-open index range along each array axis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,38 +133,6 @@ def crop_to_foreground(source: RegionVolume, needs_regions: bool = True) -> Deta
         masks=masks,
         notes=tuple(notes),
     )
-
-
-def bounding_box(array: HU | Mask, above: int | None = None) -> Box | None:
-    """Smallest box that holds all true voxels, or all voxels above a value; ``None`` if there are none.
-
-    One slice at a time along the last axis, so that the comparison stays in the processor's cache.
-
-    Args:
-        array: (H, W, D) bool, or int16 with `above`.
-        above: threshold for int16 input.
-    """
-    slices = array.transpose(2, 1, 0)
-    plane = np.zeros(slices.shape[1:], dtype=bool)
-    along_d = np.zeros(slices.shape[0], dtype=bool)
-    for index, part in enumerate(slices):
-        hit = part if above is None else part > above
-        if hit.any():
-            along_d[index] = True
-            plane |= hit
-    if not along_d.any():
-        return None
-    return _span(np.any(plane, axis=0)), _span(np.any(plane, axis=1)), _span(along_d)
-
-
-def box_slices(box: Box) -> tuple[slice, slice, slice]:
-    """The box as an index into an array."""
-    return slice(*box[0]), slice(*box[1]), slice(*box[2])
-
-
-def _span(line: Any) -> tuple[int, int]:
-    (found,) = np.nonzero(line)
-    return int(found[0]), int(found[-1]) + 1
 
 
 def _shifted(affine: npt.NDArray[np.float64], origin: tuple[int, int, int]) -> npt.NDArray[np.float64]:

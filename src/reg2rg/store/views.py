@@ -23,7 +23,8 @@ import numpy.typing as npt
 from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.task import Views
 from reg2rg.core.types import HU, RegionVolume
-from reg2rg.store.crop import FOREGROUND_HU, Box, Detail, RegionMask, bounding_box, box_slices, crop_to_foreground
+from reg2rg.scans.grid import Box, bounding_box, box_slices
+from reg2rg.store.crop import FOREGROUND_HU, Detail, RegionMask, crop_to_foreground
 from reg2rg.store.frame import conform
 from reg2rg.store.resize import Size, SlabSum, area_pool, area_pool_boxed
 
