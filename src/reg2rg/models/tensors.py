@@ -24,7 +24,7 @@ SAFETENSORS, INDEX = ".safetensors", ".index.json"
 _WHOLE = ("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin")
 """What a folder may hold, the first that is there counts."""
 _SUFFIXES = (SAFETENSORS, ".pth", ".pt", ".bin")
-_DTYPES = {
+DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
@@ -36,6 +36,7 @@ _DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+"""safetensors' names of types."""
 _STARTS = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself", "git lfs pull"),
     (b"<", "a web page or XML", "download the file itself, not its page"),
@@ -163,9 +164,9 @@ def _open_safetensors(path: Path) -> TensorSource:
         for name in file.keys():  # noqa: SIM118 (not a dict)
             part = file.get_slice(name)
             kind = str(part.get_dtype())
-            if kind not in _DTYPES:
-                raise ConfigError(f"weights {path}: {name} is {kind} (expected one of {', '.join(_DTYPES)})")
-            entries[name] = TensorEntry(tuple(part.get_shape()), _DTYPES[kind], _reader(file, name))
+            if kind not in DTYPES:
+                raise ConfigError(f"weights {path}: {name} is {kind} (expected one of {', '.join(DTYPES)})")
+            entries[name] = TensorEntry(tuple(part.get_shape()), DTYPES[kind], _reader(file, name))
     return TensorSource(path, entries)
 
 

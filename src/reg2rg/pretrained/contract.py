@@ -1,10 +1,11 @@
-"""What a model takes for granted about its input, written beside its weights and held when it is used."""
+"""What a model takes for granted about its input, and what of a run's config goes with it; held when it is used."""
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -12,7 +13,7 @@ import yaml
 
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.model_folder import CONFIG, CONTRACT, REGION_FILE, localise
-from reg2rg.core.regions import Region, RegionSet, load_region_set, packaged_region_sets
+from reg2rg.core.regions import RegionSet, load_region_set, packaged_region_sets
 from reg2rg.core.task import ReportTask, with_task
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,8 @@ _FIRST_KEYS = (
 """Keys that every contract has, whatever its format."""
 _LATER_KEYS = ("order", "max_length")
 """Keys that stood in the config alone while the format was 1."""
+_READ_KEYS = ("min_slices", "hu")  # mask_grid says how somebody's mask files are, not how the model is
+_OWN_WEIGHTS = {"weights": None, "pretrained": False}  # arguments by which an encoder reads weights of its own
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,54 @@ class InputContract:
         return found
 
 
+def model_config(config: Mapping[str, Any], contract: InputContract) -> dict[str, dict[str, Any]]:
+    """Sections ``task``, ``model`` and ``data`` of a run's config, reduced to what belongs to its model.
+
+    Args:
+        config: the run's, with references resolved.
+        contract: holds the task.
+
+    Raises:
+        ConfigError: a reference that was not resolved.
+    """
+    config = with_task(config)
+    given = dict(config.get("data") or {})
+    read = given.get("read") or {}
+    data = {
+        "read": {"hu": contract.hu, **{key: read[key] for key in _READ_KEYS if key in read}},
+        "published_ids": bool(given.get("published_ids", False)),
+    }
+    task = contract.task.values() | {"regions": contract.packaged_regions or REGION_FILE}
+    own = {"task": task, "model": _plain(config["model"]), "data": data}
+    for key in ("texture", "geometry", "global_"):
+        own["model"][key] = _without_files(own["model"].get(key))
+    if "${" in (text := json.dumps(own)):
+        raise ConfigError(f"the config has references ({text[text.index('${') :][:40]}...). Fix: resolve them first")
+    return own
+
+
+def _plain(value: Any) -> Any:
+    """Only what YAML has: tuples become lists, paths text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _without_files(value: Any) -> Any:
+    """A component of this package that reads no weights of its own: the folder holds them."""
+    if isinstance(value, list):
+        return [_without_files(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    cleared = {key: _without_files(item) for key, item in value.items()}
+    path, arguments = str(cleared.get("class_path", "")), cleared.get("init_args")
+    if isinstance(arguments, dict) and ("." not in path or path.startswith("reg2rg.")):
+        arguments |= {key: empty for key, empty in _OWN_WEIGHTS.items() if arguments.get(key)}
+    return cleared
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """A mapping from a YAML file of plain values.
 
@@ -178,14 +229,10 @@ _Dumper.add_representer(list, _flow)
 
 
 def _read_regions(folder: Path, source: Any, names: Any) -> RegionSet:
-    path = folder / CONTRACT
-    if source == REGION_FILE:
-        regions = load_region_set(folder / REGION_FILE)
-    elif source in packaged_region_sets():
-        regions = load_region_set(str(source))
-    else:
-        known = ", ".join((*packaged_region_sets(), REGION_FILE))
-        raise ConfigError(f"{path}: region_set is {source!r} (expected one of {known}). Fix: upgrade reg2rg")
+    path, known = folder / CONTRACT, (*packaged_region_sets(), REGION_FILE)
+    if source not in known:
+        raise ConfigError(f"{path}: region_set is {source!r} (expected one of {', '.join(known)}). Fix: upgrade reg2rg")
+    regions = load_region_set(folder / REGION_FILE if source == REGION_FILE else source)
     if list(regions.names) != names:
         raise ConfigError(
             f"{path}: the model's regions are {names}, but region set {source} has {list(regions.names)}. "
@@ -195,19 +242,8 @@ def _read_regions(folder: Path, source: Any, names: Any) -> RegionSet:
 
 
 def _dump_regions(regions: RegionSet) -> str:
-    listed = [_region(region) for region in regions]
+    listed = [{key: _plain(value) for key, value in asdict(region).items() if value} for region in regions]
     return dump_yaml({"name": regions.name, "regions": listed})
-
-
-def _region(region: Region) -> dict[str, Any]:
-    entry: dict[str, Any] = {"name": region.name}
-    if region.aliases:
-        entry["aliases"] = list(region.aliases)
-    if region.totalsegmentator:
-        entry["totalsegmentator"] = list(region.totalsegmentator)
-    if region.note:
-        entry["note"] = region.note
-    return entry
 
 
 def adopt(model: ReportTask, data: ReportTask) -> ReportTask:

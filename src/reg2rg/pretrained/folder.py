@@ -31,9 +31,8 @@ from reg2rg.core.model_folder import CARD, CONFIG, CONTRACT, LANGUAGE_MODEL, LLM
 from reg2rg.core.task import with_task
 from reg2rg.models.tensors import open_tensors
 from reg2rg.pretrained.atomic_folder import check_target, new_folder
-from reg2rg.pretrained.contract import InputContract, dump_yaml, read_yaml
+from reg2rg.pretrained.contract import InputContract, dump_yaml, model_config, read_yaml
 from reg2rg.pretrained.fingerprint import Fingerprint
-from reg2rg.pretrained.settings import model_config
 from reg2rg.pretrained.streaming import read_metadata, write_safetensors
 
 log = logging.getLogger(__name__)

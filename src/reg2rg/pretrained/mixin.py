@@ -16,7 +16,7 @@ from reg2rg.core.task import ReportTask, with_task
 from reg2rg.models.reporter import RegionReporter
 from reg2rg.models.state import check_names
 from reg2rg.pretrained.card import CardFacts, model_card
-from reg2rg.pretrained.contract import InputContract, adopt
+from reg2rg.pretrained.contract import InputContract, adopt, model_config
 from reg2rg.pretrained.folder import PretrainedFolder, write_folder
 from reg2rg.pretrained.saving import (
     build_model,
@@ -26,9 +26,8 @@ from reg2rg.pretrained.saving import (
     folder_names,
     open_model,
     require_language_model,
+    upload,
 )
-from reg2rg.pretrained.settings import model_config
-from reg2rg.pretrained.sharing import upload
 
 if TYPE_CHECKING:
     from reg2rg.data.datamodule import RegionReportDataModule

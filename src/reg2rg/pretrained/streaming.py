@@ -12,18 +12,9 @@ from typing import IO
 import torch
 from torch import Tensor
 
-_DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
+from reg2rg.models.tensors import DTYPES
+
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _PIECE = 1 << 24
 _ALIGNMENT = 8
 
@@ -50,10 +41,10 @@ def write_safetensors(
     names, end = sorted(set(tensors) - set(leave_out)), 0
     for name in names:
         tensor = tensors[name]
-        if tensor.dtype not in _DTYPES:
-            raise ValueError(f"{name} is {tensor.dtype} (expected one of {', '.join(_DTYPES.values())})")
+        if tensor.dtype not in _NAMES:
+            raise ValueError(f"{name} is {tensor.dtype} (expected one of {', '.join(DTYPES)})")
         start, end = end, end + tensor.numel() * tensor.element_size()
-        header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+        header[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
     with open(path, "wb") as stream:

@@ -7,8 +7,7 @@ from reg2rg.core.errors import ConfigError
 from reg2rg.core.model_folder import CONFIG, CONTRACT, REGION_FILE
 from reg2rg.core.regions import Region, RegionSet, load_region_set
 from reg2rg.core.task import INSTRUCTION, WHOLE_INSTRUCTION, ReportTask, Views, with_task
-from reg2rg.pretrained.contract import InputContract
-from reg2rg.pretrained.settings import model_config
+from reg2rg.pretrained.contract import InputContract, model_config
 
 OWN = RegionSet(
     "mine", (Region("left lung", ("lung_l", "sinister"), (10, 11), "a note: with 'quotes'"), Region("spleen"))

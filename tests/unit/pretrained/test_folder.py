@@ -15,10 +15,9 @@ from reg2rg.core.errors import ConfigError, Reg2RGError
 from reg2rg.core.regions import Region, RegionSet
 from reg2rg.core.task import ReportTask
 from reg2rg.pretrained.atomic_folder import new_folder
-from reg2rg.pretrained.contract import InputContract
+from reg2rg.pretrained.contract import InputContract, model_config
 from reg2rg.pretrained.fingerprint import fingerprint
 from reg2rg.pretrained.folder import LanguageModelRef, read_folder, verify, write_folder
-from reg2rg.pretrained.settings import model_config
 
 LLM = LanguageModelRef("lab/llm", "v1", fingerprint({"w": torch.randn(4)}), vocabulary=7)
 TENSORS = {"reporter.tags": torch.randn(4, 8), "reporter.half": torch.randn(3).bfloat16()}
