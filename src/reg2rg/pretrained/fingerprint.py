@@ -82,24 +82,20 @@ class Fingerprint:
 
     def differences(self, found: Fingerprint) -> Differences:
         """Hold `found` against this one."""
-        missing = tuple(name for name in self.tensors if name not in found.tensors)
-        extra = tuple(name for name in found.tensors if name not in self.tensors)
-        rows: list[str] = []
-        shapes: list[str] = []
-        values: list[str] = []
-        rounded: list[str] = []
-        for name, trace in self.tensors.items():
-            other = found.tensors.get(name)
-            if other is None:
-                continue
-            if other.shape != trace.shape:
-                longer = other.shape[1:] == trace.shape[1:] and bool(trace.shape)
-                (rows if longer and is_vocabulary(name) else shapes).append(name)
-                continue
-            how = _compare(trace, other)
-            if how != "equal":
-                (values if how == "other" else rounded).append(name)
-        return Differences(self, found, missing, extra, tuple(rows), tuple(shapes), tuple(values), tuple(rounded))
+        pairs = {name: (trace, found.tensors[name]) for name, trace in self.tensors.items() if name in found.tensors}
+        shapes = {name: (a.shape, b.shape) for name, (a, b) in pairs.items() if a.shape != b.shape}
+        rows = tuple(name for name, (a, b) in shapes.items() if is_vocabulary(name) and a and a[1:] == b[1:])
+        how = {name: _compare(*pair) for name, pair in pairs.items() if name not in shapes}
+        return Differences(
+            self,
+            found,
+            missing=tuple(name for name in self.tensors if name not in pairs),
+            extra=tuple(name for name in found.tensors if name not in pairs),
+            vocabulary=rows,
+            shapes=tuple(name for name in shapes if name not in rows),
+            values=tuple(name for name, kind in how.items() if kind == "other"),
+            rounded=tuple(name for name, kind in how.items() if kind == "rounded"),
+        )
 
 
 @dataclass(frozen=True, slots=True)
