@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.labels import FINDINGS
+from reg2rg.datasets.labels import truth
 from reg2rg.evaluation.labelers.base import some, stack
 from reg2rg.evaluation.rows import Rows, table_rows
 
@@ -17,7 +18,6 @@ ID_COLUMNS = ("VolumeName", "Volumename", "AccessionNo", "AccNum", "study", "stu
 """Names under which label tables hold the study, the first that is there counts."""
 
 _SUFFIXES = (".nii.gz", ".nii")
-_VALUES = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
 
 
 def read_label_table(
@@ -85,7 +85,7 @@ def _rows(table: Rows, name: str, columns: Sequence[str]) -> tuple[dict[str, NDA
     twice: list[str] = []
     for line, cells in table:
         study = _study(str(cells[name]))
-        values = [_VALUES.get(str(cells[column]).strip().lower()) for column in columns]
+        values = [truth(str(cells[column])) for column in columns]
         unknown = [f"{c} is {str(cells[c])[:20]!r}" for c, value in zip(columns, values, strict=True) if value is None]
         if unknown:
             bad.append(f"row {line} ({study}): {', '.join(unknown[:3])}")
