@@ -14,6 +14,7 @@ import yaml
 from huggingface_hub import ModelCardData
 
 from reg2rg import __version__
+from reg2rg.core.hub import looks_like_hub_id
 from reg2rg.pretrained.contract import InputContract
 from reg2rg.pretrained.folder import LanguageModelRef
 
@@ -162,4 +163,4 @@ def _licence_in(folder: Path) -> str:
 
 
 def _is_hub_id(path: str) -> bool:
-    return path.count("/") == 1 and not path.startswith((".", "/", "~")) and not Path(path).expanduser().exists()
+    return "/" in path and looks_like_hub_id(path) and not Path(path).expanduser().exists()

@@ -222,7 +222,7 @@ def upload(
     Raises:
         ConfigError: not a hub id, no network, or no right to write.
     """
-    if repo_id.count("/") != 1 or not looks_like_hub_id(repo_id):
+    if "/" not in repo_id or not looks_like_hub_id(repo_id):
         raise ConfigError(f"'{repo_id}' is no hub id (expected owner/name). Fix: for example my-lab/reg2rg-chest")
     from huggingface_hub import HfApi
 

@@ -137,3 +137,9 @@ def test_no_text_forges_a_section_or_a_tag(mark):
     titles, kinds = parts(card(facts=CardFacts(forged, forged, forged, forged, forged, metrics, [forged])))
     assert titles == ["Use", "How to use", "Input", "Inside", "Training data", "Figures", "Licence"]
     assert not kinds & {"html_block", "html_inline", "hr", "table_open", "bullet_list_open", "ordered_list_open"}
+
+
+def test_only_what_the_hub_takes_for_an_id_is_linked_there():
+    text = card(LanguageModelRef("my models/tiny](x)"))
+    assert ModelCard(text).data.base_model is None
+    assert "huggingface.co" not in text
