@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from reg2rg.ablation.sweep import Run, Step, Sweep
-from reg2rg.config.explain import check_references, explain_interpolation
+from reg2rg.config.explain import check_references, explain_interpolation, refuse
 from reg2rg.config.overlay import BASE_KEY, find_config, fold, merge, packaged_folder
 from reg2rg.config.reading import COMMAND_LINE, Tree, read_tree
 from reg2rg.core.errors import ConfigError
@@ -213,8 +213,7 @@ def resolved(tree: Tree, place: str) -> dict[str, Any]:
     trainer = values.setdefault("trainer", {})
     if isinstance(trainer, dict):
         trainer["default_root_dir"] = place
-    if mistakes := check_references(Tree(values, tree.origins)):
-        raise ConfigError("\n".join(mistakes))
+    refuse(check_references(Tree(values, tree.origins)))
     try:
         config: Any = OmegaConf.to_container(OmegaConf.create(values), resolve=True)
     except OmegaConfBaseException as error:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from reg2rg.config.reading import COMMAND_LINE, Key, Tree
-from reg2rg.config.rules import walk
+from reg2rg.config.reading import COMMAND_LINE, Key, Tree, walk
 from reg2rg.core.errors import ConfigError
 
 _SECTIONS = {"Reg2RG": "model", "ReportTask": "task", "Views": "task"}
@@ -43,7 +42,7 @@ class Builder:
     def _find(self, cls: type, kwargs: dict[str, Any]) -> Key:
         """The place in the config that `cls` was built for."""
         found: list[tuple[int, Key]] = []
-        for path, value in walk(self.config, (), leaves=False):
+        for path, value in walk(self.config):
             if isinstance(value, dict) and str(value.get("class_path", "")).rpartition(".")[2] == cls.__name__:
                 arguments = value.get("init_args") or {}
                 same = sum(arguments.get(name) == given for name, given in kwargs.items())

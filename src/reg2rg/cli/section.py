@@ -10,18 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser, set_parsing_settings
+from jsonargparse import ArgumentParser
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from reg2rg.cli.building import Builder
 from reg2rg.cli.listing import constructor_arguments
 from reg2rg.cli.main import Invocation
-from reg2rg.config.explain import check_references, explain, explain_interpolation
+from reg2rg.config.explain import check_references, explain, explain_interpolation, refuse
 from reg2rg.config.imports import check_class_paths, import_policy
 from reg2rg.config.options import apply_options, split_config_options
 from reg2rg.config.overlay import fold, packaged_configs
-from reg2rg.config.reading import COMMAND_LINE, Tree, lookup
+from reg2rg.config.reading import Tree, lookup
 from reg2rg.config.rules import check_values
 from reg2rg.config.schema import Checker
 from reg2rg.core.errors import ConfigError
@@ -62,7 +62,7 @@ class Sections:
 
 
 class Parser(ArgumentParser):  # type: ignore[misc]
-    """jsonargparse's parser with one-line errors."""
+    """jsonargparse's parser, whose errors are one line with file, line and key."""
 
     tree = Tree()
 
@@ -123,19 +123,15 @@ def args_hint() -> str:
 
 
 def _build(tree: Tree, allowed: Sequence[str]) -> Sections:
-    set_parsing_settings(instantiate_subclass_spec_in_any=False)
     mistakes = [*check_references(tree), *_stray_keys(tree)]
     own = Tree(_of_interest(tree), tree.origins)
-    mistakes += Checker(own, allowed, {Dataset: DATASETS.kind}).check({"task": ReportTask, "data": DataSection})
-    if mistakes:
-        raise ConfigError("\n".join(mistakes))
+    checker = Checker(own, allowed, {Dataset: DATASETS.kind})
+    refuse([*mistakes, *checker.check({"task": ReportTask, "data": DataSection})])
     try:
         values = {name: {key: _resolved(tree, name, key) for key in part} for name, part in own.values.items()}
     except OmegaConfBaseException as error:
         raise ConfigError(explain_interpolation(error, tree)) from error
-    mistakes = check_values(values, tree)
-    if mistakes:
-        raise ConfigError("\n".join(mistakes))
+    refuse(check_values(values, tree))
     parser = Parser(prog="reg2rg data")
     parser.tree = tree
     parser.add_class_arguments(ReportTask, "task")
@@ -152,8 +148,7 @@ def _of_interest(tree: Tree) -> dict[str, Any]:
     found = {"task": tree.values.get("task") or {}, "data": tree.values["data"]}
     for name, section in found.items():
         if not isinstance(section, dict):
-            where = tree.origin((name,)) or COMMAND_LINE
-            raise ConfigError(f"{where}: {name}: expected a mapping of arguments, found {section!r}.")
+            raise ConfigError(tree.say((name,), f"expected a mapping of arguments, found {section!r}."))
     known = DataSection.__dataclass_fields__
     return found | {"data": {key: value for key, value in found["data"].items() if key in known}}
 
@@ -166,15 +161,13 @@ def _stray_keys(tree: Tree) -> list[str]:
     sections = ("task", "data", *_OTHER_SECTIONS)
     for key in tree.values:
         if key not in sections:
-            mistakes.append(f"{tree.origin((key,))}: {key}: there is no section '{key}'.{did_you_mean(key, sections)}")
+            mistakes.append(tree.say((key,), f"there is no section '{key}'.{did_you_mean(key, sections)}"))
     for key in tree.values["data"] if isinstance(tree.values["data"], dict) else ():
         if str(key) not in known:
-            where, moved = tree.origin(("data", key)), str(key) in ReportTask.__dataclass_fields__
+            moved = str(key) in ReportTask.__dataclass_fields__
             hint = " It stands in the section 'task'." if moved else did_you_mean(str(key), sorted(known))
-            mistakes.append(
-                f"{where}: data.{key}: the data section has no argument '{key}'.{hint} It takes: "
-                f"{', '.join(sorted(known))}."
-            )
+            text = f"the data section has no argument '{key}'.{hint} It takes: {', '.join(sorted(known))}."
+            mistakes.append(tree.say(("data", key), text))
     return mistakes
 
 

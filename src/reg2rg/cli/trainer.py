@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 import yaml
@@ -26,11 +26,12 @@ from reg2rg import __version__
 from reg2rg.cli.building import Builder
 from reg2rg.cli.folder import build_task, load_folder, take_folder, with_folder, write_somewhere
 from reg2rg.cli.main import Invocation
-from reg2rg.config.explain import check_references, explain, explain_interpolation
+from reg2rg.cli.section import Parser
+from reg2rg.config.explain import check_references, explain_interpolation, refuse
 from reg2rg.config.imports import check_class_paths, import_policy
 from reg2rg.config.options import apply_options, split_config_options, split_flags
 from reg2rg.config.overlay import fold, packaged_configs
-from reg2rg.config.reading import COMMAND_LINE, Tree, lookup
+from reg2rg.config.reading import Tree, lookup
 from reg2rg.config.rules import check_values
 from reg2rg.config.saving import CONFIG_KEY
 from reg2rg.config.schema import Checker
@@ -105,16 +106,8 @@ def component_registries() -> tuple[Registry[Any], ...]:
     return ENCODERS, PROJECTORS, LANGUAGE_MODELS, DATASETS
 
 
-class Parser(LightningArgumentParser):
-    """Lightning's parser, whose errors are one line with file, line and key."""
-
-    tree = Tree()
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise `ConfigError`, or what jsonargparse wants while it tries one type after another."""
-        if not self.exit_on_error:
-            super().error(message, ex)
-        raise ConfigError(explain(message, self.tree)) from ex
+class TrainerParser(Parser, LightningArgumentParser):
+    """The same of Lightning's parser."""
 
 
 class SaveConfig(SaveConfigCallback):
@@ -141,7 +134,7 @@ class ReportCLI(LightningCLI):
 
     def __init__(self, command: str, tree: Tree, allowed: Sequence[str], flags: Sequence[str]) -> None:
         self.command, self.tree = command, tree
-        set_parsing_settings(omegaconf_absolute_to_relative_paths=True, instantiate_subclass_spec_in_any=False)
+        set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
         model_class, data_class = core_classes()
         self.registries = component_registries()
         if tree.values:
@@ -151,7 +144,7 @@ class ReportCLI(LightningCLI):
             model_class,
             data_class,
             args=[command, *text, *flags],
-            parser_class=Parser,
+            parser_class=TrainerParser,
             parser_kwargs={
                 "parser_mode": "omegaconf+",
                 "prog": "reg2rg",
@@ -202,9 +195,7 @@ class ReportCLI(LightningCLI):
         config = self.config[self.command]
         _resolve_checkpoint(config, self.command)
         self.folder = take_folder(config)
-        mistakes = [*check_values(_plain(config), self.tree), *_check_run(config, self.tree, self.command)]
-        if mistakes:
-            raise ConfigError("\n".join(mistakes))
+        refuse([*check_values(_plain(config), self.tree), *_check_run(config, self.tree, self.command)])
         bases: tuple[type, ...] = (*(registry.base for registry in self.registries), *core_classes(), Views)
         builder = Builder(_plain(config), self.tree)
         for base in bases:
@@ -260,9 +251,7 @@ class ReportCLI(LightningCLI):
         linked = {**LINKS_WHEN_PARSED, **LINKS_WHEN_BUILT}
         for target, source in LINKS_WHEN_PARSED.items():
             self.tree.drop_copy(tuple(target.split(".")), tuple(source.split(".")))
-        mistakes = [*check_references(self.tree), *checker.check(sections, linked)]
-        if mistakes:
-            raise ConfigError("\n".join(mistakes))
+        refuse([*check_references(self.tree), *checker.check(sections, linked)])
         self._resolve_linked()
 
     def _resolve_linked(self) -> None:
@@ -329,19 +318,18 @@ def _check_run(config: Mapping[str, Any], tree: Tree, command: str) -> Iterable[
     """What this machine and folder must offer for the run."""
     accelerator = config["trainer"].get("accelerator")
     if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
-        where = tree.origin(("trainer", "accelerator")) or COMMAND_LINE
-        yield (
-            f"{where}: trainer.accelerator: '{accelerator}' asks for a CUDA GPU, and torch sees none here. "
-            "Use --trainer.accelerator=auto (or cpu), or install a torch build with CUDA."
+        yield tree.say(
+            ("trainer", "accelerator"),
+            f"'{accelerator}' asks for a CUDA GPU, and torch sees none here. "
+            "Use --trainer.accelerator=auto (or cpu), or install a torch build with CUDA.",
         )
     checkpoint = config.get("ckpt_path")
     if checkpoint and not (command == "fit" and checkpoint in ("last", "hpc")) and not Path(checkpoint).exists():
-        where = tree.origin(("ckpt_path",)) or COMMAND_LINE
-        yield f"{where}: ckpt_path: no checkpoint at '{checkpoint}'. Expected a file, or one of: last, best."
+        yield tree.say(("ckpt_path",), f"no checkpoint at '{checkpoint}'. Expected a file, or one of: last, best.")
     store = config["data"].get("store")
     if isinstance(store, str) and not Path(store).is_dir():
-        where = tree.origin(("data", "store")) or COMMAND_LINE
-        yield (
-            f"{where}: data.store: no store at '{store}' (seen from {Path.cwd()}). Make it first, with the same "
-            "configs: reg2rg data prepare --config ..."
+        yield tree.say(
+            ("data", "store"),
+            f"no store at '{store}' (seen from {Path.cwd()}). Make it first, with the same configs: "
+            "reg2rg data prepare --config ...",
         )

@@ -8,10 +8,11 @@ not recognised is passed on as it is.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from reg2rg.config.reading import COMMAND_LINE, Key, Tree, lookup
+from reg2rg.config.reading import Key, Tree, lookup, walk
+from reg2rg.core.errors import ConfigError
 from reg2rg.core.registry import did_you_mean
 
 _KEY = re.compile(r'Parser key "([^"]+)"')
@@ -33,15 +34,12 @@ def explain(message: str, tree: Tree) -> str:
     if not keys:
         return f"config: {_one_line(message)}"
     path = _locate(tree, [part for key in keys for part in key.split(".")])
-    where = tree.origin(path) or COMMAND_LINE
-    name = ".".join(map(str, path))
     reasons = [_EXPECTED.match(line.strip(" -\t")) for line in message.splitlines()]
     found = [match for match in reasons if match]
     if not found:
-        return f"{where}: {name}: {_one_line(message.rpartition(chr(58) + chr(10))[2])}"
+        return tree.say(path, _one_line(message.rpartition(chr(58) + chr(10))[2]))
     wanted = list(dict.fromkeys(_readable(match[1]) for match in _innermost(found)))
-    value = lookup(tree.values, path)
-    return f"{where}: {name}: expected {' or '.join(wanted)}, found {value!r}."
+    return tree.say(path, f"expected {' or '.join(wanted)}, found {lookup(tree.values, path)!r}.")
 
 
 def explain_interpolation(error: Exception, tree: Tree, known: Sequence[str] = ()) -> str:
@@ -49,43 +47,48 @@ def explain_interpolation(error: Exception, tree: Tree, known: Sequence[str] = (
     full_key = str(getattr(error, "full_key", "") or "")
     parts = [part for part in full_key.replace("[", ".").replace("]", "").split(".") if part]
     path = _locate(tree, parts[1:] if parts and parts[0] not in tree.values else parts)
-    where, name = tree.origin(path) or COMMAND_LINE, ".".join(map(str, path))
     written = lookup(tree.values, path)
     text = str(error).splitlines()[0]
     variable = re.search(r"Environment variable '([^']+)' not found", text)
     if variable:
-        return (
-            f"{where}: {name}: the environment variable {variable[1]} is not set, and {written!r} needs it. "
-            f"Set it (export {variable[1]}=...) or give a fallback: ${{oc.env:{variable[1]},fallback}}."
+        return tree.say(
+            path,
+            f"the environment variable {variable[1]} is not set, and {written!r} needs it. "
+            f"Set it (export {variable[1]}=...) or give a fallback: ${{oc.env:{variable[1]},fallback}}.",
         )
     if type(error).__name__ == "InterpolationKeyError" or "ConfigTypeError" in text:
         missing = _missing(written, tree, text)
-        return (
-            f"{where}: {name}: {written!r} refers to '{missing}', which no config file and no option sets."
-            f"{did_you_mean(missing, [*_dotted(tree.values), *known])}"
-        )
+        keys = [".".join(map(str, key)) for key, _ in walk(tree.values) if all(isinstance(part, str) for part in key)]
+        hint = did_you_mean(missing, [*keys[1:], *known])
+        return tree.say(path, f"{written!r} refers to '{missing}', which no config file and no option sets.{hint}")
     if "Recursive" in type(error).__name__ or "recursive" in text.lower():
-        return f"{where}: {name}: {written!r} refers to itself. Give one of the two a value."
-    return f"{where}: {name}: {written!r} is not a valid reference: {text} Expected the form ${{section.key}}."
+        return tree.say(path, f"{written!r} refers to itself. Give one of the two a value.")
+    return tree.say(path, f"{written!r} is not a valid reference: {text} Expected the form ${{section.key}}.")
 
 
 def check_references(tree: Tree) -> list[str]:
     """References that are malformed or turn in a circle; one line each."""
     mistakes = []
-    for path, text in _strings(tree.values, ()):
-        where, name = tree.origin(path) or COMMAND_LINE, ".".join(map(str, path))
-        if text.count("${") > text.count("}"):
-            mistakes.append(f"{where}: {name}: {text!r} opens '${{' without closing it. Expected ${{section.key}}.")
+    for path, text in walk(tree.values):
+        if not isinstance(text, str):
             continue
-        seen = {".".join(map(str, path))}
-        following: Any = text
+        if text.count("${") > text.count("}"):
+            mistakes.append(tree.say(path, f"{text!r} opens '${{' without closing it. Expected ${{section.key}}."))
+            continue
+        seen, following = {".".join(map(str, path))}, text
         while isinstance(following, str) and (match := re.fullmatch(r"\$\{([\w.]+)\}", following)):
             if match[1] in seen:
-                mistakes.append(f"{where}: {name}: {text!r} refers to itself. Give one of the two a value.")
+                mistakes.append(tree.say(path, f"{text!r} refers to itself. Give one of the two a value."))
                 break
             seen.add(match[1])
             following = lookup(tree.values, tuple(match[1].split(".")))
     return mistakes
+
+
+def refuse(mistakes: Sequence[str]) -> None:
+    """Raise `ConfigError` with a line for each mistake, if there is any."""
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
 
 
 def _innermost(matches: list[re.Match[str]]) -> list[re.Match[str]]:
@@ -125,24 +128,6 @@ def _missing(written: Any, tree: Tree, text: str) -> str:
             return str(reference)
     resolved = re.search(r"resolved to '([^']+)'", text)
     return resolved[1].partition(".")[2] if resolved else text
-
-
-def _dotted(values: Any, prefix: str = "") -> Iterator[str]:
-    if isinstance(values, dict):
-        for key, value in values.items():
-            yield f"{prefix}{key}"
-            yield from _dotted(value, f"{prefix}{key}.")
-
-
-def _strings(value: Any, at: Key) -> Iterator[tuple[Key, str]]:
-    if isinstance(value, str) and "${" in value:
-        yield at, value
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _strings(item, (*at, key))
-    elif isinstance(value, list):
-        for position, item in enumerate(value):
-            yield from _strings(item, (*at, position))
 
 
 def _one_line(text: str) -> str:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from typing import Any
 
-from reg2rg.config.reading import COMMAND_LINE, Key, Tree
+from reg2rg.config.reading import Tree, walk
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.registry import PLUGIN_GROUP
 
@@ -44,10 +43,10 @@ def check_class_paths(tree: Tree, allowed: Iterable[str]) -> None:
         ConfigError: names file, line, key, class and remedy.
     """
     names = tuple(allowed)
-    for key, path in _class_paths(tree.values, ()):
-        if "." in path and not is_allowed(path, names):
-            where = tree.origin((*key, "class_path")) or COMMAND_LINE
-            raise ConfigError(refusal(path, f"{where}: {'.'.join(map(str, key))}", names))
+    for key, value in walk(tree.values):
+        path = value.get("class_path") if isinstance(value, dict) else None
+        if isinstance(path, str) and "." in path and not is_allowed(path, names):
+            raise ConfigError(tree.say(key, refusal(path, names), ("class_path",)))
 
 
 def is_allowed(path: str, allowed: Iterable[str]) -> bool:
@@ -55,36 +54,29 @@ def is_allowed(path: str, allowed: Iterable[str]) -> bool:
     return any(path == name or path.startswith(f"{name}.") for name in allowed)
 
 
-def refusal(path: str, where: str, allowed: Iterable[str]) -> str:
+def refusal(path: str, allowed: Iterable[str]) -> str:
     """The message for a class outside the allowed packages."""
     package = path.partition(".")[0]
     return (
-        f"{where}: '{path}' would import the package '{package}', which a config may not. "
+        f"'{path}' would import the package '{package}', which a config may not. "
         f"Allowed: {', '.join(allowed)}. If you trust it, add: --allow-import {package}"
     )
-
-
-def _class_paths(value: Any, at: Key) -> Iterator[tuple[Key, str]]:
-    if isinstance(value, dict):
-        if isinstance(value.get("class_path"), str):
-            yield at, value["class_path"]
-        for key, item in value.items():
-            yield from _class_paths(item, (*at, key))
-    elif isinstance(value, list):
-        for position, item in enumerate(value):
-            yield from _class_paths(item, (*at, position))
 
 
 @contextlib.contextmanager
 def import_policy(extra: Iterable[str] = ()) -> Iterator[tuple[str, ...]]:
     """Hold jsonargparse itself to the allow-list: nothing else is imported for a value, wherever it stands.
 
+    Nor does it build what merely looks like a component where anything may stand.
+
     The settings of jsonargparse are global; `extra` is taken back on leaving.
     """
     from jsonargparse import set_parsing_settings
 
     allowed = (*ALLOWED, *plugin_packages(), *extra)
-    set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=list(allowed))
+    set_parsing_settings(
+        import_path_denylist=["*"], import_path_allowlist=list(allowed), instantiate_subclass_spec_in_any=False
+    )
     try:
         yield allowed
     finally:

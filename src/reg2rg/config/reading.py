@@ -7,6 +7,7 @@ them (``5e-5`` is a float), so that a folded config means what its files say.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -61,6 +62,16 @@ class Tree:
                 return self.origins[key[:length]]
         return None
 
+    def say(self, key: Key, text: str, below: Key = ()) -> str:
+        """`text` behind the place and the name of `key`, as every mistake in a config is said.
+
+        Args:
+            key: what the mistake is about.
+            text: the rest of the sentence.
+            below: what below `key` stands on the line that is named.
+        """
+        return f"{self.origin((*key, *below)) or COMMAND_LINE}: {'.'.join(map(str, key))}: {text}"
+
     def drop_copy(self, key: Key, of: Key) -> None:
         """Remove `key` if it says the same as `of`: a saved config spells out what code fills in anyway."""
         if key in self.origins and lookup(self.values, key) == lookup(self.values, of):
@@ -78,6 +89,17 @@ def lookup(values: Any, path: Key) -> Any:
         else:
             return None
     return values
+
+
+def walk(value: Any, at: Key = ()) -> Iterator[tuple[Key, Any]]:
+    """`value` and everything below it, each with its path: mappings, lists and scalars."""
+    yield at, value
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from walk(item, (*at, key))
+    elif isinstance(value, list | tuple):
+        for position, item in enumerate(value):
+            yield from walk(item, (*at, position))
 
 
 class _Loader(yaml.SafeLoader):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from reg2rg.config.reading import COMMAND_LINE, Key, Tree, lookup
+from reg2rg.config.reading import Tree, lookup, walk
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.regions import load_region_set
 
@@ -20,16 +20,12 @@ def check_values(config: dict[str, Any], tree: Tree) -> list[str]:
     return list(dict.fromkeys(mistakes))
 
 
-def _say(tree: Tree, path: Key, text: str) -> str:
-    return f"{tree.origin(path) or COMMAND_LINE}: {'.'.join(map(str, path))}: {text}"
-
-
 def _counts(config: dict[str, Any], tree: Tree) -> Iterator[str]:
     """What Lightning's own types leave open; bounds of our arguments are in their types (`reg2rg.config.schema`)."""
     name = ("trainer", "accumulate_grad_batches")
     value = lookup(config, name)
     if isinstance(value, int) and value < 1:
-        yield _say(tree, name, f"must be 1 or more, found {value}.")
+        yield tree.say(name, f"must be 1 or more, found {value}.")
 
 
 def _sizes(config: dict[str, Any], tree: Tree) -> Iterator[str]:
@@ -38,7 +34,7 @@ def _sizes(config: dict[str, Any], tree: Tree) -> Iterator[str]:
     Below a component that resizes what it is given, the size is the one that it resizes ``to``.
     """
     views = lookup(config, ("task", "views", "size"))
-    values = list(walk(config.get("model") or {}, ("model",), leaves=False))
+    values = list(walk(config.get("model") or {}, ("model",)))
     resized = {path[:-1]: value for path, value in values if path[-2:] == ("init_args", "to") and _is_size(value)}
     for path, value in values:
         if not (isinstance(value, dict) and path[-1] == "init_args"):
@@ -48,22 +44,19 @@ def _sizes(config: dict[str, Any], tree: Tree) -> Iterator[str]:
             continue
         resizer = max((at for at in resized if path[: len(at)] == at), key=len, default=None)
         if resizer is not None and list(size) != list(resized[resizer]):
-            yield _say(
-                tree,
+            yield tree.say(
                 (*path, "size"),
                 f"{list(size)} is not the size of what the encoder is given: "
                 f"{'.'.join(map(str, resizer))}.to = {list(resized[resizer])}.",
             )
         elif resizer is None and _is_size(views) and list(size) != list(views):
-            yield _say(
-                tree,
+            yield tree.say(
                 (*path, "size"),
                 f"{list(size)} is not the size of the views the encoder is given, task.views.size = {list(views)} "
                 f"({tree.origin(('task', 'views', 'size')) or 'the default'}). Write: size: ${{task.views.size}}",
             )
         if _is_size(patch) and any(p > 0 and s % p for s, p in zip(size, patch, strict=True)):
-            yield _say(
-                tree,
+            yield tree.say(
                 (*path, "patch"),
                 f"patches of {list(patch)} do not fill a view of {list(size)}: each size must be a "
                 "multiple of its patch.",
@@ -71,24 +64,22 @@ def _sizes(config: dict[str, Any], tree: Tree) -> Iterator[str]:
 
 
 def _files(config: dict[str, Any], tree: Tree) -> Iterator[str]:
-    for path, value in walk(config, ()):
-        if path[-1] in _PATHS and "init_args" in path and isinstance(value, str) and not Path(value).exists():
-            yield _say(
-                tree,
+    for path, value in walk(config):
+        if isinstance(value, str) and path[-1] in _PATHS and "init_args" in path and not Path(value).exists():
+            yield tree.say(
                 path,
                 f"{_PATHS[str(path[-1])]} is expected at '{value}', and nothing is there (seen from {Path.cwd()}).",
             )
     model = lookup(config, ("model", "llm", "init_args", "path"))
     if isinstance(model, str) and _is_local(model) and not Path(model).exists():
-        yield _say(
-            tree,
+        yield tree.say(
             ("model", "llm", "init_args", "path"),
             f"no model folder at '{model}' (seen from {Path.cwd()}). Name a folder or a hub id, or make a small model "
             f"from your own reports: reg2rg lm {model} --config ...",
         )
     dataset = lookup(config, ("data", "dataset", "init_args", "path"))
     if isinstance(dataset, str) and not Path(dataset).exists():
-        yield _say(tree, ("data", "dataset", "init_args", "path"), f"no file at '{dataset}' (seen from {Path.cwd()}).")
+        yield tree.say(("data", "dataset", "init_args", "path"), f"no file at '{dataset}' (seen from {Path.cwd()}).")
 
 
 def _is_local(path: str) -> bool:
@@ -102,20 +93,8 @@ def _region_sets(config: dict[str, Any], tree: Tree) -> Iterator[str]:
         try:
             load_region_set(name)
         except ConfigError as error:
-            yield _say(tree, ("task", "regions"), str(error))
+            yield tree.say(("task", "regions"), str(error))
 
 
 def _is_size(value: Any) -> TypeGuard[Sequence[int]]:
     return isinstance(value, list | tuple) and len(value) == 3 and all(isinstance(n, int) for n in value)
-
-
-def walk(value: Any, at: Key, leaves: bool = True) -> Iterator[tuple[Key, Any]]:
-    """Every value below `value` with its path; only scalars if `leaves`, otherwise mappings and lists too."""
-    if at and (not leaves or not isinstance(value, dict | list | tuple)):
-        yield at, value
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from walk(item, (*at, key), leaves)
-    elif isinstance(value, list | tuple):
-        for position, item in enumerate(value):
-            yield from walk(item, (*at, position), leaves)

@@ -51,11 +51,10 @@ def build(cls: type[T], arguments: Mapping[str, Any], allow_import: Sequence[str
 
     Only packages that a config may name are imported (`reg2rg.config.imports`), and those of `allow_import`.
     """
-    from jsonargparse import ArgumentParser, set_parsing_settings
+    from jsonargparse import ArgumentParser
 
     from reg2rg.config.imports import import_policy
 
-    set_parsing_settings(instantiate_subclass_spec_in_any=False)
     with import_policy(allow_import):
         parser = ArgumentParser(exit_on_error=False)
         parser.add_class_arguments(cls, "it", fail_untyped=False)

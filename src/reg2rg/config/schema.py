@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from reg2rg.config.imports import is_allowed, refusal
-from reg2rg.config.reading import COMMAND_LINE, Key, Tree, lookup
+from reg2rg.config.reading import Key, Tree, lookup
 from reg2rg.core.registry import did_you_mean
 from reg2rg.core.types import Bound
 
@@ -71,8 +71,7 @@ class Checker:
         return self.mistakes
 
     def _say(self, path: Key, text: str) -> None:
-        where = self.tree.origin(path) or COMMAND_LINE
-        self.mistakes.append(f"{where}: {'.'.join(map(str, path))}: {text}")
+        self.mistakes.append(self.tree.say(path, text))
 
     def _unknown(self, path: Key, what: str, known: Iterable[str], owner: str = "") -> None:
         names = list(known)
@@ -87,7 +86,7 @@ class Checker:
     def _arguments(self, values: dict[str, Any], cls: type, at: Key, skip: int = 0, required: bool = True) -> None:
         """The keys of `values` as arguments of `cls`; code gives the first `skip` positional ones."""
         known, open_ended = parameters(cls, skip)
-        hints, bounded = type_hints(cls), type_hints(cls, include_extras=True)
+        hints = type_hints(cls)
         for key, value in values.items():
             name = str(key).removesuffix("+")
             if name not in known:
@@ -99,7 +98,7 @@ class Checker:
                 self._say((*at, key), f"is filled from {source}. Remove this line and set {source}.")
                 continue
             self._value(value, hints.get(name, Any), (*at, key))
-            self._bounds(value, bounded.get(name, Any), (*at, key))
+            self._bounds(value, hints.get(name, Any), (*at, key))
         if required:
             self._required(values, cls, at, skip=(), positional=skip)
 
@@ -201,8 +200,7 @@ class Checker:
 
     def _say_class(self, at: Key, text: str) -> None:
         """A mistake in the name of a class: on the line of the name, under the key of the component."""
-        where = self.tree.origin((*at, "class_path")) or COMMAND_LINE
-        self.mistakes.append(f"{where}: {'.'.join(map(str, at))}: {text}")
+        self.mistakes.append(self.tree.say(at, text, ("class_path",)))
 
     def _find(self, name: str, bases: list[tuple[type, int]], options: list[Any], at: Key) -> type | None:
         """The class that `name` means, or ``None`` after saying why there is none."""
@@ -219,7 +217,7 @@ class Checker:
             self._say_class(at, f"{wrong}{did_you_mean(name, words)}{listing}")
             return None
         if not is_allowed(name, self.allowed):
-            self._say_class(at, refusal(name, "not imported", self.allowed))
+            self._say_class(at, f"not imported: {refusal(name, self.allowed)}")
             return None
         found = import_class(name)
         if isinstance(found, str):
@@ -255,11 +253,11 @@ def parameters(cls: type, skip: int = 0) -> tuple[dict[str, inspect.Parameter], 
     return {item.name: item for item in named[skip:]}, any(item.kind is item.VAR_KEYWORD for item in items)
 
 
-def type_hints(cls: type, include_extras: bool = False) -> dict[str, Any]:
-    """Resolved annotations of the constructor, with bounds if asked; empty where they cannot be resolved."""
+def type_hints(cls: type) -> dict[str, Any]:
+    """Resolved annotations of the constructor, with their bounds; empty where they cannot be resolved."""
     owner = cls if dataclasses.is_dataclass(cls) else vars(cls).get("__init__", cls.__init__)  # type: ignore[misc]
     try:
-        return typing.get_type_hints(owner, include_extras=include_extras)
+        return typing.get_type_hints(owner, include_extras=True)
     except (NameError, TypeError, AttributeError):
         return {}
 
