@@ -7,18 +7,21 @@ serve here: it follows components into components, and an encoder that wraps an 
 from __future__ import annotations
 
 import argparse
-import ast
 import re
 import sys
 from collections.abc import Iterator
-from importlib.machinery import PathFinder
-from pathlib import Path
 from typing import Any
 
-from reg2rg.cli.listing import Component, class_arguments, components, constructor_arguments
+from reg2rg.cli.listing import Component, components, constructor_arguments
 from reg2rg.cli.main import Command, Invocation, commands, load_target
 from reg2rg.config.overlay import packaged_configs
 
+_SECTIONS = {
+    "task": ("reg2rg.core.task", "ReportTask"),
+    "model": ("reg2rg.training.module", "Reg2RG"),
+    "data": ("reg2rg.data.datamodule", "RegionReportDataModule"),
+    "trainer": ("lightning.pytorch.trainer.trainer", "Trainer"),
+}
 # Names in annotations that stand for a component, by kind.
 _KINDS = {"Encoder": "encoder", "ProjectorFactory": "projector", "LanguageModel": "llm", "Dataset": "dataset"}
 # Settings that are written as a mapping of their fields.
@@ -66,35 +69,16 @@ def script(shell: str) -> str:
 
 def training_keys(found: list[Component]) -> Iterator[tuple[str, list[str]]]:
     """Dotted keys of a training config, each with the component names that it takes, if any."""
-    sections = {
-        "model": ("reg2rg.training.module", "Reg2RG"),
-        "data": ("reg2rg.data.datamodule", "RegionReportDataModule"),
-    }
-    taken = {section: constructor_arguments(*named) for section, named in sections.items()}
-    for section, arguments in {"task": class_arguments("reg2rg.core.task", "ReportTask"), **taken}.items():
-        for argument in arguments:
+    for section, named in _SECTIONS.items():
+        for argument in constructor_arguments(*named):
             key, words = f"{section}.{argument.name}", re.findall(r"\w+", argument.annotation)
             kinds = [_KINDS[word] for word in words if word in _KINDS]
             chosen = [item for item in found if item.kind in kinds]
             yield key, [item.name for item in chosen]
             below = {part.name for item in chosen for part in item.arguments}
-            below |= {
-                field.name for word in words if word in _RECORDS for field in class_arguments(_RECORDS[word], word)
-            }
+            for word in _RECORDS.keys() & set(words):
+                below |= {part.name for part in constructor_arguments(_RECORDS[word], word)}
             yield from ((f"{key}.{part}", []) for part in sorted(below))
-    yield from ((f"trainer.{name}", []) for name in _trainer_arguments())
-
-
-def _trainer_arguments() -> list[str]:
-    """Arguments of Lightning's Trainer, without the seconds that importing it takes."""
-    spec = PathFinder.find_spec("lightning")
-    if spec is None or spec.origin is None:
-        return []
-    path = Path(spec.origin).parent / "pytorch" / "trainer" / "trainer.py"
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
-            return [argument.arg for argument in node.args.kwonlyargs]
-    return []
 
 
 def _add_command(group: Any, name: str, command: Command) -> None:

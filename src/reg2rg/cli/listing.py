@@ -139,27 +139,28 @@ def components() -> list[Component]:
 
 
 def constructor_arguments(module: str, name: str) -> tuple[Argument, ...]:
-    """Constructor arguments of a class of this package, without importing it."""
-    return tuple(_arguments(_class(module, name)))
+    """Arguments of a class's constructor, or the fields of a dataclass, without importing it."""
+    node = _classes(_parsed(module))[name]
+    return tuple(_fields(node) if _is_record(node) else _arguments(node))
 
 
-def class_arguments(module: str, name: str) -> tuple[Argument, ...]:
-    """Fields of a dataclass of this package, without importing it."""
-    return tuple(_fields(_class(module, name)))
-
-
-def _class(module: str, name: str) -> ast.ClassDef:
-    found = _classes(_parsed(module)).get(name)
-    if found is None:
-        raise LookupError(f"{module} has no class {name}")
-    return found
+def _source(module: str) -> Path | None:
+    """The file of a module or folder, found without importing anything; ``None`` if it is not installed."""
+    top, *rest = module.split(".")
+    spec = PathFinder.find_spec(top)
+    if spec is None or spec.origin is None:
+        return None
+    path = Path(spec.origin).parent.joinpath(*rest) if rest else Path(spec.origin)
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return path if path.is_file() else None
 
 
 @cache
 def _parsed(module: str) -> ast.Module:
-    """Source of a module or folder of this package."""
-    path = Path(str(files("reg2rg"))).joinpath(*module.split(".")[1:])
-    return ast.parse((path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_bytes())
+    path = _source(module)
+    if path is None:
+        raise LookupError(f"{module} is not installed")
+    return ast.parse(path.read_bytes())
 
 
 def _classes(tree: ast.Module) -> dict[str, ast.ClassDef]:
@@ -178,15 +179,8 @@ def _plugin_modules() -> Iterator[tuple[str, Path]]:
     """Source files of the modules that plug-ins register, found without importing anything."""
     for entry in entry_points(group=PLUGIN_GROUP):
         module = entry.value.partition(":")[0]
-        top, *rest = module.split(".")
-        spec = PathFinder.find_spec(top)
-        if spec is None or spec.origin is None:
-            continue
-        path = Path(spec.origin)
-        if rest:
-            path = path.parent.joinpath(*rest)
-            path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-        if path.suffix == ".py" and path.is_file():
+        path = _source(module)
+        if path is not None:
             yield module, path
 
 
@@ -224,9 +218,13 @@ def _nested(argument: Argument, tree: ast.Module) -> Argument:
         modules = [node.module or "" for node in sources if any(alias.name == word for alias in node.names)]
         home = next((_parsed(module) for module in modules if module.startswith("reg2rg.")), tree)
         record = _classes(home).get(word)
-        if record is not None and any("dataclass" in ast.unparse(item) for item in record.decorator_list):
+        if record is not None and _is_record(record):
             return replace(argument, arguments=tuple(_nested(field, home) for field in _fields(record)))
     return argument
+
+
+def _is_record(node: ast.ClassDef) -> bool:
+    return any("dataclass" in ast.unparse(item) for item in node.decorator_list)
 
 
 def _fields(record: ast.ClassDef) -> Iterator[Argument]:
