@@ -13,22 +13,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from rich.console import Console
 
+from reg2rg.ablation import steps
+from reg2rg.ablation.changes import what_changed
+from reg2rg.ablation.collect import measured_seconds
+from reg2rg.ablation.execute import Task
+from reg2rg.ablation.facts import TRAIN_REFERENCES, Facts, gather, keep_facts, kept_facts, language_model_digest
+from reg2rg.ablation.interrupt import time_limit, told_to_end
+from reg2rg.ablation.plan import Plan, make_plan, resolved
+from reg2rg.ablation.progress import Estimate, Watch
+from reg2rg.ablation.state import code_digest, read_run, state_of
+from reg2rg.ablation.sweep import load_sweep, packaged_sweeps
 from reg2rg.cli.main import EXIT_INTERRUPTED, Invocation, main
 from reg2rg.cli.numbers import above_zero, whole
-from reg2rg.config.reading import Tree
+from reg2rg.config.reading import Tree, parse_value
 from reg2rg.core.errors import EXIT_OK, EXIT_RUNTIME, ConfigError, Reg2RGError
+from reg2rg.core.registry import UnknownComponentError, load_plugins
+from reg2rg.runners import RUNNERS, Local, Runner, Stop
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from reg2rg.ablation.execute import Task
-    from reg2rg.ablation.facts import Facts
-    from reg2rg.ablation.plan import Plan
-    from reg2rg.ablation.progress import Estimate
-    from reg2rg.ablation.sweep import Sweep
     from reg2rg.cli.section import Sections
-    from reg2rg.runners import Runner
 
 EXIT_UNFINISHED = 4
 EXIT_TERMINATED = 143
@@ -42,7 +47,6 @@ def run(invocation: Invocation) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from reg2rg.ablation.sweep import packaged_sweeps
 
     parser = argparse.ArgumentParser(
         prog="reg2rg ablate",
@@ -94,14 +98,9 @@ class Ablation:
     """
 
     def __init__(self, invocation: Invocation, options: argparse.Namespace) -> None:
-        from rich.console import Console
-
-        from reg2rg.ablation.sweep import load_sweep
-        from reg2rg.runners import Local
-
         self.invocation, self.options = invocation, options
-        self.console: Console = Console(stderr=True)
-        self.sweep: Sweep = load_sweep(options.sweep)
+        self.console = Console(stderr=True)
+        self.sweep = load_sweep(options.sweep)
         self.plan = self._plan(options.runs, options.seeds)
         self._facts: dict[str, Facts] = {}
         self.local = issubclass(options.runner, Local)
@@ -120,15 +119,11 @@ class Ablation:
     # ---- plan, data and tasks
 
     def _plan(self, names: Sequence[str], seeds: Sequence[int]) -> Plan:
-        from reg2rg.ablation.plan import make_plan
-
         options = self.options
         return make_plan(self.sweep, options.out, base=options.base, extra=options.config, seeds=seeds, names=names)
 
     def _data(self, config: Mapping[str, Any]) -> Facts:
         """Facts of the data that a config names; empty while they are not there."""
-        from reg2rg.ablation.facts import Facts, gather
-
         data = config.get("data") or {}
         key = yaml.safe_dump({name: data.get(name) for name in _OF_DATA}, sort_keys=True)
         if key not in self._facts:
@@ -165,17 +160,11 @@ class Ablation:
 
     def _studies(self) -> str:
         """Digest of the base's data as they are now."""
-        from reg2rg.ablation.plan import resolved
-
         self._facts.clear()
         return self._data(resolved(self.plan.tree, "")).digest
 
     def _tasks(self, plan: Plan) -> list[Task]:
         """The jobs as they are handed over."""
-        from reg2rg.ablation.execute import Task
-        from reg2rg.ablation.facts import TRAIN_REFERENCES, language_model_digest
-        from reg2rg.ablation.state import code_digest, read_run
-
         found = []
         for job in plan.jobs:
             facts = self._data(job.config)
@@ -208,7 +197,6 @@ class Ablation:
 
         Seeds of a run differ in nothing that is checked, and what is done needs no check.
         """
-        from reg2rg.ablation.state import state_of
         from reg2rg.cli.trainer import check_config
 
         left = {task.run for task in self._tasks(self.plan) if state_of(task.place, task.keys, task.code) != "done"}
@@ -219,21 +207,15 @@ class Ablation:
     # ---- working
 
     def _work(self) -> int:
-        from reg2rg.ablation.facts import keep_facts
-        from reg2rg.ablation.steps import make_data
-
         begun, runner = time.monotonic(), self._runner()
         self._check_configs()
-        make_data(self.plan, main, self._say, self._studies)
+        steps.make_data(self.plan, main, self._say, self._studies)
         self._require_data(self.plan.jobs[0].config)
         keep_facts(self.plan.out, self._data(self.plan.jobs[0].config))
         todo = self._todo(self._tasks(self.plan))
         return self._work_on(todo, runner, begun) if todo else EXIT_OK
 
     def _todo(self, tasks: Sequence[Task]) -> list[Task]:
-        from reg2rg.ablation.changes import what_changed
-        from reg2rg.ablation.state import state_of
-
         todo = []
         for task in tasks:
             state = state_of(task.place, task.keys, task.code)
@@ -246,10 +228,6 @@ class Ablation:
         return todo
 
     def _work_on(self, todo: Sequence[Task], runner: Runner, begun: float) -> int:
-        from reg2rg.ablation.interrupt import time_limit, told_to_end
-        from reg2rg.ablation.progress import Watch
-        from reg2rg.runners import Stop
-
         jobs = max(1, self.options.jobs) if self.local else len(todo)
         stop, statuses = Stop(), []
         with (
@@ -272,8 +250,6 @@ class Ablation:
         return EXIT_OK if statuses.count("done") == len(todo) else EXIT_UNFINISHED
 
     def _runner(self) -> Runner:
-        from reg2rg.runners import Local
-
         options, parameters = self.options, _parameters(self.options.cluster)
         if self.local:
             if parameters:
@@ -288,29 +264,20 @@ class Ablation:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _estimate(self) -> Estimate:
-        from reg2rg.ablation.collect import measured_seconds
-        from reg2rg.ablation.progress import Estimate
-
         given = self.plan.sweep.minutes
         minutes = next((given[name] for name in self.plan.base if name in given), None)
         measured = measured_seconds(self.plan.out, platform.node())
         return Estimate(measured, None if minutes is None else 60 * minutes)
 
     def _list(self) -> None:
-        from rich.console import Console
-
-        from reg2rg.ablation.steps import planned_steps
         from reg2rg.show.ablation_terminal import print_plan
 
         studies = self._studies()
-        steps = [(step, step.done(studies)) for step in planned_steps(self.plan)]
+        planned = [(step, step.done(studies)) for step in steps.planned_steps(self.plan)]
         jobs = max(1, self.options.jobs)
-        print_plan(self.plan, self._tasks(self.plan), steps, self._estimate(), jobs, Console())
+        print_plan(self.plan, self._tasks(self.plan), planned, self._estimate(), jobs, Console())
 
     def _write_tables(self) -> None:
-        from rich.console import Console
-
-        from reg2rg.ablation.facts import kept_facts
         from reg2rg.ablation.tables import make_tables
         from reg2rg.cli.evaluate import load_labeler
         from reg2rg.show.ablation_files import write_table
@@ -333,7 +300,6 @@ class Ablation:
 
 
 def _parameters(words: Sequence[str]) -> dict[str, Any]:
-    from reg2rg.config.reading import parse_value
 
     found = {}
     for word in words:
@@ -346,8 +312,6 @@ def _parameters(words: Sequence[str]) -> dict[str, Any]:
 
 def _runner_class(name: str) -> type[Runner]:
     """The class of a runner; the case of its name does not matter. Plug-ins are imported only for one of theirs."""
-    from reg2rg.core.registry import UnknownComponentError, load_plugins
-    from reg2rg.runners import RUNNERS
 
     def known() -> str:
         return next((entry for entry in RUNNERS if entry.lower() == name.lower()), name)
