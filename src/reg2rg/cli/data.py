@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from reg2rg.cli.main import Invocation
@@ -46,7 +45,7 @@ def check(invocation: Invocation) -> int:
     from reg2rg.cli.section import read_section
 
     options, rest = check_parser().parse_known_args(list(invocation.args))
-    section = read_section(invocation, _all_config_args(options, rest))
+    section = read_section(invocation, rest, options.config)
     result = check_dataset(
         section.data.dataset,
         section.task.region_set,
@@ -79,7 +78,7 @@ def prepare(invocation: Invocation) -> int:
 
     options, rest = prepare_parser().parse_known_args(list(invocation.args))
     shard = _shard(options.shard)
-    section = read_section(invocation, _all_config_args(options, rest))
+    section = read_section(invocation, rest, options.config)
     if section.data.store is None:
         raise ConfigError("config: data.store: no folder to write to. Give it: --data.store FOLDER")
     summary = prepare_studies(
@@ -96,10 +95,6 @@ def prepare(invocation: Invocation) -> int:
     )
     sys.stdout.write(f"{summary.describe()}\n")
     return 0
-
-
-def _all_config_args(options: argparse.Namespace, rest: Sequence[str]) -> list[str]:
-    return [*(word for name in options.config for word in ("--config", name)), *rest]
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -9,20 +9,21 @@ from collections.abc import Mapping
 from dataclasses import replace
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from reg2rg.cli.main import Invocation
 from reg2rg.cli.numbers import whole
 from reg2rg.core.errors import ConfigError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from reg2rg.core.regions import RegionSet
-    from reg2rg.evaluation.labelers import Labeler
-    from reg2rg.evaluation.metrics.synonyms import SynonymSource
-    from reg2rg.evaluation.reading import Columns, Reports
+from reg2rg.core.hub import looks_like_hub_id
+from reg2rg.core.labels import FINDINGS
+from reg2rg.core.regions import RegionSet, load_region_set
+from reg2rg.core.registry import did_you_mean, load_plugins
+from reg2rg.evaluation.labelers import LABELERS, Labeler, read_label_table
+from reg2rg.evaluation.metrics.synonyms import SynonymSource
+from reg2rg.evaluation.protocols import PROTOCOLS, find_protocol
+from reg2rg.evaluation.reading import Columns, Reports, read_references, read_reports
 
 _MOST_RESAMPLES = 100_000
 _SAY_EVERY_S = 10.0
@@ -42,12 +43,9 @@ def run(invocation: Invocation) -> int:
     from rich.console import Console
 
     from reg2rg.core.progress import progress as watch
-    from reg2rg.core.regions import load_region_set
     from reg2rg.evaluation.engine import Settings, evaluate
     from reg2rg.evaluation.metrics.base import usual_metrics
     from reg2rg.evaluation.metrics.external import export_texts, load_judge
-    from reg2rg.evaluation.protocols import find_protocol
-    from reg2rg.evaluation.reading import Columns, read_references, read_reports
     from reg2rg.show.evaluation_files import write_evaluation
     from reg2rg.show.evaluation_terminal import print_evaluation
 
@@ -79,7 +77,7 @@ def run(invocation: Invocation) -> int:
             reference_labels=tables.get("reference_labels"),
             predicted_labels=tables.get("predicted_labels"),
             against_labels=tables.get("against_labels"),
-            labels=_label_names(labeler),
+            labels=labeler.labels if labeler is not None else FINDINGS,
             resamples=options.resamples,
             confidence=options.confidence,
             seed=options.seed,
@@ -109,8 +107,6 @@ def run(invocation: Invocation) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from reg2rg.evaluation.protocols import PROTOCOLS
-
     parser = argparse.ArgumentParser(
         prog="reg2rg evaluate",
         description="Score a file of generated reports, of any system, with a named protocol, bootstrap intervals over "
@@ -211,8 +207,6 @@ def _against(
     options: argparse.Namespace, reports: Reports, regions: RegionSet, columns: Columns
 ) -> tuple[Reports, tuple[str, Reports] | None]:
     """The reports to score, and those to compare with: of the same studies, with the same references."""
-    from reg2rg.evaluation.reading import read_reports
-
     if options.against is None:
         return reports, None
     other = read_reports(options.against, options.references, regions, columns, options.intersection, options.encoding)
@@ -248,10 +242,6 @@ def load_labeler(name: str, backbone: Path | None = None) -> Labeler | None:
     Raises:
         ConfigError: no such labeler or path; the message names the commands that get the weights.
     """
-    from reg2rg.core.hub import looks_like_hub_id
-    from reg2rg.core.registry import did_you_mean, load_plugins
-    from reg2rg.evaluation.labelers import LABELERS
-
     if name == "none":
         return None
     name = "RuleLabeler" if name == "rules" else name
@@ -272,15 +262,7 @@ def load_labeler(name: str, backbone: Path | None = None) -> Labeler | None:
     )
 
 
-def _label_names(labeler: Labeler | None) -> tuple[str, ...]:
-    from reg2rg.core.labels import FINDINGS
-
-    return labeler.labels if labeler is not None else FINDINGS
-
-
 def _label_tables(options: argparse.Namespace, reports: Reports) -> dict[str, Mapping[str, NDArray[np.bool_]]]:
-    from reg2rg.evaluation.labelers import read_label_table
-
     ids = [pair.study for pair in reports.pairs]
     found: dict[str, Mapping[str, NDArray[np.bool_]]] = {}
     for option, prefixes in _PREFIXES.items():
@@ -291,11 +273,8 @@ def _label_tables(options: argparse.Namespace, reports: Reports) -> dict[str, Ma
 
 
 def _synonyms(source: str) -> SynonymSource:
-    if source == "none":
-        return None
-    if source == "bundled":
-        return "bundled"
-    return "nltk" if source == "nltk" else Path(source)
+    named: dict[str, SynonymSource] = {"none": None, "bundled": "bundled", "nltk": "nltk"}
+    return named.get(source, Path(source))
 
 
 def _inputs(options: argparse.Namespace) -> dict[str, str]:

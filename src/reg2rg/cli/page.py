@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 from reg2rg.cli.main import Invocation
 from reg2rg.cli.numbers import whole
 from reg2rg.core.errors import ConfigError
+from reg2rg.core.regions import RegionSet
+from reg2rg.core.types import Study
+from reg2rg.evaluation.labelers import RuleLabeler
+from reg2rg.evaluation.reading import Reports, read_reports, reference_pairs
+from reg2rg.evaluation.records import STUDIES, read_records, read_report
 
 if TYPE_CHECKING:
     from reg2rg.cli.section import DataSection
-    from reg2rg.core.regions import RegionSet
-    from reg2rg.core.types import Study
-    from reg2rg.evaluation.reading import Reports
     from reg2rg.evaluation.results import Evaluation
     from reg2rg.show.case_page import PageStudy
 
@@ -32,7 +34,6 @@ PANELS = {
 def run(invocation: Invocation) -> int:
     """Run ``reg2rg page``; see `reg2rg.cli.main`."""
     options, rest = _parser().parse_known_args(list(invocation.args))
-    config_args = [*(word for name in options.config for word in ("--config", name)), *rest]
 
     from rich.console import Console
 
@@ -44,7 +45,7 @@ def run(invocation: Invocation) -> int:
     from reg2rg.show.render import print_tables
     from reg2rg.training.curves import read_curves
 
-    section = read_section(invocation, config_args)
+    section = read_section(invocation, rest, options.config)
     studies = {study.id: study for study in section.data.dataset.studies()}
     train = [study for study in studies.values() if study.split == "train"]
     scores, beside = _evaluations(options, section.task.region_set, studies, train)
@@ -109,9 +110,7 @@ def _evaluations(
 ) -> tuple[Evaluation, list[Evaluation]]:
     """Of the predictions, with floors, and of those that they are set beside."""
     from reg2rg.evaluation.engine import Settings, evaluate
-    from reg2rg.evaluation.labelers import RuleLabeler
     from reg2rg.evaluation.metrics.base import metrics_giving
-    from reg2rg.evaluation.reading import reference_pairs
     from reg2rg.show.case_tables import NUMBERS
 
     own = _reports(options.predictions, regions, studies)
@@ -130,9 +129,6 @@ def _evaluations(
 
 
 def _reports(folder: Path, regions: RegionSet, studies: Mapping[str, Study]) -> Reports:
-    from reg2rg.evaluation.reading import read_reports
-    from reg2rg.evaluation.records import STUDIES
-
     if not any((folder / STUDIES).glob("*.json")):
         raise ConfigError(
             f"{folder}: no predictions (expected studies/<id>.json in it). Fix: run `reg2rg predict`, and name the "
@@ -150,7 +146,6 @@ def _reports(folder: Path, regions: RegionSet, studies: Mapping[str, Study]) -> 
 
 def _page_studies(section: DataSection, studies: Mapping[str, Study], folder: Path, shown: int) -> list[PageStudy]:
     from reg2rg.evaluation.labelers.keywords import KeywordReader
-    from reg2rg.evaluation.records import read_records, read_report
     from reg2rg.show.case_page import PageStudy
     from reg2rg.show.slices import draw_study
     from reg2rg.store.store import Store

@@ -73,22 +73,23 @@ class Parser(ArgumentParser):  # type: ignore[misc]
         raise ConfigError(explain(message, self.tree)) from ex
 
 
-def read_section(invocation: Invocation, args: Sequence[str]) -> Sections:
+def read_section(invocation: Invocation, args: Sequence[str], configs: Sequence[str] = ()) -> Sections:
     """Fold the configs that `args` name and build what their sections ``task`` and ``data`` describe.
 
     Args:
         invocation: for the packages that configs may name.
         args: ``--config`` and ``--key value`` options.
+        configs: files that stand before those.
 
     Raises:
         ConfigError: as for the trainer commands: file, line, key, expectation, remedy.
     """
-    configs, options = split_config_options(args)
-    tree = fold(configs)
+    more, options = split_config_options(args)
+    tree = fold((*configs, *more))
     apply_options(tree, options)
     if "data" not in tree.values:
         raise ConfigError(
-            f"command line: no config gives a 'data' section. Expected: reg2rg {invocation.command} {args_hint()} "
+            f"command line: no config gives a 'data' section. Expected: reg2rg {invocation.command} ... --config FILE. "
             f"Packaged: {', '.join(packaged_configs())}."
         )
     return section_of(tree, invocation.allow_import)
@@ -115,11 +116,6 @@ def _names_a_plugin(tree: Tree) -> bool:
     dataset = lookup(tree.values, ("data", "dataset"))
     name = dataset.get("class_path") if isinstance(dataset, dict) else dataset
     return isinstance(name, str) and name not in DATASETS
-
-
-def args_hint() -> str:
-    """How a config is given."""
-    return "... --config FILE."
 
 
 def _build(tree: Tree, allowed: Sequence[str]) -> Sections:

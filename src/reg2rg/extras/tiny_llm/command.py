@@ -30,11 +30,10 @@ def run(invocation: Invocation) -> int:
     parser.add_argument("--steps", type=whole(0), default=500, help="of training on report text; 0 for none")
     parser.add_argument("--seed", type=whole(0), default=0, help="of weights and documents")
     options, rest = parser.parse_known_args(list(invocation.args))
-    config_args = [*(word for name in options.config for word in ("--config", name)), *rest]
 
     from reg2rg.cli.section import read_section
 
-    section = read_section(invocation, config_args)
+    section = read_section(invocation, rest, options.config)
     studies = [study for study in section.data.dataset.studies() if study.split == "train" and study.reports]
     if not studies:
         raise ConfigError("data.dataset: no study of the training split has a report to learn words from.")
