@@ -12,7 +12,7 @@ from typing import IO, Any, ClassVar
 
 import yaml
 
-from reg2rg.ablation.plan import CONFIG, EVALUATION, PREDICTIONS
+from reg2rg.ablation.plan import CONFIG, EVALUATION, PREDICTIONS, deciding, differences
 from reg2rg.ablation.state import (
     LOG,
     STAGES,
@@ -32,6 +32,7 @@ from reg2rg.runners.base import Job, Outcome, Stop
 from reg2rg.runners.process import log_tail, run_command, was_stopped
 
 METRICS = "metrics.csv"
+_SHOWN_CHANGES = 4
 Call = Callable[[Sequence[str]], int]
 
 
@@ -138,6 +139,20 @@ def execute(task: Task, stop: Stop) -> Outcome:
                 _join_metrics(task.place)
             write_run(task.place, record)
         return Outcome("done", time.monotonic() - begun)
+
+
+def what_changed(task: Task) -> str:
+    """Why a run that was finished has to be done anew: the settings that differ, or that data or code do."""
+    record = read_run(task.place)
+    if record.get("config") == task.digest:
+        return "its data changed" if record.get("data") != task.data else "it was made by other code"
+    try:
+        old = yaml.safe_load((task.place / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        return "its config changed"
+    found = list(differences(deciding(old), deciding(task.config)))
+    more = f"; {len(found) - _SHOWN_CHANGES} more" if len(found) > _SHOWN_CHANGES else ""
+    return f"its config changed ({'; '.join(found[:_SHOWN_CHANGES])}{more})"
 
 
 def lock_of(folder: Path) -> Path:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from reg2rg.ablation.execute import Task
-from reg2rg.ablation.state import read_progress
+from reg2rg.ablation.state import read_progress, read_run
 from reg2rg.core.progress import duration
 from reg2rg.runners import Outcome
 
@@ -51,6 +51,21 @@ class Estimate:
         found = [self.of(run) for run in runs]
         known = [entry[0] for entry in found if entry is not None]
         return sum(known) / max(1, jobs) if len(known) == len(runs) else None
+
+
+def measured_seconds(out: Path, host: str) -> dict[str, list[float]]:
+    """Run -> seconds of its finished seeds on this machine, over all stages."""
+    found: dict[str, list[float]] = {}
+    for path in sorted(out.glob("*/seed*/run.json")):
+        record = read_run(path.parent)
+        stages, figures = record.get("stages", {}), record.get("figures", {})
+        moved_aside = "." in path.parent.name  # it had other settings
+        if not moved_aside and record.get("host") == host and len(stages) == 3:
+            # The trainer's own clock counts resumed parts too; a stage's seconds are those of its last part.
+            fit = max(float(figures.get("fit_seconds", 0.0)), float(stages["fit"]["seconds"]))
+            rest = sum(float(stages[name]["seconds"]) for name in stages if name != "fit")
+            found.setdefault(record["run"], []).append(fit + rest)
+    return found
 
 
 class Watch:

@@ -1,18 +1,20 @@
-"""The tables of a plan, made from whatever is finished."""
+"""The tables of a plan, made from whatever is finished: runs are read back from their folders and scored."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from reg2rg.ablation.collect import collect, floors_of
+import numpy as np
+
 from reg2rg.ablation.compare import Comparer
 from reg2rg.ablation.execute import Task
 from reg2rg.ablation.facts import Facts
 from reg2rg.ablation.paper import with_paper
-from reg2rg.ablation.plan import Plan
-from reg2rg.ablation.scoring import Scorer
-from reg2rg.ablation.sweep import TableSpec
-from reg2rg.ablation.table import AblationTable, build_table
+from reg2rg.ablation.plan import PREDICTIONS, Plan
+from reg2rg.ablation.scoring import Scorer, Scores
+from reg2rg.ablation.state import read_run, state_of
+from reg2rg.ablation.sweep import Run, TableSpec
+from reg2rg.ablation.table import AblationTable, Collected, Costs, build_table
 from reg2rg.core.regions import load_region_set
 from reg2rg.evaluation.labelers import Labeler
 
@@ -57,7 +59,7 @@ class _View:
 
     def __init__(self, plan: Plan, by_run: Mapping[str, Sequence[Task]], scorer: Scorer) -> None:
         self.plan, self.by_run, self.scorer = plan, by_run, scorer
-        self.found = collect(by_run, scorer, plan.sweep.runs)
+        self.found = _collect(by_run, scorer, plan.sweep.runs)
         self._comparers: dict[str, Comparer] = {}
         self._floors: dict[str, Mapping[str, Mapping[str, float]]] = {}
 
@@ -68,6 +70,53 @@ class _View:
             scores = full.scores if full is not None else {}
             self._comparers[spec.full] = Comparer(scores, self.plan.sweep.scoring.resamples)
             done = [task for task in self.by_run.get(spec.full, ()) if task.seed in scores]
-            self._floors[spec.full] = floors_of(done[0], self.scorer) if done else {}
+            self._floors[spec.full] = _floors_of(done[0], self.scorer) if done else {}
         comparer, floors = self._comparers[spec.full], self._floors[spec.full]
         return build_table(spec, self.found, spec.metrics, floors, comparer, [f"Protocol: {spec.protocol}."])
+
+
+def _collect(tasks: Mapping[str, Sequence[Task]], scorer: Scorer, runs: Mapping[str, Run]) -> dict[str, Collected]:
+    """Score every finished seed of every run.
+
+    Args:
+        tasks: run -> its tasks, one a seed.
+        scorer: how.
+        runs: run -> what the sweep says of it.
+    """
+    found = {}
+    for name, own in tasks.items():
+        done = [task for task in own if state_of(task.place, task.keys, task.code) == "done"]
+        scores: dict[int, Scores] = {}
+        for task in done:
+            identity = (task.config.get("task") or {}).get("identity", True) is not False
+            scores[task.seed] = scorer.score(task.place / PREDICTIONS, identity)
+        missing = tuple(task.seed for task in own if task not in done)
+        found[name] = Collected(runs[name], scores, _costs(done), missing)
+    return found
+
+
+def _floors_of(task: Task, scorer: Scorer) -> dict[str, dict[str, float]]:
+    """Floors without a run, of the studies that a run of the full model reports on: floor -> metric -> value."""
+    references = task.train_references
+    known = references is not None and (task.cwd / references).is_file()
+    return scorer.floors(task.place / PREDICTIONS, references if known else None)
+
+
+def _costs(tasks: Sequence[Task]) -> Costs:
+    figures = [record.get("figures", {}) for task in tasks if (record := read_run(task.place))]
+    if not figures:
+        return Costs()
+
+    def mean(key: str) -> float | None:
+        values = [float(entry[key]) for entry in figures if entry.get(key) is not None]
+        return float(np.mean(values)) if values else None
+
+    tokens = figures[0].get("tokens")
+    peaks = [float(entry["peak_memory_gib"]) for entry in figures if entry.get("peak_memory_gib")]
+    return Costs(
+        parameters_trained=figures[0].get("parameters_trained"),
+        tokens=tuple(tokens) if tokens else None,
+        train_seconds=mean("fit_seconds"),
+        predict_seconds=mean("predict_seconds"),
+        peak_memory_gib=max(peaks) if peaks else None,
+    )

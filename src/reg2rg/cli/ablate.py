@@ -16,13 +16,11 @@ import yaml
 from rich.console import Console
 
 from reg2rg.ablation import steps
-from reg2rg.ablation.changes import what_changed
-from reg2rg.ablation.collect import measured_seconds
-from reg2rg.ablation.execute import Task
+from reg2rg.ablation.execute import Task, what_changed
 from reg2rg.ablation.facts import TRAIN_REFERENCES, Facts, gather, keep_facts, kept_facts, language_model_digest
 from reg2rg.ablation.interrupt import time_limit, told_to_end
 from reg2rg.ablation.plan import Plan, make_plan, resolved
-from reg2rg.ablation.progress import Estimate, Watch
+from reg2rg.ablation.progress import Estimate, Watch, measured_seconds
 from reg2rg.ablation.state import code_digest, read_run, state_of
 from reg2rg.ablation.sweep import load_sweep, packaged_sweeps
 from reg2rg.cli.main import EXIT_INTERRUPTED, Invocation, main

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from reg2rg.ablation.changes import what_changed
-from reg2rg.ablation.execute import LOG, Task, lock_of
+from reg2rg.ablation.execute import LOG, Task, lock_of, what_changed
 from reg2rg.ablation.state import Keys, lock, read_run, state_of
 from reg2rg.ablation.sweep import Scoring
 from reg2rg.runners import Stop

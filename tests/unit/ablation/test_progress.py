@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from reg2rg.ablation.collect import measured_seconds
 from reg2rg.ablation.execute import Task
-from reg2rg.ablation.progress import Estimate, Watch, share_done
+from reg2rg.ablation.progress import Estimate, Watch, measured_seconds, share_done
 from reg2rg.ablation.sweep import Scoring
 from reg2rg.runners import Outcome
 
