@@ -209,7 +209,7 @@ def _load(path: Path, above: tuple[Path, ...]) -> Sweep:
     file.keys((), _TOP)
     parts = []
     for place, name in enumerate(file.texts(("include",))):
-        where = f"{file.tree.origin(('include', place)) or file.tree.origin(('include',))}: include"
+        where = f"{file.tree.origin(('include', place))}: include"
         other = find_sweep(name, where, path.parent)
         if other.resolve() in {p.resolve() for p in (*above, path)}:
             raise ConfigError(f"{where}: '{name}' leads back to this file. Remove one of the two 'include' lines.")
@@ -273,18 +273,11 @@ def _tables(
 
 
 def _runs(file: SweepFile) -> Iterator[Run]:
-    entries = lookup(file.tree.values, ("runs",))
-    if entries is None:
-        return
-    if not isinstance(entries, dict):
-        raise file.wrong(("runs",), "a mapping of names to runs")
-    for name in entries:
+    for name in file.get(("runs",), dict, "a mapping of names to runs", {}):
         at = ("runs", name)
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise ConfigError(
-                f"{file.tree.origin(at)}: runs.{name}: a run's name is a folder's: letters, digits and _ . + - are "
-                "expected."
-            )
+            text = "a run's name is a folder's: letters, digits and _ . + - are expected."
+            raise ConfigError(file.tree.say(at, text))
         file.keys(at, _RUN)
         overlays = lookup(file.tree.values, (*at, "overlays"))
         bases = list(overlays) if isinstance(overlays, dict) else []
@@ -302,12 +295,7 @@ def _runs(file: SweepFile) -> Iterator[Run]:
 
 
 def _steps(file: SweepFile, at: Key) -> Iterator[Step]:
-    entries = lookup(file.tree.values, at)
-    if entries is None:
-        return
-    if not isinstance(entries, list):
-        raise file.wrong(at, "a list of steps, each with 'run' and 'makes'")
-    for place in range(len(entries)):
+    for place in range(len(file.get(at, list, "a list of steps, each with 'run' and 'makes'", []))):
         here = (*at, place)
         file.keys(here, _STEP)
         step = Step(
@@ -322,9 +310,8 @@ def _steps(file: SweepFile, at: Key) -> Iterator[Step]:
 
 
 def _scoring(file: SweepFile, inherited: Scoring) -> Scoring:
-    given = file.keys(("evaluate",), _SCORING)
     at: Key = ("evaluate",)
-    metrics = file.texts((*at, "metrics"))
+    given = file.keys(at, _SCORING)
     resamples = given.get("resamples", inherited.resamples)
     if not isinstance(resamples, int) or resamples < 1:
         raise file.wrong((*at, "resamples"), "a whole number above 0")
@@ -334,7 +321,7 @@ def _scoring(file: SweepFile, inherited: Scoring) -> Scoring:
         labeler=file.text((*at, "labeler"), inherited.labeler),
         split=file.choice((*at, "split"), _SPLITS, inherited.split),
         checkpoint=file.choice((*at, "checkpoint"), _CHECKPOINTS, inherited.checkpoint),
-        metrics=metrics or inherited.metrics,
+        metrics=file.texts((*at, "metrics")) or inherited.metrics,
         resamples=resamples,
     )
 
@@ -344,7 +331,7 @@ def _protocol(file: SweepFile, at: Key, default: str) -> str:
     try:
         return find_protocol(name).name
     except ConfigError as error:
-        raise ConfigError(f"{file.tree.origin(at)}: {'.'.join(map(str, at))}: {error}") from None
+        raise ConfigError(file.tree.say(at, str(error))) from None
 
 
 def _seeds(file: SweepFile) -> tuple[int, ...]:
@@ -357,9 +344,8 @@ def _seeds(file: SweepFile) -> tuple[int, ...]:
 
 
 def _minutes(file: SweepFile) -> dict[str, float]:
-    value = lookup(file.tree.values, ("minutes_per_run",))
-    if value is None:
-        return {}
-    if not isinstance(value, dict) or not all(isinstance(item, int | float) for item in value.values()):
-        raise file.wrong(("minutes_per_run",), "a mapping of base configs to minutes, such as {phantom.yaml: 6}")
+    expected = "a mapping of base configs to minutes, such as {phantom.yaml: 6}"
+    value: dict[str, Any] = file.get(("minutes_per_run",), dict, expected, {})
+    if not all(isinstance(item, int | float) for item in value.values()):
+        raise file.wrong(("minutes_per_run",), expected)
     return {str(key): float(item) for key, item in value.items()}

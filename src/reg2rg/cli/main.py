@@ -109,9 +109,8 @@ def main(args: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if args is None else args)
     debug = os.environ.get("REG2RG_DEBUG", "0") not in ("", "0")
     try:
-        words, flagged = _take_flag(words, "--debug")
-        debug = debug or flagged
-        return _dispatch(words)
+        debug = debug or "--debug" in words
+        return _dispatch([word for word in words if word != "--debug"])
     except Reg2RGError as error:
         return _report(error, str(error), error.exit_code, debug)
     except KeyboardInterrupt as error:
@@ -187,10 +186,6 @@ def usage() -> str:
 def _listed(found: Mapping[str, Command]) -> str:
     width = max(map(len, found))
     return "\n".join(f"  {name:<{width}}  {command.help}" for name, command in found.items())
-
-
-def _take_flag(words: list[str], flag: str) -> tuple[list[str], bool]:
-    return [word for word in words if word != flag], flag in words
 
 
 def _take_values(words: list[str], option: str) -> tuple[list[str], list[str]]:
