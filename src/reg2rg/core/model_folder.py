@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from reg2rg.core.task import with_task
-
 CONFIG = "config.yaml"
 """The model, and the settings of the data that belong to it."""
 WEIGHTS = "model.safetensors"
@@ -37,6 +35,8 @@ def localise(config: dict[str, Any], folder: Path) -> None:
         config: as the folder's ``config.yaml`` has it.
         folder: where that file stands.
     """
+    from reg2rg.core.task import with_task  # here: it brings NumPy along, and what only looks for configs needs none
+
     config |= with_task(config)
     model, task = config.get("model"), config.get("task")
     llm = model.get("llm") if isinstance(model, dict) else None
