@@ -9,6 +9,7 @@ from pathlib import Path
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.regions import RegionSet
 from reg2rg.datasets.names import patient_of
+from reg2rg.evaluation.labelers.base import some
 from reg2rg.evaluation.pairs import Pair, Side, pair_sides, pair_texts, whole_pair
 from reg2rg.evaluation.prefixes import has_prefixes
 from reg2rg.evaluation.sources import Columns, Texts, read_texts
@@ -199,7 +200,4 @@ def _matched(expected: Texts, predicted: Texts, intersection: bool) -> tuple[lis
 
 
 def _listed(names: Sequence[str]) -> str:
-    if not names:
-        return "none"
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{len(names)} ({', '.join(names[:_SHOWN])}{more})"
+    return f"{len(names)} ({some(names, _SHOWN)})" if names else "none"

@@ -15,6 +15,7 @@ from reg2rg.core.labels import FINDINGS
 from reg2rg.core.regions import RegionSet
 from reg2rg.core.registry import did_you_mean
 from reg2rg.datasets.tables import check_encoding
+from reg2rg.evaluation.labelers.base import some
 from reg2rg.evaluation.pairs import Side
 from reg2rg.evaluation.records import STUDIES, from_cell, read_records, reference_paragraphs
 from reg2rg.evaluation.rows import Rows, cell_text, table_rows
@@ -126,7 +127,7 @@ class _Reader:
                 f"{', '.join(self.regions.names)}). Fix: rename the files, or name one file"
             )
         if other:
-            notes.append(f"{path.name}: not read, since no region has these names: {_some(other)}.")
+            notes.append(f"{path.name}: not read, since no region has these names: {some(other, _SHOWN)}.")
         missing = [name for name in self.regions.names if not any(name in found for found in texts.values())]
         if missing:
             notes.append(f"{path.name} has no file of: {', '.join(missing)}.")
@@ -144,8 +145,7 @@ class _Reader:
         patient_column = _column(path, header, columns.patient, PATIENTS, "--patient-column")
         # RadGenome's own table: parts of regions ("lung/lung/right lung") and others stand between the regions.
         lenient = region_column == "Anatomy" and text_column == "Sentence"
-        wholes: dict[str, str] = {}
-        texts: dict[str, dict[str, str]] = {}
+        texts: dict[str, dict[str, str]] = {}  # a whole report stands under ""
         patients: dict[str, str] = {}
         doubled: Counter[str] = Counter()
         parts = 0
@@ -160,14 +160,11 @@ class _Reader:
                 parts += 1
                 continue
             own = texts.setdefault(study, {})
-            before = own.get(region) if region else wholes.get(study)
+            before = own.get(region)
             doubled[study] += before is not None and not (lenient and before == text.strip())
-            if region:
-                own[region] = text.strip()
-            else:
-                wholes[study] = text
+            own[region] = text.strip() if region else text
         self._check_doubled(path, doubled)
-        sides = {study: Side(wholes.get(study, ""), own) for study, own in texts.items()}
+        sides = {study: Side(own.pop("", ""), own) for study, own in texts.items()}
         notes = [*self._labels(path, header), *_odd_words(path, sides)]
         if parts:
             notes.append(f"{path.name}: {parts} rows of parts of regions or of other regions are left out.")
@@ -189,8 +186,8 @@ class _Reader:
         names = sorted(study for study, times in doubled.items() if times)
         if names:
             raise ConfigError(
-                f"{path}: {len(names)} studies stand there more than once: {_some(names)} (expected one row a study, "
-                "or one a region with a region column). Fix: remove rows, or name the --region-column"
+                f"{path}: {len(names)} studies stand there more than once: {some(names, _SHOWN)} (expected one row a "
+                "study, or one a region with a region column). Fix: remove rows, or name the --region-column"
             )
 
     def _labels(self, path: Path, header: Sequence[str]) -> Iterator[str]:
@@ -294,8 +291,3 @@ def _study(cell: str, path: Path, line: int) -> str:
     if name:
         return name
     raise ConfigError(f"{path}: line {line} has no study id (expected one in every row). Fix: complete the table")
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{', '.join(names[:_SHOWN])}{more}"

@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from reg2rg.core.registry import Registry
 
-_SHOWN = 20
-
 
 class Labeler(ABC):
     """Gives each text its labels. Registered in `LABELERS`, it is chosen by its class name.
@@ -43,7 +41,7 @@ def stack(rows: Sequence[NDArray[np.bool_]], width: int) -> NDArray[np.bool_]:
     return np.stack(rows) if rows else np.zeros((0, width), dtype=np.bool_)
 
 
-def some(items: Sequence[str]) -> str:
+def some(items: Sequence[str], most: int = 20) -> str:
     """The first of many names, for messages."""
-    more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
-    return ", ".join(items[:_SHOWN]) + more
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more
