@@ -136,13 +136,9 @@ def _pairs(
         "predictions": any(side.by_region or (predicted.own and side.given) for side in predictions),
     }
     apart = len(set(known.values())) > 1 and any(side.text(regions) for side in predictions)
-    pairs = []
-    for study, reference, prediction in zip(studies, references, predictions, strict=True):
-        patient = expected.patients.get(study) or predicted.patients.get(study) or patient_of(study)
-        if apart:
-            pairs.append(whole_pair(study, patient, reference, prediction, regions))
-        else:
-            pairs.append(pair_sides(study, patient, reference, prediction, regions))
+    patients = [expected.patients.get(study) or predicted.patients.get(study) or patient_of(study) for study in studies]
+    paired, make = zip(studies, patients, references, predictions, strict=True), whole_pair if apart else pair_sides
+    pairs = [make(*one, regions) for one in paired]
     return pairs, tuple(name for name, by_region in known.items() if by_region) if apart else ()
 
 
