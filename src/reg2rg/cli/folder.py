@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reg2rg.config.options import option_values
 from reg2rg.config.overlay import fold, merge
 from reg2rg.config.reading import Tree
 from reg2rg.core.errors import ConfigError
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_OPTION = "--ckpt_path"
-
 
 def with_folder(tree: Tree, options: Sequence[str]) -> Tree:
     """The tree with the config of the folder that ``ckpt_path`` names underneath, unless the tree has a model itself.
@@ -37,7 +36,7 @@ def with_folder(tree: Tree, options: Sequence[str]) -> Tree:
     Raises:
         ConfigError: there is no model in the tree and no folder either.
     """
-    named = _ckpt_path(options) or tree.values.get("ckpt_path")
+    named = dict(option_values(options)).get("ckpt_path") or tree.values.get("ckpt_path")
     if "model" in tree.values or not isinstance(named, str) or named in ("best", "last", "hpc"):
         return tree
     if not _is_folder(named):
@@ -111,16 +110,6 @@ def write_somewhere(trainer: Trainer) -> None:
         out = Path(trainer.default_root_dir) / "predictions"
         log.warning("No PredictionWriter in trainer.callbacks: predictions go to %s", out)
         callbacks.append(PredictionWriter(str(out)))
-
-
-def _ckpt_path(options: Sequence[str]) -> str | None:
-    found = None
-    for place, option in enumerate(options):
-        if option.startswith(f"{_OPTION}="):
-            found = option.partition("=")[2]
-        elif option == _OPTION and place + 1 < len(options):
-            found = options[place + 1]
-    return found
 
 
 def _is_folder(name: str) -> bool:

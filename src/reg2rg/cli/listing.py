@@ -122,8 +122,7 @@ def _kind(word: str | None, known: list[str]) -> str | None:
 
 def summary(config: str) -> str:
     """First comment line of a packaged config."""
-    with open(packaged_folder() / config, encoding="utf-8") as stream:
-        first = stream.readline()
+    first = (packaged_folder() / config).read_text(encoding="utf-8").partition("\n")[0]
     return first.lstrip("# ").strip() if first.startswith("#") else ""
 
 

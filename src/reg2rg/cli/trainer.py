@@ -195,9 +195,9 @@ class ReportCLI(LightningCLI):
         config = self.config[self.command]
         _resolve_checkpoint(config, self.command)
         self.folder = take_folder(config)
-        refuse([*check_values(_plain(config), self.tree), *_check_run(config, self.tree, self.command)])
+        refuse([*check_values(config.as_dict(), self.tree), *_check_run(config, self.tree, self.command)])
         bases: tuple[type, ...] = (*(registry.base for registry in self.registries), *core_classes(), Views)
-        builder = Builder(_plain(config), self.tree)
+        builder = Builder(config.as_dict(), self.tree)
         for base in bases:
             self.parser.add_instantiator(builder, base, subclasses=True)
         folder = None if self.command == "fit" else self.folder
@@ -297,18 +297,12 @@ def check_config(command: str, tree: Tree, allow_import: Sequence[str] = ()) -> 
         ConfigCheck(command, tree, allowed, ())
 
 
-def _plain(config: Namespace) -> dict[str, Any]:
-    """Nested dicts for a parsed config."""
-    values: dict[str, Any] = config.as_dict()
-    return values
-
-
 def _resolve_checkpoint(config: Namespace, command: str) -> None:
     """``--ckpt_path best`` and ``last`` outside ``fit``: the files that the config's ModelCheckpoint writes."""
     name = config.get("ckpt_path")
     if command == "fit" or name not in ("best", "last"):
         return
-    for callback in _plain(config)["trainer"].get("callbacks") or []:
+    for callback in config.as_dict()["trainer"].get("callbacks") or []:
         folder = callback.get("init_args", {}).get("dirpath")
         if callback["class_path"].endswith("ModelCheckpoint") and folder:
             config["ckpt_path"] = str(Path(folder) / f"{name}.ckpt")

@@ -7,7 +7,7 @@ same way as in a file.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import yaml
@@ -59,13 +59,11 @@ def _is_flag(arg: str) -> bool:
     return name in ("-h", "--help", "--print_config") or name.endswith(".help")
 
 
-def apply_options(tree: Tree, args: Sequence[str]) -> None:
-    """Put ``--key=value`` and ``--key value`` over `tree`, in place.
-
-    Between a component and its argument ``init_args`` may be left out: ``--model.texture.depth=12``.
+def option_values(args: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Name and text of each ``--key=value`` or ``--key value``.
 
     Raises:
-        ConfigError: not an option, no value, or not YAML.
+        ConfigError: not an option, or no value.
     """
     rest = iter(args)
     for arg in rest:
@@ -77,6 +75,18 @@ def apply_options(tree: Tree, args: Sequence[str]) -> None:
             if value is None or value.startswith("--"):
                 raise ConfigError(f"command line: --{name} needs a value: --{name}=VALUE.")
             text = value
+        yield name, text
+
+
+def apply_options(tree: Tree, args: Sequence[str]) -> None:
+    """Put ``--key=value`` and ``--key value`` over `tree`, in place.
+
+    Between a component and its argument ``init_args`` may be left out: ``--model.texture.depth=12``.
+
+    Raises:
+        ConfigError: not an option, no value, or not YAML.
+    """
+    for name, text in option_values(args):
         try:
             parsed = parse_value(text)
         except yaml.YAMLError as error:

@@ -185,8 +185,9 @@ class Checker:
                 (*at, extra[0]), f"arguments of {value['class_path']} stand below its 'init_args:'. Move it there."
             )
             return
-        cls = self._find(str(value["class_path"]), bases, options, at)
-        if cls is None:
+        cls = self._find(str(value["class_path"]), bases, options)
+        if isinstance(cls, str):  # said on the line of the name, under the key of the component
+            self.mistakes.append(self.tree.say(at, cls, ("class_path",)))
             return
         init_args = value.get("init_args") or {}
         if not isinstance(init_args, dict):
@@ -198,12 +199,8 @@ class Checker:
     def _kind(self, base: type) -> str:
         return self.kinds.get(base, base.__name__)
 
-    def _say_class(self, at: Key, text: str) -> None:
-        """A mistake in the name of a class: on the line of the name, under the key of the component."""
-        self.mistakes.append(self.tree.say(at, text, ("class_path",)))
-
-    def _find(self, name: str, bases: list[tuple[type, int]], options: list[Any], at: Key) -> type | None:
-        """The class that `name` means, or ``None`` after saying why there is none."""
+    def _find(self, name: str, bases: list[tuple[type, int]], options: list[Any]) -> type | str:
+        """The class that `name` means, or a sentence that says why there is none."""
         kind = self._kind(bases[0][0])
         known = {cls.__name__: cls for base, _ in bases for cls in subclasses(base)}
         if "." not in name:
@@ -214,19 +211,15 @@ class Checker:
             other = next(kinds, None)
             wrong = f"'{name}' is {_a(other)}, not {_a(kind)}." if other else f"unknown {kind} '{name}'."
             listing = f" Known: {', '.join(sorted(words))}." if len(words) <= _LISTED else ""
-            self._say_class(at, f"{wrong}{did_you_mean(name, words)}{listing}")
-            return None
+            return f"{wrong}{did_you_mean(name, words)}{listing}"
         if not is_allowed(name, self.allowed):
-            self._say_class(at, f"not imported: {refusal(name, self.allowed)}")
-            return None
+            return f"not imported: {refusal(name, self.allowed)}"
         found = import_class(name)
         if isinstance(found, str):
-            self._say_class(at, f"{found}{did_you_mean(name.rpartition('.')[2], list(known))}")
-            return None
+            return f"{found}{did_you_mean(name.rpartition('.')[2], list(known))}"
         if not any(issubclass(found, base) for base, _ in bases):
             extends = f"'{name}' is not {_a(kind)}: it does not extend {bases[0][0].__name__}."
-            self._say_class(at, f"{extends} Known: {', '.join(sorted(known))}.")
-            return None
+            return f"{extends} Known: {', '.join(sorted(known))}."
         return found
 
 
