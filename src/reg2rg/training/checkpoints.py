@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 SIDECAR = ".sha256"
 HEADROOM = 1.1
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class CheckpointError(Reg2RGError):
@@ -57,12 +58,14 @@ class AtomicCheckpointIO(CheckpointIO):
                 digest = sha256(stream.name)
                 _write_digests(path, [digest, *_digests(path)])
             _write_digests(path, [digest])
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        except (OSError, RuntimeError) as error:
+            # torch closes its zip file when a write has failed, which fails with a RuntimeError of its own
+            cause = error if isinstance(error, OSError) else error.__context__
+            if not isinstance(cause, OSError) or cause.errno not in _NO_ROOM:
                 raise
             raise CheckpointError(
-                f"{path}: writing the checkpoint failed: {error}. {_standing(path)}Fix: free some space, then go on "
-                "with --ckpt_path last"
+                f"{path}: writing the checkpoint failed: {cause}. {_standing(path)}Fix: free some space, or lift the "
+                "limit on it, then go on with --ckpt_path last"
             ) from error
 
     def load_checkpoint(

@@ -1,4 +1,5 @@
 import errno
+import resource
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,19 @@ def test_a_stop_anywhere_leaves_a_pair_that_agrees(path, monkeypatch, where):
         AtomicCheckpointIO().save_checkpoint({**SOME, "epoch": 4}, path)
     monkeypatch.undo()
     assert read_checkpoint(path)["epoch"] == (4 if where == "digest" else 3)
+    assert not [p for p in path.parent.iterdir() if ".tmp." in p.name]
+
+
+def test_a_limit_met_in_the_middle_of_a_file_is_explained(path):
+    """Met by torch's own writer: a quota, of which the free space tells nothing, or another's files."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limits[1]))
+    try:
+        with pytest.raises(CheckpointError, match=r"last\.ckpt: writing the checkpoint failed: .*File too large.*kept"):
+            AtomicCheckpointIO().save_checkpoint({**SOME, "more": torch.zeros(1 << 16)}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert read_checkpoint(path)["epoch"] == 3
     assert not [p for p in path.parent.iterdir() if ".tmp." in p.name]
 
 
