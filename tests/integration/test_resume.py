@@ -386,6 +386,21 @@ def test_room_for_all_checkpoints_is_asked_for_before_the_first_step(six, tmp_pa
     signalled(six, tmp_path / "run", resume="last", max_epochs=3)  # what stands there is replaced
 
 
+@pytest.mark.parametrize("limit", [{"max_steps": 8}, {"max_epochs": 2, "limit_train_batches": 4}], ids=str)
+def test_the_last_steps_are_saved_where_no_validation_follows_them(six, tmp_path, limit):
+    """Whether a run was stopped on its way or not, and told to end in its last batch, too."""
+    options = {"val_check_interval": 3, "check_val_every_n_epoch": None, **limit}
+    reference = signalled(six, tmp_path / "whole", **options)
+    for batch in (7, 8):
+        with exits(130):
+            signalled(six, tmp_path / str(batch), Tell(signal.SIGINT, batch), **options)
+        assert_same(reference, signalled(six, tmp_path / str(batch), resume="last", **options))
+    for kept in map(last, (tmp_path / "whole", tmp_path / "7", tmp_path / "8")):
+        assert kept["global_step"] == reference[1].global_step == 8
+        for name, value in kept["state_dict"].items():
+            assert torch.equal(value, reference[0].state_dict()[name]), name
+
+
 # ---- other processes
 
 

@@ -1,4 +1,4 @@
-"""Keeps ``last.ckpt`` fresh: by time, and when the run is told to end."""
+"""Keeps ``last.ckpt`` fresh: by time, at the run's end, and when the run is told to end."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SAVE, _NOTHING = 1, 0  # what a process wishes; beyond these, the number of the
 
 
 class SaveLast(L.Callback):
-    """Writes ``last.ckpt`` every few minutes, and when the run is told to end by Ctrl-C (SIGINT) or SIGTERM.
+    """Writes ``last.ckpt`` every few minutes, after the last step, and when told to end by Ctrl-C (SIGINT) or SIGTERM.
 
     Told to end, a run finishes its batch, in training as in validation and on all its processes, saves, and leaves with
     exit code 130 or 143. A second Ctrl-C ends it at once; what is lost then is said. A validation that was stopped is
@@ -90,12 +90,12 @@ class SaveLast(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save if it is time, or let Lightning end the run: it does so in order when it was told by SIGTERM."""
+        """Save if it is time or the end, or let Lightning end the run: it does so in order when told by SIGTERM."""
         wish = self._agreed(trainer)
         if wish > _SAVE:
             self._told = wish
             trainer._signal_connector.received_sigterm = True
-        elif wish == _SAVE:
+        elif wish == _SAVE or _is_done(trainer):
             loop = trainer.fit_loop
             # A run that goes on from here would leave the validation out; it saves itself when that begins.
             if loop._data_fetcher is None or not loop.epoch_loop._should_check_val_fx(loop._data_fetcher):
@@ -201,6 +201,8 @@ class SaveLast(L.Callback):
         return trainer.fit_loop.total_batch_idx >= 0 and not trainer.sanity_checking
 
     def _path(self, trainer: L.Trainer) -> Path | None:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return None
         keeper = next(_keepers(trainer), None)
         folder = self.dirpath or (keeper and (keeper.dirpath or trainer.default_root_dir))
         return Path(folder) / f"{ModelCheckpoint.CHECKPOINT_NAME_LAST}.ckpt" if folder else None
@@ -225,6 +227,12 @@ def checkpoint_bytes(module: L.LightningModule) -> int:
 
 def _keepers(trainer: L.Trainer) -> Any:
     return (callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint))
+
+
+def _is_done(trainer: L.Trainer) -> bool:
+    """Whether the batch that was trained on is the run's last. `ModelCheckpoint` saves after a validation alone."""
+    in_last_epoch = trainer.current_epoch + 1 == trainer.max_epochs
+    return trainer.global_step == trainer.max_steps or (trainer.is_last_batch and in_last_epoch)
 
 
 def _reduced(trainer: L.Trainer, number: int, operation: str) -> int:
