@@ -65,9 +65,10 @@ def fit(phantoms: Path, runs: Path, *options: str) -> int:
 @pytest.mark.parametrize(
     ("switch", "kind"),
     [
-        ("enable_progress_bar", ProgressBar),
-        ("enable_checkpointing", ModelCheckpoint),
-        ("logger", LearningRateMonitor),
+        ("enable_progress_bar=false", ProgressBar),
+        ("enable_checkpointing=false", ModelCheckpoint),
+        ("fast_dev_run=true", ModelCheckpoint),  # which would write over the last.ckpt of a run
+        ("logger=false", LearningRateMonitor),
         (None, None),
     ],
 )
@@ -76,7 +77,7 @@ def test_a_switch_takes_its_callback_along(
 ) -> None:
     built: list[Any] = []
     monkeypatch.setattr(L.Trainer, "fit", lambda trainer, *_, **__: built.append(trainer))
-    assert fit(phantoms, tmp_path, *([f"--trainer.{switch}=false"] if switch else [])) == 0
+    assert fit(phantoms, tmp_path, *([f"--trainer.{switch}"] if switch else [])) == 0
     kinds = {ProgressBar, ModelCheckpoint, LearningRateMonitor}
     found = {one for one in kinds if any(isinstance(callback, one) for callback in built[0].callbacks)}
     assert found == kinds - {kind}

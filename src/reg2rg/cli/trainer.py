@@ -218,6 +218,8 @@ class ReportCLI(LightningCLI):
             ConfigError: settings that Lightning does not take together.
         """
         config = self.config_init[self.command]["trainer"]
+        if config["fast_dev_run"]:  # ModelCheckpoint would write what it tried over the last.ckpt of a run
+            config["enable_checkpointing"] = False
         off = {
             ProgressBar: config["enable_progress_bar"] is False,  # null leaves it on
             Checkpoint: config["enable_checkpointing"] is False,
