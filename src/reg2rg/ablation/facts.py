@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from reg2rg.ablation.state import read_json
 from reg2rg.core.files import atomic_write, write_json
 from reg2rg.core.report import write_report
 from reg2rg.core.types import Study
@@ -91,7 +91,5 @@ def keep_facts(out: Path, facts: Facts) -> None:
 
 def kept_facts(out: Path) -> Facts:
     """What `keep_facts` kept; empty if nothing was."""
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        found = json.loads((out / TRUTH).read_text(encoding="utf-8"))
-        return Facts(found["digest"], found["truth"])
-    return Facts("")
+    found = read_json(out / TRUTH)
+    return Facts(found.get("digest", ""), found.get("truth", {}))

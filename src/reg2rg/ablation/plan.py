@@ -124,7 +124,8 @@ def make_plan(
     runs = {name: _on(run, lineage) for name, run in sweep.runs.items() if _runs_on(run, lineage)}
     for name in names:
         if name not in runs:
-            other = f" It is for {_bases(sweep.runs[name])}." if name in sweep.runs else ""
+            known = sweep.runs.get(name)
+            other = f" It is for {known.only or ' and '.join(base for base, _ in known.by_base)}." if known else ""
             raise ConfigError(
                 f"command line: --runs {name}: there is no such run.{other}{did_you_mean(name, list(runs))} Runs of "
                 f"this sweep on {', '.join(files)}: {', '.join(runs)}."
@@ -132,16 +133,11 @@ def make_plan(
     out = out or Path("ablations") / Path(files[-1]).stem
     tree = fold([*files, *extra])
     chosen = [run for name, run in runs.items() if not names or name in names]
-    jobs = [
-        _job(run, seed, out, _folded(tree, run)) for seed in tuple(seeds) or sweep.seeds for run in _full_first(chosen)
-    ]
+    order = sorted(chosen, key=lambda run: run.floor)  # stable: the sweep's order, floors last
+    jobs = [_job(run, seed, out, _folded(tree, run)) for seed in tuple(seeds) or sweep.seeds for run in order]
     steps = [*((step, "") for step in sweep.data), *((step, run.name) for run in chosen for step in run.data)]
     kept = tuple((step, name) for step, name in steps if _meant_for(step.only, lineage))
     return Plan(_without(sweep, runs), files, tuple(extra), out, tuple(jobs), kept, tree)
-
-
-def _full_first(runs: Sequence[Run]) -> list[Run]:
-    return sorted(runs, key=lambda run: run.floor)  # stable: the sweep's order
 
 
 def _without(sweep: Sweep, runs: Mapping[str, Run]) -> Sweep:
@@ -173,10 +169,6 @@ def _runs_on(run: Run, lineage: set[str]) -> bool:
 def _on(run: Run, lineage: set[str]) -> Run:
     """The run with the overlays that belong to the base."""
     return replace(run, overlays=next((files for base, files in run.by_base if base in lineage), run.overlays))
-
-
-def _bases(run: Run) -> str:
-    return run.only or " and ".join(base for base, _ in run.by_base)
 
 
 def _folded(base: Tree, run: Run) -> Tree:

@@ -57,15 +57,16 @@ class Keys:
 
 def read_run(folder: Path) -> dict[str, Any]:
     """``run.json`` of a folder; empty if there is none that can be read."""
-    return _read(folder / RUN)
+    return read_json(folder / RUN)
 
 
 def read_progress(folder: Path) -> dict[str, Any]:
     """What `reg2rg.ablation.recorder` wrote last; empty if there is nothing."""
-    return _read(folder / PROGRESS)
+    return read_json(folder / PROGRESS)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The mapping in a file; empty if there is none that can be read."""
     with contextlib.suppress(OSError, ValueError):
         found = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(found, dict):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shlex
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ import yaml
 
 from reg2rg.ablation.execute import Call
 from reg2rg.ablation.plan import Plan, filled_in, resolved
-from reg2rg.ablation.state import code_digest, lock, now
+from reg2rg.ablation.state import code_digest, lock, now, read_json
 from reg2rg.config.reading import Tree
 from reg2rg.core.errors import Reg2RGError
 from reg2rg.core.files import atomic_write, write_json
@@ -58,9 +57,8 @@ class PlannedStep:
         """
         if not self.makes.exists():
             return False
-        try:
-            note = json.loads(self.note.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        note = read_json(self.note)
+        if not note:
             return not self.resumes
         if self.resumes:
             return bool(note.get("code") == code_digest())
