@@ -264,12 +264,11 @@ def load_labeler(name: str, backbone: Path | None = None) -> Labeler | None:
 
 def _label_tables(options: argparse.Namespace, reports: Reports) -> dict[str, Mapping[str, NDArray[np.bool_]]]:
     ids = [pair.study for pair in reports.pairs]
-    found: dict[str, Mapping[str, NDArray[np.bool_]]] = {}
-    for option, prefixes in _PREFIXES.items():
-        path = getattr(options, option)
-        if path is not None:
-            found[option] = dict(zip(ids, read_label_table(path, ids, prefix=prefixes), strict=True))
-    return found
+    return {
+        option: dict(zip(ids, read_label_table(path, ids, prefix=prefixes), strict=True))
+        for option, prefixes in _PREFIXES.items()
+        if (path := getattr(options, option)) is not None
+    }
 
 
 def _synonyms(source: str) -> SynonymSource:

@@ -11,6 +11,7 @@ from typing import Any
 from reg2rg.cli.main import Invocation
 from reg2rg.cli.numbers import above_zero
 from reg2rg.core.errors import EXIT_OK, ConfigError
+from reg2rg.core.model_folder import is_model_folder
 
 
 def run(invocation: Invocation) -> int:
@@ -23,7 +24,8 @@ def run(invocation: Invocation) -> int:
     from reg2rg.training.module import Reg2RG
 
     check_target(options.out, 0)
-    model = _load(Reg2RG, options, invocation)
+    load = Reg2RG.from_pretrained if is_model_folder(options.ckpt_path) else Reg2RG.from_checkpoint
+    model = load(options.ckpt_path, language_model=options.language_model, allow_import=invocation.allow_import)
     facts = CardFacts(
         name=options.name,
         summary=options.summary,
@@ -59,17 +61,6 @@ def read_metrics(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict) or not isinstance(values.get("numbers"), list) or "studies" not in values:
         raise ConfigError(f"--metrics {path}: not what reg2rg evaluate writes. Fix: metrics.json in its --out folder")
     return values
-
-
-def _load(cls: Any, options: argparse.Namespace, invocation: Invocation) -> Any:
-    from reg2rg.core.model_folder import is_model_folder
-
-    language_model = options.language_model
-    if is_model_folder(options.ckpt_path):
-        return cls.from_pretrained(
-            options.ckpt_path, language_model=language_model, allow_import=invocation.allow_import
-        )
-    return cls.from_checkpoint(options.ckpt_path, language_model=language_model, allow_import=invocation.allow_import)
 
 
 def _parser() -> argparse.ArgumentParser:
