@@ -40,6 +40,7 @@ class Checker:
         self.linked: dict[str, str] = {}
         self.sections: dict[str, Any] = {}
         self.mistakes: list[str] = []
+        self._out_of_bounds: set[Key] = set()
 
     def check(self, sections: Mapping[str, Any], linked: Mapping[str, str] | None = None) -> list[str]:
         """Check the whole tree.
@@ -117,11 +118,9 @@ class Checker:
 
     def _value(self, value: Any, hint: Any, at: Key) -> None:
         """One value against its annotation, as far as names are concerned."""
-        if isinstance(value, str) and "${" in value:
+        if value is None or (isinstance(value, str) and "${" in value):
             return
         options = list(alternatives(hint))
-        if value is None:
-            return
         if isinstance(value, list):
             for position, item in enumerate(value):
                 for option in options:
@@ -140,32 +139,39 @@ class Checker:
                 if dataclasses.is_dataclass(option) and inspect.isclass(option):
                     self._record(value, option, at)
 
-    def _bounds(self, value: Any, hint: Any, at: Key) -> None:
-        """Numbers against the bounds in an annotation, those that a reference leads to as well."""
-        if isinstance(value, str) and value.startswith("${task."):
-            return  # told where it stands
-        value = self._followed(value)
+    def _bounds(self, value: Any, hint: Any, at: Key, written: Key = ()) -> None:
+        """Numbers against the bounds in an annotation, those that a reference leads to as well; each is told once.
+
+        Args:
+            value: one argument.
+            hint: its annotation.
+            at: its place.
+            written: where the value itself stands, if a reference leads there.
+        """
+        value, written = self._followed(value, written or at)
         origin, inner = typing.get_origin(hint), typing.get_args(hint)
         if origin is typing.Annotated and isinstance(value, int | float) and not isinstance(value, bool):
             for bound in inner[1:]:
-                if isinstance(bound, Bound) and not bound.holds(value):
+                if isinstance(bound, Bound) and not bound.holds(value) and written not in self._out_of_bounds:
+                    self._out_of_bounds.add(written)
                     self._say(at, f"must be {bound}, found {value}.")
         elif origin in (typing.Union, types.UnionType):
             for part in inner:
-                self._bounds(value, part, at)
+                self._bounds(value, part, at, written)
         elif origin in (tuple, list) and isinstance(value, list | tuple):
             parts = inner if origin is tuple and Ellipsis not in inner else inner[:1] * len(value)
             for position, (item, part) in enumerate(zip(value, parts, strict=False)):
-                self._bounds(item, part, (*at, position))
+                self._bounds(item, part, (*at, position), (*written, position))
 
-    def _followed(self, value: Any) -> Any:
-        """What a reference such as ``${data.batch_size}`` stands for; circles were refused before."""
+    def _followed(self, value: Any, at: Key) -> tuple[Any, Key]:
+        """What a reference such as ``${data.batch_size}`` stands for, and where; circles were refused before."""
         for _ in range(_LISTED):
             match = re.fullmatch(r"\$\{([\w.]+)\}", value) if isinstance(value, str) else None
             if match is None:
-                return value
-            value = lookup(self.tree.values, tuple(match[1].split(".")))
-        return value
+                break
+            at = tuple(match[1].split("."))
+            value = lookup(self.tree.values, at)
+        return value, at
 
     def _record(self, value: dict[str, Any], cls: type, at: Key) -> None:
         """A dataclass written as a plain mapping of its fields (or with class_path, as print_config writes it)."""
