@@ -163,7 +163,7 @@ def test_page_is_the_same_every_time(bare):
     assert page(bare) == page(bare)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs a browser")
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 def test_a_click_sorts_numbers_by_size_and_keeps_what_is_missing_last(evaluation, tmp_path, drawn):
     frame = pd.DataFrame({"study": ["s1", "s2", "s3"], "score": [float("nan"), 10.0, 9.0]})
     path = tmp_path / "report.html"
