@@ -297,11 +297,12 @@ class Reg2RG(FolderModel, L.LightningModule):
         """Read what `on_save_checkpoint` added, and hold what trains against the checkpoint's.
 
         Raises:
-            ConfigError: other parameters trained then: the optimiser's state is of no use.
+            ConfigError: it is of another task, or other parameters trained then: the optimiser's state is of no use.
         """
         self.guard.skipped = checkpoint.get("reg2rg_non_finite_steps", 0)
         self._pending_gradients = checkpoint.get(_GRADIENTS, {})
         self._checkpoint_config = yaml.safe_load(checkpoint.get(CONFIG_KEY, "{}"))
+        self._check_task()
         trainer = self._trainer
         if trainer is None or trainer.state.fn != "fit" or trainer.strategy.restore_checkpoint_after_setup:
             return  # a sharded optimiser's state is the strategy's own
@@ -315,6 +316,21 @@ class Reg2RG(FolderModel, L.LightningModule):
                     f"the checkpoint: does not fit the model: other numbers of tensors that train ({first(counts)}). "
                     f"Fix: {self._way_to_fit()}"
                 )
+
+    def _check_task(self) -> None:
+        values = with_task(self._checkpoint_config).get("task")
+        if not values:
+            return
+        told = self.task.differences(ReportTask.of(values).adopted(self.task))
+        if told:
+            differ = "; ".join(
+                f"task.{name}: {shortened(then)} in the checkpoint, {shortened(now)} now"
+                for name, (now, then) in told.items()
+            )
+            raise ConfigError(
+                f"the checkpoint: is of another task than this run. Fix: set back what differs, or train anew, without "
+                f"--ckpt_path: {differ}"
+            )
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load weights. Strict means: all that a checkpoint holds, and nothing unknown.

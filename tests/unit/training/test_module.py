@@ -165,6 +165,23 @@ def test_a_checkpoint_of_another_optimiser_is_refused_in_one_line(toy, tmp_path)
         trainer(toy, max_steps=2).fit(fewer, datamodule=toy.data(fewer), ckpt_path=tmp_path / "a.ckpt")
 
 
+def test_a_checkpoint_of_another_task_is_refused(toy):
+    """It would be given what it has never seen. What is a run's to choose may differ."""
+    module = toy.module()
+    for changed, told in (
+        ({"instruction": "Other words."}, r"task\.instruction: .* in the checkpoint, .* now"),
+        ({"identity": not module.task.identity}, r"task\.identity: \w+ in the checkpoint, \w+ now$"),
+        ({"order": "listed", "max_length": module.task.max_length + 1}, None),
+    ):
+        values = module.task.values() | {"regions": module.task.regions} | changed
+        checkpoint = {CONFIG_KEY: yaml.safe_dump({"task": values, "model": {}})}
+        if told is None:
+            module.on_load_checkpoint(checkpoint)
+            continue
+        with pytest.raises(ConfigError, match=rf"^the checkpoint: is of another task .* Fix: set back .*{told}"):
+            module.on_load_checkpoint(checkpoint)
+
+
 class Poison(L.Callback):
     """Makes the loss, or one gradient, not finite at some batches."""
 
