@@ -23,7 +23,7 @@ import numpy.typing as npt
 from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.task import Views
 from reg2rg.core.types import HU, RegionVolume
-from reg2rg.scans.grid import Box, bounding_box, box_slices
+from reg2rg.scans.grid import bounding_box, box_slices
 from reg2rg.store.crop import FOREGROUND_HU, Detail, RegionMask, crop_to_foreground
 from reg2rg.store.frame import conform
 from reg2rg.store.resize import Size, SlabSum, area_pool, area_pool_boxed
@@ -193,12 +193,6 @@ def wanted_views(want: Collection[str]) -> frozenset[str]:
     if unknown := asked - ALL_VIEWS:
         raise ConfigError(f"unknown views {sorted(unknown)} (expected any of {sorted(ALL_VIEWS)})")
     return asked
-
-
-def texture_box(array: HU, mask: RegionMask) -> Box | None:
-    """Box of the region's voxels above -1000 HU, inside the mask's box; ``None`` if it has none."""
-    hit = mask.array & (array[box_slices(mask.box)] > FOREGROUND_HU)
-    return bounding_box(hit)
 
 
 def _slab_sums(array: HU, outputs: int) -> SlabSum:
