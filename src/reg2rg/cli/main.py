@@ -92,7 +92,7 @@ options of every command:
   --version            print the version
 
 exit codes: 0 done, 1 failed while running, 2 wrong usage, config or data, 3 too many studies skipped,
-130 interrupted
+130 interrupted, 143 told to end
 """
 
 

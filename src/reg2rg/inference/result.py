@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from reg2rg.core.errors import ConfigError
 from reg2rg.core.report import Report
 from reg2rg.core.types import Grid, Mask, RegionVolume, Study
 from reg2rg.scans.base import ReadOptions
@@ -82,18 +83,28 @@ class ReportResult:
         """Region -> mask, bool, on `grid`."""
         return self.source.masks
 
+    def _mask(self, region: str) -> Mask:
+        if region not in self.masks:
+            known = ", ".join(self.masks) or "none"
+            raise ConfigError(f"{self.study.id}: there is no mask of region '{region}' (there are: {known})")
+        return self.masks[region]
+
     def stored_mask(self, region: str) -> Mask:
         """The mask of a region on `stored_grid`: a view, to be laid over the voxels of the scan's file."""
-        return Orientation.of(self.stored_grid.affine).from_ras(self.masks[region])
+        return Orientation.of(self.stored_grid.affine).from_ras(self._mask(region))
 
     def volume_ml(self, region: str) -> float:
-        """Volume of a region in millilitres."""
+        """Volume of a region in millilitres.
+
+        Raises:
+            ConfigError: no mask of it.
+        """
         voxel = abs(float(np.linalg.det(self.grid.affine[:3, :3])))
-        return int(np.count_nonzero(self.masks[region])) * voxel / 1000
+        return int(np.count_nonzero(self._mask(region))) * voxel / 1000
 
     def box_mm(self, region: str) -> tuple[Corner, Corner]:
         """Lowest and highest corner in RAS mm of the box around a region, the outer faces of its voxels included."""
-        box = bounding_box(self.masks[region])
+        box = bounding_box(self._mask(region))
         assert box is not None  # a region has a voxel
         edges = np.array(np.meshgrid(*[(low - 0.5, high - 0.5) for low, high in box], indexing="ij"))
         affine = self.grid.affine

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import Optimizer
 
-from reg2rg.config.saving import CONFIG_KEY, build, differences, read_config
+from reg2rg.config.saving import CONFIG_KEY, build, read_config
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.task import ReportTask, with_task
 from reg2rg.core.types import PositiveInt
@@ -27,16 +28,19 @@ from reg2rg.data.prompt import TokenCounts
 from reg2rg.models.encoders.base import Encoder
 from reg2rg.models.llm.base import Decoding, LanguageModel, Sampling
 from reg2rg.models.reporter import GeneratedReport, ProjectorFactory, RegionReporter
-from reg2rg.models.state import check_names, check_sizes, first, kept_names
+from reg2rg.models.state import check_names, check_sizes, kept_names
 from reg2rg.pretrained.contract import shortened
 from reg2rg.pretrained.mixin import FolderModel
 from reg2rg.training.checkpoints import read_checkpoint
+from reg2rg.training.going_on import check_task, check_trained, other_settings, way_to_fit
 from reg2rg.training.half_precision import Float32Steps
 from reg2rg.training.monitor import Throughput, explained_out_of_memory, peak_memory_gib, show_sample
 from reg2rg.training.nonfinite import StepGuard
 from reg2rg.training.optimization import OptimizerConfig, build_optimizer
 from reg2rg.training.region_loss import RegionLoss
 from reg2rg.training.report_scores import ReportScores
+
+log = logging.getLogger(__name__)
 
 _GRADIENTS = "reg2rg_accumulated_gradients"
 
@@ -302,34 +306,17 @@ class Reg2RG(FolderModel, L.LightningModule):
         self.guard.skipped = checkpoint.get("reg2rg_non_finite_steps", 0)
         self._pending_gradients = checkpoint.get(_GRADIENTS, {})
         self._checkpoint_config = yaml.safe_load(checkpoint.get(CONFIG_KEY, "{}"))
-        self._check_task()
+        check_task(self._checkpoint_config, self.task)
         trainer = self._trainer
         if trainer is None or trainer.state.fn != "fit" or trainer.strategy.restore_checkpoint_after_setup:
             return  # a sharded optimiser's state is the strategy's own
         optimizer, _ = build_optimizer(self.named_parameters(), self.optimizer_config, lambda: 0)
-        now = {group["name"]: len(group["params"]) for group in optimizer.param_groups}
-        for state in checkpoint.get("optimizer_states", []):
-            then = {group.get("name", "?"): len(group["params"]) for group in state["param_groups"]}
-            if then != now:
-                counts = [f"{name} {then.get(name, 0)}, here {now.get(name, 0)}" for name in {**then, **now}]
-                raise ConfigError(
-                    f"the checkpoint: does not fit the model: other numbers of tensors that train ({first(counts)}). "
-                    f"Fix: {self._way_to_fit()}"
-                )
-
-    def _check_task(self) -> None:
-        values = with_task(self._checkpoint_config).get("task")
-        if not values:
-            return
-        told = self.task.differences(ReportTask.of(values).adopted(self.task))
-        if told:
-            differ = "; ".join(
-                f"task.{name}: {shortened(then)} in the checkpoint, {shortened(now)} now"
-                for name, (now, then) in told.items()
-            )
-            raise ConfigError(
-                f"the checkpoint: is of another task than this run. Fix: set back what differs, or train anew, without "
-                f"--ckpt_path: {differ}"
+        check_trained(checkpoint.get("optimizer_states", []), optimizer, self._way_to_fit())
+        if self.run_config and (told := other_settings(self._checkpoint_config, self.run_config)):
+            log.warning(
+                "Other settings than those of the checkpoint: %s. The optimiser goes on with the checkpoint's rates "
+                "and decay; the rest is as it is told now, and so this is not the run that was stopped.",
+                "; ".join(told),
             )
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
@@ -345,14 +332,7 @@ class Reg2RG(FolderModel, L.LightningModule):
         return super().load_state_dict(state_dict, strict=False, assign=assign)
 
     def _way_to_fit(self) -> str:
-        """What to change for a checkpoint that does not fit."""
-        then, now = self._checkpoint_config.get("model"), (self.run_config or {}).get("model")
-        changed = (
-            [line for line in differences(then, now, "model") if "model.optimizer" not in line] if then and now else []
-        )
-        if not changed:
-            return "use the config that the checkpoint was trained with, or train anew, without --ckpt_path"
-        return f"set back what differs, or train anew, without --ckpt_path: {'; '.join(changed)}"
+        return way_to_fit(self._checkpoint_config, self.run_config or {})
 
     @classmethod
     def from_checkpoint(

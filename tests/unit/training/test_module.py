@@ -165,6 +165,26 @@ def test_a_checkpoint_of_another_optimiser_is_refused_in_one_line(toy, tmp_path)
         trainer(toy, max_steps=2).fit(fewer, datamodule=toy.data(fewer), ckpt_path=tmp_path / "a.ckpt")
 
 
+def test_other_settings_than_the_checkpoints_are_told(toy, tmp_path, caplog):
+    module = toy.module()
+    run = trainer(toy, max_steps=1, limit_val_batches=0)
+    run.fit(module, datamodule=toy.data(module))
+    run.save_checkpoint(tmp_path / "a.ckpt")
+    state = torch.load(tmp_path / "a.ckpt", weights_only=True)
+    config = {"model": {"optimizer": {"lr": 0.01, "weight_decay": 0.01}}, "data": {"seed": 0, "workers": 2}}
+    torch.save(state | {CONFIG_KEY: yaml.safe_dump(config)}, tmp_path / "a.ckpt")
+    for decay, seed, told in ((0.01, 0, False), (0.0, 5, True)):
+        again, caplog.records[:] = toy.module(), []
+        again.run_config = {
+            "model": {"optimizer": {"lr": 0.01, "weight_decay": decay}}, "data": {"seed": seed, "workers": 0}
+        }  # fmt: skip
+        trainer(toy, max_steps=2).fit(again, datamodule=toy.data(again), ckpt_path=tmp_path / "a.ckpt")
+        said = [record.getMessage() for record in caplog.records if "Other settings" in record.getMessage()]
+        assert bool(said) == told
+        if told:
+            assert "model.optimizer.weight_decay: 0.01 in the checkpoint, 0.0 now; data.seed: 0 in the" in said[0]
+
+
 def test_a_checkpoint_of_another_task_is_refused(toy):
     """It would be given what it has never seen. What is a run's to choose may differ."""
     module = toy.module()
