@@ -74,7 +74,9 @@ def check(root: Path, out: Path, name: str, *options: str) -> None:
         )
         == 0
     )
-    assert json.loads((scores / "metrics.json").read_text())
+    found = json.loads((scores / "metrics.json").read_text())
+    assert (found["protocol"]["name"], found["studies"]) == ("paper", len(records))
+    assert {"BLEU-4", "METEOR", "CE F1 (micro)"} <= {number["name"] for number in found["numbers"]}
 
 
 def test_a_step_of_each_kind_of_m3d(phantoms: Path, tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import torch
 from reg2rg.core.errors import ConfigError, DataFault, TooManySkippedError
 from reg2rg.core.report import parse_report
 from reg2rg.data import loader as loader_module
-from reg2rg.data.batch import Batch
 from reg2rg.data.loader import LoaderError, StudyLoader
 from reg2rg.data.prompt import TokenCounts
 from reg2rg.data.samples import ViewCache
@@ -322,7 +321,3 @@ def test_state_of_another_epoch_or_data_set(caplog):
     assert "not the uninterrupted run" in caplog.text
     one.set_epoch(4)
     assert len(list(one)) == 3
-
-
-def test_batch_type(data):
-    assert isinstance(next(iter(data.train_dataloader())), Batch)
