@@ -16,6 +16,7 @@ from reg2rg.core.types import Grid, PositiveInt, Volume
 
 Affine = npt.NDArray[np.float64]
 Shape = tuple[int, int, int]
+MaskGrid = Literal["header", "scan", "ras"]
 
 MIN_DIM, MAX_DIM = 8, 2048
 MIN_SPACING, MAX_SPACING = 0.2, 10.0  # mm
@@ -31,13 +32,14 @@ class ReadOptions:
     Attributes:
         min_slices: fewest axial slices.
         hu: ``"check"`` refuses volumes that are not plausible Hounsfield units; ``"trust"`` takes any values.
-        mask_grid: ``"header"`` places masks by their own affine; ``"scan"`` takes the mask array as lying on the scan's
-            stored grid, whatever its affine says (SAT writes identity affines).
+        mask_grid: ``"header"`` places masks by their own affine, those without one where they fit the scan's voxels;
+            ``"scan"`` takes every mask array as lying on the scan's stored grid, whatever its affine says; ``"ras"``
+            on the grid of the scan brought to RAS (what SAT writes).
     """
 
     min_slices: PositiveInt = 16
     hu: Literal["check", "trust"] = "check"
-    mask_grid: Literal["header", "scan"] = "header"
+    mask_grid: MaskGrid = "header"
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,7 +128,7 @@ FAULTS: dict[str, Callable[[Folder, str], None]] = {
     "CONSTANT": lambda folder, study: save(folder.volume(study), np.zeros(SHAPE, np.int16)),
     "MASK_OFFSET": lambda folder, study: save(folder.mask(study, "lung"), box(4, 8), AFFINE + np.eye(4, k=3) * 20),
     "MASK_VALUES": lambda folder, study: save(folder.mask(study, "lung"), box(4, 8) * 7),
-    "IDENTITY_AFFINE": lambda folder, study: save(folder.mask(study, "lung"), box(4, 8), np.eye(4)),
+    "MASK_SIGNS": lambda folder, study: save(folder.mask(study, "lung"), box(4, 8), np.diag([-1, -1, 1, 1]) @ AFFINE),
     "NO_REGION": lambda folder, study: [save(folder.mask(study, r), box(0, 0)) for r in ("lung", "heart")],
     "NO_MASK": lambda folder, study: shutil.rmtree(folder.mask(study, "lung").parent),
     "VOLUME_MISSING": lambda folder, study: folder.volume(study).unlink(),
@@ -161,14 +161,14 @@ def test_all_faults_of_one_study_are_listed(folder: Folder) -> None:
     flip_bit(folder.mask("train_1_a_1", "lung"))
     truncate(folder.mask("train_1_a_1", "heart"))
     save(folder.mask("train_2_a_1", "lung"), box(4, 8) * 7)
-    save(folder.mask("train_2_a_1", "heart"), box(4, 8), np.eye(4))
+    save(folder.mask("train_2_a_1", "heart"), box(4, 8), np.diag([-1, -1, 1, 1]) @ AFFINE)
     result = check_dataset(folder.dataset(), workers=0, overlays=0)
     first = [finding.message for finding in result.faults if finding.study == "train_1_a_1"]
     assert len(first) == 3
     assert all(any(name in message for message in first) for name in ("train_1_a_1.nii", "lung.nii", "heart.nii"))
     assert {finding.code for finding in result.faults if finding.study == "train_2_a_1"} == {
         "MASK_VALUES",
-        "IDENTITY_AFFINE",
+        "MASK_SIGNS",
     }
 
 

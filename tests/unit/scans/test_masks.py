@@ -9,6 +9,9 @@ import pytest
 from reg2rg.core.errors import DataFault
 from reg2rg.core.regions import Region, RegionSet, load_region_set
 from reg2rg.core.types import LabelMap, RegionFiles, Study
+from reg2rg.extras.phantom.anatomy import draw
+from reg2rg.extras.phantom.grid import Grid
+from reg2rg.extras.phantom.patient import draw_patient
 from reg2rg.scans.base import ReadOptions
 from reg2rg.scans.read import read_study
 
@@ -312,8 +315,9 @@ def test_voxels_outside_the_scan(tmp_path):
 
 
 def test_identity_affines(tmp_path):
-    message = fault("IDENTITY_AFFINE", tmp_path, box(), np.eye(4))
-    assert "mask_grid=scan" in message
+    lies = load(tmp_path, box(), np.eye(4))  # the scan is stored in RAS: there is one place
+    np.testing.assert_array_equal(lies.masks["lung"], box().astype(bool))
+    assert "masks without an affine: taken as lying on the scan's grid, which is in RAS" in lies.notes
     assert "mask_grid" not in fault("IDENTITY_AFFINE", tmp_path, box()[:20], np.eye(4))
     scan = ReadOptions(min_slices=8, mask_grid="scan")
     np.testing.assert_array_equal(load(tmp_path, box(), np.eye(4), scan).masks["lung"], box().astype(bool))
@@ -330,6 +334,79 @@ def test_identity_affine_follows_the_stored_grid_of_the_scan(tmp_path):
     result = load(tmp_path, np.asarray(mask.dataobj), np.eye(4), options, np.asarray(lps.dataobj), lps.affine)
     np.testing.assert_array_equal(result.masks["lung"], box().astype(bool))
     np.testing.assert_array_equal(result.volume.array, chest())
+
+
+def phantom(number=3, size=(64, 64, 40)):
+    """A scan in RAS with the masks of its regions, and the scan's affine."""
+    grid = Grid(size)
+    hu, masks = draw(draw_patient(4057, number), grid)
+    return hu, {name: mask for name, mask in masks.items() if mask.any()}, grid.affine
+
+
+def dice(first, second):
+    return 2 * np.count_nonzero(first & second) / (np.count_nonzero(first) + np.count_nonzero(second))
+
+
+@pytest.mark.parametrize("lies_in", ["ras", "scan"])
+def test_masks_without_an_affine_go_where_they_fit_the_voxels(tmp_path, lies_in):
+    hu, masks, affine = phantom()
+    lps = stored_as(hu, affine, (0, 1, 2), (True, True, False))
+    ct = save(tmp_path / "ct.nii.gz", np.asarray(lps.dataobj), lps.affine)
+    files = {}
+    for name in ("lung", "heart", "esophagus", "bone"):
+        array = masks[name].astype(np.uint8)
+        files[name] = save(tmp_path / f"{name}.nii.gz", array if lies_in == "ras" else array[::-1, ::-1], np.eye(4))
+    for grid in ("header", lies_in):
+        found = read_study(study(ct, files), RADGENOME, ReadOptions(mask_grid=grid))
+        for name in files:
+            assert dice(found.masks[name], masks[name]) == 1, (grid, name)
+        said = [note for note in found.notes if note.startswith("masks without an affine")]
+        assert len(said) == (grid == "header")
+        assert all(f"mask_grid={lies_in}" in note for note in said)
+    labels = np.zeros(hu.shape, np.uint8)
+    for number, name in enumerate(files, 1):
+        labels[masks[name]] = number
+    names = {name: (number,) for number, name in enumerate(files, 1)}
+    one = save(tmp_path / "all.nii.gz", labels if lies_in == "ras" else labels[::-1, ::-1], np.eye(4))
+    found = read_study(study(ct, LabelMap(one, names)), RADGENOME)
+    assert dice(found.masks["lung"], labels == 1) == 1
+
+
+def test_masks_without_an_affine_that_fit_both_ways_are_refused(tmp_path):
+    hu, masks, affine = phantom()
+    lps = stored_as(hu, affine, (0, 1, 2), (True, True, False))
+    ct = save(tmp_path / "ct.nii.gz", np.asarray(lps.dataobj), lps.affine)
+    mirrored = masks["trachea and bronchie"] & masks["trachea and bronchie"][::-1, ::-1]
+    file = save(tmp_path / "t.nii.gz", mirrored.astype(np.uint8), np.eye(4))
+    with pytest.raises(DataFault, match=r"IDENTITY_AFFINE case_1.* alike .*mask_grid=scan or mask_grid=ras"):
+        read_study(study(ct, {"trachea": file}), RADGENOME)
+
+
+def test_axes_in_another_order_under_the_scans_affine_are_named(tmp_path):
+    message = fault("MASK_AXES", tmp_path, box().transpose(2, 1, 0))
+    assert "the scan's axes in the order k, j, i" in message
+    assert "transpose(2, 1, 0)" in message
+    square = chest((22, 22, 18))
+    mask = box(shape=(22, 22, 18)).transpose(2, 1, 0)
+    assert "in the order k, i, j or k, j, i" in fault("MASK_AXES", tmp_path, mask, image=square)
+
+
+@pytest.mark.parametrize(("signs", "axes"), [((-1, -1, 1), "x and y"), ((-1, 1, 1), "x"), ((1, 1, -1), "z")])
+def test_lost_signs_are_named(tmp_path, signs, axes):
+    message = fault("MASK_SIGNS", tmp_path, box(), np.diag([*signs, 1]) @ SPACING)
+    assert f"the signs of {axes} changed" in message
+    again = load(tmp_path, box(), np.diag([*signs, 1]) @ SPACING, ReadOptions(min_slices=8, mask_grid="scan"))
+    np.testing.assert_array_equal(again.masks["lung"], box().astype(bool))
+
+
+def test_a_frame_that_is_its_own_mirror_image_has_no_lost_signs(tmp_path):
+    """A mask stored the other way round on a scan that is centred on the origin has the signs of another convention."""
+    affine = np.diag([2.0, 1.5, 3.0, 1.0])
+    affine[:3, 3] = [-(size - 1) / 2 * step for size, step in zip((26, 22, 18), (2, 1.5, 3), strict=True)]
+    turned = stored_as(box(), affine, (0, 1, 2), (True, True, False))
+    np.testing.assert_allclose(turned.affine, np.diag([-1, -1, 1, 1]) @ affine)
+    found = load(tmp_path, np.asarray(turned.dataobj), turned.affine, image_affine=affine)
+    np.testing.assert_array_equal(found.masks["lung"], box().astype(bool))
 
 
 # Real files

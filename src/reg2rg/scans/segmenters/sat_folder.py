@@ -15,8 +15,8 @@ from reg2rg.scans.segmenters.base import SEGMENTERS, MadeBy, Segmentation, Segme
 class SATFolder(Segmenter):
     """Masks that lie ready, one file a region in a folder a scan, as SAT and RadGenome-ChestCT have them.
 
-    SAT's own files have an identity affine and lie on the grid of what SAT read: take them with ``mask_grid="scan"``,
-    and only if that was the scan as it is. Files of no region of the set are left out.
+    SAT's own files have an identity affine and lie on the scan brought to RAS, if that was the scan as it is: see
+    ``mask_grid`` of `ReadOptions`. Files of no region of the set are left out.
 
     Args:
         root: the folder of the folders.
