@@ -125,8 +125,8 @@ def _refuse_signs(image: StoredImage, scan: Scan) -> None:
                 "MASK_SIGNS",
                 found=f"the scan's affine with the signs of {axes} changed",
                 expected="the scan's own",
-                fix="save the mask with the scan's affine (DICOM and ITK count in LPS, NIfTI in RAS); if the array lies "
-                "on the scan's stored grid, mask_grid=scan reads it as it is",
+                fix="save the mask with the scan's affine (DICOM and ITK count in LPS, NIfTI in RAS); if the array "
+                "lies on the scan's stored grid, mask_grid=scan reads it as it is",
                 path=image.path,
             )
 
