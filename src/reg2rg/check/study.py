@@ -97,7 +97,7 @@ def _faults_of_files(job: StudyJob) -> Iterator[tuple[str, str]]:
         yield volume_fault
     if not isinstance(job.study.masks, RegionFiles):
         return
-    for region, path in job.study.masks.files.items():
+    for region, path in ((name, path) for name, paths in job.study.masks.parts().items() for path in paths):
         try:
             if volume_fault is None:
                 alone = replace(job.study, masks=RegionFiles({region: path}))

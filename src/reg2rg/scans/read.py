@@ -17,6 +17,7 @@ from reg2rg.core.types import LabelMap, Mask, RegionFiles, RegionVolume, Study, 
 from reg2rg.scans.base import READERS, Reader, ReadOptions, Scan, StoredImage
 from reg2rg.scans.hounsfield import to_hounsfield
 from reg2rg.scans.inflate import refuse
+from reg2rg.scans.label_names import by_name
 from reg2rg.scans.mask_sets import grid_without_affine
 from reg2rg.scans.masks import canonical, mask_of, masks_of_labels
 from reg2rg.scans.placement import without_affine
@@ -39,7 +40,8 @@ def read_study(
     Raises:
         DataFault: with the study's id: what `read_image` raises for either kind of file, what
             `reg2rg.scans.hounsfield.to_hounsfield` raises for the CT, and MASK_VALUES, MASK_OFFSET, NO_OVERLAP,
-            IDENTITY_AFFINE, MASK_SHAPE, MASK_AXES, MASK_SIGNS, UNKNOWN_REGION, NO_REGION.
+            IDENTITY_AFFINE, MASK_SHAPE, MASK_AXES, MASK_SIGNS, LABEL_NAMES,
+            UNKNOWN_REGION, NO_REGION.
     """
     options = options or ReadOptions()
     try:
@@ -135,12 +137,13 @@ def _read_masks(
                 notes.append(said)
             here = lost
         if isinstance(masks, LabelMap):
-            of_labels, said_of_labels = masks_of_labels(image, masks.labels, scan, here)
-            return of_labels, [*notes, *said_of_labels]
+            labels, said_of_names = by_name(image, masks.labels, regions)
+            of_labels, said_of_labels = masks_of_labels(image, labels, scan, here)
+            return of_labels, [*notes, *said_of_names, *said_of_labels]
         mask, said_of_mask = mask_of(image, name, scan, here)
         notes += said_of_mask
         if mask is not None:
-            found[name] = mask
+            found[name] = found[name] | mask if name in found else mask
     return found, notes
 
 
@@ -149,7 +152,7 @@ def _mask_images(masks: RegionFiles | LabelMap) -> Iterator[tuple[str, StoredIma
     if isinstance(masks, LabelMap):
         yield "labels", read_image(masks.file)
     else:
-        yield from ((name, read_image(path)) for name, path in masks.files.items())
+        yield from ((name, read_image(path)) for name, paths in masks.parts().items() for path in paths)
 
 
 def _without_affine(masks: RegionFiles | LabelMap, scan: Scan) -> Iterator[tuple[StoredImage, Mask]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -47,13 +48,13 @@ class Outcome:
 def entry_key(study: Study, regions: RegionSet, options: ReadOptions) -> str:
     """Digest of all that decides an entry: size and time of its input files, settings, version of native detail."""
     masks = study.masks
-    named: dict[str, Path] = {}
+    named: Mapping[str, tuple[Path, ...]] = {}
     if masks is not None:
-        named = {"labels": masks.file} if isinstance(masks, LabelMap) else dict(masks.files)
+        named = {"labels": (masks.file,)} if isinstance(masks, LabelMap) else masks.parts()
     facts = {
         "format": NATIVE_FORMAT,
         "image": _stamp(study.image),
-        "masks": {name: _stamp(path) for name, path in sorted(named.items())},
+        "masks": {name: [_stamp(path) for path in paths] for name, paths in sorted(named.items())},
         "labels": {k: list(v) for k, v in sorted(masks.labels.items())} if isinstance(masks, LabelMap) else None,
         "regions": list(regions.names),
         "options": asdict(options),
