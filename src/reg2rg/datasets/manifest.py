@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -39,7 +40,8 @@ class Manifest(Dataset):
     Args:
         path: the table; ``.jsonl`` and ``.ndjson`` are read as JSON lines, anything else as CSV.
         regions: region set, a packaged name or a YAML file.
-        root: folder that all files must lie in, and to which their paths are relative; default: the table's folder.
+        root: folder that all files must lie in, and to which their paths are relative; default: the table's folder. If
+            the table lies below it, a path may be relative to the table's folder too.
         masks: template of mask files instead of mask columns, for example ``masks/{id}/{region}.nii.gz`` (one file a
             region; those that do not exist are absent) or ``seg/{id}.nii.gz`` (multilabel).
         label_map: label values of multilabel masks: ``totalsegmentator``, or a mapping region -> values.
@@ -237,7 +239,12 @@ class _RowReader:
         return self.manifest.label_map
 
     def _path(self, text: str) -> Path:
-        return inside(self.manifest.root, text, self.id)
+        root, beside = self.manifest.root, self.manifest.path.parent.resolve()
+        for start in (root, beside) if beside.is_relative_to(root) else ():
+            with contextlib.suppress(DataFault):
+                if text and (path := inside(root, text, self.id, start)).is_file():
+                    return path
+        return inside(root, text, self.id)
 
     def _file(self, key: Key, code: str) -> Path:
         text = self.cells.get(key, "")

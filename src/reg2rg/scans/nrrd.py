@@ -72,7 +72,7 @@ class NRRD(Reader):
         try:
             with open(path, "rb") as stream:
                 apart = _Header(path, _fields(path, stream), b"").data_file
-        except (OSError, DataFault):
+        except (OSError, ValueError, DataFault):
             return (path,)
         return (path,) if apart is None else (path, apart)
 

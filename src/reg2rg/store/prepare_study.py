@@ -130,7 +130,7 @@ def _stamp(path: Path) -> Any:
     for file in files_of(path):
         try:
             status = file.stat()
-        except OSError:
+        except (OSError, ValueError):  # ValueError: a null character in the name
             stamps.append(None)
         else:
             stamps.append((status.st_size, status.st_mtime_ns))
