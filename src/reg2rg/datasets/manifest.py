@@ -9,7 +9,7 @@ from pathlib import Path
 from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.regions import RegionSet, load_region_set
 from reg2rg.core.registry import did_you_mean
-from reg2rg.core.types import LabelMap, NonNegativeFloat, RegionFiles, Study
+from reg2rg.core.types import LabelMap, NonNegativeFloat, PathInside, PathOrName, PathText, RegionFiles, Study
 from reg2rg.datasets.base import DATASETS, SPLITS, Dataset, Listing, Notes, Skip, carve_validation
 from reg2rg.datasets.columns import Key, Keys, json_rows
 from reg2rg.datasets.labels import truth
@@ -53,10 +53,10 @@ class Manifest(Dataset):
 
     def __init__(
         self,
-        path: str,
-        regions: str = "radgenome",
-        root: str | None = None,
-        masks: str | None = None,
+        path: PathText,
+        regions: PathOrName = "radgenome",
+        root: PathText | None = None,
+        masks: PathInside | None = None,
         label_map: str | dict[str, list[int]] | None = None,
         columns: dict[str, str] | None = None,
         val_fraction: NonNegativeFloat = 0.05,
