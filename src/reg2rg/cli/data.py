@@ -8,6 +8,7 @@ from pathlib import Path
 
 from reg2rg.cli.main import Invocation
 from reg2rg.cli.numbers import whole
+from reg2rg.cli.paths import place
 from reg2rg.core.errors import ConfigError
 
 
@@ -32,7 +33,7 @@ def check_parser() -> argparse.ArgumentParser:
     """Options of ``reg2rg data check``."""
     parser = command_parser("check", "List every fault of a data folder, with counts per reason and region coverage.")
     _config_arguments(parser)
-    parser.add_argument("--out", type=Path, default=Path("check"), help="folder for check.json and overlays")
+    parser.add_argument("--out", type=place, default=Path("check"), help="folder for check.json and overlays")
     parser.add_argument("--overlays", type=whole(0), default=6, help="studies to draw with their regions outlined")
     parser.add_argument("--sample", type=whole(1), default=None, help="read so many studies only, evenly spread")
     return parser

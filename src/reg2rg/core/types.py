@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,23 @@ class Bound:
         """Whether a value keeps to it."""
         return value > self.least if self.above else value >= self.least
 
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Marks text that names a file or folder, in the type of a constructor's argument; see `reg2rg.config.paths`.
+
+    Attributes:
+        kind: ``"path"``; ``"hub"``, or else a hub id: a path if something is there; ``"yaml"``, or a packaged name: a
+            path by its suffix; ``"inside"``, below another folder, so that a relative one stays as it is.
+    """
+
+    kind: Literal["path", "hub", "yaml", "inside"]
+
+
+PathText = Annotated[str, Place("path")]
+PathOrHubId = Annotated[str, Place("hub")]
+PathOrName = Annotated[str, Place("yaml")]
+PathInside = Annotated[str, Place("inside")]
 
 PositiveInt = Annotated[int, Bound(1)]
 NonNegativeInt = Annotated[int, Bound(0)]

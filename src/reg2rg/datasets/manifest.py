@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.regions import RegionSet, load_region_set
 from reg2rg.core.registry import did_you_mean
-from reg2rg.core.types import LabelMap, NonNegativeFloat, RegionFiles, Study
+from reg2rg.core.types import LabelMap, NonNegativeFloat, PathInside, PathOrName, PathText, RegionFiles, Study
 from reg2rg.datasets.base import DATASETS, SPLITS, Dataset, Listing, Notes, Skip, carve_validation
 from reg2rg.datasets.columns import Key, Keys, json_rows
 from reg2rg.datasets.labels import truth
@@ -40,7 +41,8 @@ class Manifest(Dataset):
     Args:
         path: the table; ``.jsonl`` and ``.ndjson`` are read as JSON lines, anything else as CSV.
         regions: region set, a packaged name or a YAML file.
-        root: folder that all files must lie in, and to which their paths are relative; default: the table's folder.
+        root: folder that all files must lie in, and to which their paths are relative; default: the table's folder. If
+            the table lies below it, a path may be relative to the table's folder too.
         masks: template of mask files instead of mask columns, for example ``masks/{id}/{region}.nii.gz`` (one file a
             region, or a class of TotalSegmentator; those that do not exist are absent) or ``seg/{id}.nii.gz``
             (multilabel).
@@ -54,10 +56,10 @@ class Manifest(Dataset):
 
     def __init__(
         self,
-        path: str,
-        regions: str = "radgenome",
-        root: str | None = None,
-        masks: str | None = None,
+        path: PathText,
+        regions: PathOrName = "radgenome",
+        root: PathText | None = None,
+        masks: PathInside | None = None,
         label_map: str | dict[str, list[int]] | None = None,
         columns: dict[str, str] | None = None,
         val_fraction: NonNegativeFloat = 0.05,
@@ -237,7 +239,12 @@ class _RowReader:
         return self.manifest.label_map
 
     def _path(self, text: str) -> Path:
-        return inside(self.manifest.root, text, self.id)
+        root, beside = self.manifest.root, self.manifest.path.parent.resolve()
+        for start in (root, beside) if beside.is_relative_to(root) else ():
+            with contextlib.suppress(DataFault):
+                if text and (path := inside(root, text, self.id, start)).is_file():
+                    return path
+        return inside(root, text, self.id)
 
     def _file(self, key: Key, code: str) -> Path:
         text = self.cells.get(key, "")

@@ -18,7 +18,7 @@ from typing import Literal
 
 from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.regions import RegionSet, load_region_set
-from reg2rg.core.types import NonNegativeFloat, RegionFiles, Study
+from reg2rg.core.types import NonNegativeFloat, PathInside, PathOrName, PathText, RegionFiles, Study
 from reg2rg.datasets.base import DATASETS, Dataset, Listing, Notes, Skip, carve_validation
 from reg2rg.datasets.labels import find_label_tables, read_labels
 from reg2rg.datasets.layout import SplitLayout, find_root
@@ -65,13 +65,13 @@ class RadGenome(Dataset):
 
     def __init__(
         self,
-        root: str,
-        regions: str = "radgenome",
+        root: PathText,
+        regions: PathOrName = "radgenome",
         train: str | None = "train",
         test: str | None = "valid",
         val_fraction: NonNegativeFloat = 0.05,
         encoding: str = "utf-8-sig",
-        labels: str | None = None,
+        labels: PathInside | None = None,
         duplicates: Literal["skip", "last"] = "skip",
         partial: bool = False,
         max_skip: NonNegativeFloat = 0.05,

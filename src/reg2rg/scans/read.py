@@ -88,6 +88,8 @@ def reader_of(path: Path) -> Reader | None:
 
     Plug-ins are imported for a path that no reader of this process knows, for that may take seconds.
     """
+    if "\0" in str(path):  # no file has such a name, and what looks at one may raise anything
+        return None
     found = _reader_of(path)
     if found is None and path.exists():
         load_plugins()

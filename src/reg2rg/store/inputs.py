@@ -33,7 +33,7 @@ def digest(file: Path, known: Mapping[str, tuple[Stamp, str]], seen: Known) -> s
         stamp = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
         before = known.get(name)
         found = before[1] if before is not None and before[0] == stamp else sha256(file)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a null character in the name
         return None
     seen[name] = stamp, found
     return found

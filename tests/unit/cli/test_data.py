@@ -50,7 +50,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phantoms: Path) -> N
 def test_section_is_built_from_the_whole_config() -> None:
     found = read_section(Invocation("data", ()), ["-c", "run.yaml", "--data.read.hu=trust", "--vars.place=there"])
     assert isinstance(found.data.dataset, RadGenome)
-    assert found.data.store == "there/store"
+    assert found.data.store == str(Path("there/store").absolute())
     assert found.task.views.size == (16, 16, 16)
     assert (found.data.read.min_slices, found.data.read.hu) == (8, "trust")
 
@@ -79,7 +79,12 @@ MISTAKES = {
     "unknown argument": ("root: ph", "rot: ph", "run.yaml:6: data.dataset.init_args.rot: ", "Did you mean 'root'?"),
     "wrong type": ("min_slices: 8", "min_slices: x", "run.yaml:8: data.read.min_slices: ", "a whole number"),
     "not a choice": ("min_slices: 8", "hu: maybe", "run.yaml:8: data.read.hu: ", "one of 'check', 'trust'"),
-    "no folder": ("root: phantoms", "root: gone", "run.yaml:6: data.dataset.init_args.root: ", "at 'gone'"),
+    "no folder": (
+        "root: phantoms",
+        "root: gone",
+        "run.yaml:6: data.dataset.init_args.root: ",
+        "/gone', and nothing is",
+    ),
     "no reference": ("${vars.place}", "${vars.plac}", "run.yaml:7: data.store: ", "Did you mean 'vars.place'?"),
     "no region set": ("regions: radgenome", "regions: radgnome", "run.yaml:14: task.regions: ", "radgenome"),
     "no data": ("data:", "dat:", "", "no config gives a 'data' section"),
@@ -122,7 +127,7 @@ def test_keys_that_only_training_needs_are_left_alone() -> None:
     config = yaml.safe_load(CONFIG)
     config["data"]["cache"] = True
     Path("full.yaml").write_text(yaml.safe_dump(config))
-    assert read_section(Invocation("data", ()), ["-c", "full.yaml"]).data.store == "here/store"
+    assert read_section(Invocation("data", ()), ["-c", "full.yaml"]).data.store == str(Path("here/store").absolute())
 
 
 def test_no_torch_is_imported_to_prepare(phantoms: Path) -> None:

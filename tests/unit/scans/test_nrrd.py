@@ -92,6 +92,17 @@ def test_without_space_directions_the_spacings_count(tmp_path):
     image = read_image(write(tmp_path / "a.nrrd", header={"spacings": [1.0, 2.0, 3.0]}))
     np.testing.assert_array_equal(image.affine, np.diag([-1.0, -2.0, 3.0, 1.0]))
     assert "the header has no space directions: orientation is taken on trust" in image.notes
+    image = read_image(write(tmp_path / "b.nrrd", header={"spacings": [-1.0, 2.0, 3.0]}))
+    np.testing.assert_array_equal(image.affine, np.diag([-1.0, -2.0, 3.0, 1.0]))
+    assert any("read without signs" in note for note in image.notes)
+
+
+def test_spacings_beside_other_directions_are_noted(tmp_path):
+    lengths = np.linalg.norm(AFFINE[:3, :3], axis=0)
+    for spacings, noted in ((lengths, False), (2 * lengths, True)):
+        image = read_image(write(tmp_path / "a.nrrd", spacings=spacings))
+        np.testing.assert_allclose(image.affine, AFFINE, atol=1e-6)
+        assert any("the directions are used" in note for note in image.notes) == noted
 
 
 @pytest.mark.parametrize(
