@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import yaml
 from huggingface_hub import ModelCardData
 
 from reg2rg import __version__
+from reg2rg.core.documents import DocumentError, parse_yaml, read_text
 from reg2rg.core.hub import looks_like_hub_id
 from reg2rg.pretrained.contract import InputContract
 from reg2rg.pretrained.folder import LanguageModelRef
@@ -155,9 +155,9 @@ def _licence(language_model: LanguageModelRef, facts: CardFacts) -> tuple[str, s
 def _licence_in(folder: Path) -> str:
     """The licence in the header of a folder's own card."""
     try:
-        text = (folder / "README.md").read_text(encoding="utf-8")
-        head = yaml.safe_load(text.split("---")[1]) if text.startswith("---") else None
-    except (OSError, ValueError, IndexError, yaml.YAMLError):
+        text = read_text(folder / "README.md")
+        head = parse_yaml(text.split("---")[1], "its card") if text.startswith("---") else None
+    except (OSError, DocumentError, IndexError):
         return ""
     return str(head.get("license") or "") if isinstance(head, dict) else ""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,23 @@ MISTAKES: list[tuple[str, Edit, str, tuple[str, ...]]] = [
         ("expected at 'gone.pth'",),
     ),
 ]
+
+
+LAUGHS = "a: &a [x, x]\n" + "".join(
+    f"{after}: &{after} [{', '.join([f'*{before}'] * 9)}]\n" for before, after in pairwise("abcdefghijk")
+)
+
+
+@pytest.mark.parametrize("text", [LAUGHS, "a: " + "[" * 5000, "a: &a [*a]"])
+@pytest.mark.parametrize("words", [["fit"], ["data", "check"], ["ablate"]])
+def test_a_config_that_never_ends_is_one_line(tmp_path, capsys, text: str, words: list[str]) -> None:
+    (tmp_path / "bomb.yaml").write_text(text)
+    option = [str(tmp_path / "bomb.yaml")] if words == ["ablate"] else ["-c", str(tmp_path / "bomb.yaml")]
+    code, said = run([*words, *option], capsys)
+    assert code == 2
+    assert "bomb.yaml:" in said
+    assert "Fix: write the values out, less deep" in said
+    assert len(said.strip().splitlines()) == 1
 
 
 def run(args: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
