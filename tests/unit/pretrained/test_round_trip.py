@@ -240,6 +240,11 @@ def test_a_class_outside_the_allow_list_is_never_imported(model, tmp_path, monke
         edit(folder, lambda config, path=path: config["model"].update(geometry={"class_path": path, "init_args": {}}))
         with pytest.raises(ConfigError, match=rf"config\.yaml:\d+: model\.geometry: '{path}' would import"):
             Reg2RG.from_pretrained(folder)
+    for path in ("torch.os.system", "torch.hub.Path"):  # of another package, by way of an allowed one
+        edit(folder, lambda config, path=path: config["model"].update(geometry={"class_path": path, "init_args": {}}))
+        with pytest.raises(ConfigError, match=rf"'{path}' is \S+: it would import") as caught:
+            Reg2RG.from_pretrained(folder)
+        assert "upgrade" not in str(caught.value)
     # Inside a value that is no component either.
     edit(folder, lambda config: config["model"].update(geometry=None, optimizer={"class_path": "evil_encoders.Net"}))
     with pytest.raises(ConfigError):
