@@ -146,10 +146,9 @@ def read_tree(path: Path) -> Tree:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(
-            f"{path}{line}: not valid YAML: {error.problem or error.context}{_hint(text, mark)} Expected 'key: value' "
-            "lines, indented by spaces."
-        ) from None
+        found = f"{error.problem or error.context}{_hint(text, mark, path)}"
+        expected = "Expected 'key: value' lines, indented by spaces."
+        raise ConfigError(f"{path}{line}: not valid YAML: {found} {expected}") from None
     except yaml.YAMLError as error:  # a character that YAML forbids
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
     finally:
@@ -188,13 +187,13 @@ def _value(loader: _Loader, node: yaml.Node, at: Key, file: str, origins: dict[K
 
 
 def _shape(node: yaml.Node) -> str:
-    return "a list" if isinstance(node, yaml.SequenceNode) else f"the single value {node.value!r}"
+    return "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
 
 
-def _hint(text: str, mark: yaml.Mark | None) -> str:
-    """The offending line, and the usual culprit if it is there."""
+def _hint(text: str, mark: yaml.Mark | None, path: Path) -> str:
+    """The offending line of a config, and the usual culprit if it is there; nothing of a file of another kind."""
     lines = text.splitlines()
-    if mark is None or mark.line >= len(lines):
+    if mark is None or mark.line >= len(lines) or path.suffix.lower() not in (".yaml", ".yml"):
         return "."
     line = lines[mark.line]
     tab = " (the line is indented by a tab)" if line.startswith("\t") or "\t" in line[: mark.column + 1] else ""

@@ -113,9 +113,13 @@ def model_card(
 
 
 def _on_one_line(value: Any) -> str:
-    """What Markdown shows as this text, whatever is in it: no value opens a section, a cell or an HTML tag."""
-    text = " ".join(html.escape(str(value), quote=False).split()).replace("|", "\\|")
-    return re.sub(r"^(\d*)(?=#|```|~~~|[-+*.)] )", r"\1\\", text)
+    """What Markdown shows as this text, whatever is in it.
+
+    No value opens a section, a cell, a link, a picture, bold print or an HTML tag, or turns the direction of writing.
+    """
+    words = "".join(sign if sign.isprintable() else " " for sign in str(value)).split()
+    text = re.sub(r"([|*\[\]]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", html.escape(" ".join(words), quote=False))
+    return re.sub(r"^(\d*)(?=#|```|~~~|---|[-+.)] )", r"\1\\", text)
 
 
 def _component(value: Any) -> str:
