@@ -57,10 +57,10 @@ class Invocation:
 
 
 COMMANDS: dict[str, Command] = {
-    "fit": Command("reg2rg.cli.trainer:run", "train a model"),
-    "validate": Command("reg2rg.cli.trainer:run", "loss and region recognition on the validation studies"),
-    "test": Command("reg2rg.cli.trainer:run", "loss and region recognition on the test studies"),
-    "predict": Command("reg2rg.cli.trainer:run", "write a report for every study"),
+    "fit": Command("reg2rg.cli.checking:run", "train a model"),
+    "validate": Command("reg2rg.cli.checking:run", "loss and region recognition on the validation studies"),
+    "test": Command("reg2rg.cli.checking:run", "loss and region recognition on the test studies"),
+    "predict": Command("reg2rg.cli.checking:run", "write a report for every study"),
     "data check": Command(
         "reg2rg.cli.data:check",
         "list every fault of a data folder, as a table and as JSON",

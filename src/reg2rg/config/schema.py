@@ -55,7 +55,7 @@ class Checker:
         self.linked, self.sections = dict(linked or {}), dict(sections)
         for key, value in self.tree.values.items():
             if key not in sections:
-                self._unknown((key,), "key", sections)
+                self.unknown((key,), "key", sections)
             elif inspect.isclass(sections[key]):
                 if value is None:
                     value = {}
@@ -74,7 +74,8 @@ class Checker:
     def _say(self, path: Key, text: str) -> None:
         self.mistakes.append(self.tree.say(path, text))
 
-    def _unknown(self, path: Key, what: str, known: Iterable[str], owner: str = "") -> None:
+    def unknown(self, path: Key, what: str, known: Iterable[str], owner: str = "") -> None:
+        """Say that nothing takes a key: `known` are those that `owner` has, or that there are at all."""
         names = list(known)
         has = f"{owner} has no {what}" if owner else f"there is no {what}"
         listing = f" It takes: {', '.join(names) or 'none'}." if len(names) <= _LISTED else ""
@@ -93,7 +94,7 @@ class Checker:
             name = str(key).removesuffix("+")
             if name not in known:
                 if handed_on is not None and name not in handed_on:
-                    self._unknown((*at, key), "argument", dict.fromkeys([*known, *handed_on]), cls.__name__)
+                    self.unknown((*at, key), "argument", dict.fromkeys([*known, *handed_on]), cls.__name__)
                 continue
             source = self.linked.get(".".join(map(str, (*at, key))))
             if source:

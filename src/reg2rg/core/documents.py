@@ -56,7 +56,7 @@ class Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """Compose a node, whose size is known once its parts are."""
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]
         self._level += 1
         if self._level > MAX_DEPTH:
             raise self._beyond(event, f"lists and mappings stand more than {MAX_DEPTH} levels deep in each other")

@@ -22,7 +22,8 @@ def available_memory(groups: Path = _GROUPS, own: Path = _OWN) -> int:
         groups: where the system shows control groups.
         own: the file that says in which of them this process is.
     """
-    return max(0, min([psutil.virtual_memory().available, *_left_by_limits(groups, own)]))
+    free = int(psutil.virtual_memory().available)
+    return max(0, min([free, *_left_by_limits(groups, own)]))
 
 
 def _left_by_limits(groups: Path, own: Path) -> Iterator[int]:
