@@ -72,6 +72,37 @@ def test_check_then_prepare_then_prepare_again(capsys: pytest.CaptureFixture[str
         Store("small").read(Store("small").studies()[0])
 
 
+def test_check_of_a_folder_without_a_config(capsys: pytest.CaptureFixture[str]) -> None:
+    check = ["data", "check", "--workers", "0", "--overlays", "0", "--out", "seen"]
+    assert main([*check, "phantoms", "--data.read.min_slices", "8"]) == 0
+    said = capsys.readouterr().out
+    assert "phantoms: RadGenome-ChestCT's layout (splits: train, valid). Read as RadGenome." in said
+    assert sum(json.loads(Path("seen/check.json").read_text())["listed"].values()) == 5
+    scan = next(Path("phantoms").glob("train_preprocessed/*/*/*.nii.gz"))
+    Path("alone").mkdir()
+    (Path("alone") / scan.name).symlink_to(scan.resolve())
+    assert main([*check, "--data.read.min_slices=8", "alone"]) == 0  # no mask is no fault where there are none
+    assert "scans at {id}, without masks. Read as ScanFolder." in capsys.readouterr().out
+    assert main(["data", "check", "phantoms", "-c", "run.yaml"]) == 2
+    assert "both a folder, phantoms, and --config" in capsys.readouterr().err
+    assert main(["data", "check", "phantoms", "alone"]) == 2
+    assert "one folder is expected, found phantoms, alone" in capsys.readouterr().err
+    assert main(["data", "check", "phantoms", "--data.red.min_slices=8"]) == 2
+    assert "Did you mean 'read'?" in capsys.readouterr().err
+    Path("other").mkdir()
+    assert main(["data", "check", "other"]) == 2
+    assert "no layout that is known (it holds nothing)" in capsys.readouterr().err
+
+
+def test_three_phantoms_are_a_whole_set(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "phantom", "three", "--studies", "3", "--size", "40", "40", "36", "--workers", "0"]) == 0
+    options = ["-c", "run.yaml", "--data.dataset.init_args.root=three", "--workers", "0"]
+    assert main(["data", "check", *options, "--overlays", "0", "--out", "seen"]) == 0
+    assert json.loads(Path("seen/check.json").read_text())["usable"] == {"test": 1, "train": 1, "val": 1}
+    assert main(["data", "prepare", *options]) == 0
+    assert "3 of 3 studies are in the store" in capsys.readouterr().out
+
+
 MISTAKES = {
     "unknown key": ("  batch_size: 4", "  bath_size: 4", "run.yaml:9: data.bath_size: ", "Did you mean 'batch_size'?"),
     "unknown section": ("trainer:", "trianer:", "run.yaml:12: trianer: ", "Did you mean 'trainer'?"),
