@@ -11,6 +11,8 @@ from typing import Any
 
 from reg2rg.core.files import atomic_write
 from reg2rg.core.report import Paragraph, Report, write_report
+from reg2rg.core.text import TextGate
+from reg2rg.datasets.json_tables import clean_value
 
 log = logging.getLogger(__name__)
 
@@ -19,8 +21,14 @@ COLUMNS = ("AccNum", "Question", "GT_combined_report", "Pred_combined_report")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def read_records(out: str | Path) -> Iterator[dict[str, Any]]:
-    """Records of all complete studies in a folder of predictions, sorted by study id."""
+def read_records(out: str | Path, gate: TextGate | None = None) -> Iterator[dict[str, Any]]:
+    """Records of all complete studies in a folder of predictions, sorted by study id.
+
+    Args:
+        out: the folder.
+        gate: cleans every text, and counts; a new one if ``None``.
+    """
+    gate = gate or TextGate()
     for path in sorted((Path(out) / STUDIES).glob("*.json")):
         if path.name.startswith("."):
             continue
@@ -30,7 +38,7 @@ def read_records(out: str | Path) -> Iterator[dict[str, Any]]:
             log.warning("%s: not a whole record; the study counts as not done", path)
             continue
         if isinstance(found, dict) and found.get("study") == path.stem:
-            yield found
+            yield {key: clean_value(value, gate) for key, value in found.items()}
 
 
 def read_report(record: Mapping[str, Any]) -> Report:
