@@ -1,4 +1,4 @@
-"""One's own data: a CSV, or JSON lines, with a row a study."""
+"""One's own data: a CSV, or JSON, with a row a study."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from pathlib import Path
 from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.regions import RegionSet, load_region_set
 from reg2rg.core.registry import did_you_mean
+from reg2rg.core.text import TextGate
 from reg2rg.core.types import LabelMap, NonNegativeFloat, PathInside, PathOrName, PathText, RegionFiles, Study
 from reg2rg.datasets.base import DATASETS, SPLITS, Dataset, Listing, Notes, Skip, carve_validation
-from reg2rg.datasets.columns import Key, Keys, json_rows
+from reg2rg.datasets.columns import Key, Keys, any_rows
 from reg2rg.datasets.labels import truth
 from reg2rg.datasets.names import inside, study_id
-from reg2rg.datasets.tables import Row, check_encoding, clean, is_empty, read_rows
+from reg2rg.datasets.tables import Row, check_encoding, clean, is_empty
 from reg2rg.scans.find_masks import by_region, matching
 from reg2rg.scans.label_names import version_1
 
@@ -39,7 +40,7 @@ class Manifest(Dataset):
     without the option `masks`, lists scans without regions; their ``report`` is text enough.
 
     Args:
-        path: the table; ``.jsonl`` and ``.ndjson`` are read as JSON lines, anything else as CSV.
+        path: the table: CSV; or JSON lines, a JSON list, or a JSON object id -> row, told by its content.
         regions: region set, a packaged name or a YAML file.
         root: folder that all files must lie in, and to which their paths are relative; default: the table's folder. If
             the table lies below it, a path may be relative to the table's folder too.
@@ -87,7 +88,10 @@ class Manifest(Dataset):
         notes, studies, skipped = Notes(), [], []
         first_line: dict[str, int] = {}
         keys = Keys(self.path, self.columns, self.regions)
-        rows = list(self._rows())
+        gate = TextGate()
+        rows = list(self._rows(gate))
+        for told in gate.told(self.path.name):
+            notes.add("TEXT_CLEANED", told)
         named = {key.kind for row in rows for name in row.values if (key := keys[name]) is not None}
         masked = self.masks is not None or "mask" in named
         for row in rows:
@@ -119,11 +123,9 @@ class Manifest(Dataset):
             studies = carve_validation(studies, self.val_fraction)
         return Listing(tuple(studies), tuple(skipped), notes.freeze())
 
-    def _rows(self) -> Iterator[Row]:
-        if self.path.suffix.lower() in (".jsonl", ".ndjson"):
-            return json_rows(self.path, self.encoding)
+    def _rows(self, gate: TextGate) -> Iterator[Row]:
         theirs = {ours: name for name, ours in self.columns.items()}
-        return read_rows(self.path, [theirs.get(name, name) for name in ("id", "image")], self.encoding)
+        return any_rows(self.path, [theirs.get(name, name) for name in ("id", "image")], self.encoding, gate)
 
 
 class _RowReader:

@@ -18,12 +18,14 @@ from typing import Literal
 
 from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.regions import RegionSet, load_region_set
+from reg2rg.core.text import TextGate
 from reg2rg.core.types import NonNegativeFloat, PathInside, PathOrName, PathText, RegionFiles, Study
 from reg2rg.datasets.base import DATASETS, Dataset, Listing, Notes, Skip, carve_validation
+from reg2rg.datasets.columns import any_rows
 from reg2rg.datasets.labels import find_label_tables, read_labels
 from reg2rg.datasets.layout import SplitLayout, find_root
 from reg2rg.datasets.names import patient_of, study_id
-from reg2rg.datasets.tables import Row, check_encoding, clean, is_empty, read_rows
+from reg2rg.datasets.tables import Row, check_encoding, clean, is_empty
 from reg2rg.scans.find_masks import by_region, images_in
 
 COLUMNS = ("Volumename", "Anatomy", "Sentence")
@@ -144,9 +146,12 @@ class _SplitScan:
     def read_texts(self, encoding: str, faults: list[DataFault]) -> dict[str, _Texts]:
         """Study id -> its texts, from the split's table. Rows with an unusable id are skipped and listed."""
         texts: dict[str, _Texts] = {}
+        gate = TextGate()
         try:
-            for row in read_rows(self.table, COLUMNS, encoding):
+            for row in any_rows(self.table, COLUMNS, encoding, gate):
                 self._read(row, texts)
+            for told in gate.told(self.table.name):
+                self.notes.add("TEXT_CLEANED", told)
         except DataFault as fault:
             faults.append(fault)
             self._has_table = False  # volumes and masks are still listed, but nobody misses texts or files

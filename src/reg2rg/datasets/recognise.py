@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from reg2rg.core.errors import ConfigError, DataFault
-from reg2rg.datasets.columns import json_rows
+from reg2rg.core.text import TextGate
+from reg2rg.datasets.columns import any_rows
 from reg2rg.datasets.layout import first_existing, spellings
 from reg2rg.datasets.scan_folder import scans_at
-from reg2rg.datasets.tables import read_rows
 from reg2rg.scans.find_masks import images_in
 
-_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
-_LINES = (".jsonl", ".ndjson")
+_TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
 _LABELS = "multi_abnormality_labels"
 _IMAGES = ("images", "image", "scans", "volumes", "ct", "cts", "CT", "nifti")
 _MASKS = ("masks", "mask", "segmentations", "segmentation", "seg", "segs", "labels")
@@ -101,8 +100,7 @@ def _table(path: Path) -> Recognised | None:
 def _columns(file: Path) -> Iterator[str]:
     """Columns of a table's first row; none of what is no table."""
     try:
-        rows = json_rows(file, "utf-8-sig") if file.suffix.lower() in _LINES else read_rows(file)
-        yield from next(iter(rows)).values
+        yield from next(any_rows(file, (), "utf-8-sig", TextGate())).values
     except (DataFault, StopIteration):
         return
 

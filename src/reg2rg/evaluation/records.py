@@ -10,6 +10,8 @@ from typing import Any
 from reg2rg.core.documents import DocumentError, read_record
 from reg2rg.core.files import atomic_write
 from reg2rg.core.report import Paragraph, Report, write_report
+from reg2rg.core.text import TextGate
+from reg2rg.datasets.json_tables import clean_value
 
 STUDIES, TABLE = "studies", "predictions.csv"
 COLUMNS = ("AccNum", "Question", "GT_combined_report", "Pred_combined_report")
@@ -18,17 +20,19 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def read_records(
-    out: str | Path, damaged: Callable[[Path, DocumentError], None] | None = None
+    out: str | Path, damaged: Callable[[Path, DocumentError], None] | None = None, gate: TextGate | None = None
 ) -> Iterator[dict[str, Any]]:
     """Records of all complete studies in a folder of predictions, sorted by study id.
 
     Args:
         out: the folder.
         damaged: told of a record that is not as it was written, which is then left out.
+        gate: cleans every text, and counts; a new one if ``None``.
 
     Raises:
         DocumentError: such a record, where nobody is told.
     """
+    gate = gate or TextGate()
     for path in sorted((Path(out) / STUDIES).glob("*.json")):
         if path.name.startswith("."):
             continue
@@ -41,7 +45,7 @@ def read_records(
                 raise
             damaged(path, error)
         else:
-            yield found
+            yield {key: clean_value(value, gate) for key, value in found.items()}
 
 
 def read_report(record: Mapping[str, Any]) -> Report:

@@ -209,7 +209,7 @@ def test_broken_json_lines_are_all_named(root: Path) -> None:
     path = root / "m.jsonl"
     path.write_text('{"id": 1, "image": "a.nii.gz"}\n{"id": \n\n[1]\n{"id": [1], "image": "a"}\n{"id": "\\ud800"}\n')
     with pytest.raises(
-        DataFault, match=r"4 broken rows: line 2: .*; line 4: an object is expected, not list; line 5: id"
+        DataFault, match=r"3 broken rows: line 2 is not JSON \(.*\); line 4 is a list, no object; line 5: id holds list"
     ):
         Manifest(str(path)).listing()
 

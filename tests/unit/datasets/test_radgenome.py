@@ -272,7 +272,7 @@ def test_broken_rows_are_all_named_by_line(root: Path) -> None:
     with pytest.raises(DataFault, match="2 broken rows: line 2 has 4; line 5 has 2"):
         dataset(root).studies()
     write_table(root, 'train_1_a_1,lung,"never closed\ntrain_2_a_1,lung,x\n')
-    with pytest.raises(DataFault, match="line 2: unexpected end of data"):
+    with pytest.raises(DataFault, match="line 2: a quote that is opened there is never closed"):
         dataset(root).studies()
 
 

@@ -101,7 +101,7 @@ def test_files_of_the_vlm3d_challenge(tmp_path):
         ("a.csv", HEADER.encode() + b'a,"one,two\n', "TABLE_ROWS"),
         ("a.csv", HEADER.encode() + b"a,one,two,three\n", "line 2 has 4"),
         ("a.csv", b"AccNum,AccNum,GT_combined_report\n1,2,3\n", "AccNum twice"),
-        ("a.csv", HEADER.encode() + b"a,one\0,two\n", "zero byte"),
+        ("a.csv", HEADER.encode("utf-16-le") + "a,one,two\n".encode("utf-16-le"), "zero byte.*looks like utf-16-le"),
         ("a.json", b'{"id": 1}', "no column for the prediction"),
         ("a.json", b'{"id": 1,\n "b": 2}', "holds dict"),
         ("a.json", b"[1, 2]", "a list of int"),
@@ -331,3 +331,25 @@ def test_published_reading_of_the_same_texts(tmp_path):
     assert found.number("ROUGE-L", "heart").n == 3  # the pair without a paragraph is dropped
     assert found.number("ROUGE-L", "lung").n == 3
     assert any("drops" in note and "trachea and bronchie 3" in note for note in found.notes)
+
+
+# ---- what strangers' files hold
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.json", "a.csv"])
+def test_ids_to_texts_are_predictions(tmp_path, name):
+    (tmp_path / name).write_text(json.dumps({"a": "Clear lungs.", "b.nii.gz": ["Nodule."]}))
+    (tmp_path / "r.csv").write_text("study,reference\na,Clear.\nb,Mass.\n")
+    found = read_reports(tmp_path / name, tmp_path / "r.csv", REGIONS)
+    assert texts(found) == {"a": ("Clear.", "Clear lungs."), "b": ("Mass.", "Nodule.")}
+
+
+def test_texts_are_cleaned_before_anything_is_made_of_them(tmp_path):
+    rows = [
+        {"id": "a", "reference": "Clear.", "prediction": "Nodule \ud83d here."},
+        {"id": "\ufeffb", "reference": "Clear._x000D_\nNo node.", "prediction": "\x1b[1mClear\0.\x1b[0m"},
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = read_reports(tmp_path / "a.jsonl", None, REGIONS)
+    assert texts(found) == {"a": ("Clear.", "Nodule \ufffd here."), "b": ("Clear. No node.", "Clear.")}
+    assert sum("a.jsonl: 4 texts were cleaned" in note for note in found.notes) == 1
