@@ -33,11 +33,14 @@ class ReadOptions:
         hu: ``"check"`` refuses volumes that are not plausible Hounsfield units; ``"trust"`` takes any values.
         mask_grid: ``"header"`` places masks by their own affine; ``"scan"`` takes the mask array as lying on the scan's
             stored grid, whatever its affine says (SAT writes identity affines).
+        implausible: what becomes of masks that cannot be those of the scan (`reg2rg.scans.plausibility`): ``"error"``
+            refuses the study, ``"note"`` says so in a note, ``"ignore"`` does not look.
     """
 
     min_slices: PositiveInt = 16
     hu: Literal["check", "trust"] = "check"
     mask_grid: Literal["header", "scan"] = "header"
+    implausible: Literal["error", "note", "ignore"] = "error"
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,7 @@ def entry_key(study: Study, regions: RegionSet, options: ReadOptions) -> str:
         "masks": {name: _stamp(path) for name, path in sorted(named.items())},
         "labels": {k: list(v) for k, v in sorted(masks.labels.items())} if isinstance(masks, LabelMap) else None,
         "regions": list(regions.names),
+        "expected": [asdict(region.expected) for region in regions],
         "options": asdict(options),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
