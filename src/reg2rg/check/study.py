@@ -97,11 +97,12 @@ def _faults_of_files(job: StudyJob) -> Iterator[tuple[str, str]]:
         yield volume_fault
     if not isinstance(job.study.masks, RegionFiles):
         return
+    options = replace(job.options, implausible="ignore")  # a matter of the whole set
     for region, path in ((name, path) for name, paths in job.study.masks.parts().items() for path in paths):
         try:
             if volume_fault is None:
                 alone = replace(job.study, masks=RegionFiles({region: path}))
-                read_study(alone, job.regions, job.options, needs_regions=False)  # an empty one is no fault
+                read_study(alone, job.regions, options, needs_regions=False)  # an empty one is no fault
             else:
                 read_image(path)
         except Exception as error:

@@ -14,6 +14,7 @@ from typing import Any
 
 from reg2rg.core.documents import parse_yaml, read_text
 from reg2rg.core.errors import ConfigError
+from reg2rg.core.expected import Expected, parse_expected
 from reg2rg.core.registry import did_you_mean
 
 # Names go into file names and into report prefixes, which end at a colon (see `reg2rg.core.report`).
@@ -30,12 +31,14 @@ class Region:
         aliases: other spellings that datasets use.
         totalsegmentator: labels of TotalSegmentator v2's ``total`` task that make up the region; empty if none does.
         note: what a reader should know, for example where a mask could come from instead.
+        expected: what the scan is expected to show under its mask; empty if nothing is.
     """
 
     name: str
     aliases: tuple[str, ...] = ()
     totalsegmentator: tuple[int, ...] = ()
     note: str = ""
+    expected: Expected = Expected()  # noqa: RUF009 (frozen)
 
 
 class RegionSet:
@@ -126,8 +129,8 @@ def load_region_set(name_or_path: str | Path | RegionSet = "radgenome") -> Regio
     Args:
         name_or_path: ``"radgenome"`` (the ten regions of RadGenome-ChestCT), ``"lobes"``, ``"radgenome_lobes"`` (both),
             or a path to a YAML file with the keys ``name`` and ``regions`` (each with ``name``, and optionally
-            ``aliases``, ``totalsegmentator`` and ``note``), and optionally ``base``: a set whose regions come first, by
-            name or as a file beside this one. A region set is returned as it is.
+            ``aliases``, ``totalsegmentator``, ``note`` and ``expected``), and optionally ``base``: a set whose regions
+            come first, by name or as a file beside this one. A region set is returned as it is.
 
     Raises:
         ConfigError: no such set or file, or a file with a mistake; the message names file, key, value and remedy.
@@ -185,7 +188,7 @@ def _region(entry: Any, where: str) -> Region:
         return Region(entry)
     if not isinstance(entry, dict):
         raise ConfigError(f"{where} is {_kind(entry)} (expected a name or a mapping with 'name').")
-    _only(entry, ("name", "aliases", "totalsegmentator", "note"), where)
+    _only(entry, ("name", "aliases", "totalsegmentator", "note", "expected"), where)
     if "name" not in entry:
         raise ConfigError(f"{where} has no 'name'. Fix: add it.")
     name, note = entry["name"], entry.get("note", "")
@@ -200,7 +203,8 @@ def _region(entry: Any, where: str) -> Region:
             f"{where}.totalsegmentator is {labels!r} (expected a list of whole numbers 1 to {_MAX_LABEL}). "
             "Fix: list the label values of the task 'total', for example [51, 61]."
         )
-    return Region(name, tuple(aliases), tuple(dict.fromkeys(labels)), " ".join(note.split()))
+    expected = parse_expected(entry.get("expected"), f"{where}.expected")
+    return Region(name, tuple(aliases), tuple(dict.fromkeys(labels)), " ".join(note.split()), expected)
 
 
 def _is_label(value: Any) -> bool:

@@ -44,6 +44,7 @@ def report_on(
     segmenter: Segmenter | None = None,
     mask_grid: MaskGrid = "header",
     min_slices: int = 16,
+    implausible: Literal[error, note, ignore] = "error",
 ) -> ReportResult:
     """Report on one scan: what ``reg2rg predict`` writes for it, from the files themselves.
 
@@ -59,6 +60,7 @@ def report_on(
         segmenter: makes the masks, or knows where they lie, instead of `masks`.
         mask_grid: see `ReadOptions`.
         min_slices: fewest axial slices.
+        implausible: what becomes of masks that cannot be this scan's, see `ReadOptions`.
 
     Returns:
         the report with the scan's grid, the masks and what was done. The report of a model without regions is a single
@@ -75,7 +77,7 @@ def report_on(
             "Reg2RG.from_pretrained or from_checkpoint, or tell it with model.describe(config)"
         )
     scan = Path(scan).expanduser()
-    options = ReadOptions(min_slices=min_slices, hu=contract.hu, mask_grid=mask_grid)
+    options = ReadOptions(min_slices=min_slices, hu=contract.hu, mask_grid=mask_grid, implausible=implausible)
     found = _segmentation(scan, masks, segmenter, contract)
     name = image_stem(scan)
     study = Study(name, name, "test", scan, None if found is None else found.masks)

@@ -36,11 +36,14 @@ class ReadOptions:
         mask_grid: ``"header"`` places masks by their own affine, those without one where they fit the scan's voxels;
             ``"scan"`` takes every mask array as lying on the scan's stored grid, whatever its affine says; ``"ras"``
             on the grid of the scan brought to RAS (what SAT writes).
+        implausible: what becomes of masks that cannot be those of the scan (`reg2rg.scans.plausibility`): ``"error"``
+            refuses the study, ``"note"`` says so in a note, ``"ignore"`` does not look.
     """
 
     min_slices: PositiveInt = 16
     hu: Literal["check", "trust"] = "check"
     mask_grid: MaskGrid = "header"
+    implausible: Literal["error", "note", "ignore"] = "error"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from reg2rg.scans.label_names import by_name
 from reg2rg.scans.mask_sets import grid_without_affine
 from reg2rg.scans.masks import canonical, mask_of, masks_of_labels
 from reg2rg.scans.placement import without_affine
+from reg2rg.scans.plausibility import judge
 
 
 def read_study(
@@ -40,13 +41,14 @@ def read_study(
     Raises:
         DataFault: with the study's id: what `read_image` raises for either kind of file, what
             `reg2rg.scans.hounsfield.to_hounsfield` raises for the CT, and MASK_VALUES, MASK_OFFSET, NO_OVERLAP,
-            IDENTITY_AFFINE, MASK_SHAPE, MASK_AXES, MASK_SIGNS, LABEL_NAMES,
-            UNKNOWN_REGION, NO_REGION.
+            IDENTITY_AFFINE, MASK_SHAPE, MASK_AXES, MASK_SIGNS, LABEL_NAMES, UNKNOWN_REGION, MASK_IMPLAUSIBLE,
+            NO_REGION.
     """
     options = options or ReadOptions()
     try:
         scan = read_scan(study.image, options)
         found, notes = _read_masks(study.masks, scan, regions, options)
+        notes += _judged(found, study, scan, regions, options)
     except DataFault as fault:
         raise fault.for_study(study.id) from fault.__cause__
     if needs_regions and not found:
@@ -119,6 +121,21 @@ def no_region(study: Study, regions: RegionSet) -> DataFault:
         path=study.image,
         study=study.id,
     )
+
+
+def _judged(
+    found: Mapping[str, Mask], study: Study, scan: Scan, regions: RegionSet, options: ReadOptions
+) -> tuple[str, ...]:
+    """A note on masks that look implausible, as far as they are no error."""
+    if study.masks is None or options.implausible == "ignore":
+        return ()
+    verdict = judge(scan.volume, found, regions)
+    if verdict is None:
+        return ()
+    if verdict.strength == "strong" and options.implausible == "error":
+        files = [study.masks.file] if isinstance(study.masks, LabelMap) else [*study.masks.files.values()]
+        raise verdict.fault(files[0] if len(files) == 1 else files[0].parent)
+    return (verdict.note(),)
 
 
 def _read_masks(
