@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 from reg2rg import __version__
 from reg2rg.core.errors import ConfigError
@@ -44,7 +45,7 @@ def report_on(
     segmenter: Segmenter | None = None,
     mask_grid: MaskGrid = "header",
     min_slices: int = 16,
-    implausible: Literal[error, note, ignore] = "error",
+    implausible: Literal["error", "note", "ignore"] = "error",
 ) -> ReportResult:
     """Report on one scan: what ``reg2rg predict`` writes for it, from the files themselves.
 
