@@ -15,7 +15,6 @@ from reg2rg.datasets.recognise import KNOWN, Recognised, recognise
 from reg2rg.extras.phantom.writer import write_phantoms
 from reg2rg.testing import check_dataset
 
-
 JSON_LINE = '{"id": "a", "image": "a.nii.gz", "masks": {"lung": "m.nii.gz"}, "reports": {"lung": "Clear."}}\n'
 
 
