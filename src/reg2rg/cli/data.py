@@ -112,6 +112,7 @@ def prepare_parser() -> argparse.ArgumentParser:
     parser.add_argument("--shard", default="1/1", metavar="I/N", help="do the I-th of N equal parts, for job arrays")
     parser.add_argument("--bake", action="store_true", help="keep the finished views too: faster to read, larger")
     parser.add_argument("--views-only", action="store_true", help="keep nothing but the finished views: smallest")
+    parser.add_argument("--check-contents", action="store_true", help="read all inputs again to see if they changed")
     parser.add_argument("--max_skip", type=float, default=0.05, help="share of studies that may be skipped")
     return parser
 
@@ -137,6 +138,7 @@ def prepare(invocation: Invocation) -> int:
         max_skip=options.max_skip,
         native=not options.views_only,
         needs_regions=section.task.target == "regions",
+        check_contents=options.check_contents,
     )
     sys.stdout.write(f"{summary.describe()}\n")
     return 0

@@ -64,13 +64,18 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class RegionFiles:
-    """One mask file a region, the layout of RadGenome-ChestCT and SAT.
+    """One mask file a region, the layout of RadGenome-ChestCT and SAT; or several whose union it is.
 
     Attributes:
-        files: region name -> file. A region without a file is absent from the mapping.
+        files: region name -> file, or files (TotalSegmentator writes one a class, and lungs are five). A region without
+            a file is absent from the mapping.
     """
 
-    files: Mapping[str, Path]
+    files: Mapping[str, Path | tuple[Path, ...]]
+
+    def parts(self) -> Mapping[str, tuple[Path, ...]]:
+        """Region name -> its files."""
+        return {name: (found,) if isinstance(found, Path) else found for name, found in self.files.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ from reg2rg.datasets.columns import Key, Keys, json_rows
 from reg2rg.datasets.labels import truth
 from reg2rg.datasets.names import inside, study_id
 from reg2rg.datasets.tables import Row, check_encoding, clean, is_empty, read_rows
-from reg2rg.scans.find_masks import first_there
+from reg2rg.scans.find_masks import by_region, matching
+from reg2rg.scans.label_names import version_1
 
 _SPLIT_NAMES = {
     "train": "train",
@@ -43,8 +44,10 @@ class Manifest(Dataset):
         root: folder that all files must lie in, and to which their paths are relative; default: the table's folder. If
             the table lies below it, a path may be relative to the table's folder too.
         masks: template of mask files instead of mask columns, for example ``masks/{id}/{region}.nii.gz`` (one file a
-            region; those that do not exist are absent) or ``seg/{id}.nii.gz`` (multilabel).
-        label_map: label values of multilabel masks: ``totalsegmentator``, or a mapping region -> values.
+            region, or a class of TotalSegmentator; those that do not exist are absent) or ``seg/{id}.nii.gz``
+            (multilabel).
+        label_map: label values of multilabel masks: ``totalsegmentator`` (its task ``total``; where a file names its
+            labels, the names count), ``totalsegmentator_v1``, or a mapping region -> values.
         columns: name here -> name of the column in the table, where they differ: ``{id: AccNum, image: nifti}``.
         val_fraction: share of train patients held out for validation if no row says ``val``.
         encoding: how the table is encoded.
@@ -210,13 +213,10 @@ class _RowReader:
         if Key("mask") in self.cells:
             return LabelMap(self._file(Key("mask"), "MASK_MISSING"), self._label_map())
         if template is not None and "{region}" in template:
-            there = first_there(
-                lambda region: self._path(template.format(id=self.id, region=region)),
-                self.manifest.regions,
-                aliases=False,
-            )
-            if there:
-                return RegionFiles(there)
+            pattern = self._path(template.format(id=self.id, region="{region}"))
+            there, _ = by_region(matching(pattern), self.manifest.regions)
+            if there.files:
+                return there
         elif template is not None:
             path = self._path(template.format(id=self.id))
             if path.is_file():
@@ -271,12 +271,13 @@ def _label_values(labels: str | dict[str, list[int]] | None, regions: RegionSet)
     if labels is None:
         return None
     if isinstance(labels, str):
-        if labels.lower() != "totalsegmentator":
-            hint = did_you_mean(labels, ["totalsegmentator"])
+        known = {"totalsegmentator": regions.from_totalsegmentator(), "totalsegmentator_v1": version_1(regions)}
+        if labels.lower() not in known:
+            hint = did_you_mean(labels, list(known))
             raise ConfigError(
-                f"Manifest: label_map is {labels!r}.{hint} Expected: totalsegmentator, or region -> values."
+                f"Manifest: label_map is {labels!r}.{hint} Expected: {' or '.join(known)}, or region -> values."
             )
-        values = dict(regions.from_totalsegmentator())
+        values = dict(known[labels.lower()])
     else:
         values = {regions.canonical(region): tuple(numbers) for region, numbers in labels.items()}
     if not values:
@@ -291,6 +292,10 @@ def _check_template(masks: str | None, labels: object) -> None:
         masks.format(id="a", region="b")
     except (KeyError, IndexError, ValueError):
         raise ConfigError(f"Manifest: masks is {masks!r}: only {{id}} and {{region}} may stand in braces.") from None
+    if "{region}" in masks and masks.rpartition("/")[2].count("{region}") != masks.count("{region}"):
+        raise ConfigError(
+            f"Manifest: masks is {masks!r}: {{region}} may stand in the file's name alone, not in a folder."
+        )
     if "{id}" not in masks:
         raise ConfigError(f"Manifest: masks is {masks!r}: {{id}} must stand in it, or all studies share one file.")
     if "{region}" not in masks and labels is None:

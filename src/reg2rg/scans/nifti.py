@@ -20,6 +20,7 @@ from reg2rg.scans.base import (
     volume_shape,
 )
 from reg2rg.scans.inflate import first_bytes, read_bytes
+from reg2rg.scans.label_tables import caret_labels
 from reg2rg.scans.nifti_forms import place
 
 _DTYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
@@ -42,7 +43,7 @@ class NIfTI(Reader):
         """Read one 3D NIfTI file to its last byte.
 
         Raises:
-            DataFault: what `reg2rg.scans.inflate.read_bytes` raises, and HEADER, DATATYPE, COLOUR, NOT_3D, FEW_SLICES,
+            DataFault: what `reg2rg.scans.inflate.read_bytes` raises, and HEADER, DATATYPE, COLOUR, NOT_3D,
                 AFFINE, SPACING, FORM_CONFLICT.
         """
         header = _Header(path)
@@ -50,14 +51,9 @@ class NIfTI(Reader):
         stored = np.frombuffer(data, header.dtype, int(np.prod(header.shape)), header.offset)
         slope, inter, scaled = header.scaling()
         affine, odd = place(header.fields, header.shape, path)
-        return StoredImage(
-            path,
-            native_order(stored.reshape(header.shape, order="F")),
-            slope,
-            inter,
-            affine,
-            (*notes, *scaled, *odd),
-        )
+        voxels = native_order(stored.reshape(header.shape, order="F"))
+        labels = caret_labels(header.extensions(data))
+        return StoredImage(path, voxels, slope, inter, affine, (*notes, *scaled, *odd), labels)
 
 
 def _byte_order(head: bytes, size: int) -> str | None:
@@ -128,6 +124,11 @@ class _Header:
             dims.pop()
         dims += [1] * (3 - len(dims))
         return volume_shape(dims, self._path)
+
+    def extensions(self, data: bytes) -> bytes:
+        """What stands between header and voxels, ``b""`` where the header says that nothing does."""
+        size = int(self.fields["sizeof_hdr"])
+        return data[size + 4 : self.offset] if data[size : size + 1] not in (b"", b"\0") else b""
 
     def scaling(self) -> tuple[float, float, tuple[str, ...]]:
         """Slope and intercept, and a note where others scale otherwise; slope 0 or NaN means none (nifti1.h)."""

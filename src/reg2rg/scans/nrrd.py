@@ -24,6 +24,7 @@ from reg2rg.scans.base import (
     volume_shape,
 )
 from reg2rg.scans.inflate import check_size, first_bytes, inflate, read_file
+from reg2rg.scans.label_tables import segment_labels
 
 _MAGIC = b"NRRD"
 # The directions that the axes of a space point to, as signs of RAS.
@@ -57,7 +58,7 @@ class NRRD(Reader):
         """Read one 3D NRRD file to its last byte.
 
         Raises:
-            DataFault: MISSING_FILE, UNREADABLE, EMPTY_FILE, HEADER, DATATYPE, COLOUR, NOT_3D, FEW_SLICES, AFFINE,
+            DataFault: MISSING_FILE, UNREADABLE, EMPTY_FILE, HEADER, DATATYPE, COLOUR, NOT_3D, AFFINE,
                 SPACING, TRUNCATED, CORRUPT, SIZE_MISMATCH.
         """
         header = _Header.of(path)
@@ -65,7 +66,7 @@ class NRRD(Reader):
         affine, notes = header.affine()
         data = header.voxels(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
         stored = np.frombuffer(data, dtype).reshape(shape, order="F")
-        return StoredImage(path, native_order(stored), 1.0, 0.0, affine, notes)
+        return StoredImage(path, native_order(stored), 1.0, 0.0, affine, notes, segment_labels(header.fields))
 
     def files(self, path: Path) -> tuple[Path, ...]:
         """The header, and the file of its voxels if they lie apart."""

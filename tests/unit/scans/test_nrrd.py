@@ -112,7 +112,6 @@ def test_spacings_beside_other_directions_are_noted(tmp_path):
         (np.zeros((3, *SHAPE), np.uint8), {"kinds": ["list", *["domain"] * 3]}, "NOT_3D"),
         (np.zeros((3, *SHAPE), np.uint8), {}, "NOT_3D"),
         (np.zeros(SHAPE[:2], np.uint8), {}, "NOT_3D"),
-        (np.zeros((18, 16, 4), np.uint8), {"spacings": [1, 1, 1]}, "FEW_SLICES"),
         (np.zeros(SHAPE, np.uint8), {"spacings": [1, 1, 90]}, "SPACING"),
         (np.zeros(SHAPE, np.uint8), {}, "AFFINE"),
         (np.zeros(SHAPE, np.uint8), {"spacings": [1, 1, 1], "encoding": "bzip2"}, "DATATYPE"),
@@ -264,8 +263,10 @@ def test_reads_what_simpleitk_reads(shared_ct):
         for index in ([0, 0, 0], corner):
             lps = np.array(theirs.TransformIndexToPhysicalPoint(index))
             np.testing.assert_allclose((image.affine @ [*index, 1])[:3], lps * [-1, -1, 1], atol=1e-6)
-    assert code_of(folder / "crop_ct_2slices.nrrd") == "FEW_SLICES"
-    assert code_of(shared_ct / "dcmqi_BSD3" / "heart_seg.nrrd") == "FEW_SLICES"
+    with pytest.raises(DataFault, match="FEW_SLICES"):
+        read_volume(folder / "crop_ct_2slices.nrrd")
+    few = read_image(shared_ct / "dcmqi_BSD3" / "heart_seg.nrrd")  # a mask may be smaller than a scan
+    assert few.stored.shape[2] == 3
 
 
 def test_a_chest_ct_with_its_lungs(shared_ct):
