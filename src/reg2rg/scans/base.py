@@ -36,11 +36,14 @@ class ReadOptions:
         mask_grid: ``"header"`` places masks by their own affine, those without one where they fit the scan's voxels;
             ``"scan"`` takes every mask array as lying on the scan's stored grid, whatever its affine says; ``"ras"``
             on the grid of the scan brought to RAS (what SAT writes).
+        padding: a constant frame around the CT that is not air, such as -3024, -2000 or 0: ``"keep"`` notes it,
+            ``"air"`` sets it to -1024 HU too.
     """
 
     min_slices: PositiveInt = 16
     hu: Literal["check", "trust"] = "check"
     mask_grid: MaskGrid = "header"
+    padding: Literal["keep", "air"] = "keep"
 
 
 @dataclass(frozen=True, slots=True)

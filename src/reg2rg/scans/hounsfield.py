@@ -13,6 +13,7 @@ from reg2rg.core.errors import DataFault
 from reg2rg.core.types import HU, Grid, Volume
 from reg2rg.scans.base import MIN_DIM, ReadOptions, Scan, Shape, StoredImage
 from reg2rg.scans.grid import Orientation
+from reg2rg.scans.padding import AIR_HU, Padding
 
 HU_MIN, HU_MAX = -1024, 3071
 _MAX_NON_FINITE = 1e-3  # share of voxels that is repaired
@@ -60,7 +61,7 @@ def to_hounsfield(image: StoredImage, options: ReadOptions) -> Scan:
     array = np.empty(orientation.to_ras(stored).shape, np.int16, order="F")
     survey = _convert(image, orientation.from_ras(array))
     survey.refuse(image, options.hu == "check")
-    notes = [*image.notes, *survey.notes()]
+    notes = [*image.notes, *survey.notes(), *_padded(image, orientation, array, options)]
     if options.hu == "check":
         step = max(1, round((array.size / _SAMPLES) ** (1 / 3)))
         sample = array[::step, ::step, ::step]
@@ -70,6 +71,19 @@ def to_hounsfield(image: StoredImage, options: ReadOptions) -> Scan:
     if np.array_equal(image.affine, np.eye(4)):
         notes.append("identity affine: orientation and spacing are taken on trust")
     return Scan(volume, Grid(shape, image.affine), tuple(notes))
+
+
+def _padded(image: StoredImage, orientation: Orientation, array: HU, options: ReadOptions) -> list[str]:
+    """A note on a constant frame that is no air, which is set to air in `array` where the options say so."""
+    fill = options.padding == "air"
+    if not fill and options.hu == "trust":  # the background of values that are no Hounsfield units may be anything
+        return []
+    padding = Padding.of(image, orientation)
+    if padding is None:
+        return []
+    if fill:
+        array[padding.inside] = AIR_HU
+    return [padding.note(as_air=fill or padding.hu < HU_MIN)]
 
 
 @dataclass(slots=True)
