@@ -75,7 +75,7 @@ def report_on(
             "Reg2RG.from_pretrained or from_checkpoint, or tell it with model.describe(config)"
         )
     scan = Path(scan).expanduser()
-    options = ReadOptions(min_slices=min_slices, hu=contract.hu, mask_grid=mask_grid)
+    options = ReadOptions(min_slices=min_slices, hu=contract.hu, mask_grid=mask_grid).for_views(contract.task.views)
     found = _segmentation(scan, masks, segmenter, contract)
     name = image_stem(scan)
     study = Study(name, name, "test", scan, None if found is None else found.masks)

@@ -18,9 +18,7 @@ from reg2rg.scans.grid import Orientation
 
 AIR_HU = -1024
 _LIKE_AIR = (-1100, -900)  # HU
-_MIN_CORNERS = (
-    0.1  # of the voxels on the four edges along the patient's axis: any one value of tissue has a few percent
-)
+_MIN_CORNERS = 0.1  # of the voxels on the four edges along the patient's axis; one value of tissue has a few percent
 _MIN_SHARE = 0.01  # of all voxels
 
 

@@ -147,6 +147,7 @@ def prepare(
         raise ConfigError("native is false and there are no views to bake, so nothing would be kept. Fix: give bake")
     region_set = load_region_set(regions)
     options = options or ReadOptions()
+    options = options if bake is None else options.for_views(bake)
     tally = _Tally()
     with _only_run(store.root, shard):
         seen_before = load_known(store.root)
