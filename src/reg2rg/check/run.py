@@ -15,6 +15,7 @@ from reg2rg.core.regions import RegionSet, load_region_set
 from reg2rg.core.types import Study
 from reg2rg.datasets.base import Dataset, Listing, patient_leaks
 from reg2rg.scans.base import ReadOptions
+from reg2rg.scans.footprint import workers_that_fit
 
 
 def check_dataset(
@@ -33,7 +34,8 @@ def check_dataset(
         dataset: the studies; its own limit on skipped studies does not count here.
         regions: region set, or its name or file.
         options: how volumes and masks are read; the defaults if ``None``.
-        workers: processes; 0 works in this one, ``None`` takes one a core.
+        workers: processes at most; 0 works in this one, ``None`` takes one a core. Fewer where memory does not hold
+            so many scans.
         overlays: number of studies to draw, evenly spread over the usable ones.
         out: folder for ``check.json`` and ``overlays/``; ``None`` writes nothing.
         sample: read the volumes and masks of so many studies only, evenly spread; ``None`` reads all.
@@ -54,6 +56,7 @@ def check_dataset(
     else:
         findings = list(_of_listing(listing))
     chosen = [listing.studies[place] for place in _spread(len(listing.studies), sample)]
+    workers = workers_that_fit(workers, chosen)
     checks = dict(_read_all([StudyJob(study, regions, options, needs_regions) for study in chosen], workers, "check"))
     findings += _of_studies(chosen, checks) + _duplicates(chosen, checks)
     if needs_regions:

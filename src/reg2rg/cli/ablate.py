@@ -273,7 +273,7 @@ class Ablation:
         from reg2rg.show.ablation_terminal import print_plan
 
         studies = self._studies()
-        planned = [(step, step.done(studies)) for step in steps.planned_steps(self.plan)]
+        planned = [(step, step.done(studies) or step.is_elsewhere()) for step in steps.planned_steps(self.plan)]
         jobs = max(1, self.options.jobs)
         print_plan(self.plan, self._tasks(self.plan), planned, self._estimate(), jobs, Console())
 

@@ -31,7 +31,12 @@ def _config_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("config")
     group.add_argument("-c", "--config", action="append", metavar="FILE", default=[], help="as for reg2rg fit")
     group.add_argument("--data.KEY", metavar="VALUE", help="any key of the sections data and task, over the files")
-    parser.add_argument("--workers", type=whole(0), default=None, help="processes; 0 for none; one a core by default")
+    parser.add_argument(
+        "--workers",
+        type=whole(0),
+        default=None,
+        help="processes at most; 0 for none; one a core by default, fewer where memory is short",
+    )
 
 
 def check_parser() -> argparse.ArgumentParser:

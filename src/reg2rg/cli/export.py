@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from reg2rg.cli.main import Invocation
 from reg2rg.cli.numbers import above_zero
 from reg2rg.cli.paths import place, place_or_name
+from reg2rg.core.documents import DocumentError, read_json
 from reg2rg.core.errors import EXIT_OK, ConfigError
 from reg2rg.core.model_folder import is_model_folder
 
@@ -54,11 +54,9 @@ def read_metrics(path: Path) -> dict[str, Any]:
         ConfigError: no such file, or another one.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"--metrics {path}: cannot be read ({error}). Fix: metrics.json of reg2rg evaluate"
-        ) from error
+        values = read_json(path)
+    except (OSError, DocumentError) as error:
+        raise ConfigError(f"--metrics {path}: cannot be read ({error}). Fix: metrics.json of reg2rg evaluate") from None
     if not isinstance(values, dict) or not isinstance(values.get("numbers"), list) or "studies" not in values:
         raise ConfigError(f"--metrics {path}: not what reg2rg evaluate writes. Fix: metrics.json in its --out folder")
     return values

@@ -18,6 +18,7 @@ from typing import Any
 
 from reg2rg import __version__
 from reg2rg.core.errors import EXIT_OK, EXIT_RUNTIME, EXIT_USAGE, ConfigError, Reg2RGError
+from reg2rg.core.files import disk_trouble
 from reg2rg.core.registry import did_you_mean
 from reg2rg.runners.parent import end_with_parent
 
@@ -57,10 +58,10 @@ class Invocation:
 
 
 COMMANDS: dict[str, Command] = {
-    "fit": Command("reg2rg.cli.trainer:run", "train a model"),
-    "validate": Command("reg2rg.cli.trainer:run", "loss and region recognition on the validation studies"),
-    "test": Command("reg2rg.cli.trainer:run", "loss and region recognition on the test studies"),
-    "predict": Command("reg2rg.cli.trainer:run", "write a report for every study"),
+    "fit": Command("reg2rg.cli.checking:run", "train a model"),
+    "validate": Command("reg2rg.cli.checking:run", "loss and region recognition on the validation studies"),
+    "test": Command("reg2rg.cli.checking:run", "loss and region recognition on the test studies"),
+    "predict": Command("reg2rg.cli.checking:run", "write a report for every study"),
     "data check": Command(
         "reg2rg.cli.data:check",
         "list every fault of a data folder, as a table and as JSON",
@@ -123,11 +124,7 @@ def main(args: Sequence[str] | None = None) -> int:
         sys.stderr.close()  # the reader of our output has left, as in `reg2rg list | head`
         return EXIT_OK
     except Exception as error:
-        cause = _known_cause(error)
-        if cause is not None:
-            return _report(error, str(cause), cause.exit_code, debug)
-        text = f"{type(error).__name__}: {_last_words(error)}"
-        return _report(error, f"{text}\n(run again with --debug for the traceback)", EXIT_RUNTIME, debug)
+        return _report(error, *_explained(error), debug)
 
 
 def _dispatch(words: list[str]) -> int:
@@ -215,6 +212,16 @@ def _report(error: BaseException, message: str, code: int, debug: bool) -> int:
     sys.stderr.write(f"error: {textwrap.dedent(message).strip()}\n")
     sys.stderr.flush()
     return code
+
+
+def _explained(error: Exception) -> tuple[str, int]:
+    """Message and exit code of an error that is none of ours."""
+    if isinstance(error, OSError) and (told := disk_trouble(error)) is not None:
+        return told, EXIT_RUNTIME
+    cause = _known_cause(error)
+    if cause is not None:
+        return str(cause), cause.exit_code
+    return f"{type(error).__name__}: {_last_words(error)}\n(run again with --debug for the traceback)", EXIT_RUNTIME
 
 
 def _known_cause(error: BaseException) -> Reg2RGError | None:

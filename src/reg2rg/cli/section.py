@@ -15,7 +15,6 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from reg2rg.cli.building import Builder
-from reg2rg.cli.listing import constructor_arguments
 from reg2rg.cli.main import Invocation
 from reg2rg.config.explain import check_references, explain, explain_interpolation, refuse
 from reg2rg.config.imports import check_class_paths, import_policy
@@ -25,6 +24,7 @@ from reg2rg.config.paths import make_absolute
 from reg2rg.config.reading import Tree, lookup
 from reg2rg.config.rules import check_values
 from reg2rg.config.schema import Checker
+from reg2rg.config.sources import constructor_arguments
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.registry import did_you_mean, load_plugins
 from reg2rg.core.task import ReportTask, Views

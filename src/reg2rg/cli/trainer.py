@@ -36,6 +36,7 @@ from reg2rg.config.reading import Tree, lookup
 from reg2rg.config.rules import check_values
 from reg2rg.config.saving import CONFIG_KEY
 from reg2rg.config.schema import Checker
+from reg2rg.core.documents import parse_yaml
 from reg2rg.core.errors import ConfigError, MissingExtraError
 from reg2rg.core.registry import Registry, load_plugins
 from reg2rg.core.task import ReportTask, Views
@@ -210,7 +211,7 @@ class ReportCLI(LightningCLI):
         """Build model, data and trainer; give the model its config, and the weights of a folder if one was named."""
         super().instantiate_classes()
         text = self._parser(self.command).dump(self.config[self.command], skip_none=False, skip_link_targets=False)
-        self.model.describe(yaml.safe_load(text))
+        self.model.describe(parse_yaml(text, "the run's config"))
         if self.folder is not None:
             load_folder(self.model, self.folder, self.command)
 

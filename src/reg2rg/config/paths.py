@@ -15,8 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
+from reg2rg.config.imports import find_object
 from reg2rg.config.reading import Key
-from reg2rg.config.schema import alternatives, import_class, parameters, type_hints
+from reg2rg.config.schema import alternatives, parameters, type_hints
 from reg2rg.core.types import Place
 
 _HUB, _PATH, _INSIDE = Place("hub"), Place("path"), Place("inside")
@@ -77,7 +78,7 @@ def _of_value(value: Any, hint: Any, at: Key) -> Iterator[tuple[Key, str, Place]
         if (place := _place(hint)) is not None:
             yield at, str(value), place
     elif isinstance(value, dict) and "class_path" in value:
-        cls = import_class(str(value["class_path"]))
+        cls = find_object(str(value["class_path"]))  # parsed: it was allowed, and is imported
         if inspect.isclass(cls):
             yield from _of_arguments(value.get("init_args") or {}, cls, (*at, "init_args"))
     elif isinstance(value, dict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -10,13 +11,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+_REMEDIES = {
+    (errno.ENOSPC, errno.EDQUOT, errno.EFBIG): "free some space, lift the limit, or name a folder on another disk",
+    (errno.EROFS, errno.EACCES, errno.EPERM): "name a folder that you may write to, or change its permissions",
+    (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP): "correct the path",
+    (errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV): "look after the disk, or name a folder on another one",
+    (errno.EMFILE, errno.ENFILE): "allow more open files (ulimit -n), or use fewer workers",
+}
+"""Codes of a file system's errors -> what to do."""
+
 
 @contextlib.contextmanager
 def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a temporary file beside `path`; on success flush it to disk and rename it over `path`.
 
     The temporary file stands in the target's own folder: a rename across file systems would be a copy, which a kill
-    can tear. On any error the temporary file is removed and `path` keeps what it held.
+    can tear. On any error the temporary file is removed and `path` keeps what it held. Errors of the system that name
+    no file, as a full disk's, name `path`.
 
     Args:
         path: the target; its folder is created.
@@ -27,11 +38,12 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     temporary = path.with_name(f".{path.name}.tmp.{os.getpid()}")
     options: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
     try:
-        with open(temporary, mode, **options) as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
+        with naming(path):
+            with open(temporary, mode, **options) as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
@@ -42,6 +54,27 @@ def write_json(path: str | Path, value: Any) -> None:
     with atomic_write(path, "w") as stream:
         json.dump(value, stream, indent=2, ensure_ascii=False, allow_nan=False)
         stream.write("\n")
+
+
+@contextlib.contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Let errors of the system that name no file, as those of a full disk, name `path`."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path) if error.filename is None else error.filename
+        raise
+
+
+def disk_trouble(error: OSError) -> str | None:
+    """What a file system refuses, with the path and the way out; ``None`` for errors of another kind."""
+    code = error.errno
+    remedy = next((fix for codes, fix in _REMEDIES.items() if code in codes), None)
+    if code is None or remedy is None:
+        return None
+    where = f"{error.filename}: " if error.filename is not None else "writing or reading a file failed: "
+    seen = f" (seen from {Path.cwd()})" if code == errno.ENOENT and not Path(str(error.filename)).is_absolute() else ""
+    return f"{where}{(error.strerror or os.strerror(code)).lower()}{seen}. Fix: {remedy}"
 
 
 def sha256(path: str | Path) -> str:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from reg2rg.core.errors import Reg2RGError
+from reg2rg.core.files import disk_trouble
 from reg2rg.core.malloc import keep_freed_memory
 from reg2rg.core.progress import progress
 
@@ -120,6 +121,8 @@ def _call(task: Callable[[Item], Result], item: Item) -> _Answer[Result]:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
+        if isinstance(error, OSError) and (told := disk_trouble(error)) is not None:
+            return None, told
         place = traceback.extract_tb(error.__traceback__)[-1]
         return None, f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
 

@@ -12,8 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from reg2rg.core.documents import parse_yaml, read_text
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.registry import did_you_mean
 
@@ -151,22 +150,16 @@ def _load(name_or_path: str | Path, above: tuple[Path, ...]) -> RegionSet:
             "Fix: use one of these names, or the path of a .yaml file."
         )
     try:
-        content = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"Region set {path}: cannot be read ({error}). Fix: give the path of a YAML file.") from error
+        content = read_text(path, fix="give the path of a YAML file")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: cannot be read (no such file). Fix: give the path of a YAML file") from None
     if path.resolve() in above:
         raise ConfigError(f"{path}: extends itself by way of 'base'. Fix: leave 'base' out of one of the files.")
     return _parse(content, str(path), path.stem, path.parent, (*above, path.resolve()))
 
 
 def _parse(content: str, source: str, default_name: str, folder: Path, above: tuple[Path, ...]) -> RegionSet:
-    try:
-        data = yaml.safe_load(content)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or "not YAML"
-        raise ConfigError(f"{source}{where}: {reason}. Fix: correct the YAML.") from error
+    data = parse_yaml(content, source, "correct the YAML")
     if not isinstance(data, dict):
         raise ConfigError(f"{source}: holds {_kind(data)} (expected a mapping with 'name' and 'regions').")
     _only(data, ("name", "base", "regions"), source)

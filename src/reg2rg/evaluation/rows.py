@@ -68,7 +68,7 @@ def _listed(path: Path, lines: Sequence[tuple[int, str]]) -> list[tuple[int, dic
         return []
     try:
         value = json.loads("\n".join(text for _, text in lines))
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     reports = _generated_reports(value)
     if reports is not None:
@@ -99,7 +99,7 @@ def _by_line(path: Path, lines: Sequence[tuple[int, str]]) -> list[tuple[int, di
     for line, text in lines:
         try:
             value = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(
                 f"{path}: line {line} is not JSON ({error}) (expected JSON lines: one object a line; or one list of "
                 "objects). Fix: write the file with one object a line"

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 
 import yaml
 
+from reg2rg.core import documents
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.model_folder import CONFIG, CONTRACT, REGION_FILE, localise
 from reg2rg.core.regions import RegionSet, load_region_set, packaged_region_sets
@@ -196,12 +197,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: not there, not readable, or no mapping.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = documents.read_yaml(path, "take the file from its source again")
     except FileNotFoundError:
         raise ConfigError(f"{path}: not there. Fix: take the whole folder from its source again") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ConfigError(f"{path}: cannot be read ({reason}). Fix: take the file from its source again") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: holds {type(values).__name__} (expected keys and values)")
     return values

@@ -70,7 +70,9 @@ def build_model(
     try:
         return build(cls, arguments, allow_import)
     except (ArgumentError, TypeError, ValueError, OSError) as error:
-        raise ConfigError(f"{path}: the model cannot be built: {_reason(error, tree)} Fix: upgrade reg2rg") from error
+        reason = _reason(error, tree)
+        fix = "" if "Fix: " in reason or "--allow-import" in reason else " Fix: upgrade reg2rg"
+        raise ConfigError(f"{path}: the model cannot be built: {reason}{fix}") from None
 
 
 def _reason(error: Exception, tree: Tree) -> str:

@@ -52,8 +52,8 @@ class NIfTI(Reader):
         slope, inter, scaled = header.scaling()
         affine, odd = place(header.fields, header.shape, path)
         voxels = native_order(stored.reshape(header.shape, order="F"))
-        labels = caret_labels(header.extensions(data))
-        return StoredImage(path, voxels, slope, inter, affine, (*notes, *scaled, *odd), labels)
+        names = caret_labels(header.extensions(data))
+        return StoredImage(path, voxels, slope, inter, affine, (*notes, *scaled, *odd), names)
 
 
 def _byte_order(head: bytes, size: int) -> str | None:

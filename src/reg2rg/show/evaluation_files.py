@@ -110,7 +110,7 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
         "inputs": dict(evaluation.inputs),
         "software": dict(sorted(evaluation.software.items())),
     }
-    plain: dict[str, Any] = json.loads(json.dumps(found, default=_native), parse_constant=lambda _: None)
+    plain: dict[str, Any] = json.loads(json.dumps(found, default=_native), parse_constant=lambda _: None)  # noqa: TID251
     return plain
 
 

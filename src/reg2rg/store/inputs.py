@@ -7,11 +7,11 @@ programs do not set. ``prepare --check-contents`` takes nothing for known.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from reg2rg.core.files import sha256, write_json
+from reg2rg.core.documents import DocumentError, read_record, write_record
+from reg2rg.core.files import sha256
 
 Stamp = tuple[int, int, int, int]
 """Size in bytes, modification time and time of status change in ns, inode."""
@@ -44,16 +44,18 @@ def load_known(root: Path) -> Known:
     known: Known = {}
     for path in sorted(root.glob("inputs*.json")):
         try:
-            rows = json.loads(path.read_text(encoding="utf-8"))
-            known |= {name: ((*map(int, row[:4]),), str(row[4])) for name, row in rows.items()}
-        except (OSError, ValueError, TypeError, IndexError, AttributeError):
+            rows = read_record(path, "run `reg2rg data prepare` again")["files"]
+        except (FileNotFoundError, DocumentError):
             continue
+        known |= {
+            name: ((size, modified, changed, inode), found) for name, size, modified, changed, inode, found in rows
+        }
     return known
 
 
 def save_known(root: Path, name: str, known: Known) -> None:
     """Write what a run saw, atomically."""
-    write_json(root / name, {path: [*stamp, found] for path, (stamp, found) in sorted(known.items())})
+    write_record(root / name, {"files": [[path, *stamp, found] for path, (stamp, found) in sorted(known.items())]})
 
 
 def of_files(known: Known, files: Iterable[Path]) -> Known:

@@ -24,6 +24,7 @@ from reg2rg.core.task import Views
 from reg2rg.core.types import Study
 from reg2rg.datasets.base import Dataset, Skip
 from reg2rg.scans.base import ReadOptions
+from reg2rg.scans.footprint import workers_that_fit
 from reg2rg.store.inputs import Known, load_known, of_files, save_known
 from reg2rg.store.prepare_study import Job, Outcome, input_files, job_name, prepare_one
 from reg2rg.store.store import Store
@@ -119,7 +120,8 @@ def prepare(
         regions: region set, its name or file.
         options: how files are read.
         bake: settings of views to store beside native detail, so that a sample costs milliseconds.
-        workers: processes; 0 works in this one; as many as there are cores by default.
+        workers: processes at most; 0 works in this one; as many as there are cores by default. Fewer where memory
+            does not hold so many scans.
         shard: (i, n): of the sorted studies, every n-th from the i-th on, counted from 1; for job arrays.
         max_skip: share of studies that may be skipped.
         verify: check every byte of entries that are already there, not their headers alone.
@@ -146,8 +148,8 @@ def prepare(
     if bake is None and not native:
         raise ConfigError("native is false and there are no views to bake, so nothing would be kept. Fix: give bake")
     region_set = load_region_set(regions)
-    options = options or ReadOptions()
-    options = options if bake is None else options.for_views(bake)
+    options = (options or ReadOptions()).for_views(bake or Views())
+    workers = workers_that_fit(workers, mine)
     tally = _Tally()
     with _only_run(store.root, shard):
         seen_before = load_known(store.root)

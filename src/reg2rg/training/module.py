@@ -10,7 +10,6 @@ from typing import Any, Literal, Self
 
 import lightning as L
 import torch
-import yaml
 from lightning.pytorch.plugins.precision import HalfPrecision
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -306,7 +305,7 @@ class Reg2RG(FolderModel, L.LightningModule):
         """
         self.guard.skipped = checkpoint.get("reg2rg_non_finite_steps", 0)
         self._pending_gradients = checkpoint.get(_GRADIENTS, {})
-        self._checkpoint_config = yaml.safe_load(checkpoint.get(CONFIG_KEY, "{}"))
+        self._checkpoint_config = read_config({CONFIG_KEY: "{}", **checkpoint})
         check_task(self._checkpoint_config, self.task)
         trainer = self._trainer
         if trainer is None or trainer.state.fn != "fit" or trainer.strategy.restore_checkpoint_after_setup:

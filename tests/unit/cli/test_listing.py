@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 import reg2rg.extras.peers  # noqa: F401 (registers the encoders of other systems)
-from reg2rg.cli.listing import Argument, _nested, components, constructor_arguments, summary
+from reg2rg.cli.listing import summary
 from reg2rg.cli.main import main
 from reg2rg.cli.trainer import component_registries
 from reg2rg.config.overlay import packaged_configs
+from reg2rg.config.sources import Argument, _nested, components, constructor_arguments
 from reg2rg.core.regions import packaged_region_sets
 from reg2rg.core.registry import Registry, load_plugins
 from reg2rg.data.datamodule import RegionReportDataModule

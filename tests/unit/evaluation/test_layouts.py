@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from reg2rg.core.documents import write_record
 from reg2rg.core.errors import ConfigError, DataFault, Reg2RGError
-from reg2rg.core.files import write_json
 from reg2rg.core.labels import FINDINGS
 from reg2rg.core.regions import load_region_set
 from reg2rg.core.report import write_report
@@ -226,7 +226,7 @@ def written_by_predict(folder, identity=True):
     for study, told in (("valid_1_a_1", ("A nodule.", "Large.", "Normal.")), ("valid_1_b_1", ("Clear.",))):
         text = write_report(order[: len(told)], told, identity)
         answer = GeneratedReport(study, order, text, truncated=len(told) < 3)
-        write_json(folder / "studies" / f"{study}.json", record(answer, references, "question", identity))
+        write_record(folder / "studies" / f"{study}.json", record(answer, references, "question", identity))
     write_table(folder)
     return folder
 

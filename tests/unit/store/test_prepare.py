@@ -22,6 +22,7 @@ from reg2rg.core.files import sha256
 from reg2rg.core.regions import load_region_set
 from reg2rg.core.task import Views
 from reg2rg.core.types import RegionFiles, Study
+from reg2rg.scans import footprint
 from reg2rg.scans.base import ReadOptions
 from reg2rg.store import inputs, prepare_study
 from reg2rg.store.prepare import prepare
@@ -357,3 +358,10 @@ def test_two_runs_of_one_shard_are_refused(studies, tmp_path):
             run(studies, tmp_path)
     with pytest.raises(ConfigError, match="more than once"):
         run([studies[0], studies[0]], tmp_path)
+
+
+def test_memory_bounds_the_workers(studies, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(footprint, "estimated_peak", lambda study: 4 * 10**9)
+    monkeypatch.setattr(footprint, "available_memory", lambda: 5 * 10**9)
+    assert prepare(studies[:2], tmp_path, workers=3).built == 2
+    assert "1 of 3 workers: the largest of 2 scans looked at takes about 4.0 GB" in caplog.text
