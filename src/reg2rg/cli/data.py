@@ -66,7 +66,7 @@ def check(invocation: Invocation) -> int:
     result = check_dataset(
         section.data.dataset,
         section.task.region_set,
-        section.data.read,
+        section.data.read.for_views(section.task.views),
         workers=options.workers,
         overlays=options.overlays,
         out=options.out,
@@ -136,7 +136,7 @@ def prepare(invocation: Invocation) -> int:
         section.data.dataset,
         section.data.store,
         section.task.region_set,
-        section.data.read,
+        section.data.read.for_views(section.task.views),
         bake=section.task.views if options.bake or options.views_only else None,
         workers=options.workers,
         shard=shard,

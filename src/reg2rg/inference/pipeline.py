@@ -79,6 +79,7 @@ def report_on(
         )
     scan = Path(scan).expanduser()
     options = ReadOptions(min_slices=min_slices, hu=contract.hu, mask_grid=mask_grid, implausible=implausible)
+    options = options.for_views(contract.task.views)
     found = _segmentation(scan, masks, segmenter, contract)
     name = image_stem(scan)
     study = Study(name, name, "test", scan, None if found is None else found.masks)

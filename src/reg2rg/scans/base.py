@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from reg2rg.core.errors import DataFault
 from reg2rg.core.registry import Registry
+from reg2rg.core.task import Views
 from reg2rg.core.types import Grid, PositiveInt, Volume
 
 Affine = npt.NDArray[np.float64]
@@ -38,12 +39,22 @@ class ReadOptions:
             on the grid of the scan brought to RAS (what SAT writes).
         implausible: what becomes of masks that cannot be those of the scan (`reg2rg.scans.plausibility`): ``"error"``
             refuses the study, ``"note"`` says so in a note, ``"ignore"`` does not look.
+        padding: a constant frame around the CT that is not air, such as -3024, -2000 or 0: ``"keep"`` notes it,
+            ``"air"`` sets it to -1024 HU too.
+        clip: bring the CT to [-1024, 3071] HU. Off keeps what int16 holds, padding and metal too, which
+            ``task.views.clip: last`` averages; the commands turn it off where the task says so.
     """
 
     min_slices: PositiveInt = 16
     hu: Literal["check", "trust"] = "check"
     mask_grid: MaskGrid = "header"
     implausible: Literal["error", "note", "ignore"] = "error"
+    padding: Literal["keep", "air"] = "keep"
+    clip: bool = True
+
+    def for_views(self, views: Views) -> ReadOptions:
+        """The same options, with the range of HU that the views are computed from."""
+        return self if views.clip == "first" else replace(self, clip=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,7 @@ def matching(pattern: str | Path) -> dict[str, Path]:
     before, _, after = name.partition("{region}")
     try:
         files = sorted(folder.iterdir())
-    except OSError:
+    except (OSError, ValueError):
         return {}
     return {
         file.name[len(before) : len(file.name) - len(after)]: file
@@ -110,7 +110,7 @@ def images_in(folder: Path) -> dict[str, Path]:
     """Name without suffix -> file, of all files of a known kind in a folder; empty if there is no such folder."""
     try:
         files = sorted(folder.iterdir())
-    except OSError:
+    except (OSError, ValueError):
         return {}
     images = [file for file in files if _suffix(file) and not file.name.startswith(".")]
     found: dict[str, Path] = {}

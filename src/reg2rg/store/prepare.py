@@ -148,7 +148,7 @@ def prepare(
     if bake is None and not native:
         raise ConfigError("native is false and there are no views to bake, so nothing would be kept. Fix: give bake")
     region_set = load_region_set(regions)
-    options = options or ReadOptions()
+    options = (options or ReadOptions()).for_views(bake or Views())
     workers = workers_that_fit(workers, mine)
     tally = _Tally()
     with _only_run(store.root, shard):

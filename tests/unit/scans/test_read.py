@@ -13,6 +13,7 @@ import pytest
 
 from reg2rg.core.errors import EXIT_USAGE, DataFault
 from reg2rg.core.regions import load_region_set
+from reg2rg.core.task import Views
 from reg2rg.core.types import RegionFiles, Study
 from reg2rg.scans.base import READERS, Reader, ReadOptions
 from reg2rg.scans.hounsfield import HU_MAX, HU_MIN
@@ -567,6 +568,15 @@ def test_clipping_is_counted(tmp_path):
     volume, notes = read_volume(save(tmp_path / "a.nii.gz", hu), LOOSE)
     assert volume.array[0, 0, :3].tolist() == [HU_MAX, HU_MIN, HU_MIN]
     assert any("clipped 3 voxels" in note and "2 below, 1 above" in note for note in notes)
+    wide = ReadOptions(min_slices=8, clip=False)
+    volume, notes = read_volume(tmp_path / "a.nii.gz", wide)
+    assert volume.array[0, 0, :3].tolist() == [30000, -3024, -32768]
+    assert any("3 voxels beyond [-1024, 3071] HU are kept (2 below" in note for note in notes)
+    hu[0, 0, :2] = 70000, -70000
+    volume, _ = read_volume(save(tmp_path / "b.nii.gz", hu), wide)
+    assert volume.array[0, 0, :2].tolist() == [32767, -32768]
+    assert LOOSE.for_views(Views(clip="last")) == wide
+    assert LOOSE.for_views(Views()) is LOOSE
 
 
 def test_constant_volume(tmp_path):
