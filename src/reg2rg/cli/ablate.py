@@ -280,6 +280,7 @@ class Ablation:
     def _write_tables(self) -> None:
         from reg2rg.ablation.tables import make_tables
         from reg2rg.cli.evaluate import load_labeler
+        from reg2rg.core.files import Outputs
         from reg2rg.show.ablation_files import write_table
         from reg2rg.show.ablation_terminal import print_table
 
@@ -292,11 +293,13 @@ class Ablation:
         )
         if not tables:
             self._say("no run is finished: no table yet")
-        console = Console()
+        console, outputs = Console(), Outputs()
         for table in tables:
-            written = write_table(table, plan.out / "tables")
+            before = len(outputs.written)
+            write_table(table, plan.out / "tables", outputs)
             print_table(table, console)
-            sys.stdout.writelines(f"written: {path}\n" for path in written)
+            sys.stdout.writelines(f"written: {path}\n" for path in outputs.written[before:])
+        outputs.check()
 
 
 def _parameters(words: Sequence[str]) -> dict[str, Any]:

@@ -43,10 +43,11 @@ def run(invocation: Invocation) -> int:
 
     from rich.console import Console
 
+    from reg2rg.core.files import Outputs
     from reg2rg.core.progress import progress as watch
     from reg2rg.evaluation.engine import Settings, evaluate
     from reg2rg.evaluation.metrics.base import usual_metrics
-    from reg2rg.evaluation.metrics.external import export_texts, load_judge
+    from reg2rg.evaluation.metrics.external import exported_texts, load_judge
     from reg2rg.show.evaluation_files import write_evaluation
     from reg2rg.show.evaluation_terminal import print_evaluation
 
@@ -97,13 +98,15 @@ def run(invocation: Invocation) -> int:
             progress=progress,
         )
         progress("writing")
-        written = write_evaluation(evaluation, options.out) if options.out is not None else []
+        outputs = Outputs()
+        if options.out is not None:
+            write_evaluation(evaluation, options.out, outputs)
         if options.export is not None:
-            export_texts(options.export, reports.pairs)
-            written.append(options.export)
+            outputs.write(options.export, lambda: exported_texts(options.export, reports.pairs))
     print_evaluation(evaluation, Console())
-    for path in written:
+    for path in outputs.written:
         sys.stdout.write(f"written: {path}\n")
+    outputs.check()
     return 0
 
 

@@ -17,6 +17,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from reg2rg import __version__
+from reg2rg.cli.terminal import leave_terminal, open_terminal
 from reg2rg.core.errors import EXIT_OK, EXIT_RUNTIME, EXIT_USAGE, ConfigError, Reg2RGError
 from reg2rg.core.files import disk_trouble
 from reg2rg.core.registry import did_you_mean
@@ -107,6 +108,7 @@ def main(args: Sequence[str] | None = None) -> int:
         the exit code.
     """
     end_with_parent()
+    open_terminal()
     words = list(sys.argv[1:] if args is None else args)
     debug = os.environ.get("REG2RG_DEBUG", "0") not in ("", "0")
     try:
@@ -121,8 +123,7 @@ def main(args: Sequence[str] | None = None) -> int:
             return _report(error, "interrupted", EXIT_INTERRUPTED, debug=False)
         return _exit_code(error)
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has left, as in `reg2rg list | head`
-        return EXIT_OK
+        return leave_terminal()
     except Exception as error:
         return _report(error, *_explained(error), debug)
 
@@ -150,6 +151,7 @@ def _dispatch(words: list[str]) -> int:
         )
     rest = words[len(name.split()) :]
     code: int = load_target(known[name].target)(Invocation(name, tuple(rest), tuple(allow_import)))
+    sys.stdout.flush()  # here, where a reader that has left is told from a failure
     return code
 
 
@@ -243,6 +245,8 @@ def _last_words(error: BaseException) -> str:
 
 
 def _exit_code(error: SystemExit) -> int:
+    if isinstance(error.__context__, BrokenPipeError):  # rich turns it into exit code 1
+        return leave_terminal()
     if error.code is None:
         return EXIT_OK
     if isinstance(error.code, int):

@@ -39,7 +39,7 @@ def run(invocation: Invocation) -> int:
     from rich.console import Console
 
     from reg2rg.cli.section import read_section
-    from reg2rg.core.files import write_json
+    from reg2rg.core.files import Outputs, json_text
     from reg2rg.show.case_page import write_page
     from reg2rg.show.case_tables import as_json, build_tables, summary_rows
     from reg2rg.show.plots import draw_curves
@@ -53,7 +53,8 @@ def run(invocation: Invocation) -> int:
     tables = build_tables(scores, beside)
     print_tables(tables, Console())
     rows = as_json(summary_rows(scores, beside))
-    write_json(options.out.with_suffix(".json"), {"studies": scores.studies, "scores": rows})
+    outputs = Outputs()
+    outputs.write(options.out.with_suffix(".json"), json_text({"studies": scores.studies, "scores": rows}))
     curves = {name: read_curves(path) for name, path in _pairs(options.curves, "--curves")}
     write_page(
         options.out,
@@ -67,7 +68,9 @@ def run(invocation: Invocation) -> int:
             "training studies": str(len(train)),
             "studies shown": str(min(options.studies, scores.studies)),
         },
+        outputs=outputs,
     )
+    outputs.check()
     sys.stdout.write(f"page: {options.out}\n")
     return 0
 

@@ -7,9 +7,11 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
+
+from reg2rg.core.errors import Reg2RGError
 
 _REMEDIES = {
     (errno.ENOSPC, errno.EDQUOT, errno.EFBIG): "free some space, lift the limit, or name a folder on another disk",
@@ -52,8 +54,73 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as indented UTF-8 JSON, atomically. NaN is refused: it is not JSON."""
     with atomic_write(path, "w") as stream:
-        json.dump(value, stream, indent=2, ensure_ascii=False, allow_nan=False)
-        stream.write("\n")
+        stream.write(json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """`value` as indented JSON. NaN is refused: it is not JSON."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+Content = str | bytes | None
+
+
+class OutputsFailedError(Reg2RGError):
+    """Some files could not be made or written; all others are there."""
+
+
+class Outputs:
+    """Files of one result, each made and written on its own: one that fails takes no other with it.
+
+    Attributes:
+        written: the files that are there, in order.
+        failed: one sentence for each that is not, with its path and what to do.
+    """
+
+    def __init__(self) -> None:
+        self.written: list[Path] = []
+        self.failed: list[str] = []
+
+    def write(self, path: str | Path, content: Content | Callable[[], Content]) -> None:
+        """Write a file whole or not at all.
+
+        Args:
+            path: the file; its folder is created.
+            content: what it holds, or a function that makes it; text is written as UTF-8. For ``None`` a file that is
+                there is removed: one of an earlier run beside new ones would be read as theirs.
+        """
+        path = Path(path)
+        try:
+            made = content() if callable(content) else content
+            if made is None:
+                path.unlink(missing_ok=True)
+                return
+            with atomic_write(path) as stream:
+                stream.write(made.encode("utf-8", "replace") if isinstance(made, str) else made)
+        except Exception as error:  # whatever one drawing or disk does, the other files are worth having
+            self.fail(path, error)
+        else:
+            self.written.append(path)
+
+    def fail(self, path: Path, error: Exception) -> None:
+        """Note that a file could not be written."""
+        reason, fix = f"{type(error).__name__}: {error}", "run again with --debug for the traceback"
+        if isinstance(error, OSError):
+            reason = error.strerror or str(error)
+            fix = _remedy(error) or "name another folder, or mend this one"
+        self.failed.append(f"{path}: {reason}. Fix: {fix}")
+
+    def check(self) -> None:
+        """Tell what is missing.
+
+        Raises:
+            OutputsFailedError: some files could not be written; they are listed.
+        """
+        if self.failed:
+            count = f"{len(self.failed)} of {len(self.failed) + len(self.written)} files"
+            raise OutputsFailedError(
+                "\n  ".join([f"{count} could not be written, the others are there:", *self.failed])
+            )
 
 
 @contextlib.contextmanager
@@ -66,10 +133,13 @@ def naming(path: str | Path) -> Iterator[None]:
         raise
 
 
+def _remedy(error: OSError) -> str | None:
+    return next((fix for codes, fix in _REMEDIES.items() if error.errno in codes), None)
+
+
 def disk_trouble(error: OSError) -> str | None:
     """What a file system refuses, with the path and the way out; ``None`` for errors of another kind."""
-    code = error.errno
-    remedy = next((fix for codes, fix in _REMEDIES.items() if code in codes), None)
+    code, remedy = error.errno, _remedy(error)
     if code is None or remedy is None:
         return None
     where = f"{error.filename}: " if error.filename is not None else "writing or reading a file failed: "

@@ -133,7 +133,10 @@ def _judged(
     if verdict is None:
         return ()
     if verdict.strength == "strong" and options.implausible == "error":
-        files = [study.masks.file] if isinstance(study.masks, LabelMap) else [*study.masks.files.values()]
+        masks = study.masks
+        files = (
+            [masks.file] if isinstance(masks, LabelMap) else [file for part in masks.parts().values() for file in part]
+        )
         raise verdict.fault(files[0] if len(files) == 1 else files[0].parent)
     return (verdict.note(),)
 
