@@ -23,7 +23,7 @@ from reg2rg.core.types import PositiveInt
 from reg2rg.data.batch import Batch
 from reg2rg.data.datamodule import RegionReportDataModule
 from reg2rg.data.order import mixed_seed
-from reg2rg.data.prompt import TokenCounts
+from reg2rg.data.prompt import IGNORED, TokenCounts
 from reg2rg.models.encoders.base import Encoder
 from reg2rg.models.llm.base import Decoding, LanguageModel, Sampling
 from reg2rg.models.reporter import GeneratedReport, ProjectorFactory, RegionReporter
@@ -131,11 +131,28 @@ class Reg2RG(FolderModel, L.LightningModule):
         """Refuse data that are not as the model takes them (`conform` brings them to it); prepare the strategy.
 
         Raises:
-            ConfigError: says what differs.
+            ConfigError: says what differs, or that the longest sample does not fit the language model.
         """
         in_phases = self.word_alignment_steps > 0 and self.reporter.words is not None
         _prepare_strategy(self.trainer.strategy, in_phases)
         self._check_data()
+        self._check_lengths(stage)
+
+    def _check_lengths(self, stage: str) -> None:
+        """Refuse samples that the language model cannot read before anything is trained, word alignment included.
+
+        Raises:
+            ConfigError: with the arithmetic of the first of them.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, RegionReportDataModule):
+            return
+        generates = stage in ("test", "predict") or self.val_generate > 0
+        for split, study, regions, sample in data.longest(stage):
+            report, slots = int((sample.labels != IGNORED).sum()), len(sample.visual_positions)
+            answer = self.decoding.max_new_tokens if generates and split != "train" else 0
+            prompt, report = len(sample.ids) - report, 0 if stage == "predict" else report
+            self.reporter.require_context(study, regions, slots, prompt, max(report, answer))
 
     def _check_data(self) -> None:
         data = getattr(self.trainer, "datamodule", None)

@@ -348,3 +348,30 @@ def test_out_of_memory_names_the_batch(toy, monkeypatch):
     monkeypatch.setattr(module.reporter, "losses", full)
     with pytest.raises(OutOfMemoryError, match=r"studies s\d, s\d, \d regions, views of 16x16x8, .*data.batch_size"):
         module.training_step(batch, 0)
+
+
+def test_a_context_too_short_is_told_before_word_alignment(toy):
+    module = toy.module(word_alignment=1.0, word_alignment_steps=3)
+    run, data = trainer(toy, max_steps=3), toy.data(module)
+    data.setup("fit")
+    longest = max(len(sample.ids) for _, _, _, sample in data.longest("fit"))
+    module.reporter.llm.context_length = longest - 1
+    with pytest.raises(ConfigError, match=rf"takes {longest} positions .* reads at most {longest - 1}\. Fix: lower"):
+        run.fit(module, datamodule=data)
+    assert run.global_step == 0
+    module.reporter.llm.context_length = longest
+    run.fit(module, datamodule=data)
+    assert run.global_step == 3
+
+
+def test_a_report_that_validation_would_generate_is_held_against_the_context_too(toy):
+    module = toy.module(val_generate=1, max_new_tokens=300)
+    data = toy.data(module)
+    data.setup("fit")
+    samples = list(data.longest("fit"))
+    assert {split for split, *_ in samples} == {"train", "val"}
+    module.reporter.llm.context_length = 300 + max(len(sample.ids) for *_, sample in samples) // 2
+    with pytest.raises(ConfigError, match=r"study s5 takes \d+ positions .*, 300 of report\), but the language model"):
+        trainer(toy, max_steps=1).fit(module, datamodule=data)
+    module.val_generate = 0
+    trainer(toy, max_steps=1).fit(module, datamodule=data)
