@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import lightning as L
 import torch
 from lightning.pytorch.plugins.precision import HalfPrecision
-from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import Optimizer
@@ -39,6 +37,7 @@ from reg2rg.training.nonfinite import StepGuard
 from reg2rg.training.optimization import OptimizerConfig, build_optimizer
 from reg2rg.training.region_loss import RegionLoss
 from reg2rg.training.report_scores import ReportScores
+from reg2rg.training.strategies import prepare_strategy
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +133,7 @@ class Reg2RG(FolderModel, L.LightningModule):
             ConfigError: says what differs, or that the longest sample does not fit the language model.
         """
         in_phases = self.word_alignment_steps > 0 and self.reporter.words is not None
-        _prepare_strategy(self.trainer.strategy, in_phases)
+        prepare_strategy(self.trainer.strategy, in_phases)
         self._check_data()
         self._check_lengths(stage)
 
@@ -421,20 +420,3 @@ class Reg2RG(FolderModel, L.LightningModule):
         self.report_scores.reset()
         self._shown = 0
         self.log_dict({f"{stage}/{name}": value.float() for name, value in figures.items()})
-
-
-def _prepare_strategy(strategy: Strategy, in_phases: bool) -> None:
-    """Set what DDP and FSDP must know of the model, which their configs cannot say of every model.
-
-    Args:
-        strategy: the trainer's, not set up yet.
-        in_phases: some steps leave parameters out of the loss.
-    """
-    if isinstance(strategy, DDPStrategy) and in_phases:
-        # DDP waits for the gradient of every parameter otherwise. One that no process used keeps none, as without DDP.
-        strategy._ddp_kwargs["find_unused_parameters"] = True
-    if isinstance(strategy, FSDPStrategy) and strategy.mixed_precision is None:
-        # Views and the frequencies of positions are rounded where it costs least, not where they enter.
-        strategy.mixed_precision = replace(
-            strategy.precision_plugin.mixed_precision_config, buffer_dtype=None, cast_root_forward_inputs=False
-        )
