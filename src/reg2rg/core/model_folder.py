@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,7 @@ def localise(config: dict[str, Any], folder: Path) -> None:
     from reg2rg.core.task import with_task  # here: it brings NumPy along, and what only looks for configs needs none
 
     config |= with_task(config)
+    look_beside(config, folder.absolute())
     model, task = config.get("model"), config.get("task")
     llm = model.get("llm") if isinstance(model, dict) else None
     arguments = llm.get("init_args") if isinstance(llm, dict) else None
@@ -113,23 +115,29 @@ def localise(config: dict[str, Any], folder: Path) -> None:
         arguments["path"] = str(folder / LLM)
     if isinstance(task, dict) and task.get("regions") == REGION_FILE:
         task["regions"] = str(folder / REGION_FILE)
-    look_beside(config, folder.absolute())
 
 
 def look_beside(config: dict[str, Any], near: Path) -> None:
     """Turn absolute paths that led somewhere when a model was saved into paths beside it, where those are there.
 
-    Those of the language model and of the region set, which travel with a model; hub ids and names stay what they are.
+    Those of the language model, of files of weights, and of the region set, which travel with a model; hub ids and
+    names stay what they are.
 
     Args:
         config: sections ``task`` and ``model``; changed in place.
         near: the checkpoint or folder that holds the config.
     """
-    model, task = config.get("model"), config.get("task")
-    llm = model.get("llm") if isinstance(model, dict) else None
-    for holder, key in ((llm.get("init_args") if isinstance(llm, dict) else None, "path"), (task, "regions")):
-        if not isinstance(holder, dict) or not isinstance(named := holder.get(key), str):
-            continue
-        found = near.parent / Path(named).name
-        if Path(named).is_absolute() and found.exists():
-            holder[key] = str(found)
+    for section in ("task", "model"):
+        if section in config:
+            config[section] = _beside(config[section], near.parent)
+
+
+def _beside(value: Any, folder: Path) -> Any:
+    if isinstance(value, dict):
+        return {key: _beside(item, folder) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_beside(item, folder) for item in value]
+    if isinstance(value, str) and Path(value).is_absolute() and Path(value).name:
+        found = folder / Path(value).name
+        return str(found) if os.path.exists(found) else value  # noqa: PTH110 (a long text raises in Path.exists)
+    return value

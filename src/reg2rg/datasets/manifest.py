@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -218,6 +219,8 @@ class _RowReader:
             pattern = self._path(template.format(id=self.id, region="{region}"))
             there, _ = by_region(matching(pattern), self.manifest.regions)
             if there.files:
+                for file in itertools.chain.from_iterable(there.parts().values()):
+                    inside(self.manifest.root, str(file), self.id)  # a link may lead anywhere
                 return there
         elif template is not None:
             path = self._path(template.format(id=self.id))

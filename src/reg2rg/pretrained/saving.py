@@ -172,8 +172,8 @@ def settle_language_model(config: dict[str, Any], checkpoint: Path, given: str |
     Raises:
         ConfigError: nobody gives it, and it is not here.
     """
-    arguments: dict[str, Any] = config["model"]["llm"].setdefault("init_args", {})
     look_beside(config, checkpoint.absolute())
+    arguments: dict[str, Any] = config["model"]["llm"].setdefault("init_args", {})
     if given is not None:
         arguments |= {"path": str(given), "revision": None}
     else:

@@ -146,6 +146,9 @@ def test_files_that_are_links_into_a_store_of_blobs(tmp_path: Path, blob: str) -
     (root / "b.nii.gz").symlink_to(tmp_path / "secret.nii.gz")
     found = manifest(root, "id,image,mask:lung,report:lung\nb,b.nii.gz,a_lung.nii.gz,x\n")
     assert codes(found) == [("b", "UNSAFE_PATH")]
+    (root / "a_heart.nii.gz").unlink()
+    (root / "a_heart.nii.gz").symlink_to(tmp_path / "secret.nii.gz")
+    assert codes(manifest(root, "id,image,report:lung\na,a.nii.gz,x\n", **masks)) == [("a", "UNSAFE_PATH")]
 
 
 def test_paths_relative_to_a_table_below_the_root(root: Path) -> None:

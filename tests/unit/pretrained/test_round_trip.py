@@ -134,6 +134,12 @@ def test_a_language_model_that_is_not_here_is_said_at_once(model, toy, tmp_path)
     assert Reg2RG.from_pretrained(folder).reporter.llm.path == str(moved)
 
 
+def test_what_a_folder_holds_comes_before_what_lies_beside_it(model, toy, tmp_path):
+    folder = model().save_pretrained(tmp_path / "m", copy_language_model=True)
+    (tmp_path / "llm").mkdir()
+    assert Reg2RG.from_pretrained(folder).reporter.llm.path == str(folder / "llm")
+
+
 def other_llm(toy, to, change):
     """The toy's language model with other weights."""
     shutil.copytree(toy.lm, to)

@@ -10,6 +10,7 @@ import yaml
 import reg2rg.models.llm.causal_lm  # noqa: F401 (by its short name)
 from reg2rg.config.saving import CONFIG_KEY
 from reg2rg.core.errors import ConfigError
+from reg2rg.models.encoders import Frozen
 from reg2rg.training.checkpoints import AtomicCheckpointIO, read_checkpoint
 from reg2rg.training.module import Reg2RG
 from reg2rg.training.monitor import OutOfMemoryError
@@ -164,23 +165,27 @@ def test_a_checkpoint_finds_its_language_model(toy, tmp_path):
         "class_path": "CNN3D",
         "init_args": {"size": list(toy.size), "channels": [8, 8], "patch": [4, 4, 4], "grid": [2, 2, 1]},
     }
-    model = {"texture": encoder, "geometry": encoder, "global_": "texture", "projector": "LinearProjector"}
+    frozen = {"class_path": "Frozen", "init_args": {"encoder": encoder, "weights": str(tmp_path / "old/cnn.pth")}}
+    model = {"texture": frozen, "geometry": encoder, "global_": "texture", "projector": "LinearProjector"}
     model["llm"] = {"class_path": "CausalLM", "init_args": {"path": str(tmp_path / "old/lm")}}
     config = {"model": model, "task": {"regions": str(tmp_path / "old/own.yaml")}}
     for name in ("old", "new"):
         shutil.copytree(toy.lm, tmp_path / name / "lm")
+        torch.save(build(Frozen, {"encoder": encoder}).encoder.state_dict(), tmp_path / name / "cnn.pth")
         (tmp_path / name / "own.yaml").write_text(f"name: {name}\nregions: [lung]\n")
     saved = {"state_dict": build(Reg2RG, {**model, "task": config["task"]}).state_dict()}
     AtomicCheckpointIO().save_checkpoint(saved | {CONFIG_KEY: yaml.safe_dump(config)}, tmp_path / "new/a.ckpt")
 
     def found():
         loaded = Reg2RG.from_checkpoint(tmp_path / "new/a.ckpt")
-        return loaded.reporter.llm.path, loaded.task.region_set.name
+        weights = loaded.run_config["model"]["texture"]["init_args"]["weights"]
+        return loaded.reporter.llm.path, loaded.task.region_set.name, weights
 
-    assert found() == (str(tmp_path / "new/lm"), "new")
+    assert found() == (str(tmp_path / "new/lm"), "new", str(tmp_path / "new/cnn.pth"))
+    (tmp_path / "new/cnn.pth").unlink()
     (tmp_path / "new/own.yaml").unlink()
     shutil.rmtree(tmp_path / "new/lm")
-    assert found() == (str(tmp_path / "old/lm"), "old")
+    assert found() == (str(tmp_path / "old/lm"), "old", str(tmp_path / "old/cnn.pth"))
     (tmp_path / "old/lm").rename(tmp_path / "moved")
     with pytest.raises(
         ConfigError, match=r"a\.ckpt: the model was trained .*/old/lm, which is not here, nor is .*/new/lm"
