@@ -91,8 +91,9 @@ def _pooled(
     with _single_threaded_children():
         pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker)
         try:
-            for item in itertools.islice(waiting, 2 * workers):
-                running[pool.submit(_call, task, item)] = item
+            with _interrupts_left_to_parent():
+                for item in itertools.islice(waiting, 2 * workers):
+                    running[pool.submit(_call, task, item)] = item
             while running:
                 done, _ = wait(running, timeout=stall_seconds, return_when=FIRST_COMPLETED)
                 if not done:
@@ -164,6 +165,19 @@ def start_worker(number: int = 0) -> None:
             os._exit(1)
 
         threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+@contextlib.contextmanager
+def _interrupts_left_to_parent() -> Iterator[None]:
+    """Processes that are started now ignore Ctrl-C from their first instruction on, not once they have imported."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

@@ -240,8 +240,14 @@ def _read_regions(folder: Path, source: Any, names: Any) -> RegionSet:
 
 
 def _dump_regions(regions: RegionSet) -> str:
-    listed = [{key: _plain(value) for key, value in asdict(region).items() if value} for region in regions]
+    listed = [_told(asdict(region)) for region in regions]
     return dump_yaml({"name": regions.name, "regions": listed})
+
+
+def _told(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What is not empty, inside too."""
+    inner = {key: _told(value) if isinstance(value, dict) else _plain(value) for key, value in values.items()}
+    return {key: value for key, value in inner.items() if value not in (None, "", [], (), {})}
 
 
 def adopt(model: ReportTask, data: ReportTask) -> ReportTask:

@@ -82,7 +82,7 @@ def test_one_output_that_fails_takes_no_other_with_it(quick, tmp_path, monkeypat
 def test_a_file_that_cannot_be_written_is_named_with_a_remedy(quick, tmp_path):
     (tmp_path / "per_study.csv").mkdir()
     with pytest.raises(
-        OutputsFailedError, match=r"(?s)1 of 10 files.*per_study.csv: .*Fix: a folder has this name"
+        OutputsFailedError, match=r"(?s)1 of 10 files.*per_study.csv: .*Fix: correct the path"
     ) as caught:
         write_evaluation(quick, tmp_path)
     assert caught.value.exit_code == 1
