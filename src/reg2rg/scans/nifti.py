@@ -166,7 +166,7 @@ class _Header:
         except (HeaderDataError, ValueError, np.linalg.LinAlgError) as error:
             if optional:
                 return None
-            raise self._fault("AFFINE", f"a qform that makes no rotation ({error})", "a valid qform", EXPORT) from error
+            raise self._fault("AFFINE", f"a qform that makes no rotation ({error})", "a valid qform", EXPORT) from None
         return qform
 
     def _compare(self, sform: Affine, qform: Affine | None) -> None:
