@@ -59,6 +59,8 @@ def check_dataset(
     workers = workers_that_fit(workers, chosen)
     checks = dict(_read_all([StudyJob(study, regions, options, needs_regions) for study in chosen], workers, "check"))
     findings += _of_studies(chosen, checks) + _duplicates(chosen, checks)
+    if needs_regions:
+        findings += _never_seen(checks, regions)
     good = [place for place, _ in enumerate(chosen) if not checks[place].faults]
     pictures: tuple[str, ...] = ()
     if out is not None and overlays:
@@ -111,6 +113,14 @@ def _of_studies(studies: Sequence[Study], checks: dict[int, StudyCheck]) -> list
             message = f"no voxel of: {', '.join(check.empty)}"
             findings.append(Finding("note", "EMPTY_MASK", study.split, study.id, message, len(check.empty)))
     return findings
+
+
+def _never_seen(checks: dict[int, StudyCheck], regions: RegionSet) -> Iterator[Finding]:
+    """Regions without a voxel in any study that could be read: a model that needs them learns nothing of them."""
+    seen = {name for check in checks.values() for name in check.present}
+    if seen and (never := [name for name in regions.names if name not in seen]):
+        message = f"no study has a voxel of: {', '.join(never)}. If masks of them exist, look at their names and labels"
+        yield Finding("note", "REGION_NEVER_SEEN", "", "", message, len(never))
 
 
 def _duplicates(studies: Sequence[Study], checks: dict[int, StudyCheck]) -> list[Finding]:

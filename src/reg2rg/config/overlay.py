@@ -8,6 +8,7 @@ take one. For an ablation study that is a wrong experiment. Here naming another 
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
@@ -44,6 +45,7 @@ def find_config(name: str, asked_by: str = "command line", beside: Path | None =
     Raises:
         ConfigError: found nowhere; offers the closest name.
     """
+    name = os.path.expanduser(name)  # noqa: PTH111 (which raises for a user that is not known)
     folders = [folder for folder in (beside, Path(), packaged_folder()) if folder is not None]
     for folder in folders:
         for candidate in (folder / name, folder / f"{name}.yaml"):

@@ -113,3 +113,23 @@ def localise(config: dict[str, Any], folder: Path) -> None:
         arguments["path"] = str(folder / LLM)
     if isinstance(task, dict) and task.get("regions") == REGION_FILE:
         task["regions"] = str(folder / REGION_FILE)
+    look_beside(config, folder.absolute())
+
+
+def look_beside(config: dict[str, Any], near: Path) -> None:
+    """Turn absolute paths that led somewhere when a model was saved into paths beside it, where those are there.
+
+    Those of the language model and of the region set, which travel with a model; hub ids and names stay what they are.
+
+    Args:
+        config: sections ``task`` and ``model``; changed in place.
+        near: the checkpoint or folder that holds the config.
+    """
+    model, task = config.get("model"), config.get("task")
+    llm = model.get("llm") if isinstance(model, dict) else None
+    for holder, key in ((llm.get("init_args") if isinstance(llm, dict) else None, "path"), (task, "regions")):
+        if not isinstance(holder, dict) or not isinstance(named := holder.get(key), str):
+            continue
+        found = near.parent / Path(named).name
+        if Path(named).is_absolute() and found.exists():
+            holder[key] = str(found)

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.regions import RegionSet, load_region_set
 from reg2rg.core.registry import did_you_mean
-from reg2rg.core.types import PositiveInt
+from reg2rg.core.types import PathOrName, PositiveInt
 
 Target = Literal["regions", "joined", "whole"]
 Order = Literal["shuffled", "listed", "listed_in_evaluation"]
@@ -104,7 +104,7 @@ class ReportTask:
         max_length: longest sample in tokens.
     """
 
-    regions: str | RegionSet = "radgenome"
+    regions: PathOrName | RegionSet = "radgenome"
     views: Views = Views()
     target: Target = "regions"
     identity: bool = True

@@ -19,7 +19,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.parallel import usable_cores
 from reg2rg.core.task import ReportTask, Target
-from reg2rg.core.types import NonNegativeFloat, NonNegativeInt, PositiveInt, Study
+from reg2rg.core.types import NonNegativeFloat, NonNegativeInt, PathOrHubId, PathText, PositiveInt, Study
 from reg2rg.data.batch import Batch, collate
 from reg2rg.data.loader import StudyLoader
 from reg2rg.data.order import EVAL_SEED, bucketed_batches, generator
@@ -80,8 +80,8 @@ class RegionReportDataModule(L.LightningDataModule):
     def __init__(
         self,
         dataset: Dataset,
-        store: str,
-        tokenizer: PreTrainedTokenizerBase | str,
+        store: PathText,
+        tokenizer: PreTrainedTokenizerBase | PathOrHubId,
         token_counts: TokenCounts,
         task: ReportTask = ReportTask(),  # noqa: B008 (frozen)
         read: ReadOptions = ReadOptions(),  # noqa: B008 (frozen)

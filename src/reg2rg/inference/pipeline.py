@@ -8,7 +8,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
 
 from reg2rg import __version__
 from reg2rg.core.errors import ConfigError
@@ -22,7 +21,7 @@ from reg2rg.inference.result import Provenance, ReportResult
 from reg2rg.models.reporter import GeneratedReport
 from reg2rg.pretrained.contract import InputContract
 from reg2rg.pretrained.fingerprint import digest
-from reg2rg.scans.base import ReadOptions
+from reg2rg.scans.base import MaskGrid, ReadOptions
 from reg2rg.scans.find_masks import MaskSource, find_masks, image_stem
 from reg2rg.scans.masks import canonical
 from reg2rg.scans.read import read_study
@@ -43,7 +42,7 @@ def report_on(
     model: Reg2RG,
     *,
     segmenter: Segmenter | None = None,
-    mask_grid: Literal["header", "scan"] = "header",
+    mask_grid: MaskGrid = "header",
     min_slices: int = 16,
 ) -> ReportResult:
     """Report on one scan: what ``reg2rg predict`` writes for it, from the files themselves.

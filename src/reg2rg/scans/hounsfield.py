@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from reg2rg.core.errors import DataFault
 from reg2rg.core.types import HU, Grid, Volume
-from reg2rg.scans.base import ReadOptions, Scan, Shape, StoredImage
+from reg2rg.scans.base import MIN_DIM, ReadOptions, Scan, Shape, StoredImage
 from reg2rg.scans.grid import Orientation
 
 HU_MIN, HU_MAX = -1024, 3071
@@ -40,6 +40,14 @@ def to_hounsfield(image: StoredImage, options: ReadOptions) -> Scan:
     orientation = Orientation.of(image.affine)
     stored = image.stored
     shape: Shape = (stored.shape[0], stored.shape[1], stored.shape[2])
+    if min(shape) < MIN_DIM:
+        raise DataFault.of(
+            "FEW_SLICES",
+            found=f"shape {list(shape)}",
+            expected=f"{MIN_DIM} voxels an axis or more",
+            fix="use the whole volume, not some slices of it",
+            path=image.path,
+        )
     slices = shape[orientation.axes[2]]
     if slices < options.min_slices:
         raise DataFault.of(

@@ -24,6 +24,7 @@ _AGAIN = "download or export the file again"
 # What people save by mistake under the name of a volume: first bytes -> code, what it is, remedy.
 _STRANGERS = (
     (b"version https://git-lfs", "LFS_POINTER", "a git-LFS pointer, not the file itself", "run `git lfs pull`"),
+    (b"/annex/objects/", "LFS_POINTER", "a git-annex pointer, not the file itself", "run `git annex get`"),
     (b"<", "HTML_PAGE", "a web page or XML text", "open it to see the server's message, then download again"),
     (b"{", "NOT_NIFTI", "JSON text", _AGAIN),
     (b"PK\x03\x04", "NOT_NIFTI", "a zip archive", "unpack it"),
@@ -101,9 +102,12 @@ def read_file(path: Path) -> bytes:
     """
     try:
         data = path.read_bytes()
-    except FileNotFoundError:
-        fix = "correct the path, or leave the study out"
-        raise DataFault.of("MISSING_FILE", found="no such file", expected="a file", fix=fix, path=path) from None
+    except FileNotFoundError as error:
+        found, fix = "no such file", "correct the path, or leave the study out"
+        if path.is_symlink():
+            found = f"a link to {path.readlink()}, which is not there"
+            fix = "fetch the file itself (git annex get, dvc pull, hf download)"
+        raise DataFault.of("MISSING_FILE", found=found, expected="a file", fix=fix, path=path) from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         fix = "check the path and its permissions"
         found = f"cannot be read ({getattr(error, 'strerror', None) or error})"

@@ -18,7 +18,7 @@ from reg2rg.core.documents import DocumentError, read_record, write_record
 from reg2rg.core.errors import DataFault
 from reg2rg.store.container import SUFFIX, read_header
 
-NATIVE_FORMAT = 2
+NATIVE_FORMAT = 3
 """Version of native detail in the store; a change makes `prepare` build it anew, and with it the views."""
 VIEWS_FORMAT = 2
 """Version of baked views in the store; a change makes `prepare` bake them anew from native detail."""

@@ -30,6 +30,7 @@ from reg2rg.models.reporter import GeneratedReport, ProjectorFactory, RegionRepo
 from reg2rg.models.state import check_names, check_sizes, kept_names
 from reg2rg.pretrained.contract import shortened
 from reg2rg.pretrained.mixin import FolderModel
+from reg2rg.pretrained.saving import settle_language_model
 from reg2rg.training.checkpoints import read_checkpoint
 from reg2rg.training.going_on import check_task, check_trained, other_settings, way_to_fit
 from reg2rg.training.half_precision import Float32Steps
@@ -373,8 +374,7 @@ class Reg2RG(FolderModel, L.LightningModule):
         """
         checkpoint = read_checkpoint(path)
         config = with_task(read_config(checkpoint, str(path)))
-        if language_model is not None:
-            config["model"]["llm"]["init_args"] |= {"path": str(language_model), "revision": None}
+        settle_language_model(config, Path(path), language_model)
         config["model"] |= changes
         model = build(cls, {"task": config.get("task") or {}, **config["model"]}, allow_import)
         model.describe(config)

@@ -16,6 +16,7 @@ from reg2rg.core.errors import ConfigError
 from reg2rg.core.files import sha256, write_json
 from reg2rg.core.report import parse_report
 from reg2rg.core.task import ReportTask
+from reg2rg.core.types import PathText
 from reg2rg.data.batch import Batch
 from reg2rg.data.loader import StudyLoader
 from reg2rg.evaluation.records import STUDIES, read_records, write_table
@@ -59,7 +60,7 @@ class PredictionWriter(L.Callback):
         out: the folder.
     """
 
-    def __init__(self, out: str) -> None:
+    def __init__(self, out: PathText) -> None:
         self.out = Path(out)
         self._begun = self._said = 0.0
         self._written = self._total = 0

@@ -252,8 +252,18 @@ MISTAKES: list[tuple[str, Edit, str, tuple[str, ...]]] = [
         ("[32, 32, 32] is not the size of the views", "${task.views.size}"),
     ),
     ("patches that do not fill", put("task.views.size", [16, 16, 18]), "init_args:#2", ("do not fill a view",)),
-    ("no data folder", put("data.dataset.init_args.root", "gone"), "root:", ("data folder is expected at 'gone'",)),
-    ("no store", put("data.store", "gone"), "store:", ("no store at 'gone'", "reg2rg data prepare")),
+    (
+        "no data folder",
+        put("data.dataset.init_args.root", "gone"),
+        "root:",
+        ("data folder is expected", "/gone'"),
+    ),
+    (
+        "no store",
+        put("data.store", "gone"),
+        "store:",
+        ("no store at", "/gone'. Make it", "reg2rg data prepare"),
+    ),
     ("no checkpoint", put("ckpt_path", "gone.ckpt"), "ckpt_path:", ("no checkpoint at 'gone.ckpt'",)),
     (
         "no weights",
@@ -265,7 +275,7 @@ MISTAKES: list[tuple[str, Edit, str, tuple[str, ...]]] = [
             },
         ),
         "weights:",
-        ("expected at 'gone.pth'",),
+        ("expected at '/", "/gone.pth'"),
     ),
 ]
 

@@ -378,6 +378,17 @@ def test_links_may_not_leave_the_root(tmp_path: Path) -> None:
         assert error.value.code == "UNSAFE_PATH"
 
 
+def test_files_that_are_links_into_a_store_of_blobs(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    write_table(root, "".join(f"train_{n}_a_1.nii.gz,lung,Clear.\n" for n in (1, 2)))
+    wanted = dataset(root).studies()
+    store = tmp_path_factory.mktemp("blobs")
+    for number, file in enumerate(sorted(path for path in root.rglob("*") if path.is_file())):
+        blob = store / f"{number:064x}"
+        file.rename(blob)
+        file.symlink_to(blob)
+    assert dataset(root).studies() == wanted
+
+
 # Mutated tables
 
 

@@ -123,6 +123,15 @@ def test_a_language_model_that_is_not_here_is_said_at_once(model, toy, tmp_path)
         ConfigError, match=r"language model .*/lm, \d+ tokens, 21 tensors, which is not here.*language_model"
     ):
         Reg2RG.from_pretrained(folder)
+    shutil.copytree(toy.lm, tmp_path / "elsewhere/lm")
+    folder = folder.rename(tmp_path / "elsewhere/m")  # beside the folder it is found, under its own name
+    again = Reg2RG.from_pretrained(folder)
+    assert again.reporter.llm.path == str(tmp_path / "elsewhere/lm")
+    assert torch.equal(again.reporter.tags, made.reporter.tags)
+    shutil.copytree(toy.lm, moved)  # also where the old place has something
+    assert Reg2RG.from_pretrained(folder).reporter.llm.path == str(tmp_path / "elsewhere/lm")
+    shutil.rmtree(tmp_path / "elsewhere/lm")
+    assert Reg2RG.from_pretrained(folder).reporter.llm.path == str(moved)
 
 
 def other_llm(toy, to, change):

@@ -143,7 +143,7 @@ def test_entries_of_an_older_format_are_not_read(store, monkeypatch):
     for module in ("store", "files"):
         monkeypatch.setattr(f"reg2rg.store.{module}.NATIVE_FORMAT", 99)
     assert store.state("s1", "key0", SETTINGS, full=False) == "stale"
-    with pytest.raises(DataFault, match=r"NOT_PREPARED.*format 2.*expected format 99.*prepare"):
+    with pytest.raises(DataFault, match=r"NOT_PREPARED.*format 3.*expected format 99.*prepare"):
         store.read("s1")
 
 

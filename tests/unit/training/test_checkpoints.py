@@ -149,6 +149,19 @@ def test_a_link_is_held_against_its_targets_digest(path):
     assert read_checkpoint(link)["epoch"] == 3
 
 
+def test_a_link_into_a_store_of_blobs_is_held_against_the_digest_beside_it(path):
+    blob = path.parent / "blobs" / ("0f" * 32)
+    blob.parent.mkdir()
+    path.rename(blob)
+    path.symlink_to(blob)
+    assert read_checkpoint(path)["epoch"] == 3
+    damaged = bytearray(blob.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    blob.write_bytes(bytes(damaged))
+    with pytest.raises(CheckpointError, match="damaged after it was written"):
+        read_checkpoint(path)
+
+
 def test_remove_takes_the_digest_along(path):
     AtomicCheckpointIO().remove_checkpoint(path)
     assert list(path.parent.iterdir()) == []

@@ -1,11 +1,13 @@
 import logging
 import math
+import shutil
 
 import lightning as L
 import pytest
 import torch
 import yaml
 
+import reg2rg.models.llm.causal_lm  # noqa: F401 (by its short name)
 from reg2rg.config.saving import CONFIG_KEY
 from reg2rg.core.errors import ConfigError
 from reg2rg.training.checkpoints import AtomicCheckpointIO, read_checkpoint
@@ -152,6 +154,42 @@ def test_from_checkpoint_builds_from_the_config_inside(toy, tmp_path):
     AtomicCheckpointIO().save_checkpoint({"state_dict": {}}, tmp_path / "b.ckpt")
     with pytest.raises(ConfigError, match=r"b\.ckpt: holds no config"):
         Reg2RG.from_checkpoint(tmp_path / "b.ckpt")
+
+
+def test_a_checkpoint_finds_its_language_model(toy, tmp_path):
+    """Beside itself first, then where it was, and its region set too; no hub is asked for what was a folder."""
+    from reg2rg.config.saving import build
+
+    encoder = {
+        "class_path": "CNN3D",
+        "init_args": {"size": list(toy.size), "channels": [8, 8], "patch": [4, 4, 4], "grid": [2, 2, 1]},
+    }
+    model = {"texture": encoder, "geometry": encoder, "global_": "texture", "projector": "LinearProjector"}
+    model["llm"] = {"class_path": "CausalLM", "init_args": {"path": str(tmp_path / "old/lm")}}
+    config = {"model": model, "task": {"regions": str(tmp_path / "old/own.yaml")}}
+    for name in ("old", "new"):
+        shutil.copytree(toy.lm, tmp_path / name / "lm")
+        (tmp_path / name / "own.yaml").write_text(f"name: {name}\nregions: [lung]\n")
+    saved = {"state_dict": build(Reg2RG, {**model, "task": config["task"]}).state_dict()}
+    AtomicCheckpointIO().save_checkpoint(saved | {CONFIG_KEY: yaml.safe_dump(config)}, tmp_path / "new/a.ckpt")
+
+    def found():
+        loaded = Reg2RG.from_checkpoint(tmp_path / "new/a.ckpt")
+        return loaded.reporter.llm.path, loaded.task.region_set.name
+
+    assert found() == (str(tmp_path / "new/lm"), "new")
+    (tmp_path / "new/own.yaml").unlink()
+    shutil.rmtree(tmp_path / "new/lm")
+    assert found() == (str(tmp_path / "old/lm"), "old")
+    (tmp_path / "old/lm").rename(tmp_path / "moved")
+    with pytest.raises(
+        ConfigError, match=r"a\.ckpt: the model was trained .*/old/lm, which is not here, nor is .*/new/lm"
+    ):
+        found()
+    with pytest.raises(ConfigError, match="--language_model with reg2rg export"):
+        found()
+    again = Reg2RG.from_checkpoint(tmp_path / "new/a.ckpt", language_model=tmp_path / "moved")
+    assert again.reporter.llm.path == str(tmp_path / "moved")
 
 
 def test_a_checkpoint_of_another_optimiser_is_refused_in_one_line(toy, tmp_path):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from reg2rg.core.errors import ConfigError, MissingExtraError
 from reg2rg.core.hub import local_folder
-from reg2rg.core.types import NonNegativeFloat, PositiveInt
+from reg2rg.core.types import NonNegativeFloat, PathOrHubId, PositiveInt
 from reg2rg.models.llm.base import LANGUAGE_MODELS, Decoding, Generation, LanguageModel, LogitsMask
 from reg2rg.models.llm.decoding import generated
 from reg2rg.models.llm.loading import LOADING_ERRORS, load_tokenizer, trouble
@@ -75,7 +75,7 @@ class CausalLM(LanguageModel):
 
     def __init__(
         self,
-        path: str,
+        path: PathOrHubId,
         lora: LoRA | None = None,
         gradient_checkpointing: bool = False,
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
