@@ -102,7 +102,7 @@ def read_file(path: Path) -> bytes:
     """
     try:
         data = path.read_bytes()
-    except FileNotFoundError as error:
+    except FileNotFoundError:
         found, fix = "no such file", "correct the path, or leave the study out"
         if path.is_symlink():
             found = f"a link to {path.readlink()}, which is not there"
