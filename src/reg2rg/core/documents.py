@@ -92,9 +92,9 @@ class Loader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, told, node.start_mark)
             try:
                 return super().construct_object(node, deep)
-            except (ValueError, LookupError, AttributeError) as error:
+            except (ValueError, LookupError, AttributeError):
                 told = f"{node.value[:40]!r} is no {node.tag.rpartition(':')[2]}"
-                raise yaml.constructor.ConstructorError(None, None, told, node.start_mark) from error
+                raise yaml.constructor.ConstructorError(None, None, told, node.start_mark) from None
         return super().construct_object(node, deep)
 
 

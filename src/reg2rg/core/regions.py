@@ -180,7 +180,7 @@ def _parse(content: str, source: str, default_name: str, folder: Path, above: tu
     try:
         return RegionSet(name, regions)
     except ConfigError as error:
-        raise ConfigError(f"{source}: {error}") from error
+        raise ConfigError(f"{source}: {error}") from None
 
 
 def _region(entry: Any, where: str) -> Region:

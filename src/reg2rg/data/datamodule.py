@@ -150,7 +150,7 @@ class RegionReportDataModule(L.LightningDataModule):
             try:
                 tokenizer = AutoTokenizer.from_pretrained(tokenizer)
             except (OSError, ValueError) as error:
-                raise ConfigError(f"data.tokenizer {self.tokenizer}: {str(error).splitlines()[0]}") from error
+                raise ConfigError(f"data.tokenizer {self.tokenizer}: {str(error).partition(chr(10))[0]}") from None
         if self.published_ids:
             check_published_ids(tokenizer)
         task = self.task

@@ -237,7 +237,7 @@ def _reading(path: Path) -> Iterator[None]:
     except ConfigError:
         raise
     except Exception as error:
-        raise ConfigError(f"weights {path}: {_trouble(path, error)}") from error
+        raise ConfigError(f"weights {path}: {_trouble(path, error)}") from None
 
 
 def _trouble(path: Path, error: Exception) -> str:

@@ -133,7 +133,7 @@ class InputContract:
             views = {**found.task.values()["views"], **(own.get("views") or {})}
             told = cls.of_config({**config, "task": {**found.task.values(), "regions": regions, **own, "views": views}})
         except (ConfigError, TypeError, ValueError) as error:
-            raise ConfigError(f"{path}: {error}. Fix: take the file from the folder's source again") from error
+            raise ConfigError(f"{path}: {error}. Fix: take the file from the folder's source again") from None
         if differences := found.differences(told):
             raise ConfigError(
                 f"{folder / CONFIG}: contradicts {CONTRACT} beside it: {'; '.join(differences)}. "

@@ -127,7 +127,7 @@ class _WithAliases(Mapping[str, Tensor]):
         except (DocumentError, AttributeError) as error:
             raise ConfigError(
                 f"{path}: the header's second names cannot be read ({error}). Fix: take it again"
-            ) from error
+            ) from None
         if lost := [alias for alias, name in self._aliases.items() if name not in source or alias in source]:
             raise ConfigError(f"{path}: the header gives {lost[0]} as a second name of no tensor. Fix: take it again")
         self._source = source

@@ -265,7 +265,7 @@ def upload(
         raise ConfigError(
             f"hub {repo_id}: {reason}. Fix: log in with hf auth login; without a network, save_pretrained(FOLDER) here "
             f"and on another machine: hf upload {repo_id} FOLDER"
-        ) from error
+        ) from None
     return str(commit.pr_url or commit.commit_url) if create_pr else str(commit.commit_url)
 
 

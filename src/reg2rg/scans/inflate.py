@@ -102,16 +102,16 @@ def read_file(path: Path) -> bytes:
     """
     try:
         data = path.read_bytes()
-    except FileNotFoundError as error:
+    except FileNotFoundError:
         found, fix = "no such file", "correct the path, or leave the study out"
         if path.is_symlink():
             found = f"a link to {path.readlink()}, which is not there"
             fix = "fetch the file itself (git annex get, dvc pull, hf download)"
-        raise DataFault.of("MISSING_FILE", found=found, expected="a file", fix=fix, path=path) from error
+        raise DataFault.of("MISSING_FILE", found=found, expected="a file", fix=fix, path=path) from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         fix = "check the path and its permissions"
         found = f"cannot be read ({getattr(error, 'strerror', None) or error})"
-        raise DataFault.of("UNREADABLE", found=found, expected="a readable file", fix=fix, path=path) from error
+        raise DataFault.of("UNREADABLE", found=found, expected="a readable file", fix=fix, path=path) from None
     if not data:
         raise DataFault.of("EMPTY_FILE", found="0 bytes", expected=known_kinds(), fix=_AGAIN, path=path)
     return data
@@ -173,7 +173,7 @@ class _Members:
                 found = f"damaged gzip data ({str(error).rstrip('.')})"
                 raise DataFault.of(
                     "CORRUPT", found=found, expected="a sound checksum", fix=_AGAIN, path=self._path
-                ) from error
+                ) from None
             self._pending = b""
             if self._inflater.eof:
                 self._next_member(self._inflater.unused_data)

@@ -124,7 +124,7 @@ class _Header:
             dtype: np.dtype[Any] = nrrd.read_data(one, io.BytesIO(bytes(8))).dtype
         except Exception as error:
             found = f"type {self.fields['type']} ({error})"
-            raise _fault(self.path, "DATATYPE", found, "8 to 64 bit integers or floats") from error
+            raise _fault(self.path, "DATATYPE", found, "8 to 64 bit integers or floats") from None
         return dtype
 
     def affine(self) -> tuple[Affine, tuple[str, ...]]:
@@ -225,7 +225,7 @@ def _fields(path: Path, stream: IO[bytes]) -> Mapping[str, Any]:
         if lacking or fields["dimension"] != len(fields["sizes"]):
             raise ValueError(f"no {', '.join(lacking)}" if lacking else "dimension is not the number of sizes")
     except Exception as error:  # pynrrd raises whatever comes of a value that it cannot read
-        raise _fault(path, "HEADER", f"a header that cannot be read ({error})"[:200], "an NRRD header") from error
+        raise _fault(path, "HEADER", f"a header that cannot be read ({error})"[:200], "an NRRD header") from None
     return fields
 
 

@@ -241,7 +241,7 @@ def _writing(root: Path) -> Iterator[None]:
         raise Reg2RGError(
             f"cannot write to the store {root}: {error.strerror or error}. What was finished is kept and sound. Fix: "
             "free space or allow writing there, then run again"
-        ) from error
+        ) from None
 
 
 def _remove_leftovers(store: Store, studies: Sequence[str], bake: Views | None, *, alone: bool) -> None:

@@ -133,7 +133,7 @@ def _read(job: Job) -> RegionVolume:
             fix="check that it is there and that you may read it",
             path=error.filename or job.study.image,
             study=job.study.id,
-        ) from error
+        ) from None
 
 
 def _fatal(job: Job, found: str, fix: str) -> Outcome:

@@ -115,7 +115,7 @@ def read_checkpoint(
     try:
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}".rstrip(": ")
         raise CheckpointError(
             f"{path}: not a readable checkpoint ({reason}). Only tensors and plain values are accepted. "
             "Fix: use another checkpoint; the one before it if this one is damaged"

@@ -58,6 +58,9 @@ def test_without_the_digest_beside_it_the_parts_are_verified_and_that_is_said(pa
         except CheckpointError:
             found += 1
     assert found > 150
+    path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"last\.ckpt: not a readable checkpoint \(EOFError"):
+        read_checkpoint(path)
     start = good.index(wanted.numpy().tobytes()[:64])
     path.write_bytes(good[:start] + bytes(4096) + good[start + 4096 :])
     with pytest.raises(CheckpointError, match=r"last\.ckpt: damaged .* does not match its CRC-32 .*Fix: copy it again"):

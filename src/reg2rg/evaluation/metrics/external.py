@@ -84,7 +84,7 @@ def load_judge(name: str) -> Metric:
         raise ConfigError(
             f"judge '{name}' ({known[name].value}) cannot be loaded: {type(error).__name__}: {error}. Fix: install "
             "what it needs, or correct its entry point"
-        ) from error
+        ) from None
     if not callable(judge):
         raise ConfigError(
             f"judge '{name}' is a {type(judge).__name__} (expected a function of references and predictions)"

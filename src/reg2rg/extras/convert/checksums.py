@@ -131,7 +131,7 @@ def read_sums(path: str | Path) -> Sums:
         raise ConfigError(
             f"--against {path}: cannot be read as sums ({type(error).__name__}: {error}). Expected a file that "
             "'reg2rg convert ... --check --sums FILE' wrote. Fix: the path"
-        ) from error
+        ) from None
 
 
 def differences(here: Sums, there: Sums) -> list[str]:

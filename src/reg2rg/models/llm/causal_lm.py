@@ -282,7 +282,7 @@ def _from_nothing(path: str, dtype: str, revision: str | None) -> Any:
         config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=False, **options)
     except LOADING_ERRORS as error:
-        raise trouble(path, error) from error
+        raise trouble(path, error) from None
     with contextlib.suppress(OSError):  # what ends an answer may be said there alone
         model.generation_config = GenerationConfig.from_pretrained(source, revision=revision)
     return model

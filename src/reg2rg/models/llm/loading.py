@@ -33,7 +33,7 @@ def load_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenize
             str(where) if where.exists() else path, revision=revision, trust_remote_code=False
         )
     except LOADING_ERRORS as error:
-        raise trouble(path, error) from error
+        raise trouble(path, error) from None
     if tokenizer.eos_token_id is None:
         raise ConfigError(f"{path}: the tokenizer has no EOS token, so a report could never end. Fix: set eos_token")
     if tokenizer.pad_token_id is None:

@@ -58,8 +58,8 @@ def load_whole(path: str, options: Mapping[str, Any]) -> Any:
                 **options,
             )
         except LOADING_ERRORS as error:
-            raise trouble(path, error) from error
-        except RuntimeError as error:
+            raise trouble(path, error) from None
+        except RuntimeError:
             # parts that cannot be joined, or a packed weight that cannot even be made up
             names = sorted({name for text in told for name in _ROW.findall(_ANSI.sub("", text))})
             if not names:
@@ -67,7 +67,7 @@ def load_whole(path: str, options: Mapping[str, Any]) -> Any:
             raise ConfigError(
                 f"language model {path}: its files do not hold all parts of {_listed(names)}, such as every expert or "
                 "what 4-bit weights are unpacked with. Fix: take the whole folder from its source again"
-            ) from error
+            ) from None
     unexpected = sorted(name for name in found["unexpected_keys"] if not _MADE_ANEW.search(name))
     shapes = {name: (tuple(has), tuple(wants)) for name, has, wants in found["mismatched_keys"]}
     shapes |= _packed_shapes(model)
