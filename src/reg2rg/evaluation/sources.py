@@ -115,7 +115,8 @@ class _Reader:
         patients: dict[str, str] = {}
         orders: list[list[str]] = []
         columns: Mapping[str, str] = {}
-        other, notes = [], []
+        other: list[str] = []
+        notes: list[str] = []
         for file in files:
             try:
                 region = self.regions.canonical(file.name.removesuffix(_REGION_FILE))
