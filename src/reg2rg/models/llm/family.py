@@ -202,8 +202,8 @@ def _answers_differ(model: Any, rows: list[Tensor], scale: float) -> bool | None
     for place, (inputs, answer) in enumerate(zip(embedded, together, strict=True)):
         found = torch.stack([logits[place] for logits in steps[1 - _ANSWER :]])
         wanted = _uncached(model, inputs, answer, scale)[1:]
-        # Over all words, since padding may move all of them and spare the likeliest. RecurrentGemma's are off by 0.04 of
-        # their spread: told in float32; in bfloat16 that is within what rounding may do.
+        # Over all words, since padding may move all of them and spare the likeliest. RecurrentGemma's are off by 0.04
+        # of their spread: told in float32; in bfloat16 that is within what rounding may do.
         if (found - wanted).norm() > _tolerance(model) * (wanted - wanted.mean(-1, keepdim=True)).norm():
             return True
     return False
