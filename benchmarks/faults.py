@@ -107,7 +107,8 @@ def training_in(folder: Path, pattern: str) -> dict[str, str]:
 
 
 def prepared(folder: Path) -> dict[str, str]:
-    return files_in(folder, "store/native/*", "store/views/*/*", "store/*.json")
+    known = files_in(folder, "store/native/*", "store/views/*/*", "store/*.json")
+    return {name: digest for name, digest in known.items() if name != "store/inputs.json"}  # inodes and times
 
 
 def trained(folder: Path) -> dict[str, str]:

@@ -89,7 +89,7 @@ def test_fields_of_a_record_stand_below_its_argument(capsys: pytest.CaptureFixtu
 
 
 def test_a_record_of_another_module_is_found() -> None:
-    tree = ast.parse("from reg2rg.models.llm.causal_lm import CausalLM, LoRA\nfrom elsewhere import Other")
+    tree = ast.parse("from reg2rg.models.llm.adapters import LoRA, with_adapters\nfrom elsewhere import Other")
     nested = _nested(Argument("adapters", "dict[str, LoRA] | None", ""), tree).arguments
     assert [field.name for field in nested] == [field.name for field in fields(LoRA)]
     for annotation in ("Other", "CausalLM", "str | None"):

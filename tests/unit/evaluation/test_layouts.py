@@ -254,7 +254,12 @@ def test_naming_regions_is_no_part_of_the_text_that_is_compared(tmp_path, protoc
         pairs = read_reports(written_by_predict(tmp_path / str(identity), identity), None, REGIONS).pairs
         compared.append([(whole_texts(pair, protocol), paragraphs(pair, protocol, REGIONS.names)) for pair in pairs])
     assert compared[0] == compared[1]
-    assert compared[1][0][0] == ("A nodule. Large.", "A nodule. Large. Normal.")
+    whole = {
+        "": ("A nodule. Large.", "A nodule. Large. Normal."),
+        "ptb": ("a nodule large", "a nodule large normal"),
+        "characters": ("A nodule . Large .", "A nodule . Large . Normal ."),
+    }
+    assert compared[1][0][0] == whole[protocol.cut]
 
 
 def test_a_folder_of_references_apart_keeps_the_slots_of_predict(tmp_path):

@@ -54,15 +54,14 @@ def with_adapters(base: Any, lora: LoRA) -> Any:
     wrong = [target for target in lora.targets if target not in linear]
     if wrong:
         experts = [target for target in wrong if _of_experts(base, target)]
-        what = (
-            f"{', '.join(experts)} are weights of experts, which get no adapters here"
-            if experts
-            else f"the model has no layer named {', '.join(wrong)}"
+        others = (
+            f"; it has {', '.join(sorted(linear))}. Fix: name the attention projections of this family (GPT-2: c_attn)"
         )
-        raise ConfigError(
-            f"lora.targets: {what}; it has {', '.join(sorted(linear))}. "
-            "Fix: name the attention projections of this family (GPT-2: c_attn)"
-        )
+        if experts:
+            raise ConfigError(
+                f"lora.targets: {', '.join(experts)} are weights of experts, which get no adapters{others}"
+            )
+        raise ConfigError(f"lora.targets: the model has no layer named {', '.join(wrong)}{others}")
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=lora.rank,
