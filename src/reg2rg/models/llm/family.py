@@ -110,15 +110,9 @@ def habits_of(model: Any, path: str) -> Habits:
             if scale is None:
                 raise _refused(path, name, "what it makes of ids is not what it makes of their embeddings")
             alone = _answers_differ(model, rows, scale)
-        except (
-            RuntimeError,
-            ValueError,
-            TypeError,
-            AttributeError,
-            NotImplementedError,
-            IndexError,
-            KeyError,
-        ) as error:
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
             told = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
             raise _refused(path, name, f"reading a few embeddings ends in {told}") from error
     if alone is None:
@@ -132,7 +126,7 @@ def _refused(path: str, family: str, why: str) -> ConfigError:
     return ConfigError(
         f"language model {path}: {family} cannot be used: {why} (expected a causal language model that reads "
         "embeddings as it reads ids, and continues from a cache of keys and values). Fix: take a model of another "
-        "family; the reference page on language models lists those that were tried"
+        "family, such as Llama, Qwen or Gemma"
     )
 
 
@@ -149,8 +143,9 @@ def _reading(model: Any) -> Iterator[None]:
 def _rows(model: Any) -> list[Tensor]:
     """Two texts of a few ids that mean nothing special."""
     table = model.get_input_embeddings()
-    special = {model.config.pad_token_id, model.config.eos_token_id} if hasattr(model.config, "pad_token_id") else set()
-    plain = [i for i in range(3, min(table.num_embeddings, 64)) if i not in special]
+    named = [getattr(model.config, f"{kind}_token_id", None) for kind in ("bos", "eos", "pad")]
+    special = {token for found in named for token in (found if isinstance(found, list) else [found])}
+    plain = [i for i in range(min(table.num_embeddings, 64)) if i not in special]
     device = table.weight.device
     return [torch.tensor([plain[(7 * i + 3 * n) % len(plain)] for i in range(n)], device=device) for n in _LENGTHS]
 

@@ -21,6 +21,15 @@ def test_a_family_without_fused_attention_attends_plainly_and_says_so(tmp_path, 
     assert "has no fused attention" in caplog.text
 
 
+def test_several_ends_of_an_answer_are_no_trouble(tmp_path):
+    """Llama 3's config.json lists three; some configs name a list for padding, too."""
+    folder = save_tiny("llama", tmp_path)
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**settings, "eos_token_id": [2, 5]}))
+    (folder / "generation_config.json").unlink()
+    assert {2, 5} <= CausalLM(str(folder)).eos_ids
+
+
 def test_ids_that_the_model_scales_are_embedded_with_their_scale(tmp_path):
     """Falcon-H1 multiplies embeddings where ids come in, and not where embeddings do."""
     model = CausalLM(str(save_tiny("falcon_h1", tmp_path))).eval()
