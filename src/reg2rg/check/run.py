@@ -119,7 +119,8 @@ def _never_seen(checks: dict[int, StudyCheck], regions: RegionSet) -> Iterator[F
     """Regions without a voxel in any study that could be read: a model that needs them learns nothing of them."""
     seen = {name for check in checks.values() for name in check.present}
     if seen and (never := [name for name in regions.names if name not in seen]):
-        message = f"no study has a voxel of: {', '.join(never)}. If masks of them exist, look at their names and labels"
+        which = "no study" if not any(check.faults for check in checks.values()) else "no study without an error"
+        message = f"{which} has a voxel of: {', '.join(never)}. If masks of them exist, look at their names and labels"
         yield Finding("note", "REGION_NEVER_SEEN", "", "", message, len(never))
 
 

@@ -170,10 +170,11 @@ def start_worker(number: int = 0) -> None:
 @contextlib.contextmanager
 def _interrupts_left_to_parent() -> Iterator[None]:
     """Processes that are started now ignore Ctrl-C from their first instruction on, not once they have imported."""
-    if threading.current_thread() is not threading.main_thread():
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before is None:  # None: not set from Python
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:

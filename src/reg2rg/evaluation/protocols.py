@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from reg2rg.core.errors import ConfigError
@@ -128,34 +128,25 @@ _VLM3D = Protocol(
     accuracy=True,
 )
 
-_PTB = Protocol(
-    "ptb",
-    "As most papers on captions and reports score: pycocoevalcap's BLEU, ROUGE-L and CIDEr on the tokens of its Penn "
-    "Treebank tokenizer (small letters, punctuation out), made here without Java. Brackets stay as -lrb- and -rrb-, "
-    "and 'CT.' is another word than 'CT', as there. Its METEOR is a Java program's, lower by about 0.2; the one "
+_PTB = replace(
+    _VLM3D,
+    name="ptb",
+    text="As most papers on captions and reports score: pycocoevalcap's BLEU, ROUGE-L and CIDEr on the tokens of its "
+    "Penn Treebank tokenizer (small letters, punctuation out), made here without Java. Brackets stay as -lrb- and "
+    "-rrb-, and 'CT.' is another word than 'CT', as there. Its METEOR is a Java program's, lower by about 0.2; the one "
     "printed here is NLTK's and is named so.",
-    smoothing="none",
-    bleu="corpus",
-    unit="report",
-    missing="empty",
-    silence_is_wrong=False,
-    reading="strict",
-    coco=True,
+    accuracy=False,
     cut="ptb",
     words="Penn Treebank tokens",
 )
 
-_CHARACTERS = Protocol(
-    "characters",
-    "For scripts without blanks between words, such as Chinese: pycocoevalcap's BLEU, ROUGE-L and CIDEr on characters "
-    "(Latin words and numbers stay whole). METEOR's synonyms and the rules that read findings know English alone.",
-    smoothing="none",
-    bleu="corpus",
-    unit="report",
-    missing="empty",
-    silence_is_wrong=False,
-    reading="strict",
-    coco=True,
+_CHARACTERS = replace(
+    _VLM3D,
+    name="characters",
+    text="For scripts without blanks between words, such as Chinese: pycocoevalcap's BLEU, ROUGE-L and CIDEr on "
+    "characters (Latin words and numbers stay whole). METEOR's synonyms and the rules that read findings know English "
+    "alone.",
+    accuracy=False,
     cut="characters",
     words="characters",
 )

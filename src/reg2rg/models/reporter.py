@@ -210,6 +210,8 @@ class RegionReporter(nn.Module):
 
     def _require_context(self, batch: Batch, new_tokens: int = 0) -> None:
         lengths = batch.attention_mask.sum(1)
+        if int(lengths.max()) + new_tokens <= self.llm.context_length:  # one answer: a GPU is waited for once
+            return
         row = int(lengths.argmax())
         report = int((batch.labels[row] != -100).sum())
         slots = int((batch.visual_rows == row).sum())

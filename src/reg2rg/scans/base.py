@@ -76,6 +76,7 @@ class StoredImage:
         affine: (4, 4) voxel indices -> RAS mm.
         notes: oddities that do no harm.
         names: label -> its name, where the file says so.
+        placed: whether the file says where it lies; otherwise the affine is what its format takes for granted.
     """
 
     path: Path
@@ -85,6 +86,7 @@ class StoredImage:
     affine: Affine
     notes: tuple[str, ...] = ()
     names: Mapping[int, str] = field(default_factory=dict)
+    placed: bool = True
 
     @property
     def scaled(self) -> bool:
@@ -108,11 +110,13 @@ class Scan:
         volume: the CT, int16 HU, RAS; array with its first axis fastest in memory.
         stored: grid of the file, before it was brought to RAS.
         notes: what was repaired.
+        placed: whether the file says where it lies.
     """
 
     volume: Volume
     stored: Grid
     notes: tuple[str, ...]
+    placed: bool = True
 
 
 class Reader(ABC):

@@ -74,7 +74,7 @@ def to_hounsfield(image: StoredImage, options: ReadOptions) -> Scan:
     volume = Volume(array, orientation.affine(image.affine, shape))
     if np.array_equal(image.affine, np.eye(4)):
         notes.append("identity affine: orientation and spacing are taken on trust")
-    return Scan(volume, Grid(shape, image.affine), tuple(notes))
+    return Scan(volume, Grid(shape, image.affine), tuple(notes), image.placed)
 
 
 def _padded(image: StoredImage, orientation: Orientation, array: HU, options: ReadOptions) -> list[str]:

@@ -61,7 +61,7 @@ def grid_without_affine(masks: Iterable[tuple[StoredImage, Mask]], scan: Scan) -
         fix = "write the masks again with their true affine"
     raise DataFault.of(
         "IDENTITY_AFFINE",
-        found=f"masks with an identity affine, {found}",
+        found=f"masks without an affine, {found}",
         expected="the affine of the scan",
         fix=fix,
         path=path,

@@ -53,7 +53,8 @@ class NIfTI(Reader):
         affine, odd = place(header.fields, header.shape, path)
         voxels = native_order(stored.reshape(header.shape, order="F"))
         names = caret_labels(header.extensions(data))
-        return StoredImage(path, voxels, slope, inter, affine, (*notes, *scaled, *odd), names)
+        placed = max(int(header.fields["sform_code"]), int(header.fields["qform_code"])) > 0
+        return StoredImage(path, voxels, slope, inter, affine, (*notes, *scaled, *odd), names, placed)
 
 
 def _byte_order(head: bytes, size: int) -> str | None:

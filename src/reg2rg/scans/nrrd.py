@@ -66,7 +66,8 @@ class NRRD(Reader):
         affine, notes = header.affine()
         data = header.voxels(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
         stored = np.frombuffer(data, dtype).reshape(shape, order="F")
-        return StoredImage(path, native_order(stored), 1.0, 0.0, affine, notes, segment_labels(header.fields))
+        names, placed = segment_labels(header.fields), "space directions" in header.fields
+        return StoredImage(path, native_order(stored), 1.0, 0.0, affine, notes, names, placed)
 
     def files(self, path: Path) -> tuple[Path, ...]:
         """The header, and the file of its voxels if they lie apart."""

@@ -19,6 +19,7 @@ from reg2rg.scans.grid import Orientation, index_map, overlap, resample_nearest,
 
 _MAX_SHIFT = 0.5  # voxels of the scan, at any corner
 _MIN_OVERLAP = 0.5
+_IDENTITIES = (np.eye(4), np.diag([-1.0, -1.0, 1.0, 1.0]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +78,12 @@ class Placement:
 
 
 def without_affine(image: StoredImage, scan: Scan) -> bool:
-    """Whether a file says nothing of where it lies: an identity affine beside a scan that has a true one."""
-    return np.array_equal(image.affine, np.eye(4)) and not np.allclose(scan.stored.affine, np.eye(4))
+    """Whether a file says nothing of where it lies, and its scan's file does or says something else.
+
+    It has neither sform nor qform, no space directions, or an identity: in RAS, or in LPS as ITK writes it.
+    """
+    bare = not image.placed or any(np.array_equal(image.affine, identity) for identity in _IDENTITIES)
+    return bare and (image.placed or scan.placed) and not np.allclose(image.affine, scan.stored.affine)
 
 
 def _trusted_affine(image: StoredImage, scan: Scan, options: ReadOptions) -> Affine:
@@ -114,16 +119,18 @@ def _scan_affine(image: StoredImage, scan: Scan, grid: MaskGrid) -> Affine:
 
 
 def _refuse_signs(image: StoredImage, scan: Scan) -> None:
-    """Raise for the scan's affine with the signs of some axes of space changed."""
+    """Raise for the scan's affine with the signs of some axes of space changed, all over or in a part of it."""
     if image.stored.shape != scan.stored.shape:
         return
-    for signs in itertools.product((1, -1), repeat=3):
-        changed = np.diag([*signs, 1]) @ scan.stored.affine
+    parts = ((slice(4), ""), (slice(3), " in its directions, not its origin"), (slice(3, 4), " in its origin alone"))
+    for signs, (columns, part) in itertools.product(itertools.product((1, -1), repeat=3), parts):
+        changed = scan.stored.affine.copy()
+        changed[:, columns] = (np.diag([*signs, 1]) @ changed)[:, columns]
         if -1 in signs and corner_shift(changed, image.affine, image.stored.shape) < 1e-2:
             axes = " and ".join(axis for axis, sign in zip("xyz", signs, strict=True) if sign < 0)
             raise DataFault.of(
                 "MASK_SIGNS",
-                found=f"the scan's affine with the signs of {axes} changed",
+                found=f"the scan's affine with the signs of {axes} changed{part}",
                 expected="the scan's own",
                 fix="save the mask with the scan's affine (DICOM and ITK count in LPS, NIfTI in RAS); if the array "
                 "lies on the scan's stored grid, mask_grid=scan reads it as it is",

@@ -7,7 +7,8 @@ programs do not set. ``prepare --check-contents`` takes nothing for known.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Mapping
 from pathlib import Path
 
 from reg2rg.core.documents import DocumentError, read_record, write_record
@@ -40,9 +41,18 @@ def digest(file: Path, known: Mapping[str, tuple[Stamp, str]], seen: Known) -> s
 
 
 def load_known(root: Path) -> Known:
-    """What the runs of a store saw, of all its shards; nothing where their files are absent or damaged."""
+    """What the runs of a store saw, of all its shards; nothing where their files are absent or damaged.
+
+    Read once by each process, and again when the files change.
+    """
+    files = sorted(root.glob("inputs*.json"))
+    return _read_known(tuple((file, file.stat().st_mtime_ns, file.stat().st_size) for file in files))
+
+
+@functools.lru_cache(maxsize=1)
+def _read_known(files: tuple[tuple[Path, int, int], ...]) -> Known:
     known: Known = {}
-    for path in sorted(root.glob("inputs*.json")):
+    for path, _, _ in files:
         try:
             rows = read_record(path, "run `reg2rg data prepare` again")["files"]
         except (FileNotFoundError, DocumentError):
@@ -56,9 +66,3 @@ def load_known(root: Path) -> Known:
 def save_known(root: Path, name: str, known: Known) -> None:
     """Write what a run saw, atomically."""
     write_record(root / name, {"files": [[path, *stamp, found] for path, (stamp, found) in sorted(known.items())]})
-
-
-def of_files(known: Known, files: Iterable[Path]) -> Known:
-    """The part of it that speaks of some files."""
-    names = (str(file.absolute()) for file in files)
-    return {name: known[name] for name in names if name in known}

@@ -25,8 +25,8 @@ from reg2rg.core.types import Study
 from reg2rg.datasets.base import Dataset, Skip
 from reg2rg.scans.base import ReadOptions
 from reg2rg.scans.footprint import workers_that_fit
-from reg2rg.store.inputs import Known, load_known, of_files, save_known
-from reg2rg.store.prepare_study import Job, Outcome, input_files, job_name, prepare_one
+from reg2rg.store.inputs import Known, load_known, save_known
+from reg2rg.store.prepare_study import Job, Outcome, job_name, prepare_one
 from reg2rg.store.store import Store
 from reg2rg.store.views import views_key
 
@@ -153,9 +153,8 @@ def prepare(
     tally = _Tally()
     with _only_run(store.root, shard):
         seen_before = load_known(store.root)
-        known = {} if check_contents else seen_before
         jobs = [
-            Job(study, store.root, region_set, options, bake, verify, native, needs_regions, _of_study(study, known))
+            Job(study, store.root, region_set, options, bake, verify, native, needs_regions, check_contents)
             for study in mine
         ]
         _remove_leftovers(store, [study.id for study in mine], bake, alone=shard[1] == 1)
@@ -284,12 +283,6 @@ def _write_summary(
 
 def _of_shard(name: str, shard: tuple[int, int]) -> str:
     return f"{name}.json" if shard[1] == 1 else f"{name}-{shard[0]}-of-{shard[1]}.json"
-
-
-def _of_study(study: Study, known: Known) -> Known:
-    """What is known of a study's files."""
-    images = (files for of_name in input_files(study).values() for files in of_name)
-    return of_files(known, (file for files in images for file in files)) if known else {}
 
 
 def _codes(skipped: Sequence[Skip]) -> dict[str, int]:

@@ -16,7 +16,7 @@ from reg2rg.scans.base import ReadOptions
 from reg2rg.scans.read import files_of, no_region, read_study
 from reg2rg.store.crop import crop_to_foreground
 from reg2rg.store.index import NATIVE_FORMAT
-from reg2rg.store.inputs import Known, digest
+from reg2rg.store.inputs import Known, digest, load_known
 from reg2rg.store.store import Store
 
 
@@ -32,7 +32,7 @@ class Job:
     verify: bool
     native: bool = True
     needs_regions: bool = True
-    known: Known = field(default_factory=dict)
+    check_contents: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,8 @@ def prepare_one(job: Job) -> Outcome:
     study, store = job.study, Store(job.root)
     seen: Known = {}
     try:
-        key = entry_key(study, job.regions, job.options, lambda file: digest(file, job.known, seen))
+        known = {} if job.check_contents else load_known(job.root)
+        key = entry_key(study, job.regions, job.options, lambda file: digest(file, known, seen))
         state = store.state(study.id, key, job.bake, full=job.verify, native=job.native)
         if state == "unbaked" and job.bake is not None:
             store.bake(study.id, key, store.read(study.id).detail, job.bake)

@@ -165,6 +165,8 @@ def test_all_faults_of_one_study_are_listed(folder: Folder) -> None:
     save(folder.mask("train_2_a_1", "lung"), box(4, 8) * 7)
     save(folder.mask("train_2_a_1", "heart"), box(4, 8), np.diag([-1, -1, 1, 1]) @ AFFINE)
     result = check_dataset(folder.dataset(), workers=0, overlays=0)
+    [never] = [finding.message for finding in result.findings if finding.code == "REGION_NEVER_SEEN"]
+    assert never.startswith("no study without an error has a voxel of: abdomen, bone")
     first = [finding.message for finding in result.faults if finding.study == "train_1_a_1"]
     assert len(first) == 3
     assert all(any(name in message for message in first) for name in ("train_1_a_1.nii", "lung.nii", "heart.nii"))

@@ -375,6 +375,57 @@ def test_masks_without_an_affine_go_where_they_fit_the_voxels(tmp_path, lies_in)
     assert dice(found.masks["lung"], labels == 1) == 1
 
 
+def without_codes(sizes):
+    def write(path, array):
+        image = nib.Nifti1Image(array, None)
+        image.header.set_zooms(sizes)
+        nib.save(image, path)
+        assert nib.load(path).header["sform_code"] == nib.load(path).header["qform_code"] == 0
+
+    return write
+
+
+SAYS_NOTHING = {
+    "identity": (".nii.gz", lambda path, array: save(path, array, np.eye(4))),
+    "identity of ITK": (".nii.gz", lambda path, array: save(path, array, np.diag([-1.0, -1.0, 1.0, 1.0]))),
+    "neither sform nor qform": (".nii.gz", without_codes((1, 1, 1))),
+    "voxel sizes alone": (".nii.gz", without_codes((5.4, 5.4, 8.0))),
+    "no space directions": (".nrrd", lambda path, array: nrrd.write(str(path), array, {"spacings": [1, 1, 1]})),
+}
+
+
+@pytest.mark.parametrize("lies_in", ["ras", "scan"])
+@pytest.mark.parametrize("form", SAYS_NOTHING)
+def test_every_way_to_say_nothing_of_the_place_is_one(tmp_path, form, lies_in):
+    hu, masks, affine = phantom()
+    affine = affine.copy()
+    affine[:3, 3] = (-170.3, -140.2, 22.5)  # no frame that is its own mirror image
+    lps = stored_as(hu, affine, (0, 1, 2), (True, True, False))
+    ct = save(tmp_path / "ct.nii.gz", np.asarray(lps.dataobj), lps.affine)
+    suffix, write = SAYS_NOTHING[form]
+    files = {}
+    for name in ("lung", "heart", "bone"):
+        array = masks[name].astype(np.uint8)
+        files[name] = tmp_path / f"{name}{suffix}"
+        write(files[name], np.ascontiguousarray(array if lies_in == "ras" else array[::-1, ::-1]))
+    found = read_study(study(ct, files), RADGENOME)
+    for name in files:
+        assert dice(found.masks[name], masks[name]) == 1
+    assert sum(note.startswith("masks without an affine") and lies_in in note for note in found.notes) == 1
+
+
+def test_scan_and_mask_that_say_nothing_are_on_one_grid(tmp_path):
+    write = without_codes((2, 1.5, 3))
+    write(tmp_path / "ct.nii.gz", chest())
+    write(tmp_path / "m.nii.gz", box())
+    found = read_study(study(tmp_path / "ct.nii.gz", {"lung": tmp_path / "m.nii.gz"}), RADGENOME, LOOSE)
+    np.testing.assert_array_equal(found.masks["lung"], box().astype(bool)[::-1])  # the format's default: left first
+    without_codes((4, 3, 6))(tmp_path / "m.nii.gz", box((3, 3, 2), (5, 7, 7), (13, 11, 9)))
+    found = read_study(study(tmp_path / "ct.nii.gz", {"lung": tmp_path / "m.nii.gz"}), RADGENOME, LOOSE)
+    np.testing.assert_array_equal(found.masks["lung"], box((6, 6, 4), (10, 14, 14)).astype(bool)[::-1])
+    assert not any(note.startswith("masks without an affine") for note in found.notes)
+
+
 def test_masks_without_an_affine_that_fit_both_ways_are_refused(tmp_path):
     hu, masks, affine = phantom()
     lps = stored_as(hu, affine, (0, 1, 2), (True, True, False))
@@ -400,6 +451,16 @@ def test_lost_signs_are_named(tmp_path, signs, axes):
     assert f"the signs of {axes} changed" in message
     again = load(tmp_path, box(), np.diag([*signs, 1]) @ SPACING, ReadOptions(min_slices=8, mask_grid="scan"))
     np.testing.assert_array_equal(again.masks["lung"], box().astype(bool))
+
+
+@pytest.mark.parametrize(
+    ("columns", "part"), [(slice(3), "in its directions, not its origin"), (slice(3, 4), "in its origin alone")]
+)
+@pytest.mark.parametrize(("signs", "axes"), [((-1, -1, 1), "x and y"), ((1, 1, -1), "z")])
+def test_signs_lost_in_a_part_of_the_affine_are_named(tmp_path, signs, axes, columns, part):
+    affine = SPACING.copy()
+    affine[:, columns] = (np.diag([*signs, 1]) @ affine)[:, columns]
+    assert f"the signs of {axes} changed {part}" in fault("MASK_SIGNS", tmp_path, box(), affine)
 
 
 def test_a_frame_that_is_its_own_mirror_image_has_no_lost_signs(tmp_path):

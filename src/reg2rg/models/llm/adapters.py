@@ -36,9 +36,16 @@ def with_adapters(base: Any, lora: LoRA) -> Any:
     """The model with adapters; it is changed.
 
     Raises:
-        ConfigError: a target that no layer is named, or that names experts, whose weights are no layers.
+        ConfigError: a target that no layer is named, or that names experts, whose weights are no layers; a family that
+            peft gives no embeddings.
     """
     from peft import LoraConfig, get_peft_model
+
+    if base.config.model_type == "mpt":  # the one family that PeftModelForCausalLM.forward keeps embeddings from
+        raise ConfigError(
+            "lora: peft gives MPT ids alone (expected a family that trains from embeddings). Fix: train the model's "
+            "own weights (lora: null), or take a model of another family"
+        )
 
     layers: dict[str, list[nn.Module]] = {}
     for name, module in base.named_modules():

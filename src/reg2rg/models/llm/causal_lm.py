@@ -204,9 +204,8 @@ class CausalLM(LanguageModel):
         try:
             inputs = self._cast(embeddings)
             with self._autocast(), products_in_parts(self._causal):
-                if not self.habits.alone:
-                    return generated(self._causal, inputs, attention_mask, self.eos_ids, decoding, logits_mask, names)
-                return one_by_one(self._causal, inputs, attention_mask, self.eos_ids, decoding, logits_mask, names)
+                write = one_by_one if self.habits.alone else generated
+                return write(self._causal, inputs, attention_mask, self.eos_ids, decoding, logits_mask, names)
         finally:
             self.train(training)
 

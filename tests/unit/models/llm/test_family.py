@@ -21,6 +21,15 @@ def test_a_family_without_fused_attention_attends_plainly_and_says_so(tmp_path, 
     assert "has no fused attention" in caplog.text
 
 
+def test_several_ends_of_an_answer_are_no_trouble(tmp_path):
+    """Llama 3's config.json lists three; some configs name a list for padding, too."""
+    folder = save_tiny("llama", tmp_path)
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**settings, "eos_token_id": [2, 5]}))
+    (folder / "generation_config.json").unlink()
+    assert {2, 5} <= CausalLM(str(folder)).eos_ids
+
+
 def test_ids_that_the_model_scales_are_embedded_with_their_scale(tmp_path):
     """Falcon-H1 multiplies embeddings where ids come in, and not where embeddings do."""
     model = CausalLM(str(save_tiny("falcon_h1", tmp_path))).eval()
@@ -83,3 +92,34 @@ def test_settings_of_the_folder_that_are_not_obeyed_are_named(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         CausalLM(str(folder))
     assert "asks for repetition_penalty 1.3, which is ignored" in caplog.text
+
+
+@pytest.mark.parametrize("family", ["falcon", "falcon_alibi", "recurrent_gemma"])
+def test_padded_batches_decode_as_an_uncached_reading_does(tmp_path, family):
+    """Falcon chooses its attention by name, and RecurrentGemma's state runs over padding."""
+    model = CausalLM(str(save_tiny(family, tmp_path))).eval()
+    model.eos_ids = frozenset()
+    lengths, limits = (13, 9, 5), Decoding(max_new_tokens=8, stop_on_loop=0)
+    for seed in range(5):
+        torch.manual_seed(seed)
+        prompts = [model.embed(torch.randint(4, 90, (1, n))).detach() for n in lengths]
+        padded = torch.cat([torch.nn.functional.pad(one, (0, 0, 13 - one.shape[1], 0)) for one in prompts])
+        mask = torch.tensor([[0] * (13 - n) + [1] * n for n in lengths])
+        for prompt, answer in zip(prompts, model.decode(padded, mask, limits), strict=True):
+            read = torch.cat([prompt, model.embed(torch.tensor([answer.ids]))], dim=1)
+            with torch.no_grad():
+                logits = model._causal(inputs_embeds=read, use_cache=False).logits[0, prompt.shape[1] - 1 : -1]
+            assert answer.ids == logits.argmax(-1).tolist()
+
+
+def test_a_model_whose_state_runs_over_padding_is_decoded_row_by_row_and_says_so(tmp_path, caplog):
+    assert CausalLM(str(save_tiny("recurrent_gemma", tmp_path))).habits.alone
+    assert "minds padding in a batch; reports are decoded one by one" in caplog.text
+    assert not CausalLM(str(save_tiny("falcon", tmp_path / "falcon"))).habits.alone
+
+
+def test_adapters_that_peft_gives_no_embeddings_are_refused_by_name(tmp_path):
+    folder = save_tiny("mpt", tmp_path)
+    assert CausalLM(str(folder)).habits.embedding_scale == 1
+    with pytest.raises(ConfigError, match="lora: peft gives MPT ids alone"):
+        CausalLM(str(folder), lora=LoRA(targets=("Wqkv",)))
