@@ -12,6 +12,7 @@ import pytest
 
 pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed (extra 'dicom')")
 from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
+from pydicom.fileset import FileSet as FileSet  # noqa: E402
 from pydicom.sequence import Sequence as Items  # noqa: E402
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid  # noqa: E402
 
@@ -77,7 +78,8 @@ def slices(hu=None, affine=None, *, slope=1.0, inter=-1024.0, uid="1.2.3.4.5", s
         one.StudyInstanceUID, one.SeriesInstanceUID, one.FrameOfReferenceUID = study, uid, f"{study}.9"
         one.Modality, one.ImageType, one.SeriesNumber = "CT", ["ORIGINAL", "PRIMARY", "AXIAL"], 2
         one.PatientName, one.PatientID, one.PatientBirthDate, one.PatientSex = "Doe^Jane", "SECRET1", "19700101", "F"
-        one.StudyDate = one.StudyTime = one.AccessionNumber = one.StudyID = one.ReferringPhysicianName = ""
+        one.StudyDate, one.StudyTime, one.StudyID, one.AccessionNumber = "20200102", "030405", "1", ""
+        one.ReferringPhysicianName = ""
         one.Manufacturer, one.ConvolutionKernel, one.SliceThickness = "Phantom", "B30f", float(spacing[2])
         one.InstanceNumber = int(numbers[k]) + 1
         one.ImagePositionPatient = [float(f"{value:.8f}") for value in affine[:3] @ (0, 0, k, 1)]

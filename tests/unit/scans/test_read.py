@@ -540,6 +540,7 @@ def test_values_that_are_not_hu(shared_ct, tmp_path, kind):
         found = fault(path)
         assert found.code in codes, (name, found)
         assert "values " in str(found)  # names the range
+        assert ("rescaled twice" in str(found)) == (kind in ("rescaled twice", "intercept -8192")), (name, found)
 
 
 def test_phantoms_pass_and_trust_lets_anything_through(tmp_path):

@@ -132,18 +132,21 @@ def _name(one: Candidate) -> str:
 
 
 def _reconstructions(frames: Sequence[Frame]) -> list[tuple[str, list[Frame]]]:
-    """The slices of a series, apart where one value of the header tells reconstructions at the same places apart."""
+    """The slices of a series, apart where one value of the header tells reconstructions at the same places apart.
+
+    Each then covers most of the places: two acquisitions that meet in a slice are one series.
+    """
     slices = [frame for frame in frames if not is_localizer(frame)]
-    whole = [("", list(frames))]
-    if len(slices) < 2 or len(by_place(slices)) > len(slices) // 2 or len({id(frame) for frame in slices}) < 2:
-        return whole
+    places = len(by_place(slices)) if slices else 0
+    if places in (1, len(slices)):
+        return [("", list(frames))]
     for name in dict.fromkeys(name for frame in slices for name in frame.traits):
         groups: dict[str, list[Frame]] = {}
         for frame in slices:
             groups.setdefault(frame.traits.get(name, ""), []).append(frame)
-        if len(groups) > 1 and all(len(by_place(group)) == len(group) > 1 for group in groups.values()):
-            return [(f"{name} {value}", group) for value, group in groups.items()]
-    return whole
+        if len(groups) > 1 and all(len(by_place(group)) == len(group) > places / 2 for group in groups.values()):
+            return [(f"{name} {value}", group) for value, group in sorted(groups.items())]
+    return [("", list(frames))]
 
 
 def _unfit(one: Candidate, options: ReadOptions, by_name: bool, named: bool) -> str:
@@ -227,13 +230,13 @@ def _several(judged: Sequence[Candidate], left: Sequence[int], path: Path) -> Da
         found, fix = "series of several patients", "give the folder of one patient"
     elif len({one.series.study for one in ties}) > 1:
         found, fix = "series of several studies that fit alike", "give the folder of one study, or its series"
-    elif len({one.kernel for one in ties}) == len(ties):
-        found, fix = "several series that fit alike", "say which: series (the end of its UID), or kernel"
-    elif len({one.series.uid for one in ties}) == 1:
-        found, fix = "several reconstructions in one series", "export them as series of their own"
     else:
         found, fix = "several series that fit alike", "say which: series (the end of its UID)"
-    names = "; ".join(f"{_name(one)}{f', kernel {one.kernel}' if one.kernel else ''}" for one in ties[:_LISTED])
+        if len({one.series.uid for one in ties}) == 1:
+            found, fix = "several reconstructions in one series", "export them as series of their own"
+        if len({one.kernel for one in ties}) == len(ties):
+            fix = "say which: kernel" if found.endswith("in one series") else f"{fix}, or kernel"
+    names = "; ".join(_name(one) + (f", kernel {one.kernel}" if one.kernel and not one.trait else "") for one in ties)
     return _fault("SERIES_CHOICE", f"{found}: {names}", "one", fix, path)
 
 

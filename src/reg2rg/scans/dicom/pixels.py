@@ -97,7 +97,7 @@ def _plane(dataset: Any, frame: Frame) -> Plane:
         implicit = dataset.is_implicit_VR
         uids = pydicom().uid
         dataset.file_meta.TransferSyntaxUID = uids.ImplicitVRLittleEndian if implicit else uids.ExplicitVRLittleEndian
-    elif syntax.is_compressed and not _decodable(syntax):
+    elif not _decodable(syntax):
         raise DataFault.of(
             "CODEC",
             found=f"pixels in {syntax.name}, for which no decoder is installed",
@@ -115,6 +115,10 @@ def _plane(dataset: Any, frame: Frame) -> Plane:
 def _decodable(syntax: Any) -> bool:
     from pydicom.pixels import get_decoder
 
+    if not syntax.is_transfer_syntax:  # one that pydicom does not know yet, or a vendor's own
+        return False
+    if not syntax.is_compressed:
+        return True
     try:
         return bool(get_decoder(syntax).is_available)
     except NotImplementedError:
