@@ -120,7 +120,11 @@ def images_in(folder: Path) -> dict[str, Path]:
 
 
 def image_stem(path: Path) -> str:
-    """File name without the suffix of an image: what stands for a scan's id."""
+    """What stands for a scan's id: its file name without the suffix of an image, or the name of its folder."""
+    if path.name.lower() == "dicomdir":
+        path = path.parent
+    if path.is_dir():
+        return path.resolve().name
     return path.name[: -len(suffix)] if (suffix := _suffix(path)) else path.stem
 
 

@@ -92,26 +92,29 @@ def candidates_of(series: Sequence[Series], path: Path) -> list[Candidate]:
     return found
 
 
-def choose(candidates: Sequence[Candidate], options: ReadOptions, path: Path) -> tuple[Candidate, list[Candidate]]:
-    """The series to read, and all with their verdicts.
+def choose(
+    candidates: Sequence[Candidate], options: ReadOptions, path: Path
+) -> tuple[Candidate | DataFault, list[Candidate]]:
+    """The series to read, and all with their verdicts; instead of it, why there is none.
 
-    Raises:
-        DataFault: SERIES_UNKNOWN, SERIES_CHOICE (more than one fits), NO_SERIES (none does), or its own fault where
-            there is one series of CT slices alone.
+    The fault is SERIES_UNKNOWN, SERIES_CHOICE (more than one fits), NO_SERIES (none does), or a series' own where there
+    is one series of CT slices alone.
     """
     named = [one for one in candidates if options.series and one.series.uid.endswith(options.series)]
     if options.series and not named:
         known = ", ".join(short(one.series.uid) for one in candidates[:_LISTED])
         fix = "give a SeriesInstanceUID of the folder, or its last digits"
-        raise _fault("SERIES_UNKNOWN", f"no series {short(options.series)}", f"one of {known}", fix, path)
+        fault = _fault("SERIES_UNKNOWN", f"no series {short(options.series)}", f"one of {known}", fix, path)
+        return fault, [replace(one, verdict="another series was asked for") for one in candidates]
     judged = [replace(one, verdict=_unfit(one, options, bool(named), one in named)) for one in candidates]
     left = [place for place, one in enumerate(judged) if not one.verdict]
     if not left:
-        raise _none_fits(judged, named, options, path)
+        return _none_fits(judged, named, options, path), judged
     for rule in _RULES:
         left = _keep(judged, left, rule, options)
     if len(left) > 1:
-        raise _several(judged, left, path)
+        fault = _several(judged, left, path)
+        return fault, [replace(one, verdict=one.verdict or "fits as well as another") for one in judged]
     judged[left[0]] = taken = replace(judged[left[0]], verdict=TAKEN)
     return taken, judged
 

@@ -142,6 +142,16 @@ def read_series(path: Path) -> tuple[list[Series], tuple[str, ...]]:
     return list(found.values()), ()
 
 
+def study_uid(path: Path) -> str:
+    """StudyInstanceUID of the first DICOM file at `path`, ``""`` if it cannot be read."""
+    try:
+        with quiet(), find(path)[0].open() as stream:
+            header = pydicom().dcmread(stream, stop_before_pixels=True, force=True, specific_tags=["StudyInstanceUID"])
+            return text(header.get("StudyInstanceUID"))
+    except Exception:  # whatever is wrong is said when the study is read
+        return ""
+
+
 def text(value: Any) -> str:
     """An element's value as one line; several values joined by commas, as lists and single values are alike."""
     if value is None or isinstance(value, (str, bytes)):

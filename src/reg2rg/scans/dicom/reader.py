@@ -9,7 +9,7 @@ import numpy as np
 from reg2rg.core.errors import DataFault
 from reg2rg.scans.base import READERS, Reader, ReadOptions, StoredImage, affine_notes
 from reg2rg.scans.dicom import files, regrid
-from reg2rg.scans.dicom.choose import Candidate, candidates_of, choose, note
+from reg2rg.scans.dicom.choose import Candidate, candidates_of, choose, note, table
 from reg2rg.scans.dicom.frames import read_series
 from reg2rg.scans.dicom.pixels import volume
 from reg2rg.scans.dicom.stack import Stack
@@ -41,6 +41,8 @@ class DICOM(Reader):
             DataFault: what `reg2rg.scans.dicom.files.find`, `choose` and `pixels.volume` raise.
         """
         taken, judged, said = series_of(path, options)
+        if isinstance(taken, DataFault):
+            raise taken
         assert taken.stack is not None  # it was chosen for it
         image = _image(taken.stack, path)
         notes = (*note(taken, judged), *taken.series.oddities, *said, *image.notes)
@@ -51,11 +53,11 @@ class DICOM(Reader):
         return files.paths(path)
 
 
-def series_of(path: Path, options: ReadOptions) -> tuple[Candidate, list[Candidate], tuple[str, ...]]:
-    """The series to read, all series with their verdicts, and notes on files that could not be read.
+def series_of(path: Path, options: ReadOptions) -> tuple[Candidate | DataFault, list[Candidate], tuple[str, ...]]:
+    """The series to read or why there is none, all series with their verdicts, and notes on files that are unreadable.
 
     Raises:
-        DataFault: none or several fit, or nothing can be read.
+        DataFault: nothing can be read.
     """
     try:
         series, said = read_series(path)
@@ -64,6 +66,16 @@ def series_of(path: Path, options: ReadOptions) -> tuple[Candidate, list[Candida
         fix = "check the folder and its permissions"
         found = f"cannot be read ({error.strerror or error})"
         raise DataFault.of("UNREADABLE", found=found, expected="readable files", fix=fix, path=path) from error
+
+
+def series_table(path: Path, options: ReadOptions) -> str:
+    """Every series at `path` with the verdict of the rules, a line each; ``""`` where there is no choice.
+
+    Raises:
+        DataFault: as `series_of`.
+    """
+    _, judged, _ = series_of(path, options)
+    return table(judged) if len(judged) > 1 else ""
 
 
 def _image(stack: Stack, path: Path) -> StoredImage:

@@ -75,6 +75,7 @@ def test_the_table(study) -> None:
     [taken] = [line.split() for line in lines if line.endswith("taken")]
     assert taken == ["2", "1.2.3.4.5", "CT", "24", "3", "mm", "B30f", "taken"]
     assert len(lines) == 6
+    assert table(series_of(study, ReadOptions(kernel="B99"))[1]).count("kernel B30f, not B99") == 2
     assert not any(secret in table(judged) for secret in ("Doe", "SECRET1"))
 
 
