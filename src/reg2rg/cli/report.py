@@ -178,7 +178,7 @@ def _refuse_without_masks(options: argparse.Namespace, jobs: Sequence[_Job]) -> 
             f"{options.input}: no masks, and {options.model} reports region by region. Fix, one of:\n"
             "  --masks FOLDER               one file a region, or a class of TotalSegmentator\n"
             "  --masks 'DIR/{region}.nii.gz'\n"
-            "  --masks FILE                 one file of labels, as TotalSegmentator's --ml writes\n"
+            "  --masks FILE                 labels, as TotalSegmentator's --ml writes, DICOM SEG or RTSTRUCT\n"
             f"  --segmenter NAME             makes them: {names}"
         )
 

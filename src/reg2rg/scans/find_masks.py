@@ -12,6 +12,8 @@ from reg2rg.core.regions import RegionSet
 from reg2rg.core.types import LabelMap, RegionFiles
 from reg2rg.scans.base import READERS
 from reg2rg.scans.class_names import label_of
+from reg2rg.scans.dicom.region_file import region_file
+from reg2rg.scans.label_names import by_name
 
 log = logging.getLogger(__name__)
 
@@ -24,11 +26,12 @@ def find_masks(masks: MaskSource, regions: RegionSet) -> RegionFiles | LabelMap:
     Args:
         masks: a pattern such as ``"masks/{region}.nii.gz"``; a folder with one file a region, or a class of
             TotalSegmentator; a mapping from region to file; one file of labels, such as TotalSegmentator's ``--ml``
-            writes, as a path or as a `LabelMap`; `RegionFiles` are what they are.
+            writes, or DICOM SEG or RTSTRUCT, as a path or as a `LabelMap`; `RegionFiles` are what they are.
         regions: which regions are looked for.
 
     Raises:
         ConfigError: nothing there, or files of no region of the set.
+        DataFault: of DICOM: LABEL_NAMES, no segment is named as a region; CORRUPT.
     """
     if isinstance(masks, LabelMap | RegionFiles):
         return masks
@@ -45,6 +48,8 @@ def find_masks(masks: MaskSource, regions: RegionSet) -> RegionFiles | LabelMap:
             '"masks/{region}.nii.gz"). Fix: the path'
         )
     labels = regions.from_totalsegmentator()
+    if (drawn := region_file(path)) is not None:
+        return LabelMap(path, by_name(drawn, labels, regions)[0])
     if not labels:
         raise ConfigError(
             f"masks {path}: one file of labels, but region set '{regions.name}' says no label for any of its regions. "

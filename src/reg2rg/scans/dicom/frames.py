@@ -182,19 +182,20 @@ def _add(header: Any, source: Source, found: dict[str, Series]) -> None:
 
 
 def _frames(header: Any, source: Source) -> Iterator[Frame]:
-    shared = _first(header, "SharedFunctionalGroupsSequence")
+    shared = first(header, "SharedFunctionalGroupsSequence")
     groups = header.get("PerFrameFunctionalGroupsSequence")
     if not groups:
         if int(header.get("NumberOfFrames") or 1) == 1 and (frame := _frame(header, header, source, None, {})):
             yield frame
         return
     for index, group in enumerate(groups):
-        values = _functional(shared) | _functional(group)
+        values = functional(shared) | functional(group)
         if frame := _frame(header, values, source, index, values):
             yield frame
 
 
 _MACROS = (
+    "SegmentIdentificationSequence",
     "PlanePositionSequence",
     "PlaneOrientationSequence",
     "PixelMeasuresSequence",
@@ -205,16 +206,17 @@ _MACROS = (
 )
 
 
-def _functional(group: Any) -> dict[str, Any]:
+def functional(group: Any) -> dict[str, Any]:
     """Keyword -> value of what is said of a frame, or of all frames."""
     values: dict[str, Any] = {}
     for macro in _MACROS if group is not None else ():
-        if (item := _first(group, macro)) is not None:
+        if (item := first(group, macro)) is not None:
             values |= {element.keyword: element.value for element in item}
     return values
 
 
-def _first(dataset: Any, keyword: str) -> Any:
+def first(dataset: Any, keyword: str) -> Any:
+    """The first item of a sequence, ``None`` where there is none."""
     sequence = dataset.get(keyword)
     return sequence[0] if sequence else None
 
