@@ -60,7 +60,7 @@ def _pixels(dataset: Any, index: int) -> npt.NDArray[Any]:
 
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     if int(dataset.BitsAllocated) == 1 and not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
-        # pydicom 3.0.2 loses bits of a frame that begins in the middle of a byte.
+        # pydicom 3.0.2 takes a byte too few for frames that end in one byte more than they need.
         start, count = index * rows * columns, rows * columns
         packed = np.frombuffer(dataset.PixelData, np.uint8)[start // 8 : (start + count + 7) // 8]
         return np.unpackbits(packed, bitorder="little")[start % 8 :][:count].reshape(rows, columns)
