@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import os
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self, cast
 
 from reg2rg.core.errors import DataFault
 from reg2rg.scans.dicom.library import damage, pydicom
@@ -35,12 +34,28 @@ class Source:
     path: Path
     member: str = ""
 
-    def open(self) -> BinaryIO:
-        """Its bytes, from the first on."""
-        if not self.member:
-            return open(self.path, "rb")
-        with zipfile.ZipFile(self.path) as archive:
-            return io.BytesIO(archive.read(self.member))
+
+class Opener:
+    """Opens sources, in a ``with`` block; a zip stays open from one of its files to the next."""
+
+    def __init__(self) -> None:
+        self._archive: zipfile.ZipFile | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._archive is not None:
+            self._archive.close()
+
+    def open(self, source: Source) -> BinaryIO:
+        """The bytes of a file, from the first on."""
+        if not source.member:
+            return open(source.path, "rb")
+        if self._archive is None or self._archive.filename != str(source.path):
+            self.__exit__()
+            self._archive = zipfile.ZipFile(source.path)
+        return cast(BinaryIO, self._archive.open(source.member))
 
 
 def is_dicom(path: Path) -> bool:
