@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from reg2rg.core.errors import DataFault
 from reg2rg.scans.dicom.files import Opener, Source, find
-from reg2rg.scans.dicom.library import pydicom, quiet
+from reg2rg.scans.dicom.library import counted, pydicom, quiet
 from reg2rg.scans.dicom.plain import Plain, plain_pixels
 
 Vector = npt.NDArray[np.float64]
@@ -148,7 +148,9 @@ def read_series(path: Path) -> tuple[list[Series], tuple[str, ...]]:
         text = f"{len(sources)} files whose headers cannot be read"
         raise DataFault.of("CORRUPT", found=text, expected="sound DICOM", fix=fix, path=path)
     if damaged:
-        return list(found.values()), (f"{len(damaged)} DICOM files cannot be read: {', '.join(damaged[:3])}",)
+        return list(found.values()), (
+            f"{counted(len(damaged), 'DICOM file')} cannot be read: {', '.join(damaged[:3])}",
+        )
     return list(found.values()), ()
 
 
