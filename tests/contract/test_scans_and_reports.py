@@ -41,7 +41,15 @@ def sat_folder(folder: Path) -> tuple[Path, dict[str, str]]:
     return nifti(folder), {"root": str(folder)}
 
 
-FILES = {"NIfTI": nifti, "NRRD": nrrd_file}
+def dicom_file(folder: Path) -> Path:
+    pytest.importorskip("pydicom", reason="pydicom is not installed (extra 'dicom')")
+    from dicom_files import enhanced, save, slices
+
+    [file] = save([enhanced(slices())], folder).iterdir()
+    return file
+
+
+FILES = {"NIfTI": nifti, "NRRD": nrrd_file, "DICOM": dicom_file}
 FOLDERS = {"SATFolder": sat_folder}
 ARGUMENTS = {"JSON": {}, Page.__name__: {"max_pixels": 64}}
 
