@@ -137,6 +137,7 @@ def test_parity_changes_what_it_says_and_nothing_else(capsys: pytest.CaptureFixt
     """Each difference one switch, and each of them described in the documentation."""
     difference = changed(printed(capsys, "reg2rg.yaml"), printed(capsys, "reg2rg.yaml", "parity.yaml"))
     assert difference == {
+        "task.views.clip": "last",
         "task.order": "listed_in_evaluation",
         "data.test_regions": "all",
         "data.pad_to_max_length": True,

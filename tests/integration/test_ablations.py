@@ -84,7 +84,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.chdir(root)
     with pytest.MonkeyPatch.context() as patch:
         # What evaluations and tables draw is tested elsewhere, and would take most of the time here.
-        patch.setattr("reg2rg.show.evaluation_files.draw_plots", lambda evaluation: {})
+        patch.setattr("reg2rg.show.evaluation_files.draw_plot", lambda *_: None)
         patch.setattr("reg2rg.show.ablation_files.draw_table", lambda table: None)
         patch.setattr("reg2rg.show.evaluation_terminal.print_evaluation", lambda evaluation, console: None)
         yield root

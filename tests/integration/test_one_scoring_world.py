@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from reg2rg.ablation.scoring import Scorer
-from reg2rg.core.files import write_json
+from reg2rg.core.documents import write_record
 from reg2rg.core.regions import load_region_set
 from reg2rg.core.report import parse_report, write_report
 from reg2rg.evaluation.baselines import COMMONEST_PARAGRAPHS, EVERYTHING, SHUFFLED
@@ -52,7 +52,7 @@ def folder_of(made, out):
             "invalid": list(report.invalid), "duplicate": list(report.duplicate), "missing": list(report.missing),
             "reference": dict(zip(order, references, strict=True)),
         }  # fmt: skip
-        write_json(out / "studies" / f"{study}.json", record)
+        write_record(out / "studies" / f"{study}.json", record)
     return out
 
 

@@ -2,6 +2,7 @@
 
 python tests/parity/measure.py            # small networks, then the published sizes: some minutes, 3 GiB
 python tests/parity/measure.py --only small
+python tests/parity/measure.py --only clipping
 python tests/parity/measure.py --only ids --pinned PYTHON    # PYTHON has transformers 4.28.1 and sentencepiece
 """
 
@@ -28,6 +29,7 @@ from parity.agreement import exactly, gradient, leaves, relative_rms
 from parity.forms import PerceiverForm, ViTForm, random_volumes, random_weights
 from parity.llama import AREAS, WORDS, write_model, write_sentencepiece
 from parity.ours import Given, our_perceiver, our_vit
+from parity.preprocessing import Array, Size, published_views
 from reg2rg.extras.phantom.anatomy import draw
 from reg2rg.extras.phantom.grid import Grid
 from reg2rg.extras.phantom.patient import draw_patient
@@ -170,6 +172,33 @@ def views() -> Iterator[tuple[str, Tensor]]:
         yield name, pooled[0, 0]
 
 
+def clipping() -> None:
+    """What clipping to the range of a CT before the averages changes, in the whole image of a synthetic scan."""
+    hu, _ = draw(draw_patient(0, 0), Grid((300, 300, 110)))
+    i, j, _ = (np.indices(hu.shape) + 0.5) / np.array(hu.shape).reshape(3, 1, 1, 1)
+    circle = (i - 0.5) ** 2 + (j - 0.5) ** 2 > 0.5**2
+    rods = np.zeros(hu.shape, bool)
+    rods[130:133, 60:63], rods[170:173, 60:63] = True, True
+    print("\nClipped before the averages against after them: largest difference of the whole image, scaled unit")
+    row("", "64 x 64 x 32", "256 x 256 x 64")
+    row("---", "---", "---")
+    for name, where, value in (
+        ("padding of -3024 outside the circle", circle, -3024),
+        ("padding of -2000", circle, -2000),
+        ("two rods of 20,000 HU", rods, 20_000),
+    ):
+        given = np.where(where, value, hu).astype(np.float64)
+        brought = np.clip(given, -1024, 3071)
+        row(name, *(float(np.abs(_whole_image(given, n) - _whole_image(brought, n)).max()) for n in SIZES))
+
+
+SIZES: tuple[Size, ...] = ((64, 64, 32), (256, 256, 64))
+
+
+def _whole_image(hu: Array, size: Size) -> Array:
+    return published_views(hu, hu > -1000, size)["global"]
+
+
 def scaled(hu: Tensor) -> Tensor:
     return (hu.clamp(-1000, 200) + 400) / 600
 
@@ -299,7 +328,7 @@ def ids(python: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=("small", "full", "flat", "ids"))
+    parser.add_argument("--only", choices=("small", "full", "flat", "clipping", "ids"))
     parser.add_argument("--draws", type=int, default=100)
     parser.add_argument("--pinned", metavar="PYTHON", help="interpreter with transformers 4.28.1, for the ids")
     asked = parser.parse_args()
@@ -310,6 +339,8 @@ def main() -> None:
         full()
     if asked.only in (None, "flat"):
         flat()
+    if asked.only in (None, "clipping"):
+        clipping()
     if asked.only == "ids" or asked.pinned:
         if not asked.pinned:
             parser.error("--only ids needs --pinned PYTHON")

@@ -27,6 +27,7 @@ from reg2rg.ablation.state import (
     write_run,
 )
 from reg2rg.ablation.sweep import Scoring
+from reg2rg.core.documents import DocumentError, read_yaml
 from reg2rg.core.files import atomic_write
 from reg2rg.runners.base import Job, Outcome, Stop
 from reg2rg.runners.process import log_tail, run_command, was_stopped
@@ -147,8 +148,8 @@ def what_changed(task: Task) -> str:
     if record.get("config") == task.digest:
         return "its data changed" if record.get("data") != task.data else "it was made by other code"
     try:
-        old = yaml.safe_load((task.place / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
+        old = read_yaml(task.place / CONFIG)
+    except (OSError, DocumentError):
         return "its config changed"
     found = list(differences(deciding(old), deciding(task.config)))
     more = f"; {len(found) - _SHOWN_CHANGES} more" if len(found) > _SHOWN_CHANGES else ""

@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from reg2rg.ablation.state import read_json
-from reg2rg.core.files import atomic_write, write_json
+from reg2rg.core.documents import read_record, write_record
+from reg2rg.core.files import atomic_write
 from reg2rg.core.report import write_report
 from reg2rg.core.types import Study
 from reg2rg.store.index import load_index
@@ -84,12 +84,19 @@ def keep_facts(out: Path, facts: Facts) -> None:
     """Keep in the folder of a sweep what its tables need, so that they can be made when the data are gone."""
     if facts.digest:
         write_train_references(out / TRAIN_REFERENCES, facts.train)
-        write_json(
+        write_record(
             out / TRUTH, {"digest": facts.digest, "truth": {name: dict(row) for name, row in facts.truth.items()}}
         )
 
 
 def kept_facts(out: Path) -> Facts:
-    """What `keep_facts` kept; empty if nothing was."""
-    found = read_json(out / TRUTH)
+    """What `keep_facts` kept; empty if nothing was.
+
+    Raises:
+        DocumentError: it is not as it was written.
+    """
+    try:
+        found = read_record(out / TRUTH, "delete it and run `reg2rg ablate` again where the data are")
+    except FileNotFoundError:
+        found = {}
     return Facts(found.get("digest", ""), found.get("truth", {}))

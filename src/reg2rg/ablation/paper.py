@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
-
-import yaml
 
 from reg2rg.ablation.sweep import Run, TableSpec
 from reg2rg.ablation.table import AblationTable
+from reg2rg.core.documents import read_yaml
 
 FILE = "paper.yaml"
 
@@ -32,7 +32,7 @@ class PaperTable:
 
 def paper_tables() -> dict[str, PaperTable]:
     """The packaged figures by the paper's number of the table."""
-    content: dict[str, Any] = yaml.safe_load((files("reg2rg.ablation") / FILE).read_text(encoding="utf-8"))
+    content: dict[str, Any] = read_yaml(Path(str(files("reg2rg.ablation"))) / FILE)
     source = str(content["source"])
     return {
         name: PaperTable(entry["title"], source, {row: dict(values) for row, values in entry["rows"].items()})

@@ -209,7 +209,7 @@ def resolved(tree: Tree, place: str) -> dict[str, Any]:
     try:
         config: Any = OmegaConf.to_container(OmegaConf.create(values), resolve=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(explain_interpolation(error, tree)) from error
+        raise ConfigError(explain_interpolation(error, tree)) from None
     config.pop("vars", None)  # only references use them
     found: dict[str, Any] = config
     return found
@@ -221,7 +221,7 @@ def filled_in(text: str, tree: Tree) -> str:
     try:
         config: Any = OmegaConf.to_container(OmegaConf.create(values), resolve=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"data step '{text}': {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"data step '{text}': {str(error).splitlines()[0]}") from None
     return str(config["_text"])
 
 

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from reg2rg.ablation.execute import Task
 from reg2rg.ablation.state import read_progress, read_run
+from reg2rg.core.documents import DocumentError
 from reg2rg.core.progress import duration
 from reg2rg.runners import Outcome
 
@@ -57,7 +58,10 @@ def measured_seconds(out: Path, host: str) -> dict[str, list[float]]:
     """Run -> seconds of its finished seeds on this machine, over all stages."""
     found: dict[str, list[float]] = {}
     for path in sorted(out.glob("*/seed*/run.json")):
-        record = read_run(path.parent)
+        try:
+            record = read_run(path.parent)
+        except DocumentError:  # said when the run's turn comes
+            continue
         stages, figures = record.get("stages", {}), record.get("figures", {})
         moved_aside = "." in path.parent.name  # it had other settings
         if not moved_aside and record.get("host") == host and len(stages) == 3:

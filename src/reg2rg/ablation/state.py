@@ -6,7 +6,6 @@ import contextlib
 import datetime
 import functools
 import hashlib
-import json
 import os
 import platform
 import subprocess
@@ -19,7 +18,8 @@ from typing import Any, Literal
 
 from reg2rg import __version__
 from reg2rg.ablation.sweep import Scoring
-from reg2rg.core.files import write_json
+from reg2rg.core import documents
+from reg2rg.core.documents import DocumentError
 
 RUN, LOG, PROGRESS = "run.json", "log.txt", "progress.json"
 STAGES = ("fit", "predict", "evaluate")
@@ -56,8 +56,15 @@ class Keys:
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """``run.json`` of a folder; empty if there is none that can be read."""
-    return read_json(folder / RUN)
+    """``run.json`` of a folder; empty if there is none.
+
+    Raises:
+        DocumentError: it is not as it was written, so that nothing is known of what the folder holds.
+    """
+    try:
+        return documents.read_record(folder / RUN, f"move {folder} away: the run is made anew")
+    except FileNotFoundError:
+        return {}
 
 
 def read_progress(folder: Path) -> dict[str, Any]:
@@ -67,8 +74,8 @@ def read_progress(folder: Path) -> dict[str, Any]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The mapping in a file; empty if there is none that can be read."""
-    with contextlib.suppress(OSError, ValueError):
-        found = json.loads(path.read_text(encoding="utf-8"))
+    with contextlib.suppress(OSError, DocumentError):
+        found = documents.read_json(path)
         if isinstance(found, dict):
             return found
     return {}
@@ -154,7 +161,7 @@ def now() -> str:
 
 def write_run(folder: Path, record: Mapping[str, Any]) -> None:
     """Write ``run.json``, whole."""
-    write_json(folder / RUN, dict(record))
+    documents.write_record(folder / RUN, record)
 
 
 @contextlib.contextmanager

@@ -36,11 +36,12 @@ class PlannedStep:
         run: words of the command.
         makes: what is there when it is done.
         resumes: it may run again.
-        folder: of the sweep, which keeps a note of finished steps.
+        folder: of the sweep, which keeps a note of steps that were begun and finished.
+        into: the folder that it fills, if it must not be somebody else's.
     """
 
-    def __init__(self, run: Sequence[str], makes: Path, resumes: bool, folder: Path) -> None:
-        self.run, self.makes, self.resumes = list(run), makes, resumes
+    def __init__(self, run: Sequence[str], makes: Path, resumes: bool, folder: Path, into: Path | None = None) -> None:
+        self.run, self.makes, self.resumes, self.into = list(run), makes, resumes, into
         name = hashlib.sha256("\0".join([str(makes.resolve()), *run]).encode()).hexdigest()[:16]
         self.note = folder / FOLDER / f"{name}.json"
 
@@ -48,6 +49,12 @@ class PlannedStep:
     def text(self) -> str:
         """The command as typed."""
         return shlex.join(["reg2rg", *self.run])
+
+    def is_elsewhere(self) -> bool:
+        """Whether its folder holds data that no step of this sweep has begun to make."""
+        if self.into is None or read_json(self.note):
+            return False
+        return any(file.is_file() and not file.name.startswith(".") for file in self.into.rglob("*"))
 
     def done(self, studies: str) -> bool:
         """Whether what it makes is there and still right.
@@ -74,7 +81,8 @@ def planned_steps(plan: Plan) -> list[PlannedStep]:
         tree = plan.tree if own is None else Tree(dict(own.config))
         words = [filled_in(word, tree).replace("{config}", config) for word in shlex.split(step.run)]
         makes = Path(filled_in(step.makes, tree))
-        found.setdefault(tuple(words), PlannedStep(words, makes, step.resumes, plan.out))
+        into = Path(filled_in(step.into, tree)) if step.into else None
+        found.setdefault(tuple(words), PlannedStep(words, makes, step.resumes, plan.out, into))
     return list(found.values())
 
 
@@ -106,7 +114,9 @@ def make_data(plan: Plan, call: Call, say: Callable[[str], None], studies: Calla
                         say(f"data: another process makes {step.makes}; waiting for it")
                     waited = True
                 else:
-                    if not step.done(studies()):
+                    if step.is_elsewhere():
+                        say(f"data: {step.into} holds data that this sweep did not make; they are taken as they are")
+                    elif not step.done(studies()):
                         _make(step, call, say, studies)
                     break
             time.sleep(_WAIT_S)
@@ -114,6 +124,7 @@ def make_data(plan: Plan, call: Call, say: Callable[[str], None], studies: Calla
 
 def _make(step: PlannedStep, call: Call, say: Callable[[str], None], studies: Callable[[], str]) -> None:
     say(f"data: {step.text}")
+    write_json(step.note, {"command": step.run, "begun": now()})
     begun = time.monotonic()
     code = call(step.run)
     if code == EXIT_INTERRUPTED:

@@ -34,12 +34,14 @@ class Step:
         makes: what is there when it is done; written last, or the step must be one that resumes.
         resumes: the command finds out by itself what is left to do, so that it may run again.
         only: for bases that are this packaged config or lie over it; "" for all.
+        into: the folder that it fills, where it must be nobody else's: what somebody has there is taken as it is.
     """
 
     run: str
     makes: str
     resumes: bool = False
     only: str = ""
+    into: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +202,7 @@ _TOP = (
 )
 _RUN = ("title", "overlays", "set", "for", "floor", "paper", "data")
 _COMPARE = ("protocol", "metrics")
-_STEP = ("run", "makes", "resumes", "for")
+_STEP = ("run", "makes", "resumes", "for", "into")
 _SCORING = tuple(item.name for item in fields(Scoring))
 
 
@@ -303,6 +305,7 @@ def _steps(file: SweepFile, at: Key) -> Iterator[Step]:
             file.text((*here, "makes")),
             file.flag((*here, "resumes")),
             file.text((*here, "for")),
+            file.text((*here, "into")),
         )
         if not step.run or not step.makes:
             raise file.wrong(here, "a step with 'run' (a reg2rg command) and 'makes' (the path that it writes last)")

@@ -15,6 +15,7 @@ from reg2rg.core.regions import RegionSet, load_region_set
 from reg2rg.core.types import Study
 from reg2rg.datasets.base import Dataset, Listing, patient_leaks
 from reg2rg.scans.base import ReadOptions
+from reg2rg.scans.footprint import workers_that_fit
 
 
 def check_dataset(
@@ -33,7 +34,8 @@ def check_dataset(
         dataset: the studies; its own limit on skipped studies does not count here.
         regions: region set, or its name or file.
         options: how volumes and masks are read; the defaults if ``None``.
-        workers: processes; 0 works in this one, ``None`` takes one a core.
+        workers: processes at most; 0 works in this one, ``None`` takes one a core. Fewer where memory does not hold
+            so many scans.
         overlays: number of studies to draw, evenly spread over the usable ones.
         out: folder for ``check.json`` and ``overlays/``; ``None`` writes nothing.
         sample: read the volumes and masks of so many studies only, evenly spread; ``None`` reads all.
@@ -54,8 +56,11 @@ def check_dataset(
     else:
         findings = list(_of_listing(listing))
     chosen = [listing.studies[place] for place in _spread(len(listing.studies), sample)]
+    workers = workers_that_fit(workers, chosen)
     checks = dict(_read_all([StudyJob(study, regions, options, needs_regions) for study in chosen], workers, "check"))
     findings += _of_studies(chosen, checks) + _duplicates(chosen, checks)
+    if needs_regions:
+        findings += _never_seen(checks, regions)
     good = [place for place, _ in enumerate(chosen) if not checks[place].faults]
     pictures: tuple[str, ...] = ()
     if out is not None and overlays:
@@ -108,6 +113,15 @@ def _of_studies(studies: Sequence[Study], checks: dict[int, StudyCheck]) -> list
             message = f"no voxel of: {', '.join(check.empty)}"
             findings.append(Finding("note", "EMPTY_MASK", study.split, study.id, message, len(check.empty)))
     return findings
+
+
+def _never_seen(checks: dict[int, StudyCheck], regions: RegionSet) -> Iterator[Finding]:
+    """Regions without a voxel in any study that could be read: a model that needs them learns nothing of them."""
+    seen = {name for check in checks.values() for name in check.present}
+    if seen and (never := [name for name in regions.names if name not in seen]):
+        which = "no study" if not any(check.faults for check in checks.values()) else "no study without an error"
+        message = f"{which} has a voxel of: {', '.join(never)}. If masks of them exist, look at their names and labels"
+        yield Finding("note", "REGION_NEVER_SEEN", "", "", message, len(never))
 
 
 def _duplicates(studies: Sequence[Study], checks: dict[int, StudyCheck]) -> list[Finding]:

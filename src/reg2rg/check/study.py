@@ -97,15 +97,18 @@ def _faults_of_files(job: StudyJob) -> Iterator[tuple[str, str]]:
         yield volume_fault
     if not isinstance(job.study.masks, RegionFiles):
         return
-    for region, path in job.study.masks.files.items():
+    options = replace(job.options, implausible="ignore")  # a matter of the whole set
+    for region, path in ((name, path) for name, paths in job.study.masks.parts().items() for path in paths):
         try:
             if volume_fault is None:
                 alone = replace(job.study, masks=RegionFiles({region: path}))
-                read_study(alone, job.regions, job.options, needs_regions=False)  # an empty one is no fault
+                read_study(alone, job.regions, options, needs_regions=False)  # an empty one is no fault
             else:
                 read_image(path)
         except Exception as error:
-            yield _named(error, job.study.id)
+            code, message = _named(error, job.study.id)
+            if code != "IDENTITY_AFFINE":  # where masks without an affine lie is said of the whole set
+                yield code, message
 
 
 def _named(error: Exception, study: str) -> tuple[str, str]:

@@ -25,6 +25,8 @@ from reg2rg.ablation.state import code_digest, read_run, state_of
 from reg2rg.ablation.sweep import load_sweep, packaged_sweeps
 from reg2rg.cli.main import EXIT_INTERRUPTED, Invocation, main
 from reg2rg.cli.numbers import above_zero, whole
+from reg2rg.cli.paths import place
+from reg2rg.config.paths import absolute
 from reg2rg.config.reading import Tree, parse_value
 from reg2rg.core.errors import EXIT_OK, EXIT_RUNTIME, ConfigError, Reg2RGError
 from reg2rg.core.registry import UnknownComponentError, load_plugins
@@ -59,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     add("sweep", metavar="SWEEP", help="a sweep file, or the name of a packaged one")
     add("-c", "--config", action="append", default=[], metavar="FILE", help="overlay over the base, in every run")
     add("--base", action="append", default=[], metavar="FILE", help="base config in place of the sweep's own")
-    add("--out", type=Path, metavar="DIR", help="folder of runs and tables (default: ablations/<name of the base>)")
+    add("--out", type=place, metavar="DIR", help="folder of runs and tables (default: ablations/<name of the base>)")
     add("--seeds", type=whole(0), nargs="+", default=[], metavar="N", help="in place of the sweep's own")
     add("--runs", nargs="+", default=[], metavar="NAME", help="only these runs")
     add("--dry-run", action="store_true", help="list runs, their state and the time they need; change nothing")
@@ -135,10 +137,10 @@ class Ablation:
     def _require_data(self, config: Mapping[str, Any]) -> None:
         """Say once what is wrong with the data, and not for every run."""
         self._facts.clear()
-        store = Path(str((config.get("data") or {}).get("store")))
+        store = Path(absolute(str((config.get("data") or {}).get("store"))))
         if not store.is_dir():
             raise ConfigError(
-                f"data.store: no store at '{store}' (seen from {Path.cwd()}), and no step of the sweep makes it. Fix: "
+                f"data.store: no store at '{store}', and no step of the sweep makes it. Fix: "
                 f"reg2rg data prepare --config {' --config '.join((*self.plan.base, *self.plan.extra))}"
             )
         if not self._data(config).digest:
@@ -271,13 +273,14 @@ class Ablation:
         from reg2rg.show.ablation_terminal import print_plan
 
         studies = self._studies()
-        planned = [(step, step.done(studies)) for step in steps.planned_steps(self.plan)]
+        planned = [(step, step.done(studies) or step.is_elsewhere()) for step in steps.planned_steps(self.plan)]
         jobs = max(1, self.options.jobs)
         print_plan(self.plan, self._tasks(self.plan), planned, self._estimate(), jobs, Console())
 
     def _write_tables(self) -> None:
         from reg2rg.ablation.tables import make_tables
         from reg2rg.cli.evaluate import load_labeler
+        from reg2rg.core.files import Outputs
         from reg2rg.show.ablation_files import write_table
         from reg2rg.show.ablation_terminal import print_table
 
@@ -290,11 +293,13 @@ class Ablation:
         )
         if not tables:
             self._say("no run is finished: no table yet")
-        console = Console()
+        console, outputs = Console(), Outputs()
         for table in tables:
-            written = write_table(table, plan.out / "tables")
+            before = len(outputs.written)
+            write_table(table, plan.out / "tables", outputs)
             print_table(table, console)
-            sys.stdout.writelines(f"written: {path}\n" for path in written)
+            sys.stdout.writelines(f"written: {path}\n" for path in outputs.written[before:])
+        outputs.check()
 
 
 def _parameters(words: Sequence[str]) -> dict[str, Any]:

@@ -12,16 +12,10 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from reg2rg.cli.listing import Component, components, constructor_arguments
 from reg2rg.cli.main import Command, Invocation, commands, load_target
 from reg2rg.config.overlay import packaged_configs
+from reg2rg.config.sources import SECTIONS, Component, components, constructor_arguments
 
-_SECTIONS = {
-    "task": ("reg2rg.core.task", "ReportTask"),
-    "model": ("reg2rg.training.module", "Reg2RG"),
-    "data": ("reg2rg.data.datamodule", "RegionReportDataModule"),
-    "trainer": ("lightning.pytorch.trainer.trainer", "Trainer"),
-}
 # Names in annotations that stand for a component, by kind.
 _KINDS = {"Encoder": "encoder", "ProjectorFactory": "projector", "LanguageModel": "llm", "Dataset": "dataset"}
 # Settings that are written as a mapping of their fields.
@@ -58,7 +52,7 @@ def script(shell: str) -> str:
         parser = words.add_parser(name, help=command.help)
         parser.add_argument("-c", "--config", choices=packaged_configs(), help="a config")
         parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        if command.target.startswith("reg2rg.cli.trainer"):
+        if command.target.startswith("reg2rg.cli.checking"):
             parser.add_argument("--print_config", action="store_true", help="print the folded config")
             parser.add_argument("--ckpt_path", help="checkpoint, or last, best, or a model's folder")
             for key, choices in keys.items():
@@ -69,7 +63,7 @@ def script(shell: str) -> str:
 
 def training_keys(found: list[Component]) -> Iterator[tuple[str, list[str]]]:
     """Dotted keys of a training config, each with the component names that it takes, if any."""
-    for section, named in _SECTIONS.items():
+    for section, named in SECTIONS.items():
         for argument in constructor_arguments(*named):
             key, words = f"{section}.{argument.name}", re.findall(r"\w+", argument.annotation)
             kinds = [_KINDS[word] for word in words if word in _KINDS]

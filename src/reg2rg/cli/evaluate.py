@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from reg2rg.cli.main import Invocation
 from reg2rg.cli.numbers import whole
+from reg2rg.cli.paths import place, place_or_name
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.hub import looks_like_hub_id
 from reg2rg.core.labels import FINDINGS
@@ -42,10 +43,11 @@ def run(invocation: Invocation) -> int:
 
     from rich.console import Console
 
+    from reg2rg.core.files import Outputs
     from reg2rg.core.progress import progress as watch
     from reg2rg.evaluation.engine import Settings, evaluate
     from reg2rg.evaluation.metrics.base import usual_metrics
-    from reg2rg.evaluation.metrics.external import export_texts, load_judge
+    from reg2rg.evaluation.metrics.external import exported_texts, load_judge
     from reg2rg.show.evaluation_files import write_evaluation
     from reg2rg.show.evaluation_terminal import print_evaluation
 
@@ -96,13 +98,15 @@ def run(invocation: Invocation) -> int:
             progress=progress,
         )
         progress("writing")
-        written = write_evaluation(evaluation, options.out) if options.out is not None else []
+        outputs = Outputs()
+        if options.out is not None:
+            write_evaluation(evaluation, options.out, outputs)
         if options.export is not None:
-            export_texts(options.export, reports.pairs)
-            written.append(options.export)
+            outputs.write(options.export, lambda: exported_texts(options.export, reports.pairs))
     print_evaluation(evaluation, Console())
-    for path in written:
+    for path in outputs.written:
         sys.stdout.write(f"written: {path}\n")
+    outputs.check()
     return 0
 
 
@@ -117,20 +121,20 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add(
         "predictions",
-        type=Path,
+        type=place,
         metavar="PREDICTIONS",
         help="CSV, JSON lines, a JSON list, or a folder (predict's, or one of <region>_reports.csv)",
     )
     add(
         "--references",
-        type=Path,
+        type=place,
         metavar="FILE",
         help="file of the references, where they do not stand beside the predictions",
     )
     add("--protocol", default="strict", metavar="NAME", help=" | ".join(PROTOCOLS))
-    add("--out", type=Path, metavar="DIR", help="folder for metrics.json, tables, plots and the page")
+    add("--out", type=place, metavar="DIR", help="folder for metrics.json, tables, plots and the page")
     add("--name", help="of these predictions in tables; the file's name by default")
-    add("--against", type=Path, metavar="FILE", help="other predictions of the same studies: paired differences")
+    add("--against", type=place, metavar="FILE", help="other predictions of the same studies: paired differences")
     columns = parser.add_argument_group("columns of tables (usual names are found by themselves)")
     for option, what in (
         ("--id-column", "study id"),
@@ -141,35 +145,37 @@ def _parser() -> argparse.ArgumentParser:
     ):
         columns.add_argument(option, metavar="NAME", help=what)
     columns.add_argument("--encoding", metavar="NAME", help="of tables; UTF-8, or UTF-16 by its mark, by default")
-    add("--regions", default="radgenome", metavar="SET", help="region set by name or file")
+    add("--regions", type=place_or_name, default="radgenome", metavar="SET", help="region set by name or file")
     add("--intersection", action="store_true", help="score what all files have, where their studies differ")
     findings = parser.add_argument_group("findings")
     findings.add_argument(
         "--labeler",
+        type=place_or_name,
         default="rules",
         metavar="NAME",
         help="rules | none | a registered labeler | RadBERT's 18-label classifier: folder or .pth",
     )
     findings.add_argument(
-        "--labeler-backbone", type=Path, metavar="DIR", help="config and tokenizer, where they are not beside the .pth"
+        "--labeler-backbone", type=place, metavar="DIR", help="config and tokenizer, where they are not beside the .pth"
     )
-    findings.add_argument("--reference-labels", type=Path, metavar="CSV", help="labels of the references")
-    findings.add_argument("--predicted-labels", type=Path, metavar="CSV", help="labels of the predictions")
-    findings.add_argument("--against-labels", type=Path, metavar="CSV", help="labels of the predictions of --against")
+    findings.add_argument("--reference-labels", type=place, metavar="CSV", help="labels of the references")
+    findings.add_argument("--predicted-labels", type=place, metavar="CSV", help="labels of the predictions")
+    findings.add_argument("--against-labels", type=place, metavar="CSV", help="labels of the predictions of --against")
     add("--resamples", type=whole(0), default=1000, help="bootstrap resamples; 0 for no intervals")
     add("--confidence", type=float, default=0.95, help="of the intervals")
     add("--seed", type=whole(0), default=0, help="of resamples and shuffles")
     add("--no-floors", action="store_true", help="leave the floors out")
-    add("--train-references", type=Path, metavar="FILE", help="references of the training split, for the floors")
+    add("--train-references", type=place, metavar="FILE", help="references of the training split, for the floors")
     add(
         "--wordnet",
+        type=place_or_name,
         default="bundled",
         metavar="SOURCE",
         help="METEOR's synonyms: bundled | nltk | WordNet folder | none, which makes it METEOR-es",
     )
     add("--judge", action="append", default=[], metavar="NAME", help="scorer of an installed package; may be repeated")
     add("--judge-floors", action="store_true", help="let the judges score the floors too")
-    add("--export", type=Path, metavar="FILE", help="write the compared texts: .json for radeval, or .csv")
+    add("--export", type=place, metavar="FILE", help="write the compared texts: .json for radeval, or .csv")
     return parser
 
 

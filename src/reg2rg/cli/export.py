@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from reg2rg.cli.main import Invocation
 from reg2rg.cli.numbers import above_zero
+from reg2rg.cli.paths import place, place_or_name
+from reg2rg.core.documents import DocumentError, read_json
 from reg2rg.core.errors import EXIT_OK, ConfigError
 from reg2rg.core.model_folder import is_model_folder
 
@@ -53,11 +54,9 @@ def read_metrics(path: Path) -> dict[str, Any]:
         ConfigError: no such file, or another one.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"--metrics {path}: cannot be read ({error}). Fix: metrics.json of reg2rg evaluate"
-        ) from error
+        values = read_json(path)
+    except (OSError, DocumentError) as error:
+        raise ConfigError(f"--metrics {path}: cannot be read ({error}). Fix: metrics.json of reg2rg evaluate") from None
     if not isinstance(values, dict) or not isinstance(values.get("numbers"), list) or "studies" not in values:
         raise ConfigError(f"--metrics {path}: not what reg2rg evaluate writes. Fix: metrics.json in its --out folder")
     return values
@@ -74,13 +73,13 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add(
         "--ckpt_path",
-        type=Path,
+        type=place,
         required=True,
         metavar="FILE",
         help="checkpoint of reg2rg fit; or a folder, to write it anew",
     )
-    add("--out", type=Path, required=True, metavar="FOLDER", help="new, empty, or a model's folder that is replaced")
-    add("--metrics", type=Path, metavar="FILE", help="metrics.json of reg2rg evaluate, for the card")
+    add("--out", type=place, required=True, metavar="FOLDER", help="new, empty, or a model's folder that is replaced")
+    add("--metrics", type=place, metavar="FILE", help="metrics.json of reg2rg evaluate, for the card")
     add("--name", default="", metavar="TEXT", help="the model's name on the card")
     add("--summary", default="", metavar="TEXT", help="a paragraph about it")
     add("--training_data", default="", metavar="TEXT", help="what it was trained on, and under which licence")
@@ -91,7 +90,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="WORD",
         help="of the base language model, where it is not known by its name",
     )
-    add("--language_model", metavar="PATH", help="where the base language model is, if not where it was in training")
+    add(
+        "--language_model",
+        type=place_or_name,
+        metavar="PATH",
+        help="where the base language model is, if not where it was in training",
+    )
     add("--refer_to", metavar="ID", help="hub id to name as the base language model instead of its path")
     add(
         "--copy_language_model",

@@ -17,7 +17,9 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from reg2rg import __version__
+from reg2rg.cli.terminal import leave_terminal, open_terminal
 from reg2rg.core.errors import EXIT_OK, EXIT_RUNTIME, EXIT_USAGE, ConfigError, Reg2RGError
+from reg2rg.core.files import disk_trouble
 from reg2rg.core.registry import did_you_mean
 from reg2rg.runners.parent import end_with_parent
 
@@ -57,10 +59,10 @@ class Invocation:
 
 
 COMMANDS: dict[str, Command] = {
-    "fit": Command("reg2rg.cli.trainer:run", "train a model"),
-    "validate": Command("reg2rg.cli.trainer:run", "loss and region recognition on the validation studies"),
-    "test": Command("reg2rg.cli.trainer:run", "loss and region recognition on the test studies"),
-    "predict": Command("reg2rg.cli.trainer:run", "write a report for every study"),
+    "fit": Command("reg2rg.cli.checking:run", "train a model"),
+    "validate": Command("reg2rg.cli.checking:run", "loss and region recognition on the validation studies"),
+    "test": Command("reg2rg.cli.checking:run", "loss and region recognition on the test studies"),
+    "predict": Command("reg2rg.cli.checking:run", "write a report for every study"),
     "data check": Command(
         "reg2rg.cli.data:check",
         "list every fault of a data folder, as a table and as JSON",
@@ -106,6 +108,7 @@ def main(args: Sequence[str] | None = None) -> int:
         the exit code.
     """
     end_with_parent()
+    open_terminal()
     words = list(sys.argv[1:] if args is None else args)
     debug = os.environ.get("REG2RG_DEBUG", "0") not in ("", "0")
     try:
@@ -120,14 +123,9 @@ def main(args: Sequence[str] | None = None) -> int:
             return _report(error, "interrupted", EXIT_INTERRUPTED, debug=False)
         return _exit_code(error)
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has left, as in `reg2rg list | head`
-        return EXIT_OK
+        return leave_terminal()
     except Exception as error:
-        cause = _known_cause(error)
-        if cause is not None:
-            return _report(error, str(cause), cause.exit_code, debug)
-        text = f"{type(error).__name__}: {_last_words(error)}"
-        return _report(error, f"{text}\n(run again with --debug for the traceback)", EXIT_RUNTIME, debug)
+        return _report(error, *_explained(error), debug)
 
 
 def _dispatch(words: list[str]) -> int:
@@ -153,6 +151,7 @@ def _dispatch(words: list[str]) -> int:
         )
     rest = words[len(name.split()) :]
     code: int = load_target(known[name].target)(Invocation(name, tuple(rest), tuple(allow_import)))
+    sys.stdout.flush()  # here, where a reader that has left is told from a failure
     return code
 
 
@@ -217,6 +216,16 @@ def _report(error: BaseException, message: str, code: int, debug: bool) -> int:
     return code
 
 
+def _explained(error: Exception) -> tuple[str, int]:
+    """Message and exit code of an error that is none of ours."""
+    if isinstance(error, OSError) and (told := disk_trouble(error)) is not None:
+        return told, EXIT_RUNTIME
+    cause = _known_cause(error)
+    if cause is not None:
+        return str(cause), cause.exit_code
+    return f"{type(error).__name__}: {_last_words(error)}\n(run again with --debug for the traceback)", EXIT_RUNTIME
+
+
 def _known_cause(error: BaseException) -> Reg2RGError | None:
     """An error of ours that another library wrapped in one of its own."""
     seen: BaseException | None = error
@@ -236,6 +245,8 @@ def _last_words(error: BaseException) -> str:
 
 
 def _exit_code(error: SystemExit) -> int:
+    if isinstance(error.__context__, BrokenPipeError):  # rich turns it into exit code 1
+        return leave_terminal()
     if error.code is None:
         return EXIT_OK
     if isinstance(error.code, int):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from reg2rg.cli.main import Invocation
 from reg2rg.cli.numbers import whole
+from reg2rg.cli.paths import place
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.regions import RegionSet
 from reg2rg.core.types import Study
@@ -38,7 +39,7 @@ def run(invocation: Invocation) -> int:
     from rich.console import Console
 
     from reg2rg.cli.section import read_section
-    from reg2rg.core.files import write_json
+    from reg2rg.core.files import Outputs, json_text
     from reg2rg.show.case_page import write_page
     from reg2rg.show.case_tables import as_json, build_tables, summary_rows
     from reg2rg.show.plots import draw_curves
@@ -52,7 +53,8 @@ def run(invocation: Invocation) -> int:
     tables = build_tables(scores, beside)
     print_tables(tables, Console())
     rows = as_json(summary_rows(scores, beside))
-    write_json(options.out.with_suffix(".json"), {"studies": scores.studies, "scores": rows})
+    outputs = Outputs()
+    outputs.write(options.out.with_suffix(".json"), json_text({"studies": scores.studies, "scores": rows}))
     curves = {name: read_curves(path) for name, path in _pairs(options.curves, "--curves")}
     write_page(
         options.out,
@@ -66,7 +68,9 @@ def run(invocation: Invocation) -> int:
             "training studies": str(len(train)),
             "studies shown": str(min(options.studies, scores.studies)),
         },
+        outputs=outputs,
     )
+    outputs.check()
     sys.stdout.write(f"page: {options.out}\n")
     return 0
 
@@ -79,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("-c", "--config", action="append", metavar="FILE", default=[], help="as for reg2rg fit")
-    parser.add_argument("--predictions", type=Path, required=True, metavar="DIR", help="what reg2rg predict wrote")
+    parser.add_argument("--predictions", type=place, required=True, metavar="DIR", help="what reg2rg predict wrote")
     parser.add_argument("--name", default="Reg2RG", help="row name of these predictions")
     parser.add_argument(
         "--compare", action="append", default=[], metavar="NAME=DIR", help="predictions of another model, as a row"
@@ -90,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--studies", type=whole(0), default=12, help="studies shown with their slices")
     parser.add_argument("--title", default="Chest CT, region by region", help="heading")
     parser.add_argument(
-        "--out", type=Path, default=Path("page.html"), help="the page; the scores go beside it as .json"
+        "--out", type=place, default=Path("page.html"), help="the page; the scores go beside it as .json"
     )
     return parser
 
@@ -101,7 +105,7 @@ def _pairs(words: Sequence[str], option: str) -> list[tuple[str, Path]]:
         name, equals, path = word.partition("=")
         if not (name and equals and path):
             raise ConfigError(f"command line: {option} {word}: expected NAME=PATH")
-        pairs.append((name, Path(path)))
+        pairs.append((name, place(path)))
     return pairs
 
 

@@ -15,18 +15,20 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from reg2rg.cli.building import Builder
-from reg2rg.cli.listing import constructor_arguments
 from reg2rg.cli.main import Invocation
 from reg2rg.config.explain import check_references, explain, explain_interpolation, refuse
 from reg2rg.config.imports import check_class_paths, import_policy
 from reg2rg.config.options import apply_options, split_config_options
 from reg2rg.config.overlay import fold, packaged_configs
+from reg2rg.config.paths import make_absolute
 from reg2rg.config.reading import Tree, lookup
 from reg2rg.config.rules import check_values
 from reg2rg.config.schema import Checker
+from reg2rg.config.sources import constructor_arguments
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.registry import did_you_mean, load_plugins
 from reg2rg.core.task import ReportTask, Views
+from reg2rg.core.types import PathText
 from reg2rg.datasets import DATASETS, Dataset
 from reg2rg.scans.base import ReadOptions
 
@@ -44,7 +46,7 @@ class DataSection:
     """
 
     dataset: Dataset
-    store: str | None = None
+    store: PathText | None = None
     read: ReadOptions = ReadOptions()  # noqa: RUF009 (frozen)
 
 
@@ -127,13 +129,14 @@ def _build(tree: Tree, allowed: Sequence[str]) -> Sections:
         values = {name: {key: _resolved(tree, name, key) for key in part} for name, part in own.values.items()}
     except OmegaConfBaseException as error:
         raise ConfigError(explain_interpolation(error, tree)) from error
-    refuse(check_values(values, tree))
     parser = Parser(prog="reg2rg data")
     parser.tree = tree
     parser.add_class_arguments(ReportTask, "task")
     parser.add_class_arguments(DataSection, "data")
     parsed = parser.parse_object(values)
-    builder = Builder(values, tree)
+    make_absolute(parsed, {"task": ReportTask, "data": DataSection})
+    refuse(check_values(parsed.as_dict(), tree))
+    builder = Builder(parsed.as_dict(), tree)
     for base in (Dataset, ReportTask, Views):
         parser.add_instantiator(builder, base, subclasses=True)
     built = parser.instantiate_classes(parsed)

@@ -31,10 +31,12 @@ from reg2rg.config.explain import check_references, explain_interpolation, refus
 from reg2rg.config.imports import check_class_paths, import_policy
 from reg2rg.config.options import apply_options, split_config_options, split_flags
 from reg2rg.config.overlay import fold, packaged_configs
+from reg2rg.config.paths import make_absolute
 from reg2rg.config.reading import Tree, lookup
 from reg2rg.config.rules import check_values
 from reg2rg.config.saving import CONFIG_KEY
 from reg2rg.config.schema import Checker
+from reg2rg.core.documents import parse_yaml
 from reg2rg.core.errors import ConfigError, MissingExtraError
 from reg2rg.core.registry import Registry, load_plugins
 from reg2rg.core.task import ReportTask, Views
@@ -137,8 +139,9 @@ class ReportCLI(LightningCLI):
         set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
         model_class, data_class = core_classes()
         self.registries = component_registries()
+        self.sections = {"task": ReportTask, "model": model_class, "data": data_class, "trainer": Trainer}
         if tree.values:
-            self._check_names(model_class, data_class, allowed)
+            self._check_names(allowed)
         text = ["--config", yaml.safe_dump(tree.values, sort_keys=False)] if tree.values else []
         super().__init__(
             model_class,
@@ -193,6 +196,7 @@ class ReportCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Refuse what cannot work while nothing is loaded yet; name the place of what fails in a constructor."""
         config = self.config[self.command]
+        make_absolute(config, self.sections)
         _resolve_checkpoint(config, self.command)
         self.folder = take_folder(config)
         refuse([*check_values(config.as_dict(), self.tree), *_check_run(config, self.tree, self.command)])
@@ -207,7 +211,7 @@ class ReportCLI(LightningCLI):
         """Build model, data and trainer; give the model its config, and the weights of a folder if one was named."""
         super().instantiate_classes()
         text = self._parser(self.command).dump(self.config[self.command], skip_none=False, skip_link_targets=False)
-        self.model.describe(yaml.safe_load(text))
+        self.model.describe(parse_yaml(text, "the run's config"))
         if self.folder is not None:
             load_folder(self.model, self.folder, self.command)
 
@@ -238,16 +242,10 @@ class ReportCLI(LightningCLI):
         write_somewhere(self.trainer)
         self.trainer.predict(**{**kwargs, "return_predictions": False})
 
-    def _check_names(self, model: type, data: type, allowed: Sequence[str]) -> None:
+    def _check_names(self, allowed: Sequence[str]) -> None:
         method = inspect.signature(getattr(Trainer, self.command)).parameters
         arguments = set(method) - {"self"} - LightningCLI.subcommands()[self.command]
-        sections = {
-            "task": ReportTask,
-            "model": model,
-            "data": data,
-            "trainer": Trainer,
-            **dict.fromkeys((*_TOP, *sorted(arguments))),
-        }
+        sections = {**self.sections, **dict.fromkeys((*_TOP, *sorted(arguments)))}
         kinds = {registry.base: registry.kind for registry in self.registries}
         checker = Checker(self.tree, allowed, kinds)
         linked = {**LINKS_WHEN_PARSED, **LINKS_WHEN_BUILT}
@@ -326,6 +324,5 @@ def _check_run(config: Mapping[str, Any], tree: Tree, command: str) -> Iterable[
     if isinstance(store, str) and not Path(store).is_dir():
         yield tree.say(
             ("data", "store"),
-            f"no store at '{store}' (seen from {Path.cwd()}). Make it first, with the same configs: "
-            "reg2rg data prepare --config ...",
+            f"no store at '{store}'. Make it first, with the same configs: reg2rg data prepare --config ...",
         )

@@ -7,16 +7,24 @@ not recognised is passed on as it is.
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from reg2rg.config.imports import ALLOWED, refusal
 from reg2rg.config.reading import Key, Tree, lookup, walk
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.registry import did_you_mean
 
-_KEY = re.compile(r'Parser key "([^"]+)"')
+_BLOCK = re.compile(r"""( *)(?:- )?(?:Parser key "([^"]+)"|Problem with given class_path '([^']+)')""")
 _EXPECTED = re.compile(r"Expected (?:an? )?(.+?)(?:\. Got value: (.+))?$")
+_OF_TYPE = re.compile(r"Not of type (\w+): (?:[Ee]xpected (?:an? )?)?(.+?)(?: but got .+|, not \w+)?$")
+_CALLABLE = re.compile(r"Type typing\.Callable expects .+: (Expected an import path|.+)")
+_OPTION = re.compile(r"Option '([^']+)' is not accepted")
+_DENIED = re.compile(r"Importing '([^']+)' is not allowed")
+_GIVEN = re.compile(r"(?:Given|Got) value: (.+)")
 _TYPE_NAMES = {
     "int": "a whole number",
     "float": "a number",
@@ -25,28 +33,69 @@ _TYPE_NAMES = {
     "NoneType": "null",
     "dict": "a mapping",
     "list": "a list",
+    "Iterable": "a list",
+    "Path": "a path",
+    "timedelta": "a time such as '1:30:00' (hours, minutes, seconds)",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """A part of a message that is about one key or one class, and what stands indented below it."""
+
+    keys: tuple[str, ...]  # of this block and of those around it
+    cls: str  # the class whose argument the last key is, or ""
+    body: tuple[str, ...]
+
+    @property
+    def given(self) -> str | None:
+        """The value as the message shows it."""
+        values = [match[1] for line in self.body if (match := _GIVEN.search(line))]
+        return values[-1] if values else None
 
 
 def explain(message: str, tree: Tree) -> str:
     """One line for jsonargparse's `message`, with file, line and key."""
-    keys = _KEY.findall(message)
-    if not keys:
+    block = _deepest(message.splitlines())
+    if block is None:
         return f"config: {_one_line(message)}"
-    path = _locate(tree, [part for key in keys for part in key.split(".")])
-    reasons = [_EXPECTED.match(line.strip(" -\t")) for line in message.splitlines()]
-    found = [match for match in reasons if match]
-    if not found:
+    path = _locate(tree, block)
+    value, lines = lookup(tree.values, path), [line.strip(" -\t") for line in block.body]
+    if denied := next((match[1] for line in lines if (match := _DENIED.search(line))), None):
+        written = value.get("class_path", denied) if isinstance(value, dict) else value
+        return tree.say(path, refusal(str(written), ALLOWED, denied))
+    if unknown := next((match[1] for line in lines if (match := _OPTION.search(line))), None):
+        return tree.say(path, f"{block.cls.rpartition('.')[2]} has no argument '{unknown}'.")
+    found = [match for line in lines if (match := _EXPECTED.match(line))]
+    wanted = [_readable(match[1]) for match in _innermost(found)]
+    wanted += [_TYPE_NAMES.get(match[1], match[2]) for line in lines if (match := _OF_TYPE.match(line))]
+    wanted += ["the dotted name of a function or class" for line in lines if _CALLABLE.match(line)]
+    wanted = [one for one in dict.fromkeys(wanted) if one != "null"] or wanted
+    if not wanted:
         return tree.say(path, _one_line(message.rpartition(chr(58) + chr(10))[2]))
-    wanted = list(dict.fromkeys(_readable(match[1]) for match in _innermost(found)))
-    return tree.say(path, f"expected {' or '.join(wanted)}, found {lookup(tree.values, path)!r}.")
+    return tree.say(path, f"expected {' or '.join(wanted)}, found {value!r}.")
+
+
+def _deepest(lines: Sequence[str]) -> _Block | None:
+    """The innermost part of a message: what stands around it tells of the types that were tried in vain."""
+    heads = [(number, len(match[1]), match) for number, line in enumerate(lines) if (match := _BLOCK.match(line))]
+    if not heads:
+        return None
+    number, indent, head = max(heads, key=lambda entry: (entry[1], -entry[0]))
+    around, level = [head], indent
+    for _, outer, match in reversed([entry for entry in heads if entry[0] < number]):
+        if outer < level:
+            around, level = [match, *around], outer
+    below = itertools.takewhile(lambda line: len(line) - len(line.lstrip()) > indent, lines[number + 1 :])
+    classes = [match[3] or "" for match in around]
+    return _Block(tuple(match[2] for match in around if match[2]), max(classes[-2:], key=bool), tuple(below))
 
 
 def explain_interpolation(error: Exception, tree: Tree, known: Sequence[str] = ()) -> str:
     """One line for an OmegaConf error about a ``${...}``."""
     full_key = str(getattr(error, "full_key", "") or "")
     parts = [part for part in full_key.replace("[", ".").replace("]", "").split(".") if part]
-    path = _locate(tree, parts[1:] if parts and parts[0] not in tree.values else parts)
+    path = _followed(tree, parts[1:] if parts and parts[0] not in tree.values else parts)
     written = lookup(tree.values, path)
     text = str(error).splitlines()[0]
     variable = re.search(r"Environment variable '([^']+)' not found", text)
@@ -103,12 +152,37 @@ def _readable(text: str) -> str:
     if plain:
         name = plain[1].rpartition(".")[2]
         return _TYPE_NAMES.get(name, f"a {name}")
+    members = re.fullmatch(r"member of <enum '\w+'>: \{(.+)\}", text)
     literal = re.fullmatch(r"Literal\[(.+)\]", text)
-    return f"one of {literal[1]}" if literal else text
+    listed = ", ".join(members[1].split(",")) if members else literal[1] if literal else ""
+    return f"one of {listed}" if listed else text
 
 
-def _locate(tree: Tree, parts: Sequence[str]) -> Key:
-    """The path in the tree that the key of a message means; messages leave out ``init_args``."""
+def _locate(tree: Tree, block: _Block) -> Key:
+    """The path in the tree that a part of a message means.
+
+    Of the items of a list, which the message does not tell apart, that one of the class which has the value shown.
+    """
+    parts = [part for key in block.keys for part in key.split(".")]
+    path = _followed(tree, parts)
+    holder = lookup(tree.values, path[:-1])
+    if not (isinstance(holder, list) and block.cls and isinstance(path[-1], str)):
+        return path
+    places = list(_places(holder, path, block.cls))
+    same = [place for place in places if str(lookup(tree.values, place)) == block.given]
+    return next(iter([*same, *places]), path[:-1])
+
+
+def _places(items: list[Any], path: Key, cls: str) -> Iterator[Key]:
+    """Where the last key of `path` stands in items of a class."""
+    for position, item in enumerate(items):
+        name = str(item.get("class_path", "")) if isinstance(item, dict) else ""
+        if name.rpartition(".")[2] == cls.rpartition(".")[2] and path[-1] in (item.get("init_args") or {}):
+            yield *path[:-1], position, "init_args", path[-1]
+
+
+def _followed(tree: Tree, parts: Sequence[str]) -> Key:
+    """The path of a key; messages leave out ``init_args``."""
     path: list[str | int] = []
     here: Any = tree.values
     for part in parts:

@@ -90,7 +90,7 @@ def apply_options(tree: Tree, args: Sequence[str]) -> None:
         try:
             parsed = parse_value(text)
         except yaml.YAMLError as error:
-            raise ConfigError(f"command line: --{name}: '{text}' is not valid YAML: {error}") from error
+            raise ConfigError(f"command line: --{name}: '{text}' is not valid YAML: {error}") from None
         if name.endswith("+") and not isinstance(parsed, list):
             parsed = [parsed]
         path = _full_path(tree.values, name.split("."))

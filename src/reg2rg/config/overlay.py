@@ -8,6 +8,7 @@ take one. For an ablation study that is a wrong experiment. Here naming another 
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 from reg2rg.config.reading import COMMAND_LINE, Key, Tree, read_tree
 from reg2rg.core.errors import ConfigError
-from reg2rg.core.model_folder import is_model_folder, localise
+from reg2rg.core.model_folder import is_model_folder, localise, verify
 
 BASE_KEY = "base"
 _CLASS_KEYS = {"class_path", "init_args"}
@@ -44,10 +45,11 @@ def find_config(name: str, asked_by: str = "command line", beside: Path | None =
     Raises:
         ConfigError: found nowhere; offers the closest name.
     """
+    name = os.path.expanduser(name)  # noqa: PTH111 (which raises for a user that is not known)
     folders = [folder for folder in (beside, Path(), packaged_folder()) if folder is not None]
     for folder in folders:
         for candidate in (folder / name, folder / f"{name}.yaml"):
-            if candidate.is_file():
+            if candidate.exists() and not candidate.is_dir():  # a pipe will do
                 return candidate
     here = sorted(path.as_posix() for path in (*Path().glob("*.yaml"), *Path().glob("*/*.yaml")))
     known = [*here, *packaged_configs()]
@@ -67,6 +69,7 @@ def fold(names: Iterable[str]) -> Tree:
 def _with_base(path: Path, above: tuple[Path, ...]) -> Tree:
     own = read_tree(path)
     if is_model_folder(path.parent):
+        verify(path.parent, weights=False)
         localise(own.values, path.parent)
     if BASE_KEY not in own.values:
         return own

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import yaml
 
+from reg2rg.core.documents import Loader, read_text
 from reg2rg.core.errors import ConfigError
 
 Key = tuple[str | int, ...]
@@ -31,6 +32,7 @@ class Origin:
 
 
 COMMAND_LINE = Origin("command line")
+_WRITE_OUT = "write the values out, less deep"
 
 
 @dataclass(slots=True)
@@ -102,8 +104,8 @@ def walk(value: Any, at: Key = ()) -> Iterator[tuple[Key, Any]]:
             yield from walk(item, (*at, position))
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader without dates, with floats that need no decimal point."""
+class _Loader(Loader):
+    """The loader of all files, with floats that need no decimal point."""
 
 
 _FLOAT = re.compile(
@@ -115,8 +117,8 @@ _FLOAT = re.compile(
     re.X,
 )
 _Loader.yaml_implicit_resolvers = {
-    letter: [(tag, pattern) for tag, pattern in pairs if not tag.endswith((":timestamp", ":float"))]
-    for letter, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    letter: [(tag, pattern) for tag, pattern in pairs if not tag.endswith(":float")]
+    for letter, pairs in Loader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
 
@@ -125,13 +127,10 @@ def read_tree(path: Path) -> Tree:
     """Read one config file.
 
     Raises:
-        ConfigError: not readable, not YAML, a key twice, or not a mapping at the top.
+        ConfigError: not readable, not YAML, beyond the bounds, a key twice, or not a mapping at the top.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}. Expected a YAML file in UTF-8.") from error
-    loader = _Loader(text)
+    text = read_text(path, fix="give a YAML file in UTF-8")
+    loader = _Loader(text, str(path), _WRITE_OUT)
     try:
         node = loader.get_single_node()
         if node is None:
@@ -147,12 +146,11 @@ def read_tree(path: Path) -> Tree:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(
-            f"{path}{line}: not valid YAML: {error.problem or error.context}{_hint(text, mark)} Expected 'key: value' "
-            "lines, indented by spaces."
-        ) from error
+        found = f"{error.problem or error.context}{_hint(text, mark, path)}"
+        expected = "Expected 'key: value' lines, indented by spaces."
+        raise ConfigError(f"{path}{line}: not valid YAML: {found} {expected}") from None
     except yaml.YAMLError as error:  # a character that YAML forbids
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
     finally:
         loader.dispose()
 
@@ -189,13 +187,13 @@ def _value(loader: _Loader, node: yaml.Node, at: Key, file: str, origins: dict[K
 
 
 def _shape(node: yaml.Node) -> str:
-    return "a list" if isinstance(node, yaml.SequenceNode) else f"the single value {node.value!r}"
+    return "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
 
 
-def _hint(text: str, mark: yaml.Mark | None) -> str:
-    """The offending line, and the usual culprit if it is there."""
+def _hint(text: str, mark: yaml.Mark | None, path: Path) -> str:
+    """The offending line of a config, and the usual culprit if it is there; nothing of a file of another kind."""
     lines = text.splitlines()
-    if mark is None or mark.line >= len(lines):
+    if mark is None or mark.line >= len(lines) or path.suffix.lower() not in (".yaml", ".yml"):
         return "."
     line = lines[mark.line]
     tab = " (the line is indented by a tab)" if line.startswith("\t") or "\t" in line[: mark.column + 1] else ""
@@ -206,7 +204,7 @@ def parse_value(text: str) -> Any:
     """A value as typed on the command line; ``null``, ``3``, ``[1, 2]``, ``{rank: 8}`` mean what they do in a file."""
     if "${" in text and not text.startswith(("[", "{")):
         return text  # a reference, not a flow mapping
-    loader = _Loader(text)
+    loader = _Loader(text, COMMAND_LINE.file, _WRITE_OUT)
     try:
         node = loader.get_single_node()
         if node is None:

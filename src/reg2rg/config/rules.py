@@ -68,7 +68,7 @@ def _files(config: dict[str, Any], tree: Tree) -> Iterator[str]:
         if isinstance(value, str) and path[-1] in _PATHS and "init_args" in path and not Path(value).exists():
             yield tree.say(
                 path,
-                f"{_PATHS[str(path[-1])]} is expected at '{value}', and nothing is there (seen from {Path.cwd()}).",
+                f"{_PATHS[str(path[-1])]} is expected at '{value}', and nothing is there.",
             )
     model = lookup(config, ("model", "llm", "init_args", "path"))
     if isinstance(model, str) and _is_local(model) and not Path(model).exists():
@@ -79,7 +79,7 @@ def _files(config: dict[str, Any], tree: Tree) -> Iterator[str]:
         )
     dataset = lookup(config, ("data", "dataset", "init_args", "path"))
     if isinstance(dataset, str) and not Path(dataset).exists():
-        yield tree.say(("data", "dataset", "init_args", "path"), f"no file at '{dataset}' (seen from {Path.cwd()}).")
+        yield tree.say(("data", "dataset", "init_args", "path"), f"no file at '{dataset}'.")
 
 
 def _is_local(path: str) -> bool:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-import yaml
-
+from reg2rg.core.documents import parse_yaml
 from reg2rg.core.errors import ConfigError
 
 CONFIG_KEY = "reg2rg_config"
@@ -28,7 +27,7 @@ def read_config(checkpoint: Mapping[str, Any], where: str = "checkpoint") -> dic
             f"{where}: holds no config (key '{CONFIG_KEY}'). Expected a checkpoint written by 'reg2rg fit'. "
             "Build the model in Python and load its weights with load_state_dict instead."
         )
-    config: dict[str, Any] = yaml.safe_load(checkpoint[CONFIG_KEY])
+    config: dict[str, Any] = parse_yaml(checkpoint[CONFIG_KEY], f"{where}: its config", "use another checkpoint")
     return config
 
 

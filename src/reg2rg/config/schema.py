@@ -8,7 +8,7 @@ stay jsonargparse's business (`reg2rg.config.explain` words them).
 from __future__ import annotations
 
 import dataclasses
-import importlib
+import functools
 import inspect
 import re
 import types
@@ -16,7 +16,7 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from reg2rg.config.imports import is_allowed, refusal
+from reg2rg.config.imports import find_object, home, is_allowed, refusal
 from reg2rg.config.reading import Key, Tree, lookup
 from reg2rg.core.registry import did_you_mean
 from reg2rg.core.types import Bound
@@ -55,7 +55,7 @@ class Checker:
         self.linked, self.sections = dict(linked or {}), dict(sections)
         for key, value in self.tree.values.items():
             if key not in sections:
-                self._unknown((key,), "key", sections)
+                self.unknown((key,), "key", sections)
             elif inspect.isclass(sections[key]):
                 if value is None:
                     value = {}
@@ -74,10 +74,11 @@ class Checker:
     def _say(self, path: Key, text: str) -> None:
         self.mistakes.append(self.tree.say(path, text))
 
-    def _unknown(self, path: Key, what: str, known: Iterable[str], owner: str = "") -> None:
+    def unknown(self, path: Key, what: str, known: Iterable[str], owner: str = "") -> None:
+        """Say that nothing takes a key: `known` are those that `owner` has, or that there are at all."""
         names = list(known)
         has = f"{owner} has no {what}" if owner else f"there is no {what}"
-        listing = f" It takes: {', '.join(names)}." if len(names) <= _LISTED else ""
+        listing = f" It takes: {', '.join(names) or 'none'}." if len(names) <= _LISTED else ""
         name = str(path[-1]).removesuffix("+")
         classes = self.sections.items() if len(path) == 2 else ()  # a key of a section
         elsewhere = [key for key, cls in classes if inspect.isclass(cls) and name in parameters(cls)[0]]
@@ -87,12 +88,13 @@ class Checker:
     def _arguments(self, values: dict[str, Any], cls: type, at: Key, skip: int = 0, required: bool = True) -> None:
         """The keys of `values` as arguments of `cls`; code gives the first `skip` positional ones."""
         known, open_ended = parameters(cls, skip)
+        handed_on = _handed_on(cls) if open_ended else ()
         hints = type_hints(cls)
         for key, value in values.items():
             name = str(key).removesuffix("+")
             if name not in known:
-                if not open_ended:
-                    self._unknown((*at, key), "argument", known, cls.__name__)
+                if handed_on is not None and name not in handed_on:
+                    self.unknown((*at, key), "argument", dict.fromkeys([*known, *handed_on]), cls.__name__)
                 continue
             source = self.linked.get(".".join(map(str, (*at, key))))
             if source:
@@ -220,7 +222,7 @@ class Checker:
             return f"{wrong}{did_you_mean(name, words)}{listing}"
         if not is_allowed(name, self.allowed):
             return f"not imported: {refusal(name, self.allowed)}"
-        found = import_class(name)
+        found = import_class(name, self.allowed)
         if isinstance(found, str):
             return f"{found}{did_you_mean(name.rpartition('.')[2], list(known))}"
         if not any(issubclass(found, base) for base, _ in bases):
@@ -233,15 +235,17 @@ def _a(word: str) -> str:
     return f"an {word}" if word[0].lower() in "aeio" or word == "llm" else f"a {word}"
 
 
-def import_class(name: str) -> type | str:
-    """The class of a dotted path, or a sentence that says what is wrong with it."""
+def import_class(name: str, allowed: Iterable[str]) -> type | str:
+    """The class of a dotted path, or a sentence that says what is wrong with it, or that it is defined elsewhere."""
     module, _, attribute = name.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        found = find_object(name)
     except ModuleNotFoundError as error:
         return f"'{name}' cannot be imported: {error}."
     except AttributeError:
         return f"the module '{module}' has no class '{attribute}'."
+    if (defined := home(found)) and not is_allowed(defined, allowed):
+        return refusal(name, allowed, defined)
     return found if inspect.isclass(found) else f"'{name}' is not a class."
 
 
@@ -250,6 +254,21 @@ def parameters(cls: type, skip: int = 0) -> tuple[dict[str, inspect.Parameter], 
     items = list(inspect.signature(cls).parameters.values())
     named = [item for item in items if item.kind not in (item.VAR_POSITIONAL, item.VAR_KEYWORD)]
     return {item.name: item for item in named[skip:]}, any(item.kind is item.VAR_KEYWORD for item in items)
+
+
+@functools.cache
+def _handed_on(cls: type) -> tuple[str, ...] | None:
+    """All arguments of a class that hands ``**kwargs`` on, as jsonargparse finds them in its source.
+
+    ``None`` if it finds none that way.
+    """
+    from jsonargparse import ArgumentParser
+
+    try:
+        names = ArgumentParser(exit_on_error=False).add_class_arguments(cls, "it", fail_untyped=False)
+    except Exception:  # whatever a source can hold that is read for its arguments
+        return None
+    return tuple(name.removeprefix("it.").partition(".")[0] for name in names)
 
 
 def type_hints(cls: type) -> dict[str, Any]:

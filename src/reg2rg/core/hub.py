@@ -39,7 +39,7 @@ def local_folder(
             snapshot_download(name, revision=revision, allow_patterns=None if patterns is None else [*patterns])
         )
     except Exception as error:  # the hub's own, those of its HTTP package, those of the disk
-        raise ConfigError(f"{what} '{name}': {_trouble(error, name, revision)}") from error
+        raise ConfigError(f"{what} '{name}': {_trouble(error, name, revision)}") from None
 
 
 def _trouble(error: Exception, name: str, revision: str | None) -> str:

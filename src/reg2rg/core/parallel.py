@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from reg2rg.core.errors import Reg2RGError
+from reg2rg.core.files import disk_trouble
 from reg2rg.core.malloc import keep_freed_memory
 from reg2rg.core.progress import progress
 
@@ -90,8 +91,9 @@ def _pooled(
     with _single_threaded_children():
         pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker)
         try:
-            for item in itertools.islice(waiting, 2 * workers):
-                running[pool.submit(_call, task, item)] = item
+            with _interrupts_left_to_parent():
+                for item in itertools.islice(waiting, 2 * workers):
+                    running[pool.submit(_call, task, item)] = item
             while running:
                 done, _ = wait(running, timeout=stall_seconds, return_when=FIRST_COMPLETED)
                 if not done:
@@ -120,6 +122,8 @@ def _call(task: Callable[[Item], Result], item: Item) -> _Answer[Result]:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
+        if isinstance(error, OSError) and (told := disk_trouble(error)) is not None:
+            return None, told
         place = traceback.extract_tb(error.__traceback__)[-1]
         return None, f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
 
@@ -161,6 +165,20 @@ def start_worker(number: int = 0) -> None:
             os._exit(1)
 
         threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+@contextlib.contextmanager
+def _interrupts_left_to_parent() -> Iterator[None]:
+    """Processes that are started now ignore Ctrl-C from their first instruction on, not once they have imported."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before is None:  # None: not set from Python
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

@@ -12,9 +12,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from reg2rg.core.documents import parse_yaml, read_text
 from reg2rg.core.errors import ConfigError
+from reg2rg.core.expected import Expected, parse_expected
 from reg2rg.core.registry import did_you_mean
 
 # Names go into file names and into report prefixes, which end at a colon (see `reg2rg.core.report`).
@@ -31,12 +31,14 @@ class Region:
         aliases: other spellings that datasets use.
         totalsegmentator: labels of TotalSegmentator v2's ``total`` task that make up the region; empty if none does.
         note: what a reader should know, for example where a mask could come from instead.
+        expected: what the scan is expected to show under its mask; empty if nothing is.
     """
 
     name: str
     aliases: tuple[str, ...] = ()
     totalsegmentator: tuple[int, ...] = ()
     note: str = ""
+    expected: Expected = Expected()  # noqa: RUF009 (frozen)
 
 
 class RegionSet:
@@ -127,8 +129,8 @@ def load_region_set(name_or_path: str | Path | RegionSet = "radgenome") -> Regio
     Args:
         name_or_path: ``"radgenome"`` (the ten regions of RadGenome-ChestCT), ``"lobes"``, ``"radgenome_lobes"`` (both),
             or a path to a YAML file with the keys ``name`` and ``regions`` (each with ``name``, and optionally
-            ``aliases``, ``totalsegmentator`` and ``note``), and optionally ``base``: a set whose regions come first, by
-            name or as a file beside this one. A region set is returned as it is.
+            ``aliases``, ``totalsegmentator``, ``note`` and ``expected``), and optionally ``base``: a set whose regions
+            come first, by name or as a file beside this one. A region set is returned as it is.
 
     Raises:
         ConfigError: no such set or file, or a file with a mistake; the message names file, key, value and remedy.
@@ -151,22 +153,16 @@ def _load(name_or_path: str | Path, above: tuple[Path, ...]) -> RegionSet:
             "Fix: use one of these names, or the path of a .yaml file."
         )
     try:
-        content = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"Region set {path}: cannot be read ({error}). Fix: give the path of a YAML file.") from error
+        content = read_text(path, fix="give the path of a YAML file")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: cannot be read (no such file). Fix: give the path of a YAML file") from None
     if path.resolve() in above:
         raise ConfigError(f"{path}: extends itself by way of 'base'. Fix: leave 'base' out of one of the files.")
     return _parse(content, str(path), path.stem, path.parent, (*above, path.resolve()))
 
 
 def _parse(content: str, source: str, default_name: str, folder: Path, above: tuple[Path, ...]) -> RegionSet:
-    try:
-        data = yaml.safe_load(content)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or "not YAML"
-        raise ConfigError(f"{source}{where}: {reason}. Fix: correct the YAML.") from error
+    data = parse_yaml(content, source, "correct the YAML")
     if not isinstance(data, dict):
         raise ConfigError(f"{source}: holds {_kind(data)} (expected a mapping with 'name' and 'regions').")
     _only(data, ("name", "base", "regions"), source)
@@ -184,7 +180,7 @@ def _parse(content: str, source: str, default_name: str, folder: Path, above: tu
     try:
         return RegionSet(name, regions)
     except ConfigError as error:
-        raise ConfigError(f"{source}: {error}") from error
+        raise ConfigError(f"{source}: {error}") from None
 
 
 def _region(entry: Any, where: str) -> Region:
@@ -192,7 +188,7 @@ def _region(entry: Any, where: str) -> Region:
         return Region(entry)
     if not isinstance(entry, dict):
         raise ConfigError(f"{where} is {_kind(entry)} (expected a name or a mapping with 'name').")
-    _only(entry, ("name", "aliases", "totalsegmentator", "note"), where)
+    _only(entry, ("name", "aliases", "totalsegmentator", "note", "expected"), where)
     if "name" not in entry:
         raise ConfigError(f"{where} has no 'name'. Fix: add it.")
     name, note = entry["name"], entry.get("note", "")
@@ -207,7 +203,8 @@ def _region(entry: Any, where: str) -> Region:
             f"{where}.totalsegmentator is {labels!r} (expected a list of whole numbers 1 to {_MAX_LABEL}). "
             "Fix: list the label values of the task 'total', for example [51, 61]."
         )
-    return Region(name, tuple(aliases), tuple(dict.fromkeys(labels)), " ".join(note.split()))
+    expected = parse_expected(entry.get("expected"), f"{where}.expected")
+    return Region(name, tuple(aliases), tuple(dict.fromkeys(labels)), " ".join(note.split()), expected)
 
 
 def _is_label(value: Any) -> bool:

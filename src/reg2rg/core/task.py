@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.regions import RegionSet, load_region_set
 from reg2rg.core.registry import did_you_mean
-from reg2rg.core.types import PositiveInt
+from reg2rg.core.types import PathOrName, PositiveInt
 
 Target = Literal["regions", "joined", "whole"]
 Order = Literal["shuffled", "listed", "listed_in_evaluation"]
@@ -55,6 +55,8 @@ class Views:
         orientation: patient directions that the axes of a volume point to, such as ``RAS``.
         spacing: voxel size in mm that scans are resampled to before views are computed; null takes any, for views
             have a fixed size.
+        clip: ``"first"`` averages voxels brought to [-1024, 3071] HU; ``"last"`` averages them as the file has
+            them, padding and metal too, as the published code does. Either way the average is clipped to the window.
     """
 
     size: tuple[PositiveInt, PositiveInt, PositiveInt] = (256, 256, 64)
@@ -62,6 +64,7 @@ class Views:
     coupled: bool = False
     orientation: str = "RAS"
     spacing: tuple[float, float, float] | None = None
+    clip: Literal["first", "last"] = "first"
 
     def __post_init__(self) -> None:
         if not _numbers(self.size, 3, int) or min(self.size) < 1:
@@ -80,6 +83,8 @@ class Views:
             raise ConfigError(
                 f"views.orientation is {self.orientation!r} (expected one letter each of LR, PA, IS, as RAS)"
             )
+        if self.clip not in ("first", "last"):
+            raise ConfigError(f"views.clip is {self.clip!r} (expected first or last)")
         spacing = self.spacing
         if spacing is not None and not (_numbers(spacing, 3, float) and all(0 < mm < 100 for mm in spacing)):
             raise ConfigError(f"views.spacing is {spacing} (expected three lengths in mm, or null for any)")
@@ -104,7 +109,7 @@ class ReportTask:
         max_length: longest sample in tokens.
     """
 
-    regions: str | RegionSet = "radgenome"
+    regions: PathOrName | RegionSet = "radgenome"
     views: Views = Views()
     target: Target = "regions"
     identity: bool = True

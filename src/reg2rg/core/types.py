@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,23 @@ class Bound:
         return value > self.least if self.above else value >= self.least
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Marks text that names a file or folder, in the type of a constructor's argument; see `reg2rg.config.paths`.
+
+    Attributes:
+        kind: ``"path"``; ``"hub"``, or else a hub id: a path if something is there; ``"yaml"``, or a packaged name: a
+            path by its suffix; ``"inside"``, below another folder, so that a relative one stays as it is.
+    """
+
+    kind: Literal["path", "hub", "yaml", "inside"]
+
+
+PathText = Annotated[str, Place("path")]
+PathOrHubId = Annotated[str, Place("hub")]
+PathOrName = Annotated[str, Place("yaml")]
+PathInside = Annotated[str, Place("inside")]
+
 PositiveInt = Annotated[int, Bound(1)]
 NonNegativeInt = Annotated[int, Bound(0)]
 PositiveFloat = Annotated[float, Bound(0, above=True)]
@@ -47,13 +64,18 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class RegionFiles:
-    """One mask file a region, the layout of RadGenome-ChestCT and SAT.
+    """One mask file a region, the layout of RadGenome-ChestCT and SAT; or several whose union it is.
 
     Attributes:
-        files: region name -> file. A region without a file is absent from the mapping.
+        files: region name -> file, or files (TotalSegmentator writes one a class, and lungs are five). A region without
+            a file is absent from the mapping.
     """
 
-    files: Mapping[str, Path]
+    files: Mapping[str, Path | tuple[Path, ...]]
+
+    def parts(self) -> Mapping[str, tuple[Path, ...]]:
+        """Region name -> its files."""
+        return {name: (found,) if isinstance(found, Path) else found for name, found in self.files.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Self
 
 import lightning as L
@@ -18,11 +19,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.parallel import usable_cores
 from reg2rg.core.task import ReportTask, Target
-from reg2rg.core.types import NonNegativeFloat, NonNegativeInt, PositiveInt, Study
+from reg2rg.core.types import NonNegativeFloat, NonNegativeInt, PathOrHubId, PathText, PositiveInt, Study
 from reg2rg.data.batch import Batch, collate
 from reg2rg.data.loader import StudyLoader
 from reg2rg.data.order import EVAL_SEED, bucketed_batches, generator
-from reg2rg.data.prompt import PromptEncoder, TokenCounts
+from reg2rg.data.prompt import EncodedSample, PromptEncoder, TokenCounts
 from reg2rg.data.published_ids import check_published_ids
 from reg2rg.data.samples import Entry, StudySamples
 from reg2rg.datasets.base import Dataset
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 Split = Literal["train", "val", "test"]
 _MOST_WORKERS = 8
 """Most workers by default; one core is left to the training process."""
+_LONGEST = 64
+"""Samples of a split, the longest by characters, among which the longest in tokens is looked for."""
 _NEEDS: dict[Target, str] = {
     "regions": "a region that has text and a mask",
     "joined": "a region that has text and a mask",
@@ -77,8 +80,8 @@ class RegionReportDataModule(L.LightningDataModule):
     def __init__(
         self,
         dataset: Dataset,
-        store: str,
-        tokenizer: PreTrainedTokenizerBase | str,
+        store: PathText,
+        tokenizer: PreTrainedTokenizerBase | PathOrHubId,
         token_counts: TokenCounts,
         task: ReportTask = ReportTask(),  # noqa: B008 (frozen)
         read: ReadOptions = ReadOptions(),  # noqa: B008 (frozen)
@@ -147,7 +150,7 @@ class RegionReportDataModule(L.LightningDataModule):
             try:
                 tokenizer = AutoTokenizer.from_pretrained(tokenizer)
             except (OSError, ValueError) as error:
-                raise ConfigError(f"data.tokenizer {self.tokenizer}: {str(error).splitlines()[0]}") from error
+                raise ConfigError(f"data.tokenizer {self.tokenizer}: {str(error).partition(chr(10))[0]}") from None
         if self.published_ids:
             check_published_ids(tokenizer)
         task = self.task
@@ -160,13 +163,7 @@ class RegionReportDataModule(L.LightningDataModule):
             ConfigError: a split without studies, or prompts that cannot fit.
             DataFault: more studies than `max_skip` allows are not in the store.
         """
-        needed: dict[str, tuple[Split, ...]] = {
-            "fit": ("train", "val"),
-            "validate": ("val",),
-            "test": ("test",),
-            "predict": (self.predict_split,),
-        }
-        for split in needed[stage]:
+        for split in self._splits(stage):
             entries = self.entries(split, all_masks=self._all_masks(stage))
             if entries:
                 self.encoder.encode(max(len(entry.regions) for entry in entries))
@@ -175,6 +172,22 @@ class RegionReportDataModule(L.LightningDataModule):
                     f"the dataset has no study in split '{split}' that is in the store {self.store_path} with "
                     f"{_NEEDS[self.task.target]}. Fix: check the dataset's folders, and run `reg2rg data prepare`"
                 )
+
+    def _splits(self, stage: str) -> tuple[Split, ...]:
+        needed: dict[str, tuple[Split, ...]] = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
+        return needed.get(stage, (self.predict_split,))
+
+    def longest(self, stage: str) -> Iterator[tuple[Split, str, int, EncodedSample]]:
+        """The longest samples of a stage, by characters: split, study, number of regions, and tokens with report."""
+        for split in self._splits(stage):
+            entries = self.entries(split, all_masks=self._all_masks(stage))
+            entries = entries if split == "train" else self._limited(entries)
+            samples = StudySamples(entries, self.store, self.task.views, self.encoder)
+            lengths = samples.lengths(0)
+            for index in sorted(range(len(entries)), key=lambda place: -lengths[place])[:_LONGEST]:
+                with contextlib.suppress(DataFault):  # of a report: told when its turn comes, and counted
+                    names, _, sample = samples.written(index, 0)
+                    yield split, entries[index].study, len(names), sample
 
     def entries(self, split: Split, all_masks: bool = False) -> list[Entry]:
         """Studies of a split with the regions that may be prompted, sorted by id; listed once.

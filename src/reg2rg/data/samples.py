@@ -13,7 +13,7 @@ import numpy.typing as npt
 from reg2rg.core.task import Views
 from reg2rg.data.batch import Sample
 from reg2rg.data.order import EVAL_SEED, scheduled_regions, shuffled_regions
-from reg2rg.data.prompt import PromptEncoder
+from reg2rg.data.prompt import EncodedSample, PromptEncoder
 from reg2rg.store.views import StudyViews
 
 _CHARACTERS_PER_TOKEN = 4
@@ -162,19 +162,24 @@ class StudySamples:
             DataFault: the study cannot be read, or its report does not fit.
             ConfigError: its prompt alone does not fit.
         """
-        entry = self.entries[index]
-        names = self.order(index, epoch)
-        if entry.regions:
-            by_region = dict(zip(entry.regions, entry.reports, strict=True))
-            texts = tuple(by_region[name] for name in names)
-            encoded = self.encoder.encode_sample(names, texts, with_target=self.with_target)
-        else:
-            texts = entry.reports
-            encoded = self.encoder.encode_whole(texts[0] if self.with_target else None)
+        names, texts, encoded = self.written(index, epoch)
         found = self._views(index, names)
-        return Sample(
-            entry.study, names, texts, encoded, found.get("texture"), found.get("geometry"), found.get("global")
-        )
+        views = (found.get("texture"), found.get("geometry"), found.get("global"))
+        return Sample(self.entries[index].study, names, texts, encoded, *views)
+
+    def written(self, index: int, epoch: int) -> tuple[tuple[str, ...], tuple[str, ...], EncodedSample]:
+        """Regions in slot order, their texts, and both as tokens: a sample without its views.
+
+        Raises:
+            DataFault: the report does not fit.
+            ConfigError: the prompt alone does not fit.
+        """
+        entry, names = self.entries[index], self.order(index, epoch)
+        if not entry.regions:
+            return names, entry.reports, self.encoder.encode_whole(entry.reports[0] if self.with_target else None)
+        by_region = dict(zip(entry.regions, entry.reports, strict=True))
+        texts = tuple(by_region[name] for name in names)
+        return names, texts, self.encoder.encode_sample(names, texts, with_target=self.with_target)
 
     def lengths(self, epoch: int) -> list[int]:
         """How long each study's sample is, roughly, in tokens: what batches are bucketed by."""

@@ -4,5 +4,16 @@ from reg2rg.core.errors import TooManySkippedError
 from reg2rg.datasets.base import DATASETS, Dataset, Listing, Note, Skip
 from reg2rg.datasets.manifest import Manifest
 from reg2rg.datasets.radgenome import RadGenome
+from reg2rg.datasets.scan_folder import ScanFolder
 
-__all__ = ["DATASETS", "Dataset", "Listing", "Manifest", "Note", "RadGenome", "Skip", "TooManySkippedError"]
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "Listing",
+    "Manifest",
+    "Note",
+    "RadGenome",
+    "ScanFolder",
+    "Skip",
+    "TooManySkippedError",
+]

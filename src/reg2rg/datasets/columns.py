@@ -1,9 +1,8 @@
-"""Columns of a manifest, and its JSON lines as rows of the same columns."""
+"""Columns of a manifest, and its JSON as rows of the same columns."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,9 @@ from typing import Any
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.regions import RegionSet
 from reg2rg.core.registry import did_you_mean
-from reg2rg.datasets.tables import Row, broken_rows, read_lines
+from reg2rg.core.text import TextGate
+from reg2rg.datasets.json_tables import is_json, read_json
+from reg2rg.datasets.tables import Row, broken_rows, check_header, read_rows
 
 PLAIN = ("id", "patient", "split", "image", "mask", "report")
 PREFIXES = ("mask", "report", "finding")
@@ -79,22 +80,43 @@ def _parse_key(name: str, regions: RegionSet, path: Path) -> Key | None:
         raise ConfigError(f"{path}: column {name!r}: {error}") from None
 
 
-def json_rows(path: Path, encoding: str) -> Iterator[Row]:
-    """Rows of a JSON-lines file; all its broken lines are raised together after the last good one."""
+def any_rows(path: Path, needed: Sequence[str], encoding: str, gate: TextGate) -> Iterator[Row]:
+    """Rows of a CSV, or of JSON in any form, which is told by the file's content.
+
+    Args:
+        path: the table.
+        needed: columns that must be there; a row of JSON may leave some out.
+        encoding: of its bytes.
+        gate: cleans every cell, and counts.
+
+    Raises:
+        DataFault: as `reg2rg.datasets.tables.read_rows` and `reg2rg.datasets.json_tables.read_json`.
+    """
+    if not is_json(path, encoding):
+        yield from read_rows(path, needed, encoding, gate)
+        return
+    names: dict[str, None] = {}
+    for row in _json_rows(path, encoding, gate):
+        names.update(dict.fromkeys(row.values))
+        yield Row(row.line, dict.fromkeys(needed, "") | dict(row.values))
+    if names:
+        check_header(list(names), path, needed)
+
+
+def _json_rows(path: Path, encoding: str, gate: TextGate) -> Iterator[Row]:
+    """Rows of JSON as of a CSV; all that is wrong is raised together after the last good one."""
     wrong: list[str] = []
-    for line, text in read_lines(path, encoding):
+    for line, value in read_json(path, encoding, PLAIN, gate, wrong):
         try:
-            yield Row(line, _flat(json.loads(text)))
-        except (ValueError, RecursionError) as error:
-            wrong.append(f"line {line}: {str(error)[:120]}")
+            yield Row(line, _flat(value))
+        except ValueError as error:
+            wrong.append(f"line {line}: {error}")
     if wrong:
-        raise broken_rows(path, wrong, "one JSON object a line, of texts and numbers", "correct these lines")
+        raise broken_rows(path, wrong, "JSON objects of texts and numbers", "correct these rows")
 
 
-def _flat(value: Any) -> dict[str, str]:
+def _flat(value: Mapping[str, Any]) -> dict[str, str]:
     """An object as the columns of a CSV: ``{"masks": {"lung": "a"}}`` -> ``{"mask:lung": "a"}``."""
-    if not isinstance(value, dict):
-        raise ValueError(f"an object is expected, not {type(value).__name__}")
     flat: dict[str, str] = {}
     for name, item in value.items():
         if name in _NESTED and isinstance(item, dict):
@@ -110,7 +132,6 @@ def _text(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return "1" if value else "0"
     if isinstance(value, str):
-        value.encode()  # half of a surrogate pair is no text: UnicodeEncodeError is a ValueError
         return value
     if isinstance(value, (int, float)):
         return str(value)

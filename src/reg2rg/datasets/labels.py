@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from reg2rg.core.errors import DataFault
+from reg2rg.core.text import TextGate
 from reg2rg.datasets.base import join_faults
+from reg2rg.datasets.columns import any_rows
 from reg2rg.datasets.names import study_id
-from reg2rg.datasets.tables import broken_rows, read_rows
+from reg2rg.datasets.tables import broken_rows
 
 NAME_COLUMN = "VolumeName"
 _VALUES = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
@@ -50,7 +52,7 @@ def read_labels(tables: Sequence[Path], encoding: str = "utf-8-sig") -> dict[str
     for table in tables:
         wrong: list[str] = []
         try:
-            for row in read_rows(table, (NAME_COLUMN,), encoding):
+            for row in any_rows(table, (NAME_COLUMN,), encoding, TextGate()):
                 _add(labels, row.values, row.line, wrong)
         except DataFault as fault:
             faults.append(fault)

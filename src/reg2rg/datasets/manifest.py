@@ -1,20 +1,24 @@
-"""One's own data: a CSV, or JSON lines, with a row a study."""
+"""One's own data: a CSV, or JSON, with a row a study."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.regions import RegionSet, load_region_set
 from reg2rg.core.registry import did_you_mean
-from reg2rg.core.types import LabelMap, NonNegativeFloat, RegionFiles, Study
+from reg2rg.core.text import TextGate
+from reg2rg.core.types import LabelMap, NonNegativeFloat, PathInside, PathOrName, PathText, RegionFiles, Study
 from reg2rg.datasets.base import DATASETS, SPLITS, Dataset, Listing, Notes, Skip, carve_validation
-from reg2rg.datasets.columns import Key, Keys, json_rows
+from reg2rg.datasets.columns import Key, Keys, any_rows
 from reg2rg.datasets.labels import truth
 from reg2rg.datasets.names import inside, study_id
-from reg2rg.datasets.tables import Row, check_encoding, clean, is_empty, read_rows
-from reg2rg.scans.find_masks import first_there
+from reg2rg.datasets.tables import Row, check_encoding, clean, is_empty
+from reg2rg.scans.find_masks import by_region, matching
+from reg2rg.scans.label_names import version_1
 
 _SPLIT_NAMES = {
     "train": "train",
@@ -37,12 +41,15 @@ class Manifest(Dataset):
     without the option `masks`, lists scans without regions; their ``report`` is text enough.
 
     Args:
-        path: the table; ``.jsonl`` and ``.ndjson`` are read as JSON lines, anything else as CSV.
+        path: the table: CSV; or JSON lines, a JSON list, or a JSON object id -> row, told by its content.
         regions: region set, a packaged name or a YAML file.
-        root: folder that all files must lie in, and to which their paths are relative; default: the table's folder.
+        root: folder that all files must lie in, and to which their paths are relative; default: the table's folder. If
+            the table lies below it, a path may be relative to the table's folder too.
         masks: template of mask files instead of mask columns, for example ``masks/{id}/{region}.nii.gz`` (one file a
-            region; those that do not exist are absent) or ``seg/{id}.nii.gz`` (multilabel).
-        label_map: label values of multilabel masks: ``totalsegmentator``, or a mapping region -> values.
+            region, or a class of TotalSegmentator; those that do not exist are absent) or ``seg/{id}.nii.gz``
+            (multilabel).
+        label_map: label values of multilabel masks: ``totalsegmentator`` (its task ``total``; where a file names its
+            labels, the names count), ``totalsegmentator_v1``, or a mapping region -> values.
         columns: name here -> name of the column in the table, where they differ: ``{id: AccNum, image: nifti}``.
         val_fraction: share of train patients held out for validation if no row says ``val``.
         encoding: how the table is encoded.
@@ -51,10 +58,10 @@ class Manifest(Dataset):
 
     def __init__(
         self,
-        path: str,
-        regions: str = "radgenome",
-        root: str | None = None,
-        masks: str | None = None,
+        path: PathText,
+        regions: PathOrName = "radgenome",
+        root: PathText | None = None,
+        masks: PathInside | None = None,
         label_map: str | dict[str, list[int]] | None = None,
         columns: dict[str, str] | None = None,
         val_fraction: NonNegativeFloat = 0.05,
@@ -82,7 +89,10 @@ class Manifest(Dataset):
         notes, studies, skipped = Notes(), [], []
         first_line: dict[str, int] = {}
         keys = Keys(self.path, self.columns, self.regions)
-        rows = list(self._rows())
+        gate = TextGate()
+        rows = list(self._rows(gate))
+        for told in gate.told(self.path.name):
+            notes.add("TEXT_CLEANED", told)
         named = {key.kind for row in rows for name in row.values if (key := keys[name]) is not None}
         masked = self.masks is not None or "mask" in named
         for row in rows:
@@ -114,11 +124,9 @@ class Manifest(Dataset):
             studies = carve_validation(studies, self.val_fraction)
         return Listing(tuple(studies), tuple(skipped), notes.freeze())
 
-    def _rows(self) -> Iterator[Row]:
-        if self.path.suffix.lower() in (".jsonl", ".ndjson"):
-            return json_rows(self.path, self.encoding)
+    def _rows(self, gate: TextGate) -> Iterator[Row]:
         theirs = {ours: name for name, ours in self.columns.items()}
-        return read_rows(self.path, [theirs.get(name, name) for name in ("id", "image")], self.encoding)
+        return any_rows(self.path, [theirs.get(name, name) for name in ("id", "image")], self.encoding, gate)
 
 
 class _RowReader:
@@ -208,13 +216,12 @@ class _RowReader:
         if Key("mask") in self.cells:
             return LabelMap(self._file(Key("mask"), "MASK_MISSING"), self._label_map())
         if template is not None and "{region}" in template:
-            there = first_there(
-                lambda region: self._path(template.format(id=self.id, region=region)),
-                self.manifest.regions,
-                aliases=False,
-            )
-            if there:
-                return RegionFiles(there)
+            pattern = self._path(template.format(id=self.id, region="{region}"))
+            there, _ = by_region(matching(pattern), self.manifest.regions)
+            if there.files:
+                for file in itertools.chain.from_iterable(there.parts().values()):
+                    inside(self.manifest.root, str(file), self.id)  # a link may lead anywhere
+                return there
         elif template is not None:
             path = self._path(template.format(id=self.id))
             if path.is_file():
@@ -237,7 +244,12 @@ class _RowReader:
         return self.manifest.label_map
 
     def _path(self, text: str) -> Path:
-        return inside(self.manifest.root, text, self.id)
+        root, beside = self.manifest.root, self.manifest.path.parent.resolve()
+        for start in (root, beside) if beside.is_relative_to(root) else ():
+            with contextlib.suppress(DataFault):
+                if text and (path := inside(root, text, self.id, start)).is_file():
+                    return path
+        return inside(root, text, self.id)
 
     def _file(self, key: Key, code: str) -> Path:
         text = self.cells.get(key, "")
@@ -264,12 +276,13 @@ def _label_values(labels: str | dict[str, list[int]] | None, regions: RegionSet)
     if labels is None:
         return None
     if isinstance(labels, str):
-        if labels.lower() != "totalsegmentator":
-            hint = did_you_mean(labels, ["totalsegmentator"])
+        known = {"totalsegmentator": regions.from_totalsegmentator(), "totalsegmentator_v1": version_1(regions)}
+        if labels.lower() not in known:
+            hint = did_you_mean(labels, list(known))
             raise ConfigError(
-                f"Manifest: label_map is {labels!r}.{hint} Expected: totalsegmentator, or region -> values."
+                f"Manifest: label_map is {labels!r}.{hint} Expected: {' or '.join(known)}, or region -> values."
             )
-        values = dict(regions.from_totalsegmentator())
+        values = dict(known[labels.lower()])
     else:
         values = {regions.canonical(region): tuple(numbers) for region, numbers in labels.items()}
     if not values:
@@ -284,6 +297,10 @@ def _check_template(masks: str | None, labels: object) -> None:
         masks.format(id="a", region="b")
     except (KeyError, IndexError, ValueError):
         raise ConfigError(f"Manifest: masks is {masks!r}: only {{id}} and {{region}} may stand in braces.") from None
+    if "{region}" in masks and masks.rpartition("/")[2].count("{region}") != masks.count("{region}"):
+        raise ConfigError(
+            f"Manifest: masks is {masks!r}: {{region}} may stand in the file's name alone, not in a folder."
+        )
     if "{id}" not in masks:
         raise ConfigError(f"Manifest: masks is {masks!r}: {{id}} must stand in it, or all studies share one file.")
     if "{region}" not in masks and labels is None:

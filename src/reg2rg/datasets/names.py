@@ -10,6 +10,8 @@ from reg2rg.core.errors import DataFault
 _MAX_BYTES = 150
 _SUFFIXES = (".nii.gz", ".nii")
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*\ud800-\udfff]')
+_DIGEST = re.compile(r"[0-9a-f]{30,128}")
+"""Name of a file in a store of blobs: a digest, or with DVC what follows its first two digits."""
 _CT_RATE_NAME = re.compile(r"(?P<patient>.+_\d+)_[A-Za-z]+_\d+")
 
 
@@ -45,21 +47,27 @@ def patient_of(study: str) -> str:
     return match["patient"] if match else study
 
 
-def inside(root: Path, path: str, study: str = "") -> Path:
+def inside(root: Path, path: str, study: str = "", start: Path | None = None) -> Path:
     """`path` as a file below `root`, with links and ``..`` followed.
+
+    The file itself may be a link into a store of blobs outside (the cache of the Hugging Face hub, git-annex, DVC). It
+    is then named by its link, for a blob's own name has no suffix and nothing lies beside it.
 
     Args:
         root: the folder that must hold the file, resolved.
-        path: absolute, or relative to `root`. Backslashes are separators: tables travel from Windows.
+        path: absolute, or relative to `start`. Backslashes are separators: tables travel from Windows.
         study: study id, for the message.
+        start: folder below `root`; `root` itself if ``None``.
 
     Raises:
         DataFault: ``UNSAFE_PATH`` if the path leaves `root` or cannot be a path.
     """
     try:
-        resolved = (root / path.strip().replace("\\", "/")).resolve()
-        if resolved.is_relative_to(root):
-            return resolved
+        named = (start or root) / path.strip().replace("\\", "/")
+        resolved = named.resolve()
+        place = named.parent.resolve() / named.name if named.is_symlink() else resolved
+        if place.is_relative_to(root) and (resolved.is_relative_to(root) or _is_blob(resolved)):
+            return place
         found = f"{path!r} leaves {root}"
     except (OSError, RuntimeError, ValueError):  # a loop of links, or a character that no path may have
         found = f"{path[:200]!r} is no usable path"
@@ -70,3 +78,8 @@ def inside(root: Path, path: str, study: str = "") -> Path:
         expected=f"a file below {root}",
         fix="correct the path, or set `root` to the folder that holds all files",
     )
+
+
+def _is_blob(path: Path) -> bool:
+    """Whether a file lies in a store that names files by their content."""
+    return _DIGEST.fullmatch(path.name) is not None or {"annex", "objects"} <= set(path.parts)

@@ -18,13 +18,15 @@ from typing import Literal
 
 from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.regions import RegionSet, load_region_set
-from reg2rg.core.types import NonNegativeFloat, RegionFiles, Study
+from reg2rg.core.text import TextGate
+from reg2rg.core.types import NonNegativeFloat, PathInside, PathOrName, PathText, RegionFiles, Study
 from reg2rg.datasets.base import DATASETS, Dataset, Listing, Notes, Skip, carve_validation
+from reg2rg.datasets.columns import any_rows
 from reg2rg.datasets.labels import find_label_tables, read_labels
 from reg2rg.datasets.layout import SplitLayout, find_root
 from reg2rg.datasets.names import patient_of, study_id
-from reg2rg.datasets.tables import Row, check_encoding, clean, is_empty, read_rows
-from reg2rg.scans.find_masks import images_in
+from reg2rg.datasets.tables import Row, check_encoding, clean, is_empty
+from reg2rg.scans.find_masks import by_region, images_in
 
 COLUMNS = ("Volumename", "Anatomy", "Sentence")
 
@@ -65,13 +67,13 @@ class RadGenome(Dataset):
 
     def __init__(
         self,
-        root: str,
-        regions: str = "radgenome",
+        root: PathText,
+        regions: PathOrName = "radgenome",
         train: str | None = "train",
         test: str | None = "valid",
         val_fraction: NonNegativeFloat = 0.05,
         encoding: str = "utf-8-sig",
-        labels: str | None = None,
+        labels: PathInside | None = None,
         duplicates: Literal["skip", "last"] = "skip",
         partial: bool = False,
         max_skip: NonNegativeFloat = 0.05,
@@ -144,9 +146,12 @@ class _SplitScan:
     def read_texts(self, encoding: str, faults: list[DataFault]) -> dict[str, _Texts]:
         """Study id -> its texts, from the split's table. Rows with an unusable id are skipped and listed."""
         texts: dict[str, _Texts] = {}
+        gate = TextGate()
         try:
-            for row in read_rows(self.table, COLUMNS, encoding):
+            for row in any_rows(self.table, COLUMNS, encoding, gate):
                 self._read(row, texts)
+            for told in gate.told(self.table.name):
+                self.notes.add("TEXT_CLEANED", told)
         except DataFault as fault:
             faults.append(fault)
             self._has_table = False  # volumes and masks are still listed, but nobody misses texts or files
@@ -251,26 +256,22 @@ class _SplitScan:
                     "add its rows, or leave the volume out",
                 )
             self.notes.add("NO_REPORT", study)
-        files = self._masks(study)
+        masks = self._masks(study)
         for region in reports:
-            if region not in files:
+            if region not in masks.files:
                 self.notes.add("TEXT_WITHOUT_MASK", f"{study} {region}")
         labels = findings.get(study)
         if findings and labels is None:
             self.notes.add("NO_LABELS", study)
-        return Study(study, patient_of(study), self.split, image, RegionFiles(files), reports, texts.whole, labels)
+        return Study(study, patient_of(study), self.split, image, masks, reports, texts.whole, labels)
 
-    def _masks(self, study: str) -> dict[str, Path]:
+    def _masks(self, study: str) -> RegionFiles:
         folder = self.layout.masks / f"seg_{study}"
-        files: dict[str, Path] = {}
         there = images_in(folder)
-        for name, path in there.items():
-            region = self._canonical(name)
-            if region is None:
-                self.notes.add("UNKNOWN_MASK", f"{study} {path.name}")
-            else:
-                files.setdefault(region, path)
-        if not files:
+        found, unknown = by_region(there, self.regions)
+        for name in unknown:
+            self.notes.add("UNKNOWN_MASK", f"{study} {there[name].name}")
+        if not found.files:
             raise _fault(
                 "NO_MASK",
                 study,
@@ -279,7 +280,7 @@ class _SplitScan:
                 f"<region>.nii.gz, for example {self.regions.names[0]}.nii.gz",
                 "segment the scan, or leave it out",
             )
-        return {region: files[region] for region in self.regions.names if region in files}
+        return found
 
 
 def _fault(code: str, study: str, path: Path, found: str, expected: str, fix: str) -> DataFault:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.registry import did_you_mean
+from reg2rg.core.text import TextGate
 
-_DELIMITERS = (",", ";", "\t")
+DELIMITERS = (",", ";", "\t")
 _EMPTY = frozenset({"", "nan", "none", "null", "na", "n/a", "<na>", "not given", "not given."})
 _SHOWN = 10
 _GUESS_BYTES = 1 << 20
+_LONGEST_CELL = 1 << 30
+"""Characters; Python's own limit of 131,072 would stop at a quote that is not closed, with words about limits."""
+_SEPARATOR = re.compile(r'\ufeff?"?sep=(.)"?\s*$', re.IGNORECASE)
+"""The line that tells Excel the delimiter, before the header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +47,18 @@ def clean(text: str) -> str:
     return " ".join(text.split())
 
 
-def read_rows(path: Path, needed: Sequence[str] = (), encoding: str = "utf-8-sig") -> Iterator[Row]:
-    """Rows of a delimited table, in order. The delimiter is the one of ``, ; TAB`` that the header shows.
+def read_rows(
+    path: Path, needed: Sequence[str] = (), encoding: str = "utf-8-sig", gate: TextGate | None = None
+) -> Iterator[Row]:
+    """Rows of a delimited table, in order.
+
+    The delimiter is the one of ``, ; TAB`` that the header shows, or the one that a first line ``sep=;`` names.
 
     Args:
         path: the table.
         needed: columns that must be there.
         encoding: how the bytes are to be read; a byte-order mark is dropped.
+        gate: cleans every cell, and counts; a new one if ``None``.
 
     Raises:
         DataFault: ``TABLE_MISSING``, ``TABLE_ENCODING`` (byte offset, guess), ``TABLE_COLUMNS`` (found and needed),
@@ -58,10 +68,14 @@ def read_rows(path: Path, needed: Sequence[str] = (), encoding: str = "utf-8-sig
     check_encoding(encoding)
     with _open(path, encoding) as stream:
         lines = _decoded(stream, path, encoding)
-        header_line = next(lines, "")
-        delimiter = _delimiter(header_line, needed)
+        header_line, above = next(lines, ""), 0
+        named = _SEPARATOR.match(header_line)
+        if named is not None:
+            header_line, above = next(lines, ""), 1
+        delimiter = named[1] if named is not None else _delimiter(header_line, needed)
+        csv.field_size_limit(_LONGEST_CELL)
         reader = csv.reader(_chain(header_line, lines), delimiter=delimiter, strict=True)
-        yield from _checked(reader, path, needed)
+        yield from _checked(reader, path, needed, gate or TextGate(), above)
 
 
 def read_lines(path: Path, encoding: str = "utf-8-sig") -> Iterator[tuple[int, str]]:
@@ -101,10 +115,13 @@ def _open(path: Path, encoding: str) -> io.TextIOWrapper:
 
 
 def _decoded(stream: io.TextIOWrapper, path: Path, encoding: str) -> Iterator[str]:
-    """Lines of the stream; bytes that do not fit the encoding become one fault with their offset."""
+    """Lines of the stream; bytes that do not fit the encoding become one fault with their offset.
+
+    A zero byte here and there is a sign to be cleaned. Many of them are text of two bytes a letter.
+    """
     try:
         for line in stream:
-            if "\0" in line:
+            if line.count("\0") * 4 > len(line):
                 raise _encoding_fault(path, encoding, path.read_bytes().find(b"\0"), "a zero byte")
             yield line
     except UnicodeError:
@@ -137,21 +154,27 @@ def _encoding_fault(path: Path, encoding: str, offset: int, what: str) -> DataFa
 
 
 def _guess_encoding(path: Path) -> str:
-    """A guess from byte-order marks, zero bytes, and whether bytes above 127 come in runs as in Chinese text."""
+    """A guess from byte-order marks, zero bytes, and what bytes above 127 would say in Chinese."""
     with open(path, "rb") as stream:
         data = stream.read(_GUESS_BYTES)
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return "utf-16"
     if b"\0" in data:
         return "utf-16-le" if data[1::2].count(0) >= data[0::2].count(0) else "utf-16-be"
-    runs = re.findall(rb"[\x80-\xff]+", data)
-    if runs and sum(map(len, runs)) >= 2 * len(runs):
-        try:
-            codecs.getincrementaldecoder("gb18030")().decode(data)
-        except UnicodeDecodeError:
-            return "cp1252"
-        return "gb18030"
-    return "cp1252"
+    return "gb18030" if _is_chinese(data) else "cp1252"
+
+
+def _is_chinese(data: bytes) -> bool:
+    """Whether bytes above 127 come in pairs, and nearly all pairs are usual Chinese signs.
+
+    Two letters of a European word in a row ("Größe") make a pair too, though a rare sign: those that are used stand in
+    the rows A1 to A3 (marks, full-width letters) and B0 to D7 (the 3,755 commonest signs) of GB 2312.
+    """
+    runs = re.findall(rb"[\x80-\xff][\x40-\xff](?:[\x80-\xff][\x40-\xff])*", data)
+    pairs = [run[i : i + 2] for run in runs for i in range(0, len(run), 2)]
+    usual = sum((0xA1 <= one <= 0xA3 or 0xB0 <= one <= 0xD7) and other >= 0xA1 for one, other in pairs)
+    whole = sum(len(run) for run in re.findall(rb"[\x80-\xff]+", data))
+    return bool(pairs) and usual >= 0.9 * len(pairs) and whole >= 1.8 * len(pairs)
 
 
 def _delimiter(header: str, needed: Sequence[str]) -> str:
@@ -161,7 +184,7 @@ def _delimiter(header: str, needed: Sequence[str]) -> str:
         names = [name.strip().strip('"') for name in header.split(delimiter)]
         return len(set(needed) & set(names)), len(names)
 
-    return max(_DELIMITERS, key=fit)
+    return max(DELIMITERS, key=fit)
 
 
 def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
@@ -169,24 +192,38 @@ def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
     yield from rest
 
 
-def _checked(reader: Iterator[list[str]], path: Path, needed: Sequence[str]) -> Iterator[Row]:
+def _checked(
+    reader: Iterator[list[str]], path: Path, needed: Sequence[str], gate: TextGate, above: int
+) -> Iterator[Row]:
     """Rows as mappings; wrong rows are collected and raised together after the last one."""
     wrong: list[str] = []
+    sizes: Counter[int] = Counter()
     header: list[str] = []
-    line = 1
+    line = 1 + above
     try:
         for fields in reader:
-            start, line = line, reader.line_num + 1  # type: ignore[attr-defined]
+            start, line = line, reader.line_num + 1 + above  # type: ignore[attr-defined]
             if not header:
-                header = _header(fields, path, needed)
-            elif fields and len(fields) != len(header):
-                wrong.append(f"line {start} has {len(fields)}")
+                header = check_header([gate(name) for name in fields], path, needed)
             elif fields:
-                yield Row(start, dict(zip(header, fields, strict=True)))
+                sizes[len(fields)] += 1
+                if len(fields) == len(header):
+                    yield Row(start, dict(zip(header, map(gate, fields), strict=True)))
+                else:
+                    wrong.append(f"line {start} has {len(fields)}")
     except csv.Error as error:
-        wrong.append(f"line {line}: {error}")
+        closed = "a quote that is opened there is never closed" if "end of data" in str(error) else str(error)
+        wrong.append(f"line {line}: {closed}")
     if not header and not wrong:
-        _header([], path, needed)
+        check_header([], path, needed)
+    if wrong and len(sizes) == 1 and sizes.total() == len(wrong) > 1:
+        raise DataFault.of(
+            "TABLE_ROWS",
+            path=path,
+            found=f"all {len(wrong):,} rows, from line {2 + above} on, have {next(iter(sizes))} fields",
+            expected=f"{len(header)}, as the header has",
+            fix='complete the header, or put text with commas in "double quotes"; export the table again',
+        )
     if wrong:
         expected = f"{len(header)} fields a row, as the header has; quotes that are closed"
         fix = 'put text with commas, quotes or line breaks in "double quotes"; export the table again'
@@ -200,7 +237,12 @@ def broken_rows(path: Path, wrong: Sequence[str], expected: str, fix: str) -> Da
     return DataFault.of("TABLE_ROWS", path=path, found=found, expected=expected, fix=fix)
 
 
-def _header(fields: list[str], path: Path, needed: Sequence[str]) -> list[str]:
+def check_header(fields: Sequence[str], path: Path, needed: Sequence[str]) -> list[str]:
+    """The names of columns without blanks around them.
+
+    Raises:
+        DataFault: ``TABLE_COLUMNS``: one that is needed is missing, or one stands there twice.
+    """
     header = [name.strip() for name in fields]
     missing = [name for name in needed if name not in header]
     doubled = sorted({name for name in header if name and header.count(name) > 1})

@@ -31,6 +31,7 @@ class Statistic:
             ``value``.
         score: higher is better.
         count: as in `Number`.
+        available: as in `Number`.
     """
 
     group: Group
@@ -44,6 +45,7 @@ class Statistic:
     point: float | None = None
     score: bool = True
     count: bool = False
+    available: bool = True
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -65,6 +67,7 @@ class Statistic:
             high=high,
             score=self.score,
             count=self.count,
+            available=self.available,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ from reg2rg.evaluation.findings import Labelled
 from reg2rg.evaluation.labelers import Labeler
 from reg2rg.evaluation.metrics.recognition import Recognition, recognise
 from reg2rg.evaluation.metrics.synonyms import SynonymSource
+from reg2rg.evaluation.metrics.tokens import character_tokens, ptb_tokens
 from reg2rg.evaluation.pairs import Pair
 from reg2rg.evaluation.prefixes import has_prefixes, published_regions, published_slots, strip_prefixes
 from reg2rg.evaluation.protocols import PROTOCOLS, Protocol
@@ -25,6 +27,7 @@ _CLEANING = (("\n", ""), (" . ", "."), (" .", "."))
 _PREDICTED_CLEANING = (("\n", ""), ("<|eot_id|>", ""), ('"', ""), ("_", ""), *_CLEANING[1:])
 """What the VLM3D challenge takes out of texts before it compares them."""
 _LABELLED_AT_ONCE = 256
+_MOSTLY = 0.5
 
 Progress = Callable[[str], None]
 Labels = Mapping[str, NDArray[np.bool_]]
@@ -142,6 +145,24 @@ class Cohort:
         return found
 
     @cached_property
+    def foreign(self) -> float:
+        """Share of the references' letters that are none of a-z, which what is made for English does not cover."""
+        letters = Counter(letter for text in {pair.reference_text for pair in self.pairs} for letter in text.lower())
+        counts = {letter: count for letter, count in letters.items() if letter.isalpha()}
+        return sum(n for letter, n in counts.items() if not letter.isascii()) / max(1, sum(counts.values()))
+
+    @property
+    def unread(self) -> bool:
+        """Whether what knows English alone says nothing of these texts."""
+        return self.foreign > _MOSTLY
+
+    @property
+    def reads_findings(self) -> bool:
+        """Whether the labels of any side are read from its texts by rules for English."""
+        given = self.settings.reference_labels is not None and self.settings.predicted_labels is not None
+        return self.settings.labeler is not None and self.settings.labeler.english and not given
+
+    @cached_property
     def unit(self) -> str:
         """What a report's text is compared by: ``"paragraph"`` or ``"report"``."""
         return "paragraph" if self.protocol.unit == "paragraph" and self.cells else "report"
@@ -223,7 +244,13 @@ def paragraphs(pair: Pair, protocol: Protocol, regions: Sequence[str]) -> tuple[
     if protocol.reading == "published" and published_slots(pair.reference):
         told = pair.predicted_regions if pair.nameless else published_regions(pair.prediction, regions)
         return published_regions(pair.reference, regions), told
-    return pair.reference_regions, pair.predicted_regions
+    if not protocol.cut:
+        return pair.reference_regions, pair.predicted_regions
+    given, said = (
+        {name: _cut(text, protocol) for name, text in texts.items()}
+        for texts in (pair.reference_regions, pair.predicted_regions)
+    )
+    return given, said
 
 
 def whole_texts(pair: Pair, protocol: Protocol) -> tuple[str, str]:
@@ -234,11 +261,17 @@ def whole_texts(pair: Pair, protocol: Protocol) -> tuple[str, str]:
     if protocol.reading == "published":
         told = pair.prediction_text if pair.nameless else strip_prefixes(pair.prediction)
         return strip_prefixes(pair.reference), told
+    if protocol.cut:
+        return _cut(pair.reference_text, protocol), _cut(pair.prediction_text, protocol)
     if protocol.coco:
         return _cleaned(pair.reference, pair.reference_text, _CLEANING), _cleaned(
             pair.prediction, pair.prediction_text, _PREDICTED_CLEANING
         )
     return pair.reference_text, pair.prediction_text
+
+
+def _cut(text: str, protocol: Protocol) -> str:
+    return " ".join(ptb_tokens(text) if protocol.cut == "ptb" else character_tokens(text))
 
 
 def _cleaned(raw: str, plain: str, cleaning: Sequence[tuple[str, str]]) -> str:

@@ -33,6 +33,7 @@ from reg2rg.evaluation.unit_tables import region_statistics, region_table, study
 
 __all__ = ["Settings", "evaluate"]
 
+_SAID_FROM = 0.01
 _PACKAGES = ("nltk", "sacrebleu", "rapidfuzz", "numpy", "pandas")
 _PACKAGES_OF_MODELS = ("torch", "transformers")
 
@@ -93,7 +94,9 @@ def evaluate(
         truth_labels=truth_labels,
         labeler=_labels_text(settings) if cohort.labelled is not None else "",
         confusion=confusion(cohort.recognition) if cohort.recognition is not None else None,
-        regions=region_statistics(pairs, regions, settings.labeler) if settings.by_region else (),
+        regions=region_statistics(pairs, regions, None if cohort.unread else settings.labeler)
+        if settings.by_region
+        else (),
         words={
             "reference": [len(pair.reference_text.split()) for pair in pairs],
             "predicted": [len(pair.prediction_text.split()) for pair in pairs],
@@ -140,7 +143,11 @@ def _label_scores(
     """Rows of the tables of findings: against the labels of the references, and against those of the data set."""
     truth = next((metric for metric in cohort.settings.metrics or () if isinstance(metric, TruthLabels)), None)
     tables: list[list[LabelScore]] = []
-    for read in (lambda one: one.labelled, lambda one: truth.labelled(one) if truth is not None else None):
+    unread = cohort.unread and cohort.reads_findings
+    for read in (
+        lambda one: None if unread else one.labelled,
+        lambda one: truth.labelled(one) if truth is not None else None,
+    ):
         labelled = read(cohort)
         blind = {name: found for name, one in floors.items() if (found := read(one.cohort)) is not None}
         confidence = cohort.settings.confidence
@@ -207,6 +214,8 @@ def _number(statistic: Statistic, resamples: Resamples | None, confidence: float
 
 def _notes(cohort: Cohort, source: Sequence[Pair] | None) -> list[str]:
     notes, pairs, settings = [], cohort.pairs, cohort.settings
+    if cohort.foreign >= _SAID_FROM:
+        notes.append(_script_note(cohort))
     if unanswered := int(cohort.unanswered.sum()):
         notes.append(
             f"{unanswered:,} of {len(pairs):,} studies leave something unanswered that their reference describes."
@@ -229,6 +238,21 @@ def _notes(cohort: Cohort, source: Sequence[Pair] | None) -> list[str]:
         if any(metric.costly for metric in settings.metrics or ()) and not settings.costly_floors:
             notes.append("Judges did not score the floors: --judge-floors lets them.")
     return notes
+
+
+def _script_note(cohort: Cohort) -> str:
+    share = f"{cohort.foreign:.0%} of the letters of the references are none of a-z"
+    if not cohort.unread:
+        return f"{share}; ROUGE's tokens, METEOR's synonyms and rules for findings were made for English without them."
+    names = (
+        "METEOR's synonyms and rules for findings" if cohort.protocol.coco else "METEOR, ROUGE and rules for findings"
+    )
+    hint = (
+        ""
+        if cohort.protocol.cut == "characters"
+        else (" BLEU and CIDEr take what stands between blanks for a word. Fix: --protocol characters.")
+    )
+    return f"{share}, which {names} do not cover: these are not available.{hint}"
 
 
 def _software() -> dict[str, str]:

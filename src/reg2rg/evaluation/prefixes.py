@@ -46,9 +46,14 @@ def strip_prefixes(text: str) -> str:
     White space is folded before the tail; the parts of the tail follow, joined by blanks. A prefix without a colon
     takes with it everything up to the next colon.
     """
-    main, others = _split_tail(text)
-    main = " ".join(_PUBLISHED.sub("", main).split())
-    return " ".join([main, *(words for _, words in others if words)]).strip()
+    match = _TAIL.search(text)
+    main, tail = (text, "") if match is None else (text[: match.start()], text[match.end() :])
+    parts = [" ".join(_PUBLISHED.sub("", main).split())]
+    for found in _OTHER.finditer(tail):
+        words = " ".join(found[2].split())
+        # A brace that a text cut at its limit leaves open was not read by the published script: it stands there still.
+        parts.append(words if found[0].endswith("}") else f"{{{found[1]}: {words}")
+    return " ".join(part for part in parts if part).strip()
 
 
 def published_regions(text: str, names: Sequence[str]) -> dict[str, str]:

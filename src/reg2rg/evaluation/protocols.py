@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from reg2rg.core.errors import ConfigError
@@ -31,6 +31,8 @@ class Protocol:
             wrong; ``"published"``: as the published scripts read them, with their quirks.
         cider: what the number is called that pycocoevalcap calls CIDEr and that is CIDEr-D.
         coco: BLEU and ROUGE-L of pycocoevalcap on white-space words, texts cleaned as the VLM3D challenge does.
+        cut: texts are cut into these tokens first, and put together again with blanks between them.
+        words: what the words of `coco` are, for definitions.
         rouge_overall: print the published bootstrap median of ROUGE as well.
         accuracy: print the share of labels that are right, which a silent model mostly gets too.
         left_out: regions that the published averages of recognition leave out; a further figure merges them.
@@ -47,6 +49,8 @@ class Protocol:
     cider: Literal["CIDEr", "CIDEr-D"] = "CIDEr"
     coco: bool = False
     rouge_overall: bool = False
+    cut: Literal["", "ptb", "characters"] = ""
+    words: str = "white-space words"
     accuracy: bool = False
     left_out: tuple[str, ...] = ()
 
@@ -124,7 +128,30 @@ _VLM3D = Protocol(
     accuracy=True,
 )
 
-PROTOCOLS: Mapping[str, Protocol] = {one.name: one for one in (_STRICT, _PAPER, _CORPUS, _VLM3D)}
+_PTB = replace(
+    _VLM3D,
+    name="ptb",
+    text="As most papers on captions and reports score: pycocoevalcap's BLEU, ROUGE-L and CIDEr on the tokens of its "
+    "Penn Treebank tokenizer (small letters, punctuation out), made here without Java. Brackets stay as -lrb- and "
+    "-rrb-, and 'CT.' is another word than 'CT', as there. Its METEOR is a Java program's, lower by about 0.2; the one "
+    "printed here is NLTK's and is named so.",
+    accuracy=False,
+    cut="ptb",
+    words="Penn Treebank tokens",
+)
+
+_CHARACTERS = replace(
+    _VLM3D,
+    name="characters",
+    text="For scripts without blanks between words, such as Chinese: pycocoevalcap's BLEU, ROUGE-L and CIDEr on "
+    "characters (Latin words and numbers stay whole). METEOR's synonyms and the rules that read findings know English "
+    "alone.",
+    accuracy=False,
+    cut="characters",
+    words="characters",
+)
+
+PROTOCOLS: Mapping[str, Protocol] = {one.name: one for one in (_STRICT, _PAPER, _CORPUS, _VLM3D, _PTB, _CHARACTERS)}
 
 
 def find_protocol(name: str) -> Protocol:

@@ -3,34 +3,49 @@
 from __future__ import annotations
 
 import csv
-import json
-import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from reg2rg.core.documents import DocumentError, read_record
 from reg2rg.core.files import atomic_write
 from reg2rg.core.report import Paragraph, Report, write_report
-
-log = logging.getLogger(__name__)
+from reg2rg.core.text import TextGate
+from reg2rg.datasets.json_tables import clean_value
 
 STUDIES, TABLE = "studies", "predictions.csv"
 COLUMNS = ("AccNum", "Question", "GT_combined_report", "Pred_combined_report")
+_FIX = "delete it and run `reg2rg predict` again: it is made anew"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def read_records(out: str | Path) -> Iterator[dict[str, Any]]:
-    """Records of all complete studies in a folder of predictions, sorted by study id."""
+def read_records(
+    out: str | Path, damaged: Callable[[Path, DocumentError], None] | None = None, gate: TextGate | None = None
+) -> Iterator[dict[str, Any]]:
+    """Records of all complete studies in a folder of predictions, sorted by study id.
+
+    Args:
+        out: the folder.
+        damaged: told of a record that is not as it was written, which is then left out.
+        gate: cleans every text, and counts; a new one if ``None``.
+
+    Raises:
+        DocumentError: such a record, where nobody is told.
+    """
+    gate = gate or TextGate()
     for path in sorted((Path(out) / STUDIES).glob("*.json")):
         if path.name.startswith("."):
             continue
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, OSError):
-            log.warning("%s: not a whole record; the study counts as not done", path)
-            continue
-        if isinstance(found, dict) and found.get("study") == path.stem:
-            yield found
+            found = read_record(path, _FIX)
+            if found.get("study") != path.stem:
+                raise DocumentError(f"{path}: a record of study {found.get('study')!r}. Fix: {_FIX}")
+        except DocumentError as error:
+            if damaged is None:
+                raise
+            damaged(path, error)
+        else:
+            yield {key: clean_value(value, gate) for key, value in found.items()}
 
 
 def read_report(record: Mapping[str, Any]) -> Report:

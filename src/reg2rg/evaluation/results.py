@@ -30,6 +30,7 @@ class Number:
         score: higher is better, so that it is ranked against floors. Precision and F1 of recognition and recall of
             findings are none: naming less, or more, raises them.
         count: a whole number of things.
+        available: whether what makes the number covers the script of the texts.
     """
 
     group: Group
@@ -43,6 +44,7 @@ class Number:
     high: float | None = None
     score: bool = True
     count: bool = False
+    available: bool = True
 
     @property
     def key(self) -> tuple[str, str, str]:

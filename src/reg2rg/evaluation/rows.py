@@ -1,17 +1,17 @@
-"""Rows of a table: CSV in any encoding and separator, JSON lines, JSON lists; every fault with its line."""
+"""Rows of a table: CSV in any encoding and separator, or JSON in any form; every fault with its line."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from reg2rg.core.errors import ConfigError
-from reg2rg.datasets.tables import read_lines, read_rows
+from reg2rg.core.text import TextGate
+from reg2rg.datasets.json_tables import is_json, read_json
+from reg2rg.datasets.tables import read_rows
 
-_JSON = (".jsonl", ".ndjson", ".json")
 _MARKS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 _NO_TEXT = (
     (b"PK\x03\x04", "an Excel workbook or zip archive"),
@@ -24,21 +24,25 @@ Rows = Sequence[tuple[int, Mapping[str, Any]]]
 """Line and cells of each row; a cell of JSON may be no text."""
 
 
-def table_rows(path: Path, encoding: str | None) -> Rows:
-    """All rows of a table.
+def table_rows(path: Path, encoding: str | None, names: Collection[str] = (), gate: TextGate | None = None) -> Rows:
+    """All rows of a table; JSON is told by its content, whatever the file is called.
 
     Args:
-        path: ``.json``, ``.jsonl`` or ``.ndjson``; anything else is read as a delimited table.
+        path: the table.
         encoding: ``None``: UTF-8, or UTF-16 where a byte-order mark says so.
+        names: further keys by which a single JSON object is told to be a row.
+        gate: cleans every text, and counts; a new one if ``None``.
 
     Raises:
-        ConfigError: a file of another kind, or JSON that is no table.
-        DataFault: bytes or rows that are broken, with the line.
+        ConfigError: a file of another kind.
+        DataFault: bytes or rows that are broken, with the line; JSON that is no table.
     """
     encoding = encoding or _guessed(path)
-    if path.suffix.lower() in _JSON:
-        return _json_rows(path, encoding)
-    return [(row.line, row.values) for row in read_rows(path, encoding=encoding)]
+    if not is_json(path, encoding):
+        return [(row.line, row.values) for row in read_rows(path, encoding=encoding, gate=gate)]
+    found = read_json(path, encoding, names, gate)
+    columns = dict.fromkeys(column for _, row in found for column in row)
+    return [(line, {column: row.get(column, "") for column in columns}) for line, row in found]
 
 
 def _guessed(path: Path) -> str:
@@ -53,61 +57,6 @@ def _guessed(path: Path) -> str:
         if first.startswith(mark):
             raise ConfigError(f"{path}: is {what} (expected a CSV or JSON-lines file). Fix: save the table as CSV")
     return next((encoding for mark, encoding in _MARKS if first.startswith(mark)), "utf-8-sig")
-
-
-def _json_rows(path: Path, encoding: str) -> Rows:
-    lines = list(read_lines(path, encoding))
-    found = _listed(path, lines) or _by_line(path, lines)
-    columns = dict.fromkeys(column for _, row in found for column in row)
-    return [(line, {column: row.get(column, "") for column in columns}) for line, row in found]
-
-
-def _listed(path: Path, lines: Sequence[tuple[int, str]]) -> list[tuple[int, dict[str, Any]]]:
-    """Rows of a file that is one JSON value: a list of objects, or the VLM3D challenge's form. Else nothing."""
-    if not lines:
-        return []
-    try:
-        value = json.loads("\n".join(text for _, text in lines))
-    except ValueError:
-        return []
-    reports = _generated_reports(value)
-    if reports is not None:
-        value = reports
-    if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
-        return [(number, {str(key): item for key, item in row.items()}) for number, row in enumerate(value, start=1)]
-    if isinstance(value, dict) and len(lines) == 1:
-        return []  # JSON lines of one line
-    kinds = sorted({type(row).__name__ for row in value}) if isinstance(value, list) else [type(value).__name__]
-    raise ConfigError(
-        f"{path}: holds {'a list of ' if isinstance(value, list) else ''}{', '.join(kinds) or 'nothing'} (expected a "
-        "list of objects, column -> text, one a study; or one object a line). Fix: write the file in one of these forms"
-    )
-
-
-def _generated_reports(value: Any) -> Any:
-    """The list that the VLM3D challenge wraps, of predictions or of references; ``None`` for anything else."""
-    if isinstance(value, dict):
-        return value.get("generated_reports")
-    try:
-        return value[0]["outputs"][0]["value"]["generated_reports"]
-    except (LookupError, TypeError):
-        return None
-
-
-def _by_line(path: Path, lines: Sequence[tuple[int, str]]) -> list[tuple[int, dict[str, Any]]]:
-    found = []
-    for line, text in lines:
-        try:
-            value = json.loads(text)
-        except ValueError as error:
-            raise ConfigError(
-                f"{path}: line {line} is not JSON ({error}) (expected JSON lines: one object a line; or one list of "
-                "objects). Fix: write the file with one object a line"
-            ) from None
-        if not isinstance(value, dict):
-            raise ConfigError(f"{path}: line {line} is a {type(value).__name__} (expected an object: column -> text)")
-        found.append((line, {str(key): item for key, item in value.items()}))
-    return found
 
 
 def cell_text(value: Any, path: Path, line: int, column: str) -> str:

@@ -14,6 +14,7 @@ from reg2rg.core.errors import ConfigError
 from reg2rg.core.labels import FINDINGS
 from reg2rg.core.regions import RegionSet
 from reg2rg.core.registry import did_you_mean
+from reg2rg.core.text import TextGate
 from reg2rg.datasets.tables import check_encoding
 from reg2rg.evaluation.labelers.base import some
 from reg2rg.evaluation.pairs import Side
@@ -99,23 +100,31 @@ class _Reader:
         if not path.is_file():
             what = "is neither a file nor a folder" if path.exists() else "not found"
             raise ConfigError(f"{path}: {what} (expected a file or folder of reports). Fix: check the path")
-        return self._from_rows(path, table_rows(path, self.encoding))
+        return self._from_table(path)
+
+    def _from_table(self, path: Path, by_region: bool = True) -> Texts:
+        """A table's texts, cleaned before anything is made of them; how many were is noted."""
+        gate = TextGate()
+        asked = (self.columns.study, getattr(self.columns, self.side))
+        rows = table_rows(path, self.encoding, [name for name in asked if name], gate)
+        texts = self._from_rows(path, rows, by_region)
+        return replace(texts, notes=(*texts.notes, *gate.told(path.name)))
 
     def _from_region_files(self, path: Path, files: Sequence[Path]) -> Texts:
         texts: dict[str, dict[str, str]] = {}
         patients: dict[str, str] = {}
         orders: list[list[str]] = []
         columns: Mapping[str, str] = {}
-        other, notes = [], []
+        other: list[str] = []
+        notes: list[str] = []
         for file in files:
             try:
                 region = self.regions.canonical(file.name.removesuffix(_REGION_FILE))
             except ConfigError:
                 other.append(file.name)  # a table of something else, such as the combined reports
                 continue
-            part = replace(self, columns=replace(self.columns, region=None))._from_rows(
-                file, table_rows(file, self.encoding), by_region=False
-            )
+            part = replace(self, columns=replace(self.columns, region=None))._from_table(file, by_region=False)
+            notes += (note for note in part.notes if "were cleaned" in note)
             patients.update(part.patients)
             orders.append(list(part.sides))
             columns = part.columns
@@ -204,7 +213,8 @@ def read_texts(
 
     Args:
         path: a folder that ``reg2rg predict`` wrote; a folder of ``<region>_reports.csv`` files; a CSV (comma,
-            semicolon or tab), JSON lines or a JSON list, with a row a study or, with a region column, a row a region.
+            semicolon or tab), JSON lines, a JSON list or an object id -> text, with a row a study or, with a region
+            column, a row a region.
         side: which of the table's texts.
         regions: whose names and spellings are understood.
         columns: names of columns that are not found by themselves.
@@ -220,8 +230,8 @@ def read_texts(
 
 
 def _from_records(path: Path, side: SideName) -> Texts:
-    sides = {}
-    for record in read_records(path):
+    sides, gate = {}, TextGate()
+    for record in read_records(path, gate=gate):
         given = tuple(record["regions"])
         if side == "reference":
             sides[record["study"]] = Side.of_paragraphs(given, reference_paragraphs(record))
@@ -229,7 +239,7 @@ def _from_records(path: Path, side: SideName) -> Texts:
             sides[record["study"]] = Side(record["text"], given=given)
     if not sides:
         raise ConfigError(f"{path}: no complete study in {STUDIES}/. Fix: run `reg2rg predict` to its end")
-    return Texts(str(path), sides, own=True)
+    return Texts(str(path), sides, notes=tuple(gate.told(path.name)), own=True)
 
 
 def _merged(orders: Sequence[Sequence[str]]) -> list[str]:

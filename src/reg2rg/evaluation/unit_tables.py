@@ -45,7 +45,8 @@ def region_statistics(pairs: Sequence[Pair], regions: Sequence[str], labeler: La
 
 def study_table(cohort: Cohort, columns: Sequence[Column]) -> pd.DataFrame:
     """A row a study: id, patient, lengths, scores, findings in words, texts."""
-    pairs, labelled = cohort.pairs, cohort.labelled
+    pairs = cohort.pairs
+    labelled = None if cohort.unread and cohort.reads_findings else cohort.labelled
     table = pd.DataFrame(
         {
             "study": [pair.study for pair in pairs],

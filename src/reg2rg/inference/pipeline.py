@@ -22,7 +22,7 @@ from reg2rg.inference.result import Provenance, ReportResult
 from reg2rg.models.reporter import GeneratedReport
 from reg2rg.pretrained.contract import InputContract
 from reg2rg.pretrained.fingerprint import digest
-from reg2rg.scans.base import ReadOptions
+from reg2rg.scans.base import MaskGrid, ReadOptions
 from reg2rg.scans.find_masks import MaskSource, find_masks, image_stem
 from reg2rg.scans.masks import canonical
 from reg2rg.scans.read import read_study
@@ -43,8 +43,9 @@ def report_on(
     model: Reg2RG,
     *,
     segmenter: Segmenter | None = None,
-    mask_grid: Literal["header", "scan"] = "header",
+    mask_grid: MaskGrid = "header",
     min_slices: int = 16,
+    implausible: Literal["error", "note", "ignore"] = "error",
 ) -> ReportResult:
     """Report on one scan: what ``reg2rg predict`` writes for it, from the files themselves.
 
@@ -60,6 +61,7 @@ def report_on(
         segmenter: makes the masks, or knows where they lie, instead of `masks`.
         mask_grid: see `ReadOptions`.
         min_slices: fewest axial slices.
+        implausible: what becomes of masks that cannot be this scan's, see `ReadOptions`.
 
     Returns:
         the report with the scan's grid, the masks and what was done. The report of a model without regions is a single
@@ -76,7 +78,8 @@ def report_on(
             "Reg2RG.from_pretrained or from_checkpoint, or tell it with model.describe(config)"
         )
     scan = Path(scan).expanduser()
-    options = ReadOptions(min_slices=min_slices, hu=contract.hu, mask_grid=mask_grid)
+    options = ReadOptions(min_slices=min_slices, hu=contract.hu, mask_grid=mask_grid, implausible=implausible)
+    options = options.for_views(contract.task.views)
     found = _segmentation(scan, masks, segmenter, contract)
     name = image_stem(scan)
     study = Study(name, name, "test", scan, None if found is None else found.masks)

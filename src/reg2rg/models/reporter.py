@@ -209,21 +209,38 @@ class RegionReporter(nn.Module):
         return context, texture
 
     def _require_context(self, batch: Batch, new_tokens: int = 0) -> None:
-        length = int(batch.attention_mask.sum(1).max())
-        limit = self.llm.context_length
-        if length + new_tokens <= limit:
+        lengths = batch.attention_mask.sum(1)
+        if int(lengths.max()) + new_tokens <= self.llm.context_length:  # one answer: a GPU is waited for once
             return
-        counts = self.token_counts
-        row = int(batch.attention_mask.sum(1).argmax())
-        regions, slots = len(batch.regions[row]), int((batch.visual_rows == row).sum())
-        report = int((batch.labels[row] != -100).sum()) + new_tokens
+        row = int(lengths.argmax())
+        report = int((batch.labels[row] != -100).sum())
+        slots = int((batch.visual_rows == row).sum())
+        self.require_context(
+            batch.study_ids[row], len(batch.regions[row]), slots, int(lengths[row]) - report, report + new_tokens
+        )
+
+    def require_context(self, study: str, regions: int, slots: int, prompt: int, report: int) -> None:
+        """Refuse a sample that is longer than the language model's context.
+
+        Args:
+            study: its id.
+            regions: that it has.
+            slots: visual tokens with their tags.
+            prompt: tokens of the prompt, slots included.
+            report: tokens of the report, or most that are generated.
+
+        Raises:
+            ConfigError: with the arithmetic.
+        """
+        limit, counts = self.llm.context_length, self.token_counts
+        if prompt + report <= limit:
+            return
         image = f"{counts.global_} + 2 for the image and " if counts.global_ else ""
         raise ConfigError(
-            f"study {batch.study_ids[row]} takes {length + new_tokens} positions ({image}{regions} regions x "
-            f"({counts.texture} texture + {counts.geometry} geometry + 2) visual, "
-            f"{length + new_tokens - slots - report} of prompt text, {report} of report), but the language model "
-            f"reads at most {limit}. Fix: lower task.max_length or the tokens to generate, use an encoder with fewer "
-            "tokens, or a model with a longer context"
+            f"study {study} takes {prompt + report} positions ({image}{regions} regions x ({counts.texture} texture + "
+            f"{counts.geometry} geometry + 2) visual, {prompt - slots} of prompt text, {report} of report), but the "
+            f"language model reads at most {limit}. Fix: lower task.max_length or the tokens to generate, use an "
+            "encoder with fewer tokens, or a model with a longer context"
         )
 
 

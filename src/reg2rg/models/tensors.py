@@ -7,7 +7,6 @@ file holds is ever run.
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reg2rg.core.documents import read_json
 from reg2rg.core.errors import ConfigError
 
 SAFETENSORS, INDEX = ".safetensors", ".index.json"
@@ -207,8 +207,7 @@ def _flatten(path: Path, prefix: str, value: object, entries: dict[str, TensorEn
 
 
 def _open_shards(path: Path, mapped_only: bool) -> TensorSource:
-    with _reading(path):
-        index = json.loads(path.read_text(encoding="utf-8"))
+    index = read_json(path, "download it again")
     shards = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
         raise ConfigError(f"weights {path}: no index of shards (expected 'weight_map': tensor -> file). Fix: the file")
@@ -238,7 +237,7 @@ def _reading(path: Path) -> Iterator[None]:
     except ConfigError:
         raise
     except Exception as error:
-        raise ConfigError(f"weights {path}: {_trouble(path, error)}") from error
+        raise ConfigError(f"weights {path}: {_trouble(path, error)}") from None
 
 
 def _trouble(path: Path, error: Exception) -> str:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import yaml
 from huggingface_hub import ModelCardData
 
 from reg2rg import __version__
+from reg2rg.core.documents import DocumentError, parse_yaml, read_text
 from reg2rg.core.hub import looks_like_hub_id
 from reg2rg.pretrained.contract import InputContract
 from reg2rg.pretrained.folder import LanguageModelRef
@@ -113,9 +113,13 @@ def model_card(
 
 
 def _on_one_line(value: Any) -> str:
-    """What Markdown shows as this text, whatever is in it: no value opens a section, a cell or an HTML tag."""
-    text = " ".join(html.escape(str(value), quote=False).split()).replace("|", "\\|")
-    return re.sub(r"^(\d*)(?=#|```|~~~|[-+*.)] )", r"\1\\", text)
+    """What Markdown shows as this text, whatever is in it.
+
+    No value opens a section, a cell, a link, a picture, bold print or an HTML tag, or turns the direction of writing.
+    """
+    words = "".join(sign if sign.isprintable() else " " for sign in str(value)).split()
+    text = re.sub(r"([|*\[\]]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", html.escape(" ".join(words), quote=False))
+    return re.sub(r"^(\d*)(?=#|```|~~~|---|[-+.)] )", r"\1\\", text)
 
 
 def _component(value: Any) -> str:
@@ -155,9 +159,9 @@ def _licence(language_model: LanguageModelRef, facts: CardFacts) -> tuple[str, s
 def _licence_in(folder: Path) -> str:
     """The licence in the header of a folder's own card."""
     try:
-        text = (folder / "README.md").read_text(encoding="utf-8")
-        head = yaml.safe_load(text.split("---")[1]) if text.startswith("---") else None
-    except (OSError, ValueError, IndexError, yaml.YAMLError):
+        text = read_text(folder / "README.md")
+        head = parse_yaml(text.split("---")[1], "its card") if text.startswith("---") else None
+    except (OSError, DocumentError, IndexError):
         return ""
     return str(head.get("license") or "") if isinstance(head, dict) else ""
 

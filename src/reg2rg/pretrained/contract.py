@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 
 import yaml
 
+from reg2rg.core import documents
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.model_folder import CONFIG, CONTRACT, REGION_FILE, localise
 from reg2rg.core.regions import RegionSet, load_region_set, packaged_region_sets
@@ -132,7 +133,7 @@ class InputContract:
             views = {**found.task.values()["views"], **(own.get("views") or {})}
             told = cls.of_config({**config, "task": {**found.task.values(), "regions": regions, **own, "views": views}})
         except (ConfigError, TypeError, ValueError) as error:
-            raise ConfigError(f"{path}: {error}. Fix: take the file from the folder's source again") from error
+            raise ConfigError(f"{path}: {error}. Fix: take the file from the folder's source again") from None
         if differences := found.differences(told):
             raise ConfigError(
                 f"{folder / CONFIG}: contradicts {CONTRACT} beside it: {'; '.join(differences)}. "
@@ -196,12 +197,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: not there, not readable, or no mapping.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = documents.read_yaml(path, "take the file from its source again")
     except FileNotFoundError:
         raise ConfigError(f"{path}: not there. Fix: take the whole folder from its source again") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ConfigError(f"{path}: cannot be read ({reason}). Fix: take the file from its source again") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: holds {type(values).__name__} (expected keys and values)")
     return values
@@ -242,8 +240,14 @@ def _read_regions(folder: Path, source: Any, names: Any) -> RegionSet:
 
 
 def _dump_regions(regions: RegionSet) -> str:
-    listed = [{key: _plain(value) for key, value in asdict(region).items() if value} for region in regions]
+    listed = [_told(asdict(region)) for region in regions]
     return dump_yaml({"name": regions.name, "regions": listed})
+
+
+def _told(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What is not empty, inside too."""
+    inner = {key: _told(value) if isinstance(value, dict) else _plain(value) for key, value in values.items()}
+    return {key: value for key, value in inner.items() if value not in (None, "", [], (), {})}
 
 
 def adopt(model: ReportTask, data: ReportTask) -> ReportTask:

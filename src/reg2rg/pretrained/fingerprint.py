@@ -77,7 +77,7 @@ class Fingerprint:
                 if len(trace.values) != min(SAMPLES, math.prod(trace.shape)):
                     raise ValueError(f"{name} has {len(trace.values)} values for shape {trace.shape}")
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ConfigError(f"{where}: no fingerprint of a language model ({error!r}). Fix: take it again") from error
+            raise ConfigError(f"{where}: no fingerprint of a language model ({error!r}). Fix: take it again") from None
         return cls(traces)
 
     def differences(self, found: Fingerprint) -> Differences:

@@ -6,7 +6,7 @@ input_contract.yaml   what the model takes for granted about its input
 regions.yaml          its region set, where that is none of the packaged ones
 language_model.json   which language model it was trained on, with a fingerprint of the weights
 llm/                  that language model, where it can be had nowhere else
-SHA256SUMS            digests of the weights
+SHA256SUMS            digests of all other files
 README.md             model card
 """
 
@@ -25,9 +25,10 @@ from typing import Any
 from torch import Tensor
 
 from reg2rg import __version__
+from reg2rg.core.documents import DocumentError, parse_json, read_json
 from reg2rg.core.errors import ConfigError
-from reg2rg.core.files import sha256, write_json
-from reg2rg.core.model_folder import CARD, CONFIG, CONTRACT, LANGUAGE_MODEL, LLM, SUMS, WEIGHTS, localise
+from reg2rg.core.files import write_json
+from reg2rg.core.model_folder import CARD, CONFIG, CONTRACT, LANGUAGE_MODEL, LLM, WEIGHTS, localise, verify, write_sums
 from reg2rg.core.task import with_task
 from reg2rg.models.tensors import open_tensors
 from reg2rg.pretrained.atomic_folder import check_target, new_folder
@@ -99,7 +100,7 @@ class PretrainedFolder:
             ConfigError: not there, damaged, or no safetensors.
         """
         path = self.path / WEIGHTS
-        verify(self.path)
+        verify(self.path, weights=True)
         source = open_tensors(path)
         return _WithAliases(source, read_metadata(path).get(_ALIASES, "{}"), path)
 
@@ -122,11 +123,11 @@ class _WithAliases(Mapping[str, Tensor]):
 
     def __init__(self, source: Mapping[str, Tensor], aliases: str, path: Path) -> None:
         try:
-            self._aliases = {str(alias): str(name) for alias, name in json.loads(aliases).items()}
-        except (ValueError, AttributeError) as error:
+            self._aliases = {str(alias): str(name) for alias, name in parse_json(aliases, str(path)).items()}
+        except (DocumentError, AttributeError) as error:
             raise ConfigError(
                 f"{path}: the header's second names cannot be read ({error}). Fix: take it again"
-            ) from error
+            ) from None
         if lost := [alias for alias, name in self._aliases.items() if name not in source or alias in source]:
             raise ConfigError(f"{path}: the header gives {lost[0]} as a second name of no tensor. Fix: take it again")
         self._source = source
@@ -193,7 +194,7 @@ def write_folder(
         (new / CARD).write_text(card.rstrip() + "\n", encoding="utf-8")
         for name, text in (files or {}).items():
             (new / name).write_text(text, encoding="utf-8")
-        _write_sums(new)
+        write_sums(new)
     return folder
 
 
@@ -217,6 +218,7 @@ def read_folder(folder: str | Path) -> PretrainedFolder:
             f"{path}: {', '.join(absent)} not there (expected a model of reg2rg: {CONFIG}, {CONTRACT}, {WEIGHTS}, "
             f"{LANGUAGE_MODEL}). The folder holds: {held}. Fix: take the whole folder from its source again"
         )
+    verify(path, weights=False)
     config = read_yaml(path / CONFIG)
     wanted = {"task", "model", "data"}
     if set(config) not in (wanted, wanted - {"task"}) or not all(isinstance(one, dict) for one in config.values()):
@@ -228,29 +230,6 @@ def read_folder(folder: str | Path) -> PretrainedFolder:
             f"{path / CONFIG}: model.llm is {config['model'].get('llm')!r} (expected class_path and init_args)"
         )
     return PretrainedFolder(path, with_task(config), InputContract.read(path), _read_language_model(path))
-
-
-def verify(folder: Path) -> None:
-    """Hold the weights against `SUMS`; a folder without it passes with a notice.
-
-    Raises:
-        ConfigError: a file that is listed is missing or has other bytes.
-    """
-    sums = folder / SUMS
-    if not sums.is_file():
-        log.info("%s has no %s: the weights are not verified", folder, SUMS)
-        return
-    for line in sums.read_text(encoding="utf-8").splitlines():
-        digest, _, name = line.strip().partition("  ")
-        if not name or Path(name).is_absolute() or ".." in Path(name).parts:
-            raise ConfigError(f"{sums}: cannot read the line {line[:80]!r} (expected: digest, two spaces, file)")
-        if not (folder / name).is_file():
-            raise ConfigError(f"{folder / name}: not there. Fix: take the whole folder from its source again")
-        if (found := sha256(folder / name)) != digest:
-            raise ConfigError(
-                f"{folder / name}: SHA-256 is {found[:16]}..., written was {digest[:16]}...: the file was damaged or "
-                f"cut ({(folder / name).stat().st_size} bytes). Fix: copy it again from its source"
-            )
 
 
 def copy_language_model(source: Path, to: Path, weights: bool) -> None:
@@ -309,7 +288,7 @@ def _write_language_model(folder: Path, ref: LanguageModelRef) -> None:
 def _read_language_model(folder: Path) -> LanguageModelRef:
     path = folder / LANGUAGE_MODEL
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
         tensors = values["tensors"]
         return LanguageModelRef(
             path=str(values["path"]),
@@ -319,13 +298,7 @@ def _read_language_model(folder: Path) -> LanguageModelRef:
             trained=bool(values["trained"]),
             vocabulary=values["vocabulary"],
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, DocumentError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{path}: cannot be read ({error!r}). Fix: take the file from the folder's source again"
-        ) from error
-
-
-def _write_sums(folder: Path) -> None:
-    files = sorted(file.relative_to(folder) for file in folder.rglob("*.safetensors"))
-    lines = [f"{sha256(folder / file)}  {file.as_posix()}\n" for file in files]
-    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+        ) from None

@@ -79,9 +79,10 @@ class FolderModel(nn.Module):
                 another base language model.
         """
         folder = open_model(path_or_id, revision)
-        given = None if language_model is None else str(language_model)
-        require_language_model(folder, given)
-        config = folder.resolved(given)
+        config = folder.resolved(None if language_model is None else str(language_model))
+        if language_model is None:
+            named = config["model"]["llm"]["init_args"].get("path")
+            require_language_model(named, folder.path, folder.language_model)
         config["model"]["llm"]["init_args"] |= dict(llm or {})
         config["model"] |= changes
         model = build_model(cls, {"task": config["task"], **config["model"]}, folder, allow_import)

@@ -17,7 +17,7 @@ from reg2rg.config.reading import Tree, read_tree
 from reg2rg.config.saving import build
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.hub import local_folder, looks_like_hub_id
-from reg2rg.core.model_folder import CONFIG
+from reg2rg.core.model_folder import CONFIG, look_beside
 from reg2rg.core.registry import load_plugins
 from reg2rg.models.llm.base import LanguageModel
 from reg2rg.pretrained.fingerprint import fingerprint
@@ -70,7 +70,9 @@ def build_model(
     try:
         return build(cls, arguments, allow_import)
     except (ArgumentError, TypeError, ValueError, OSError) as error:
-        raise ConfigError(f"{path}: the model cannot be built: {_reason(error, tree)} Fix: upgrade reg2rg") from error
+        reason = _reason(error, tree)
+        fix = "" if "Fix: " in reason or "--allow-import" in reason else " Fix: upgrade reg2rg"
+        raise ConfigError(f"{path}: the model cannot be built: {reason}{fix}") from None
 
 
 def _reason(error: Exception, tree: Tree) -> str:
@@ -159,22 +161,45 @@ def check_language_model(llm: LanguageModel, folder: PretrainedFolder) -> None:
     )
 
 
-def require_language_model(folder: PretrainedFolder, given: str | None) -> None:
-    """Say at once that a language model by path is not on this machine.
+def settle_language_model(config: dict[str, Any], checkpoint: Path, given: str | Path | None) -> None:
+    """Say in a checkpoint's config where its language model is now, in place.
+
+    Args:
+        config: sections ``task`` and ``model``.
+        checkpoint: the file it comes from; what lies beside it comes first.
+        given: where the user says it is.
+
+    Raises:
+        ConfigError: nobody gives it, and it is not here.
+    """
+    look_beside(config, checkpoint.absolute())
+    arguments: dict[str, Any] = config["model"]["llm"].setdefault("init_args", {})
+    if given is not None:
+        arguments |= {"path": str(given), "revision": None}
+    else:
+        require_language_model(arguments.get("path"), checkpoint)
+
+
+def require_language_model(path: str | None, near: Path, ref: LanguageModelRef | None = None) -> None:
+    """Say at once that a language model by path is not on this machine; no hub is asked for what was a folder.
+
+    Args:
+        path: of the language model, looked for beside `near` already.
+        near: the checkpoint or folder that names it.
+        ref: what the folder says of it.
 
     Raises:
         ConfigError: with what it was.
     """
-    ref = folder.language_model
-    if given is not None or ref.copy is not None or not ref.path:
+    if not path or Path(path).expanduser().exists() or looks_like_hub_id(path):
         return
-    if not Path(ref.path).expanduser().exists() and not looks_like_hub_id(ref.path):
-        tokens = "" if ref.vocabulary is None else f", {ref.vocabulary} tokens"
-        count = "" if ref.fingerprint is None else f", {len(ref.fingerprint.tensors)} tensors"
-        raise ConfigError(
-            f"{folder.path}: the model was trained on the language model {ref.path}{tokens}{count}, which is not here "
-            "(the folder refers to it and does not hold it). Fix: give language_model the path where you have it"
-        )
+    tokens = "" if ref is None or ref.vocabulary is None else f", {ref.vocabulary} tokens"
+    count = "" if ref is None or ref.fingerprint is None else f", {len(ref.fingerprint.tensors)} tensors"
+    raise ConfigError(
+        f"{near}: the model was trained on the language model {path}{tokens}{count}, which is not here, nor is "
+        f"{near.absolute().parent / Path(path).name}. Fix: put it there, or give the path where you have it: "
+        "language_model in Python, --language_model with reg2rg export, --model.llm.init_args.path elsewhere"
+    )
 
 
 def fill(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
@@ -240,7 +265,7 @@ def upload(
         raise ConfigError(
             f"hub {repo_id}: {reason}. Fix: log in with hf auth login; without a network, save_pretrained(FOLDER) here "
             f"and on another machine: hf upload {repo_id} FOLDER"
-        ) from error
+        ) from None
     return str(commit.pr_url or commit.commit_url) if create_pr else str(commit.commit_url)
 
 

@@ -146,4 +146,4 @@ def require(package: str, extra: str) -> None:
     except ModuleNotFoundError as error:
         if error.name != package:
             raise  # it is there, and lacks something itself
-        raise MissingExtraError(f"{package} is not installed. Fix: pip install 'reg2rg[{extra}]'") from error
+        raise MissingExtraError(f"{package} is not installed. Fix: pip install 'reg2rg[{extra}]'") from None

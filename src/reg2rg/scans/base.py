@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -12,10 +13,12 @@ import numpy.typing as npt
 
 from reg2rg.core.errors import DataFault
 from reg2rg.core.registry import Registry
+from reg2rg.core.task import Views
 from reg2rg.core.types import Grid, PositiveInt, Volume
 
 Affine = npt.NDArray[np.float64]
 Shape = tuple[int, int, int]
+MaskGrid = Literal["header", "scan", "ras"]
 
 MIN_DIM, MAX_DIM = 8, 2048
 MIN_SPACING, MAX_SPACING = 0.2, 10.0  # mm
@@ -31,13 +34,27 @@ class ReadOptions:
     Attributes:
         min_slices: fewest axial slices.
         hu: ``"check"`` refuses volumes that are not plausible Hounsfield units; ``"trust"`` takes any values.
-        mask_grid: ``"header"`` places masks by their own affine; ``"scan"`` takes the mask array as lying on the scan's
-            stored grid, whatever its affine says (SAT writes identity affines).
+        mask_grid: ``"header"`` places masks by their own affine, those without one where they fit the scan's voxels;
+            ``"scan"`` takes every mask array as lying on the scan's stored grid, whatever its affine says; ``"ras"``
+            on the grid of the scan brought to RAS (what SAT writes).
+        implausible: what becomes of masks that cannot be those of the scan (`reg2rg.scans.plausibility`): ``"error"``
+            refuses the study, ``"note"`` says so in a note, ``"ignore"`` does not look.
+        padding: a constant frame around the CT that is not air, such as -3024, -2000 or 0: ``"keep"`` notes it,
+            ``"air"`` sets it to -1024 HU too.
+        clip: bring the CT to [-1024, 3071] HU. Off keeps what int16 holds, padding and metal too, which
+            ``task.views.clip: last`` averages; the commands turn it off where the task says so.
     """
 
     min_slices: PositiveInt = 16
     hu: Literal["check", "trust"] = "check"
-    mask_grid: Literal["header", "scan"] = "header"
+    mask_grid: MaskGrid = "header"
+    implausible: Literal["error", "note", "ignore"] = "error"
+    padding: Literal["keep", "air"] = "keep"
+    clip: bool = True
+
+    def for_views(self, views: Views) -> ReadOptions:
+        """The same options, with the range of HU that the views are computed from."""
+        return self if views.clip == "first" else replace(self, clip=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +67,8 @@ class StoredImage:
         slope, inter: value = stored * slope + inter.
         affine: (4, 4) voxel indices -> RAS mm.
         notes: oddities that do no harm.
+        names: label -> its name, where the file says so.
+        placed: whether the file says where it lies; otherwise the affine is what its format takes for granted.
     """
 
     path: Path
@@ -58,6 +77,8 @@ class StoredImage:
     inter: float
     affine: Affine
     notes: tuple[str, ...] = ()
+    names: Mapping[int, str] = field(default_factory=dict)
+    placed: bool = True
 
     @property
     def scaled(self) -> bool:
@@ -81,11 +102,13 @@ class Scan:
         volume: the CT, int16 HU, RAS; array with its first axis fastest in memory.
         stored: grid of the file, before it was brought to RAS.
         notes: what was repaired.
+        placed: whether the file says where it lies.
     """
 
     volume: Volume
     stored: Grid
     notes: tuple[str, ...]
+    placed: bool = True
 
 
 class Reader(ABC):
@@ -127,18 +150,15 @@ def volume_shape(sizes: list[int], path: Path) -> Shape:
     """The sizes of a file's axes as the shape of one volume.
 
     Raises:
-        DataFault: NOT_3D, HEADER, FEW_SLICES.
+        DataFault: NOT_3D, HEADER.
     """
     if len(sizes) != 3:
         fix = "save the one volume that you mean as its own file (nibabel.four_to_three)"
         found = f"shape {' x '.join(map(str, sizes))}"
         raise DataFault.of("NOT_3D", found=found, expected="one 3D volume", fix=fix, path=path)
-    found, expected = f"shape {sizes}", f"{MIN_DIM} to {MAX_DIM} voxels an axis"
+    found, expected = f"shape {sizes}", f"1 to {MAX_DIM} voxels an axis"
     if min(sizes) < 1 or max(sizes) > MAX_DIM:
         raise DataFault.of("HEADER", found=found, expected=expected, fix=EXPORT, path=path)
-    if min(sizes) < MIN_DIM:
-        fix = "use the whole volume, not some slices of it"
-        raise DataFault.of("FEW_SLICES", found=found, expected=expected, fix=fix, path=path)
     return sizes[0], sizes[1], sizes[2]
 
 

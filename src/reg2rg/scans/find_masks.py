@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import reg2rg.scans.read  # noqa: F401 (registers the readers, whose suffixes count)
@@ -11,6 +11,7 @@ from reg2rg.core.errors import ConfigError
 from reg2rg.core.regions import RegionSet
 from reg2rg.core.types import LabelMap, RegionFiles
 from reg2rg.scans.base import READERS
+from reg2rg.scans.class_names import label_of
 
 log = logging.getLogger(__name__)
 
@@ -21,8 +22,9 @@ def find_masks(masks: MaskSource, regions: RegionSet) -> RegionFiles | LabelMap:
     """Where the masks are.
 
     Args:
-        masks: a pattern such as ``"masks/{region}.nii.gz"``; a folder with one file a region; a mapping from region to
-            file; one file of labels, such as TotalSegmentator's ``--ml`` writes, as a path or as a `LabelMap`.
+        masks: a pattern such as ``"masks/{region}.nii.gz"``; a folder with one file a region, or a class of
+            TotalSegmentator; a mapping from region to file; one file of labels, such as TotalSegmentator's ``--ml``
+            writes, as a path or as a `LabelMap`.
         regions: which regions are looked for.
 
     Raises:
@@ -34,9 +36,9 @@ def find_masks(masks: MaskSource, regions: RegionSet) -> RegionFiles | LabelMap:
         return RegionFiles({name: Path(path).expanduser() for name, path in masks.items()})
     path = Path(masks).expanduser()
     if "{region}" in str(masks):
-        return RegionFiles(_by_pattern(str(path), regions))
+        return _by_pattern(str(path), regions)
     if path.is_dir():
-        return RegionFiles(_in_folder(path, regions))
+        return _in_folder(path, regions)
     if not path.is_file():
         raise ConfigError(
             f"masks {path}: not there (expected a folder, a file of labels, or a pattern as "
@@ -53,27 +55,62 @@ def find_masks(masks: MaskSource, regions: RegionSet) -> RegionFiles | LabelMap:
     return LabelMap(path, labels)
 
 
-def first_there(path_of: Callable[[str], Path], regions: RegionSet, aliases: bool) -> dict[str, Path]:
-    """Region -> its file, for the regions that have one.
+def by_region(files: Mapping[str, Path], regions: RegionSet) -> tuple[RegionFiles, tuple[str, ...]]:
+    """Mask files by what they are named after: a region in any of its spellings, or a class of TotalSegmentator.
+
+    A region has the file of its own name; if there is none, or the name is that of a class (``heart``), all files of
+    the classes that it is made of.
 
     Args:
-        path_of: name of a region -> where its file would be.
-        regions: in this order.
-        aliases: look under the regions' other spellings too.
+        files: word -> file.
+        regions: which regions are looked for.
+
+    Returns:
+        the files of each region that has some, in the set's order, and the words that mean neither.
     """
-    found: dict[str, Path] = {}
-    for region in regions:
-        words = (region.name, *region.aliases) if aliases else (region.name,)
-        if there := next((path for path in map(path_of, words) if path.is_file()), None):
-            found[region.name] = there
-    return found
+    labels = regions.from_totalsegmentator()
+    own: dict[str, Path] = {}
+    classes: dict[str, list[Path]] = {}
+    unknown = []
+    for word in sorted(files, key=lambda word: (word not in regions.names, word)):  # a region's own name comes first
+        region = regions.canonical(word) if word in regions else None
+        label = label_of(word)
+        made_of = [name for name, numbers in labels.items() if label in numbers]
+        if region is not None and region not in made_of:
+            own.setdefault(region, files[word])
+        elif not made_of and label is None:
+            unknown.append(word)
+        for name in made_of:
+            classes.setdefault(name, []).append(files[word])
+    found: dict[str, Path | tuple[Path, ...]] = {}
+    for name in regions.names:
+        if name in own:
+            found[name] = own[name]
+        elif parts := classes.get(name):
+            found[name] = parts[0] if len(parts) == 1 else tuple(parts)
+    return RegionFiles(found), tuple(unknown)
+
+
+def matching(pattern: str | Path) -> dict[str, Path]:
+    """Word -> file, of all files that stand at a pattern whose name has ``{region}`` for the word."""
+    folder, name = Path(pattern).parent, Path(pattern).name
+    before, _, after = name.partition("{region}")
+    try:
+        files = sorted(folder.iterdir())
+    except (OSError, ValueError):
+        return {}
+    return {
+        file.name[len(before) : len(file.name) - len(after)]: file
+        for file in files
+        if len(file.name) > len(before) + len(after) and file.name.startswith(before) and file.name.endswith(after)
+    }
 
 
 def images_in(folder: Path) -> dict[str, Path]:
     """Name without suffix -> file, of all files of a known kind in a folder; empty if there is no such folder."""
     try:
         files = sorted(folder.iterdir())
-    except OSError:
+    except (OSError, ValueError):
         return {}
     images = [file for file in files if _suffix(file) and not file.name.startswith(".")]
     found: dict[str, Path] = {}
@@ -93,9 +130,9 @@ def _suffix(path: Path) -> str:
     return max((suffix for suffix in suffixes if path.name.lower().endswith(suffix)), key=len, default="")
 
 
-def _by_pattern(pattern: str, regions: RegionSet) -> dict[str, Path]:
-    found = first_there(lambda word: Path(pattern.replace("{region}", word)), regions, aliases=True)
-    if not found:
+def _by_pattern(pattern: str, regions: RegionSet) -> RegionFiles:
+    found, _ = by_region(matching(pattern), regions)
+    if not found.files:
         raise ConfigError(
             f"masks {pattern}: no file for any region. Looked for: {', '.join(regions.names)}. Fix: the pattern, or "
             "give a mapping from region to file"
@@ -103,14 +140,16 @@ def _by_pattern(pattern: str, regions: RegionSet) -> dict[str, Path]:
     return found
 
 
-def _in_folder(folder: Path, regions: RegionSet) -> dict[str, Path]:
+def _in_folder(folder: Path, regions: RegionSet) -> RegionFiles:
     files = images_in(folder)
-    unknown = sorted(name for name in files if name not in regions)
-    if unknown or not files:
-        held = f"{', '.join(unknown[:6])}{', ...' if len(unknown) > 6 else ''}" if unknown else "no image file"
+    found, unknown = by_region(files, regions)
+    if not found.files:
+        held = f"{', '.join(list(files)[:6])}{', ...' if len(files) > 6 else ''}" if files else "no image file"
         raise ConfigError(
             f"masks {folder}: holds {held}, which the model does not know as regions "
             f"(it knows {', '.join(regions.names)}). "
             'Fix: give a pattern as "folder/{region}.nii.gz", or a mapping from region to file'
         )
-    return files
+    if unknown:
+        log.info("%s: files of no region are left out: %s", folder, ", ".join(unknown[:6]))
+    return found

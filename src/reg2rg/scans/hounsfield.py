@@ -11,10 +11,15 @@ import numpy.typing as npt
 
 from reg2rg.core.errors import DataFault
 from reg2rg.core.types import HU, Grid, Volume
-from reg2rg.scans.base import ReadOptions, Scan, Shape, StoredImage
+from reg2rg.scans.base import MIN_DIM, ReadOptions, Scan, Shape, StoredImage
 from reg2rg.scans.grid import Orientation
+from reg2rg.scans.padding import AIR_HU, Padding
 
 HU_MIN, HU_MAX = -1024, 3071
+CT_RANGE = f"[{HU_MIN}, {HU_MAX}] HU"
+CLIPPED, BEYOND = f"to {CT_RANGE} (", f"beyond {CT_RANGE} are kept ("
+"""What notes say of a scan some of whose voxels were clipped to the range of a CT, or are still outside of it."""
+_INT16 = (-32768, 32767)
 _MAX_NON_FINITE = 1e-3  # share of voxels that is repaired
 _SLAB_VOXELS = 1 << 20  # what fits the processor's cache
 _EXACT = 1 << 30  # intercepts below are added in integers, without overflow
@@ -30,7 +35,7 @@ _BODY_ABOVE, _BONE_ABOVE, _MIN_BONE, _MAX_FORWARD = -200, 300, 1e-3, 0.03
 
 
 def to_hounsfield(image: StoredImage, options: ReadOptions) -> Scan:
-    """A stored CT as int16 HU, clipped to [-1024, 3071], in RAS.
+    """A stored CT as int16 HU, clipped to [-1024, 3071] unless the options say otherwise, in RAS.
 
     Oblique affines are brought to the closest RAS order of axes and stay oblique; nothing is interpolated.
 
@@ -40,6 +45,14 @@ def to_hounsfield(image: StoredImage, options: ReadOptions) -> Scan:
     orientation = Orientation.of(image.affine)
     stored = image.stored
     shape: Shape = (stored.shape[0], stored.shape[1], stored.shape[2])
+    if min(shape) < MIN_DIM:
+        raise DataFault.of(
+            "FEW_SLICES",
+            found=f"shape {list(shape)}",
+            expected=f"{MIN_DIM} voxels an axis or more",
+            fix="use the whole volume, not some slices of it",
+            path=image.path,
+        )
     slices = shape[orientation.axes[2]]
     if slices < options.min_slices:
         raise DataFault.of(
@@ -50,9 +63,9 @@ def to_hounsfield(image: StoredImage, options: ReadOptions) -> Scan:
             path=image.path,
         )
     array = np.empty(orientation.to_ras(stored).shape, np.int16, order="F")
-    survey = _convert(image, orientation.from_ras(array))
+    survey = _convert(image, orientation.from_ras(array), (HU_MIN, HU_MAX) if options.clip else _INT16)
     survey.refuse(image, options.hu == "check")
-    notes = [*image.notes, *survey.notes()]
+    notes = [*image.notes, *survey.notes(options.clip), *_padded(image, orientation, array, options)]
     if options.hu == "check":
         step = max(1, round((array.size / _SAMPLES) ** (1 / 3)))
         sample = array[::step, ::step, ::step]
@@ -61,7 +74,20 @@ def to_hounsfield(image: StoredImage, options: ReadOptions) -> Scan:
     volume = Volume(array, orientation.affine(image.affine, shape))
     if np.array_equal(image.affine, np.eye(4)):
         notes.append("identity affine: orientation and spacing are taken on trust")
-    return Scan(volume, Grid(shape, image.affine), tuple(notes))
+    return Scan(volume, Grid(shape, image.affine), tuple(notes), image.placed)
+
+
+def _padded(image: StoredImage, orientation: Orientation, array: HU, options: ReadOptions) -> list[str]:
+    """A note on a constant frame that is no air, which is set to air in `array` where the options say so."""
+    fill = options.padding == "air"
+    if not fill and options.hu == "trust":  # the background of values that are no Hounsfield units may be anything
+        return []
+    padding = Padding.of(image, orientation)
+    if padding is None:
+        return []
+    if fill:
+        array[padding.inside] = AIR_HU
+    return [padding.note(as_air=fill or (options.clip and padding.hu < HU_MIN))]
 
 
 @dataclass(slots=True)
@@ -89,21 +115,20 @@ class _Survey:
             fix = "convert again with a signed type: negative HU were stored as unsigned"
             raise DataFault.of("UINT16_WRAP", found=values, expected="HU from about -1000", fix=fix, path=path)
 
-    def notes(self) -> list[str]:
+    def notes(self, clipped: bool) -> list[str]:
         """One line for each kind of repair."""
         notes = []
         if self.non_finite:
             notes.append(f"{self.non_finite} NaN or infinite voxels set to {HU_MIN} HU")
         if self.below or self.above:
-            notes.append(
-                f"clipped {self.below + self.above} voxels to [{HU_MIN}, {HU_MAX}] HU "
-                f"({self.below} below, {self.above} above; values {self.low:g} to {self.high:g})"
-            )
+            count = f"{self.below + self.above} voxels"
+            found = f"{self.below} below, {self.above} above; values {self.low:g} to {self.high:g})"
+            notes.append(f"clipped {count} {CLIPPED}{found}" if clipped else f"{count} {BEYOND}{found}")
         return notes
 
 
-def _convert(image: StoredImage, target: HU) -> _Survey:
-    """Write the HU of `image` into `target`, slab by slab."""
+def _convert(image: StoredImage, target: HU, limits: tuple[int, int]) -> _Survey:
+    """Write the HU of `image`, clipped to the limits, into `target`, slab by slab."""
     stored, survey = image.stored, _Survey(voxels=image.stored.size)
     step = max(1, _SLAB_VOXELS // (stored.shape[0] * stored.shape[1]))
     for start in range(0, stored.shape[2], step):
@@ -114,7 +139,7 @@ def _convert(image: StoredImage, target: HU) -> _Survey:
         if low < HU_MIN or high > HU_MAX:
             survey.below += int(np.count_nonzero(values < HU_MIN))
             survey.above += int(np.count_nonzero(values > HU_MAX))
-            values = np.clip(values, HU_MIN, HU_MAX)
+            values = np.clip(values, *limits)
         np.copyto(target[slab], values, casting="unsafe")
     return survey
 

@@ -24,6 +24,7 @@ _AGAIN = "download or export the file again"
 # What people save by mistake under the name of a volume: first bytes -> code, what it is, remedy.
 _STRANGERS = (
     (b"version https://git-lfs", "LFS_POINTER", "a git-LFS pointer, not the file itself", "run `git lfs pull`"),
+    (b"/annex/objects/", "LFS_POINTER", "a git-annex pointer, not the file itself", "run `git annex get`"),
     (b"<", "HTML_PAGE", "a web page or XML text", "open it to see the server's message, then download again"),
     (b"{", "NOT_NIFTI", "JSON text", _AGAIN),
     (b"PK\x03\x04", "NOT_NIFTI", "a zip archive", "unpack it"),
@@ -101,13 +102,16 @@ def read_file(path: Path) -> bytes:
     """
     try:
         data = path.read_bytes()
-    except FileNotFoundError as error:
-        fix = "correct the path, or leave the study out"
-        raise DataFault.of("MISSING_FILE", found="no such file", expected="a file", fix=fix, path=path) from error
+    except FileNotFoundError:
+        found, fix = "no such file", "correct the path, or leave the study out"
+        if path.is_symlink():
+            found = f"a link to {path.readlink()}, which is not there"
+            fix = "fetch the file itself (git annex get, dvc pull, hf download)"
+        raise DataFault.of("MISSING_FILE", found=found, expected="a file", fix=fix, path=path) from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         fix = "check the path and its permissions"
         found = f"cannot be read ({getattr(error, 'strerror', None) or error})"
-        raise DataFault.of("UNREADABLE", found=found, expected="a readable file", fix=fix, path=path) from error
+        raise DataFault.of("UNREADABLE", found=found, expected="a readable file", fix=fix, path=path) from None
     if not data:
         raise DataFault.of("EMPTY_FILE", found="0 bytes", expected=known_kinds(), fix=_AGAIN, path=path)
     return data
@@ -169,7 +173,7 @@ class _Members:
                 found = f"damaged gzip data ({str(error).rstrip('.')})"
                 raise DataFault.of(
                     "CORRUPT", found=found, expected="a sound checksum", fix=_AGAIN, path=self._path
-                ) from error
+                ) from None
             self._pending = b""
             if self._inflater.eof:
                 self._next_member(self._inflater.unused_data)

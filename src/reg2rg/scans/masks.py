@@ -32,7 +32,7 @@ def _by_canonical_name(named: Mapping[str, T], regions: RegionSet) -> dict[str, 
                 found=str(error),
                 expected="names of the region set",
                 fix="rename the region, or add the spelling to the aliases of the region set",
-            ) from error
+            ) from None
         if canonical in result:
             raise DataFault.of(
                 "UNKNOWN_REGION",

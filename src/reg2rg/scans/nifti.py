@@ -7,28 +7,24 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.spatialimages import HeaderDataError
 
 from reg2rg.core.errors import DataFault
 from reg2rg.scans.base import (
     EXPORT,
     READERS,
-    Affine,
     Reader,
     Shape,
     StoredImage,
-    affine_notes,
-    corner_shift,
     known_kinds,
     native_order,
     volume_shape,
 )
 from reg2rg.scans.inflate import first_bytes, read_bytes
+from reg2rg.scans.label_tables import caret_labels
+from reg2rg.scans.nifti_forms import place
 
 _DTYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
 _COLOURS = {128, 2304}
-_UNITS = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # xyzt_units -> factor to mm; 0 is "unknown", in practice mm
-_MAX_FORM_MM, _MAX_FORM_DEGREES = 1.0, 1.0
 _FORMATS = ((nib.Nifti1Header, 348, b"n+1"), (nib.Nifti2Header, 540, b"n+2"))
 
 
@@ -47,17 +43,18 @@ class NIfTI(Reader):
         """Read one 3D NIfTI file to its last byte.
 
         Raises:
-            DataFault: what `reg2rg.scans.inflate.read_bytes` raises, and HEADER, DATATYPE, COLOUR, NOT_3D, FEW_SLICES,
+            DataFault: what `reg2rg.scans.inflate.read_bytes` raises, and HEADER, DATATYPE, COLOUR, NOT_3D,
                 AFFINE, SPACING, FORM_CONFLICT.
         """
         header = _Header(path)
         data, notes = read_bytes(path, header.expected_size)
         stored = np.frombuffer(data, header.dtype, int(np.prod(header.shape)), header.offset)
-        slope, inter = header.scaling()
-        affine, odd = header.affine()
-        return StoredImage(
-            path, native_order(stored.reshape(header.shape, order="F")), slope, inter, affine, notes + odd
-        )
+        slope, inter, scaled = header.scaling()
+        affine, odd = place(header.fields, header.shape, path)
+        voxels = native_order(stored.reshape(header.shape, order="F"))
+        names = caret_labels(header.extensions(data))
+        placed = max(int(header.fields["sform_code"]), int(header.fields["qform_code"])) > 0
+        return StoredImage(path, voxels, slope, inter, affine, (*notes, *scaled, *odd), names, placed)
 
 
 def _byte_order(head: bytes, size: int) -> str | None:
@@ -75,14 +72,14 @@ class _Header:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._header: Any = None
+        self.fields: Any = None
 
     def _fault(self, code: str, found: str, expected: str, fix: str) -> DataFault:
         return DataFault.of(code, found=found, expected=expected, fix=fix, path=self._path)
 
     def expected_size(self, head: bytes) -> int:
         """Parse `head`; bytes that header and voxels take together."""
-        self._header = header = self._parse(head)
+        self.fields = header = self._parse(head)
         self.dtype = self._dtype(header)
         self.shape = self._shape(header)
         minimum = 352 if int(header["sizeof_hdr"]) == 348 else 544
@@ -129,60 +126,18 @@ class _Header:
         dims += [1] * (3 - len(dims))
         return volume_shape(dims, self._path)
 
-    def scaling(self) -> tuple[float, float]:
-        """Slope and intercept; slope 0 or NaN means none, as the standard says."""
-        slope, inter = float(self._header["scl_slope"]), float(self._header["scl_inter"])
+    def extensions(self, data: bytes) -> bytes:
+        """What stands between header and voxels, ``b""`` where the header says that nothing does."""
+        size = int(self.fields["sizeof_hdr"])
+        return data[size + 4 : self.offset] if data[size : size + 1] not in (b"", b"\0") else b""
+
+    def scaling(self) -> tuple[float, float, tuple[str, ...]]:
+        """Slope and intercept, and a note where others scale otherwise; slope 0 or NaN means none (nifti1.h)."""
+        slope, inter = float(self.fields["scl_slope"]), float(self.fields["scl_inter"])
         if slope == 0 or np.isnan(slope):
-            return 1.0, 0.0
+            odd = f"slope {slope:g}, intercept {inter:g}: not scaled, as the standard says (SimpleITK adds {inter:g})"
+            return 1.0, 0.0, (odd,) if inter != 0 and np.isfinite(inter) else ()
         inter = 0.0 if np.isnan(inter) else inter
         if not (np.isfinite(slope) and np.isfinite(inter)):
             raise self._fault("HEADER", f"scl_slope {slope}, scl_inter {inter}", "finite numbers", EXPORT)
-        return slope, inter
-
-    def affine(self) -> tuple[Affine, tuple[str, ...]]:
-        """The sform if it is set, else the qform, else spacing alone; in mm, checked."""
-        header, notes = self._header, []
-        has_s, has_q = int(header["sform_code"]) > 0, int(header["qform_code"]) > 0
-        if has_s:
-            affine = np.asarray(header.get_sform(), np.float64)
-            if has_q:
-                self._compare(affine, self._qform(optional=True))
-        elif has_q:
-            affine = np.asarray(self._qform(optional=False), np.float64)
-        else:
-            affine = np.asarray(header.get_base_affine(), np.float64)
-            notes.append("neither sform nor qform is set: orientation is taken on trust")
-        unit = int(header["xyzt_units"]) & 7
-        factor = _UNITS.get(unit, 1.0)
-        if factor != 1.0:
-            affine = affine.copy()
-            affine[:3] *= factor
-            notes.append(f"affine converted from {'metres' if unit == 1 else 'micrometres'} to mm")
-        return affine, (*notes, *affine_notes(affine, self._path))
-
-    def _qform(self, optional: bool) -> Affine | None:
-        try:
-            qform = np.asarray(self._header.get_qform(), np.float64)
-        except (HeaderDataError, ValueError, np.linalg.LinAlgError) as error:
-            if optional:
-                return None
-            raise self._fault("AFFINE", f"a qform that makes no rotation ({error})", "a valid qform", EXPORT) from error
-        return qform
-
-    def _compare(self, sform: Affine, qform: Affine | None) -> None:
-        """Refuse a header whose two affines place the voxels differently: nobody can say which one is right."""
-        if qform is None or not np.isfinite(qform).all() or not np.isfinite(sform).all():
-            return
-        shift = corner_shift(sform, qform, self.shape)
-        if shift <= _MAX_FORM_MM:
-            return
-        cosines = np.sum(_directions(sform) * _directions(qform), axis=0)
-        degrees = float(np.degrees(np.arccos(np.clip(cosines, -1, 1))).max())
-        found = f"qform and sform that differ by {shift:.1f} mm and {degrees:.1f} degrees"
-        fix = "set both to the true affine (nibabel: image.set_qform, image.set_sform)"
-        raise self._fault("FORM_CONFLICT", found, f"at most {_MAX_FORM_MM:g} mm", fix)
-
-
-def _directions(affine: Affine) -> Affine:
-    norms = np.linalg.norm(affine[:3, :3], axis=0)
-    return np.asarray(affine[:3, :3] / np.where(norms > 0, norms, 1), np.float64)
+        return slope, inter, ()

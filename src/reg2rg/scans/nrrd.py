@@ -24,6 +24,7 @@ from reg2rg.scans.base import (
     volume_shape,
 )
 from reg2rg.scans.inflate import check_size, first_bytes, inflate, read_file
+from reg2rg.scans.label_tables import segment_labels
 
 _MAGIC = b"NRRD"
 # The directions that the axes of a space point to, as signs of RAS.
@@ -38,6 +39,7 @@ _SPACES = {
 _UNITS = {"": 1.0, "mm": 1.0, "millimeter": 1.0, "cm": 10.0, "m": 1000.0, "um": 0.001, "micrometer": 0.001}
 _COLOUR_KINDS = ("color", "vector", "gradient", "normal", "matrix", "quaternion", "complex")
 _GZIP = ("gzip", "gz")
+_SAME_LENGTH = 0.01  # relative
 _MOST_LINES, _MOST_BYTES = 1 << 20, 1 << 31  # to skip
 _ONE_FILE = "save it as one .nrrd file with its voxels in it, as 3D Slicer does by default"
 
@@ -56,7 +58,7 @@ class NRRD(Reader):
         """Read one 3D NRRD file to its last byte.
 
         Raises:
-            DataFault: MISSING_FILE, UNREADABLE, EMPTY_FILE, HEADER, DATATYPE, COLOUR, NOT_3D, FEW_SLICES, AFFINE,
+            DataFault: MISSING_FILE, UNREADABLE, EMPTY_FILE, HEADER, DATATYPE, COLOUR, NOT_3D, AFFINE,
                 SPACING, TRUNCATED, CORRUPT, SIZE_MISMATCH.
         """
         header = _Header.of(path)
@@ -64,14 +66,15 @@ class NRRD(Reader):
         affine, notes = header.affine()
         data = header.voxels(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
         stored = np.frombuffer(data, dtype).reshape(shape, order="F")
-        return StoredImage(path, native_order(stored), 1.0, 0.0, affine, notes)
+        names, placed = segment_labels(header.fields), "space directions" in header.fields
+        return StoredImage(path, native_order(stored), 1.0, 0.0, affine, notes, names, placed)
 
     def files(self, path: Path) -> tuple[Path, ...]:
         """The header, and the file of its voxels if they lie apart."""
         try:
             with open(path, "rb") as stream:
                 apart = _Header(path, _fields(path, stream), b"").data_file
-        except (OSError, DataFault):
+        except (OSError, ValueError, DataFault):
             return (path,)
         return (path,) if apart is None else (path, apart)
 
@@ -122,7 +125,7 @@ class _Header:
             dtype: np.dtype[Any] = nrrd.read_data(one, io.BytesIO(bytes(8))).dtype
         except Exception as error:
             found = f"type {self.fields['type']} ({error})"
-            raise _fault(self.path, "DATATYPE", found, "8 to 64 bit integers or floats") from error
+            raise _fault(self.path, "DATATYPE", found, "8 to 64 bit integers or floats") from None
         return dtype
 
     def affine(self) -> tuple[Affine, tuple[str, ...]]:
@@ -134,9 +137,14 @@ class _Header:
             notes.append("the header names no patient space: axes are taken as left, posterior, superior on trust")
         affine = np.eye(4)
         directions = self._directions()
+        spacings = self._spacings()
         if directions is None:
             notes.append("the header has no space directions: orientation is taken on trust")
-            directions = np.diag(self._spacings())
+            if (spacings < 0).any():
+                notes.append(f"spacings {' x '.join(f'{size:.4g}' for size in spacings)}: read without signs")
+            directions = np.diag(np.abs(spacings))
+        elif np.isfinite(spacings).all() and not np.allclose(_lengths(directions), spacings, rtol=_SAME_LENGTH, atol=0):
+            notes.append("spacings and space directions differ in length: the directions are used (ITK refuses both)")
         affine[:3, :3] = directions.T
         affine[:3, 3] = self._vector("space origin", np.zeros(3))
         factors = [self._factor(unit) for unit in self.fields.get("space units", [""] * 3)]
@@ -218,8 +226,12 @@ def _fields(path: Path, stream: IO[bytes]) -> Mapping[str, Any]:
         if lacking or fields["dimension"] != len(fields["sizes"]):
             raise ValueError(f"no {', '.join(lacking)}" if lacking else "dimension is not the number of sizes")
     except Exception as error:  # pynrrd raises whatever comes of a value that it cannot read
-        raise _fault(path, "HEADER", f"a header that cannot be read ({error})"[:200], "an NRRD header") from error
+        raise _fault(path, "HEADER", f"a header that cannot be read ({error})"[:200], "an NRRD header") from None
     return fields
+
+
+def _lengths(directions: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.asarray(np.linalg.norm(directions, axis=1), np.float64)
 
 
 def _fault(path: Path, code: str, found: str, expected: str, fix: str = EXPORT) -> DataFault:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 import reg2rg.scans.nifti
 import reg2rg.scans.nrrd  # noqa: F401 (both register their readers)
@@ -14,7 +17,11 @@ from reg2rg.core.types import LabelMap, Mask, RegionFiles, RegionVolume, Study, 
 from reg2rg.scans.base import READERS, Reader, ReadOptions, Scan, StoredImage
 from reg2rg.scans.hounsfield import to_hounsfield
 from reg2rg.scans.inflate import refuse
+from reg2rg.scans.label_names import by_name
+from reg2rg.scans.mask_sets import grid_without_affine
 from reg2rg.scans.masks import canonical, mask_of, masks_of_labels
+from reg2rg.scans.placement import without_affine
+from reg2rg.scans.plausibility import judge
 
 
 def read_study(
@@ -34,12 +41,14 @@ def read_study(
     Raises:
         DataFault: with the study's id: what `read_image` raises for either kind of file, what
             `reg2rg.scans.hounsfield.to_hounsfield` raises for the CT, and MASK_VALUES, MASK_OFFSET, NO_OVERLAP,
-            IDENTITY_AFFINE, MASK_SHAPE, UNKNOWN_REGION, NO_REGION.
+            IDENTITY_AFFINE, MASK_SHAPE, MASK_AXES, MASK_SIGNS, LABEL_NAMES, UNKNOWN_REGION, MASK_IMPLAUSIBLE,
+            NO_REGION.
     """
     options = options or ReadOptions()
     try:
         scan = read_scan(study.image, options)
         found, notes = _read_masks(study.masks, scan, regions, options)
+        notes += _judged(found, study, scan, regions, options)
     except DataFault as fault:
         raise fault.for_study(study.id) from fault.__cause__
     if needs_regions and not found:
@@ -81,6 +90,8 @@ def reader_of(path: Path) -> Reader | None:
 
     Plug-ins are imported for a path that no reader of this process knows, for that may take seconds.
     """
+    if "\0" in str(path):  # no file has such a name, and what looks at one may raise anything
+        return None
     found = _reader_of(path)
     if found is None and path.exists():
         load_plugins()
@@ -112,19 +123,64 @@ def no_region(study: Study, regions: RegionSet) -> DataFault:
     )
 
 
+def _judged(
+    found: Mapping[str, Mask], study: Study, scan: Scan, regions: RegionSet, options: ReadOptions
+) -> tuple[str, ...]:
+    """A note on masks that look implausible, as far as they are no error."""
+    if study.masks is None or options.implausible == "ignore":
+        return ()
+    verdict = judge(scan.volume, found, regions)
+    if verdict is None:
+        return ()
+    if verdict.strength == "strong" and options.implausible == "error":
+        masks = study.masks
+        files = (
+            [masks.file] if isinstance(masks, LabelMap) else [file for part in masks.parts().values() for file in part]
+        )
+        raise verdict.fault(files[0] if len(files) == 1 else files[0].parent)
+    return (verdict.note(),)
+
+
 def _read_masks(
     masks: RegionFiles | LabelMap | None, scan: Scan, regions: RegionSet, options: ReadOptions
 ) -> tuple[Mapping[str, Mask], list[str]]:
     if masks is None:
         return {}, []
     masks = canonical(masks, regions)
-    if isinstance(masks, LabelMap):
-        return masks_of_labels(read_image(masks.file), masks.labels, scan, options)
     found: dict[str, Mask] = {}
     notes: list[str] = []
-    for name, path in masks.files.items():
-        mask, said = mask_of(read_image(path), name, scan, options)
-        notes += said
+    lost: ReadOptions | None = None  # for files without an affine; all of a set lie on the same grid
+    for name, image in _mask_images(masks):
+        here = options
+        if options.mask_grid == "header" and without_affine(image, scan):
+            if lost is None:
+                grid, said = grid_without_affine(_without_affine(masks, scan), scan)
+                lost = replace(options, mask_grid=grid)
+                notes.append(said)
+            here = lost
+        if isinstance(masks, LabelMap):
+            labels, said_of_names = by_name(image, masks.labels, regions)
+            of_labels, said_of_labels = masks_of_labels(image, labels, scan, here)
+            return of_labels, [*notes, *said_of_names, *said_of_labels]
+        mask, said_of_mask = mask_of(image, name, scan, here)
+        notes += said_of_mask
         if mask is not None:
-            found[name] = mask
+            found[name] = found[name] | mask if name in found else mask
     return found, notes
+
+
+def _mask_images(masks: RegionFiles | LabelMap) -> Iterator[tuple[str, StoredImage]]:
+    """The mask files of a study, read one after the other, each with its region."""
+    if isinstance(masks, LabelMap):
+        yield "labels", read_image(masks.file)
+    else:
+        yield from ((name, read_image(path)) for name, paths in masks.parts().items() for path in paths)
+
+
+def _without_affine(masks: RegionFiles | LabelMap, scan: Scan) -> Iterator[tuple[StoredImage, Mask]]:
+    """The voxels of each region, as stored, of the files without an affine."""
+    for _, image in _mask_images(masks):
+        if without_affine(image, scan):
+            groups = masks.labels.values() if isinstance(masks, LabelMap) else [None]
+            values = image.values()
+            yield from ((image, values > 0 if labels is None else np.isin(values, labels)) for labels in groups)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from reg2rg.core.files import Outputs
 from reg2rg.core.report import Report
 from reg2rg.show.render import to_figure, to_page, write_files
 from reg2rg.show.slices import HU_RANGE, StudyImages
@@ -49,6 +50,7 @@ def write_page(
     tables: Sequence[Table],
     curves: str,
     facts: Mapping[str, str],
+    outputs: Outputs | None = None,
 ) -> None:
     """Write the page atomically. It asks for nothing from the network.
 
@@ -59,6 +61,7 @@ def write_page(
         tables: score tables in the order shown; the first one is the summary.
         curves: an ``<svg>`` element, trusted (drawn by this package), or ``""``.
         facts: name -> value lines about the run.
+        outputs: as in `reg2rg.show.render.write_files`.
     """
     names = sorted({region for study in studies for region in (*study.given, *study.images.window)})
     colours = {name: PALETTE[index % len(PALETTE)] for index, name in enumerate(names)}
@@ -70,7 +73,7 @@ def write_page(
         "studies": studies,
         "data": _script_json({"studies": [_study(s) for s in studies], "colours": colours, "range": HU_RANGE}),
     }
-    write_files(Path(path).parent, {Path(path).name: to_page("case.html.j2", values)})
+    write_files(Path(path).parent, {Path(path).name: lambda: to_page("case.html.j2", values)}, outputs)
 
 
 def _study(study: PageStudy) -> dict[str, Any]:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from reg2rg.core.files import write_json
+from reg2rg.core.files import Outputs, json_text
 from reg2rg.evaluation.results import Evaluation
 from reg2rg.show.evaluation_page import evaluation_page
 from reg2rg.show.phrases import best_floors, floor_values, is_below
-from reg2rg.show.plots import PLOTS, draw_plots, png, svg, word_bins
-from reg2rg.show.render import to_csv, write_files
+from reg2rg.show.plots import PLOTS, draw_plot, png, svg, word_bins
+from reg2rg.show.render import to_csv
 
 FORMAT = 1
 """Version of ``metrics.json``: raised when a key changes its meaning or goes, not when one is added."""
@@ -31,34 +33,54 @@ _OF_NUMBER = (*_OF_FLOOR, "std", "low", "high", "score", "definition")
 _QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
-def write_evaluation(evaluation: Evaluation, out: Path) -> list[Path]:
-    """Write all outputs of an evaluation, each atomically; ``metrics.json`` last, so that it says that all are there.
+def write_evaluation(evaluation: Evaluation, out: Path, outputs: Outputs | None = None) -> list[Path]:
+    """Write all outputs of an evaluation, each whole or absent, and each on its own: a plot that fails loses no score.
 
-    Files of an earlier evaluation in the same folder that this one has no data for are removed: an old plot beside new
-    numbers would be read as theirs.
+    ``metrics.json`` comes last, so that it says that an evaluation was written to its end. Files of an earlier
+    evaluation in the same folder that this one has no data for are removed: an old plot beside new numbers would be
+    read as theirs.
 
     Args:
         evaluation: what to write.
         out: the folder; created if it is not there.
+        outputs: collects what was written and what failed, for who goes on; ``None`` raises at the end.
 
     Returns:
         the files written, in that order.
+
+    Raises:
+        OutputsFailedError: some could not be written, and `outputs` is ``None``.
     """
-    out = Path(out)
-    (out / METRICS).unlink(missing_ok=True)
-    frames = {PER_STUDY: evaluation.per_study, PER_REGION: evaluation.per_region}
-    contents: dict[str, str | bytes | None] = {
-        name: to_csv(frame) if len(frame.columns) else None for name, frame in frames.items()
-    }
-    figures = draw_plots(evaluation)
-    drawings = {name: svg(figure) for name, figure in figures.items()}
+    out, own = Path(out), outputs or Outputs()
+    own.write(out / METRICS, None)
+    for name, frame in ((PER_STUDY, evaluation.per_study), (PER_REGION, evaluation.per_region)):
+        own.write(out / name, partial(to_csv, frame) if len(frame.columns) else None)
+    drawings: dict[str, str] = {}
     for name in PLOTS:
-        contents[f"{PLOT_FOLDER}/{name}.png"] = png(figures[name]) if name in figures else None
-        contents[f"{PLOT_FOLDER}/{name}.svg"] = drawings.get(name)
-    contents[PAGE] = evaluation_page(evaluation, drawings)
-    written = write_files(out, contents)
-    write_json(out / METRICS, as_json(evaluation))
-    return [*written, out / METRICS]
+        figure = _figure(evaluation, name, out, own)
+        own.write(out / PLOT_FOLDER / f"{name}.png", partial(png, figure) if figure is not None else None)
+        own.write(
+            out / PLOT_FOLDER / f"{name}.svg", partial(_drawn, figure, name, drawings) if figure is not None else None
+        )
+    own.write(out / PAGE, lambda: evaluation_page(evaluation, drawings))
+    own.write(out / METRICS, lambda: json_text(as_json(evaluation)))
+    if outputs is None:
+        own.check()
+    return own.written
+
+
+def _figure(evaluation: Evaluation, name: str, out: Path, outputs: Outputs) -> Figure | None:
+    try:
+        return draw_plot(evaluation, name)
+    except Exception as error:  # a drawing is no reason to lose numbers
+        outputs.fail(out / PLOT_FOLDER / name, error)
+        return None
+
+
+def _drawn(figure: Figure, name: str, drawings: dict[str, str]) -> str:
+    """The drawing, kept for the page as well."""
+    drawings[name] = svg(figure)
+    return drawings[name]
 
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
@@ -110,7 +132,7 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
         "inputs": dict(evaluation.inputs),
         "software": dict(sorted(evaluation.software.items())),
     }
-    plain: dict[str, Any] = json.loads(json.dumps(found, default=_native), parse_constant=lambda _: None)
+    plain: dict[str, Any] = json.loads(json.dumps(found, default=_native), parse_constant=lambda _: None)  # noqa: TID251
     return plain
 
 

@@ -38,7 +38,7 @@ def evaluation_page(evaluation: Evaluation, drawings: Mapping[str, str], max_stu
 
     Args:
         evaluation: what to show.
-        drawings: plot -> ``<svg>`` element, trusted, of `reg2rg.show.plots.draw_plots`.
+        drawings: plot -> ``<svg>`` element, trusted, of `reg2rg.show.plots.draw_plot`.
         max_studies: rows of the table of studies; 0 leaves it out. The page says how many there are in all.
     """
     tables = build_tables(evaluation)

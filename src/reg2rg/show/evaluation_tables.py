@@ -14,6 +14,8 @@ _HEADINGS: Mapping[Group, str] = {
     "language": "Language", "findings": "Findings", "regions": "Regions", "statistics": "Statistics"
 }  # fmt: skip
 _FLOOR_ROW, _PROSE = "  best floor", 60
+UNAVAILABLE = "not available"
+"""Where what makes a number does not cover the script of the texts."""
 _Best = Mapping[tuple[str, str, str], tuple[str, float]]
 
 
@@ -86,11 +88,21 @@ def _numbers(evaluation: Evaluation, key: str, title: str, groups: tuple[Group, 
 
 
 def _score(number: Number, best: _Best) -> Cell:
+    if not number.available:
+        return Cell(UNAVAILABLE)
     interval = format_interval(number.low, number.high)
     return cell(_whole(number, number.value), "marked" if is_below(number, best) else "", interval)
 
 
+def _alone(number: Number, best: _Best) -> Cell:
+    if not number.available:
+        return Cell(UNAVAILABLE)
+    return cell(_whole(number, number.value), "marked" if is_below(number, best) else "")
+
+
 def _floor(number: Number, value: float | None, best: _Best) -> Cell:
+    if not number.available:
+        return Cell(UNAVAILABLE)
     # Floors that tie are all the best one.
     is_best = value is not None and number.key in best and value == best[number.key][1]
     return cell(_whole(number, value), "strong" if is_best else "")
@@ -110,7 +122,7 @@ def _by_region(evaluation: Evaluation, key: str, title: str, group: Group) -> Ta
         sizes = sorted({number.n for number in own if number})
         # Texts and labels may be known for different numbers of paragraphs.
         count = cell(sizes[0]) if len(sizes) == 1 else Cell(f"{sizes[0]:,} to {sizes[-1]:,}", sizes[-1])
-        scores = [cell(_whole(n, n.value), "marked" if is_below(n, best) else "") if n else MISSING for n in own]
+        scores = [_alone(n, best) if n else MISSING for n in own]
         floors = [best[n.key][1] if n and n.key in best else "" for n in own]
         rows.append(make_row([region, count, *scores]))
         if any(floor != "" for floor in floors):

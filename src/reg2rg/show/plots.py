@@ -86,11 +86,6 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def draw_plots(evaluation: Evaluation) -> dict[str, Figure]:
-    """All plots for which the evaluation has data, by file name, in the order of reading."""
-    return {name: figure for name in PLOTS if (figure := draw_plot(evaluation, name)) is not None}
-
-
 def draw_plot(evaluation: Evaluation, name: str) -> Figure | None:
     """One plot of `PLOTS`; ``None`` where the evaluation has no data for it."""
     with plot_style():

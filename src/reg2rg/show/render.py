@@ -6,7 +6,7 @@ import functools
 import json
 import re
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from reg2rg import __version__
-from reg2rg.core.files import atomic_write
+from reg2rg.core.files import Content, Outputs
 from reg2rg.evaluation.records import as_cell
 from reg2rg.show.phrases import format_interval
 from reg2rg.show.plots import BLUE, GREY, INK, ON_DARK
@@ -214,24 +214,25 @@ def _pages() -> jinja2.Environment:
 # ---- files
 
 
-def write_files(folder: Path, contents: Mapping[str, str | bytes | None]) -> list[Path]:
-    """Write files, each whole or absent.
+def write_files(
+    folder: Path, contents: Mapping[str, Content | Callable[[], Content]], outputs: Outputs | None = None
+) -> list[Path]:
+    """Write files, each whole or absent, and each on its own.
 
     Args:
         folder: created if it is not there.
-        contents: name -> what it holds; a file without content that is there is removed: one of an earlier run beside
-            new ones would be read as theirs.
+        contents: name -> what it holds, or a function that makes it; see `reg2rg.core.files.Outputs`.
+        outputs: collects what was written and what failed, for who goes on; ``None`` raises at the end.
 
     Returns:
         the files written, in that order.
+
+    Raises:
+        OutputsFailedError: some could not be written, and `outputs` is ``None``.
     """
-    written = []
+    own = outputs or Outputs()
     for name, content in contents.items():
-        path = folder / name
-        if content is None:
-            path.unlink(missing_ok=True)
-            continue
-        with atomic_write(path) as stream:
-            stream.write(content.encode() if isinstance(content, str) else content)
-        written.append(path)
-    return written
+        own.write(folder / name, content)
+    if outputs is None:
+        own.check()
+    return own.written

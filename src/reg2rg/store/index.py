@@ -1,23 +1,24 @@
 """The store's index: which studies it holds, with which regions, told without opening every file.
 
 ``index.json`` is a mere cache of the files' headers. It is removed before an entry changes and written anew afterwards;
-what it lacks, or what has another size than it says, is looked up in the files.
+what it lacks, or what has another size than it says, is looked up in the files; so is everything where its digest says
+that it was damaged.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from reg2rg.core.documents import DocumentError, read_record, write_record
 from reg2rg.core.errors import DataFault
-from reg2rg.core.files import write_json
 from reg2rg.store.container import SUFFIX, read_header
 
-NATIVE_FORMAT = 2
+NATIVE_FORMAT = 3
 """Version of native detail in the store; a change makes `prepare` build it anew, and with it the views."""
 VIEWS_FORMAT = 2
 """Version of baked views in the store; a change makes `prepare` bake them anew from native detail."""
@@ -25,6 +26,8 @@ INDEX_FORMAT = 2
 """Version of the index; an older one is written anew from the headers."""
 
 INDEX = "index.json"
+_FIX = "run `reg2rg data prepare` again, which writes it anew; until then the files' headers are read in its place"
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +69,19 @@ def load_index(root: Path) -> dict[str, Listing]:
 def save_index(root: Path, studies: Mapping[str, Listing]) -> None:
     """Write the index, atomically."""
     rows = {name: {"key": row.key, "regions": list(row.regions), "size": row.size} for name, row in studies.items()}
-    write_json(root / INDEX, {"format": INDEX_FORMAT, "studies": rows})
+    write_record(root / INDEX, {"format": INDEX_FORMAT, "studies": rows})
 
 
 def _cached_index(root: Path) -> dict[str, Listing]:
     try:
-        content = json.loads((root / INDEX).read_text(encoding="utf-8"))
+        content = read_record(root / INDEX, _FIX)
         if content["format"] != INDEX_FORMAT:
             return {}
         return {
             name: Listing(row["key"], tuple(row["regions"]), row["size"]) for name, row in content["studies"].items()
         }
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}  # absent or damaged: the headers tell the same
+    except DocumentError as error:
+        _LOG.warning("%s", error)
+    except (FileNotFoundError, KeyError, TypeError):
+        pass
+    return {}  # absent, damaged or older: the headers tell the same

@@ -24,6 +24,8 @@ from reg2rg.core.task import Views
 from reg2rg.core.types import Study
 from reg2rg.datasets.base import Dataset, Skip
 from reg2rg.scans.base import ReadOptions
+from reg2rg.scans.footprint import workers_that_fit
+from reg2rg.store.inputs import Known, load_known, save_known
 from reg2rg.store.prepare_study import Job, Outcome, job_name, prepare_one
 from reg2rg.store.store import Store
 from reg2rg.store.views import views_key
@@ -82,8 +84,10 @@ class _Tally:
     regions: Counter[str] = field(default_factory=Counter)
     skipped: list[Skip] = field(default_factory=list)
     size: int = 0
+    seen: Known = field(default_factory=dict)
 
     def add(self, study: str, outcome: Outcome) -> None:
+        self.seen |= outcome.seen
         if outcome.status == "fatal":
             raise Reg2RGError(outcome.message)
         if outcome.status == "skipped":
@@ -106,6 +110,7 @@ def prepare(
     verify: bool = True,
     native: bool = True,
     needs_regions: bool = True,
+    check_contents: bool = False,
 ) -> PrepareSummary:
     """Bring studies into the store.
 
@@ -115,13 +120,15 @@ def prepare(
         regions: region set, its name or file.
         options: how files are read.
         bake: settings of views to store beside native detail, so that a sample costs milliseconds.
-        workers: processes; 0 works in this one; as many as there are cores by default.
+        workers: processes at most; 0 works in this one; as many as there are cores by default. Fewer where memory
+            does not hold so many scans.
         shard: (i, n): of the sorted studies, every n-th from the i-th on, counted from 1; for job arrays.
         max_skip: share of studies that may be skipped.
         verify: check every byte of entries that are already there, not their headers alone.
         native: keep native detail. Without it the store is a quarter as large, but views of other settings, overlays
             and pages need the studies prepared again.
         needs_regions: skip studies without any region; otherwise they are kept as scans alone.
+        check_contents: read every input file to see whether it is what it was, also where size, times and inode are.
 
     Returns:
         what was done.
@@ -141,15 +148,26 @@ def prepare(
     if bake is None and not native:
         raise ConfigError("native is false and there are no views to bake, so nothing would be kept. Fix: give bake")
     region_set = load_region_set(regions)
-    options = options or ReadOptions()
-    jobs = [Job(study, store.root, region_set, options, bake, verify, native, needs_regions) for study in mine]
+    options = (options or ReadOptions()).for_views(bake or Views())
+    workers = workers_that_fit(workers, mine)
     tally = _Tally()
     with _only_run(store.root, shard):
+        seen_before = load_known(store.root)
+        jobs = [
+            Job(study, store.root, region_set, options, bake, verify, native, needs_regions, check_contents)
+            for study in mine
+        ]
         _remove_leftovers(store, [study.id for study in mine], bake, alone=shard[1] == 1)
         tasks = run_tasks(prepare_one, jobs, name=job_name, workers=workers, title="prepare")
-        with contextlib.closing(tasks):
-            for job, outcome in tasks:
-                tally.add(job.study.id, outcome)
+        inputs = _of_shard("inputs", shard)
+        try:
+            with contextlib.closing(tasks):
+                for job, outcome in tasks:
+                    tally.add(job.study.id, outcome)
+        except BaseException:  # what was seen need not be read again
+            with contextlib.suppress(OSError):
+                save_known(store.root, inputs, seen_before | tally.seen)
+            raise
         skipped = tuple(sorted([*before, *tally.skipped], key=lambda skip: (skip.study, skip.code)))
         counts = tally.counts
         summary = PrepareSummary(
@@ -165,6 +183,7 @@ def prepare(
             seconds=time.monotonic() - started,
         )
         with _writing(store.root):
+            save_known(store.root, inputs, seen_before | tally.seen)
             store.write_index()
             _write_summary(store.root, shard, summary, region_set, options, bake)
     _hold_limit(tally.skipped, len(mine), max_skip)
@@ -221,7 +240,7 @@ def _writing(root: Path) -> Iterator[None]:
         raise Reg2RGError(
             f"cannot write to the store {root}: {error.strerror or error}. What was finished is kept and sound. Fix: "
             "free space or allow writing there, then run again"
-        ) from error
+        ) from None
 
 
 def _remove_leftovers(store: Store, studies: Sequence[str], bake: Views | None, *, alone: bool) -> None:
@@ -243,9 +262,8 @@ def _write_summary(
     root: Path, shard: tuple[int, int], summary: PrepareSummary, regions: RegionSet, options: ReadOptions, bake: Any
 ) -> None:
     """What is in the store and what is not, and why: the same after one run or after several."""
-    name = "summary.json" if shard[1] == 1 else f"summary-{shard[0]}-of-{shard[1]}.json"
     write_json(
-        root / name,
+        root / _of_shard("summary", shard),
         {
             "shard": list(shard),
             "studies": summary.studies,
@@ -261,6 +279,10 @@ def _write_summary(
             "skipped": [asdict(skip) for skip in summary.skipped],
         },
     )
+
+
+def _of_shard(name: str, shard: tuple[int, int]) -> str:
+    return f"{name}.json" if shard[1] == 1 else f"{name}-{shard[0]}-of-{shard[1]}.json"
 
 
 def _codes(skipped: Sequence[Skip]) -> dict[str, int]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from reg2rg.core.errors import DataFault
 from reg2rg.core.regions import RegionSet
@@ -16,6 +16,7 @@ from reg2rg.scans.base import ReadOptions
 from reg2rg.scans.read import files_of, no_region, read_study
 from reg2rg.store.crop import crop_to_foreground
 from reg2rg.store.index import NATIVE_FORMAT
+from reg2rg.store.inputs import Known, digest, load_known
 from reg2rg.store.store import Store
 
 
@@ -31,31 +32,55 @@ class Job:
     verify: bool
     native: bool = True
     needs_regions: bool = True
+    check_contents: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one study; plain strings, so that it always travels back from a worker."""
+    """What became of one study; plain data, so that it always travels back from a worker.
+
+    `seen` is what was seen of its input files.
+    """
 
     status: str
     code: str = ""
     message: str = ""
     regions: tuple[str, ...] = ()
     size: int = 0
+    seen: Known = field(default_factory=dict)
 
 
-def entry_key(study: Study, regions: RegionSet, options: ReadOptions) -> str:
-    """Digest of all that decides an entry: size and time of its input files, settings, version of native detail."""
+def input_files(study: Study) -> dict[str, list[tuple[Path, ...]]]:
+    """What a study is read from: ``image`` and one name a mask -> the images of it, each the files it is made of."""
     masks = study.masks
-    named: dict[str, Path] = {}
+    named: Mapping[str, tuple[Path, ...]] = {}
     if masks is not None:
-        named = {"labels": masks.file} if isinstance(masks, LabelMap) else dict(masks.files)
+        named = {"labels": (masks.file,)} if isinstance(masks, LabelMap) else masks.parts()
+    return {
+        "image": [files_of(study.image)],
+        **{f"mask {name}": [files_of(path) for path in paths] for name, paths in sorted(named.items())},
+    }
+
+
+def entry_key(study: Study, regions: RegionSet, options: ReadOptions, contents: Callable[[Path], str | None]) -> str:
+    """Digest of all that decides an entry: contents of its input files, settings, version of native detail.
+
+    Args:
+        study: what is read.
+        regions: the region set.
+        options: how it is read.
+        contents: digest of a file's contents; see `reg2rg.store.inputs.digest`.
+    """
+    masks = study.masks
     facts = {
         "format": NATIVE_FORMAT,
-        "image": _stamp(study.image),
-        "masks": {name: _stamp(path) for name, path in sorted(named.items())},
+        "inputs": {
+            name: [[contents(file) for file in files] for files in images]
+            for name, images in input_files(study).items()
+        },
         "labels": {k: list(v) for k, v in sorted(masks.labels.items())} if isinstance(masks, LabelMap) else None,
         "regions": list(regions.names),
+        "expected": [asdict(region.expected) for region in regions],
         "options": asdict(options),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
@@ -67,8 +92,10 @@ _DONE = {"absent": "built", "stale": "rebuilt", "corrupt": "repaired", "unbaked"
 def prepare_one(job: Job) -> Outcome:
     """Bring one study into the store. Never lets an exception out but a keyboard interrupt."""
     study, store = job.study, Store(job.root)
+    seen: Known = {}
     try:
-        key = entry_key(study, job.regions, job.options)
+        known = {} if job.check_contents else load_known(job.root)
+        key = entry_key(study, job.regions, job.options, lambda file: digest(file, known, seen))
         state = store.state(study.id, key, job.bake, full=job.verify, native=job.native)
         if state == "unbaked" and job.bake is not None:
             store.bake(study.id, key, store.read(study.id).detail, job.bake)
@@ -83,9 +110,9 @@ def prepare_one(job: Job) -> Outcome:
         if job.needs_regions and not regions:  # kept from a run that needed none
             store.remove(study.id)
             raise no_region(study, job.regions)
-        return Outcome(_DONE[state], regions=regions, size=size)
+        return Outcome(_DONE[state], regions=regions, size=size, seen=seen)
     except DataFault as fault:
-        return Outcome("skipped", fault.code, str(fault.for_study(study.id)))
+        return Outcome("skipped", fault.code, str(fault.for_study(study.id)), seen=seen)
     except MemoryError:
         return _fatal(job, "not enough memory", "run again with fewer workers")
     except OSError as error:
@@ -107,7 +134,7 @@ def _read(job: Job) -> RegionVolume:
             fix="check that it is there and that you may read it",
             path=error.filename or job.study.image,
             study=job.study.id,
-        ) from error
+        ) from None
 
 
 def _fatal(job: Job, found: str, fix: str) -> Outcome:
@@ -119,19 +146,3 @@ def _fatal(job: Job, found: str, fix: str) -> Outcome:
 def job_name(job: Job) -> str:
     """The study, for messages."""
     return job.study.id
-
-
-def _stamp(path: Path) -> Any:
-    """Size and modification time, of each file of an image that has several.
-
-    ``None`` for a file that is not there, which the reader reports.
-    """
-    stamps: list[tuple[int, int] | None] = []
-    for file in files_of(path):
-        try:
-            status = file.stat()
-        except OSError:
-            stamps.append(None)
-        else:
-            stamps.append((status.st_size, status.st_mtime_ns))
-    return stamps if len(stamps) > 1 else stamps[0]

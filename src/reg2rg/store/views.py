@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -24,6 +24,7 @@ from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.task import Views
 from reg2rg.core.types import HU, RegionVolume
 from reg2rg.scans.grid import bounding_box, box_slices
+from reg2rg.scans.hounsfield import BEYOND, CLIPPED, HU_MAX, HU_MIN
 from reg2rg.store.crop import FOREGROUND_HU, Detail, RegionMask, crop_to_foreground
 from reg2rg.store.frame import conform
 from reg2rg.store.resize import Size, SlabSum, area_pool, area_pool_boxed
@@ -40,6 +41,8 @@ FRACTION_SCALE = 32767
 """Fixed-point value of a geometry voxel that lies wholly inside the region."""
 RECIPE = 1
 """Raised when the same settings would give other numbers, so that baked views are rebuilt."""
+_LATER: dict[str, Any] = {"clip": "first"}
+"""Settings that came later, with the value that changes nothing."""
 STORE_FRAME: dict[str, Any] = {"orientation": "RAS", "spacing": None}
 """The frame that the store's detail comes in. These settings count only where they ask for another."""
 
@@ -71,9 +74,8 @@ class StudyViews:
 
 def views_key(settings: Views) -> str:
     """Short digest of everything that decides the numbers; names the folder of baked views."""
-    facts = {
-        name: value for name, value in asdict(settings).items() if name not in STORE_FRAME or value != STORE_FRAME[name]
-    }
+    implied = STORE_FRAME | _LATER
+    facts = {name: value for name, value in asdict(settings).items() if name not in implied or value != implied[name]}
     return hashlib.sha256(json.dumps({**facts, "recipe": RECIPE}, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -120,11 +122,14 @@ def framed_detail(
     """Native detail in the orientation and voxel size that the views are asked in.
 
     Raises:
-        DataFault: a wanted region that has no voxel left at that size.
+        DataFault: a wanted region that has no voxel left at that size; CLIPPED.
     """
     if all(getattr(settings, name) == value for name, value in STORE_FRAME.items()):
-        return as_detail(source)
+        detail = as_detail(source)
+        return replace(detail, array=_in_range(settings, detail.array, detail.notes))
     given = source if isinstance(source, RegionVolume) else as_detail(source).to_region_volume()
+    array = _in_range(settings, given.volume.array, given.notes)
+    given = replace(given, volume=replace(given.volume, array=array))
     names = tuple(given.masks) if regions is None else tuple(regions)
     conformed = conform(given, settings.orientation, settings.spacing)
     detail = crop_to_foreground(conformed, needs_regions=bool(names))
@@ -136,6 +141,24 @@ def framed_detail(
             fix="leave the region out, or use a model without a stated spacing",
         )
     return detail
+
+
+def _in_range(settings: Views, array: HU, notes: Sequence[str]) -> HU:
+    """The voxels that are averaged; the notes of a scan tell whether any was, or would have to be, clipped.
+
+    Raises:
+        DataFault: CLIPPED, values are wanted that reading cut off.
+    """
+    if settings.clip == "first":
+        return np.clip(array, HU_MIN, HU_MAX) if any(BEYOND in note for note in notes) else array
+    if cut := [note for note in notes if CLIPPED in note]:
+        raise DataFault.of(
+            "CLIPPED",
+            found=cut[0],
+            expected="the values of the file, which task.views.clip: last averages",
+            fix="run reg2rg data prepare again with the same configs (it reads with clip: false)",
+        )
+    return array
 
 
 def _texture(settings: Views, array: HU, mask: RegionMask, out: Fixed) -> None:

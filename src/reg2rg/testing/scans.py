@@ -95,7 +95,11 @@ def check_segmenter(build: Callable[[], Segmenter], scan: Path, regions: RegionS
     require(isinstance(found, Segmentation), segmenter, "segment", type(found).__name__, "a Segmentation")
     labels = isinstance(found.masks, LabelMap)
     named = found.masks.labels if isinstance(found.masks, LabelMap) else found.masks.files
-    files = [found.masks.file] if isinstance(found.masks, LabelMap) else list(found.masks.files.values())
+    files = (
+        [found.masks.file]
+        if isinstance(found.masks, LabelMap)
+        else [part for parts in found.masks.parts().values() for part in parts]
+    )
     require(bool(named), segmenter, "masks", "none", "a region at least")
     unknown = [name for name in named if name not in regions.names]
     require(not unknown, segmenter, "regions", f"{unknown}", f"some of {regions.names}")

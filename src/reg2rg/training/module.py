@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import lightning as L
 import torch
-import yaml
 from lightning.pytorch.plugins.precision import HalfPrecision
-from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import Optimizer
@@ -24,13 +21,14 @@ from reg2rg.core.types import PositiveInt
 from reg2rg.data.batch import Batch
 from reg2rg.data.datamodule import RegionReportDataModule
 from reg2rg.data.order import mixed_seed
-from reg2rg.data.prompt import TokenCounts
+from reg2rg.data.prompt import IGNORED, TokenCounts
 from reg2rg.models.encoders.base import Encoder
 from reg2rg.models.llm.base import Decoding, LanguageModel, Sampling
 from reg2rg.models.reporter import GeneratedReport, ProjectorFactory, RegionReporter
 from reg2rg.models.state import check_names, check_sizes, kept_names
 from reg2rg.pretrained.contract import shortened
 from reg2rg.pretrained.mixin import FolderModel
+from reg2rg.pretrained.saving import settle_language_model
 from reg2rg.training.checkpoints import read_checkpoint
 from reg2rg.training.going_on import check_task, check_trained, other_settings, way_to_fit
 from reg2rg.training.half_precision import Float32Steps
@@ -39,6 +37,7 @@ from reg2rg.training.nonfinite import StepGuard
 from reg2rg.training.optimization import OptimizerConfig, build_optimizer
 from reg2rg.training.region_loss import RegionLoss
 from reg2rg.training.report_scores import ReportScores
+from reg2rg.training.strategies import prepare_strategy
 
 log = logging.getLogger(__name__)
 
@@ -131,11 +130,28 @@ class Reg2RG(FolderModel, L.LightningModule):
         """Refuse data that are not as the model takes them (`conform` brings them to it); prepare the strategy.
 
         Raises:
-            ConfigError: says what differs.
+            ConfigError: says what differs, or that the longest sample does not fit the language model.
         """
         in_phases = self.word_alignment_steps > 0 and self.reporter.words is not None
-        _prepare_strategy(self.trainer.strategy, in_phases)
+        prepare_strategy(self.trainer.strategy, in_phases)
         self._check_data()
+        self._check_lengths(stage)
+
+    def _check_lengths(self, stage: str) -> None:
+        """Refuse samples that the language model cannot read before anything is trained, word alignment included.
+
+        Raises:
+            ConfigError: with the arithmetic of the first of them.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, RegionReportDataModule):
+            return
+        generates = stage in ("test", "predict") or self.val_generate > 0
+        for split, study, regions, sample in data.longest(stage):
+            report, slots = int((sample.labels != IGNORED).sum()), len(sample.visual_positions)
+            answer = self.decoding.max_new_tokens if generates and split != "train" else 0
+            prompt, report = len(sample.ids) - report, 0 if stage == "predict" else report
+            self.reporter.require_context(study, regions, slots, prompt, max(report, answer))
 
     def _check_data(self) -> None:
         data = getattr(self.trainer, "datamodule", None)
@@ -305,7 +321,7 @@ class Reg2RG(FolderModel, L.LightningModule):
         """
         self.guard.skipped = checkpoint.get("reg2rg_non_finite_steps", 0)
         self._pending_gradients = checkpoint.get(_GRADIENTS, {})
-        self._checkpoint_config = yaml.safe_load(checkpoint.get(CONFIG_KEY, "{}"))
+        self._checkpoint_config = read_config({CONFIG_KEY: "{}", **checkpoint})
         check_task(self._checkpoint_config, self.task)
         trainer = self._trainer
         if trainer is None or trainer.state.fn != "fit" or trainer.strategy.restore_checkpoint_after_setup:
@@ -357,8 +373,7 @@ class Reg2RG(FolderModel, L.LightningModule):
         """
         checkpoint = read_checkpoint(path)
         config = with_task(read_config(checkpoint, str(path)))
-        if language_model is not None:
-            config["model"]["llm"]["init_args"] |= {"path": str(language_model), "revision": None}
+        settle_language_model(config, Path(path), language_model)
         config["model"] |= changes
         model = build(cls, {"task": config.get("task") or {}, **config["model"]}, allow_import)
         model.describe(config)
@@ -405,20 +420,3 @@ class Reg2RG(FolderModel, L.LightningModule):
         self.report_scores.reset()
         self._shown = 0
         self.log_dict({f"{stage}/{name}": value.float() for name, value in figures.items()})
-
-
-def _prepare_strategy(strategy: Strategy, in_phases: bool) -> None:
-    """Set what DDP and FSDP must know of the model, which their configs cannot say of every model.
-
-    Args:
-        strategy: the trainer's, not set up yet.
-        in_phases: some steps leave parameters out of the loss.
-    """
-    if isinstance(strategy, DDPStrategy) and in_phases:
-        # DDP waits for the gradient of every parameter otherwise. One that no process used keeps none, as without DDP.
-        strategy._ddp_kwargs["find_unused_parameters"] = True
-    if isinstance(strategy, FSDPStrategy) and strategy.mixed_precision is None:
-        # Views and the frequencies of positions are rounded where it costs least, not where they enter.
-        strategy.mixed_precision = replace(
-            strategy.precision_plugin.mixed_precision_config, buffer_dtype=None, cast_root_forward_inputs=False
-        )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import time
 from collections.abc import Collection
@@ -12,10 +11,12 @@ from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
 
+from reg2rg.core.documents import DocumentError, read_record, write_record
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.files import sha256, write_json
 from reg2rg.core.report import parse_report
 from reg2rg.core.task import ReportTask
+from reg2rg.core.types import PathText
 from reg2rg.data.batch import Batch
 from reg2rg.data.loader import StudyLoader
 from reg2rg.evaluation.records import STUDIES, read_records, write_table
@@ -59,7 +60,7 @@ class PredictionWriter(L.Callback):
         out: the folder.
     """
 
-    def __init__(self, out: str) -> None:
+    def __init__(self, out: PathText) -> None:
         self.out = Path(out)
         self._begun = self._said = 0.0
         self._written = self._total = 0
@@ -76,7 +77,7 @@ class PredictionWriter(L.Callback):
         data = _source(trainer)
         self._keys = data.prediction_keys()
         self._check_run(trainer, pl_module, data)
-        keys = {record["study"]: record.get("key") for record in read_records(self.out)}
+        keys = {record["study"]: record.get("key") for record in read_records(self.out, _damaged)}
         self._refuse_others(keys)
         trainer.strategy.barrier("records")  # all have read them before one writes
         done = frozenset(study for study, key in keys.items() if key == self._keys[study])
@@ -106,7 +107,7 @@ class PredictionWriter(L.Callback):
         data = _source(trainer)
         for answer, texts in zip(outputs, batch.reports, strict=True):
             told = record(answer, texts, data.question(len(answer.regions)), data.task.identity)
-            write_json(self._path(answer.study), told | {"key": self._keys[answer.study]})
+            write_record(self._path(answer.study), told | {"key": self._keys[answer.study]})
         self._written += len(outputs) * trainer.world_size
         self._say(min(self._written, self._total))
 
@@ -140,7 +141,7 @@ class PredictionWriter(L.Callback):
             **data.prediction_facts(),
         }
         path = self.out / RUN
-        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else run
+        before = read_record(path, "give another folder, or delete this one") if path.is_file() else run
         if unknown := [key for key in run if key not in before]:
             raise ConfigError(
                 f"{self.out}: holds predictions of an older version, which did not note their {', '.join(unknown)} "
@@ -155,7 +156,7 @@ class PredictionWriter(L.Callback):
             )
         trainer.strategy.barrier("run.json")
         if trainer.is_global_zero:
-            write_json(path, run)
+            write_record(path, run)
 
     def _refuse_others(self, studies: Collection[str]) -> None:
         if others := sorted(study for study in studies if study not in self._keys):
@@ -192,6 +193,10 @@ def record(answer: GeneratedReport, texts: tuple[str, ...], question: str, ident
         "reference": dict(zip(answer.regions or ("",), texts, strict=True)),
         "question": question,
     }
+
+
+def _damaged(path: Path, error: DocumentError) -> None:
+    log.warning("%s: the study is reported on anew (%s)", path, error)
 
 
 def _source(trainer: L.Trainer) -> PredictionSource:

@@ -16,6 +16,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from reg2rg.core.types import PathText
 from reg2rg.models.state import kept_names
 from reg2rg.training.checkpoints import HEADROOM, require_space, tensor_bytes
 
@@ -38,7 +39,7 @@ class SaveLast(L.Callback):
         dirpath: folder of the checkpoint; by default that of the run's `ModelCheckpoint`.
     """
 
-    def __init__(self, every_minutes: float = 15.0, dirpath: str | None = None) -> None:
+    def __init__(self, every_minutes: float = 15.0, dirpath: PathText | None = None) -> None:
         self.every_minutes, self.dirpath = every_minutes, dirpath
         self._told, self._saved_at, self._saved_batch = _NOTHING, time.monotonic(), -1
         self._validates = self._one_step_more = False

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reg2rg.core.files import write_json
+from reg2rg.core.documents import write_record
 from reg2rg.core.report import write_report
 
 TEXTS = {
@@ -52,7 +52,7 @@ def write_predictions(tmp_path: Path) -> Write:
                 "study": study, "regions": order, "text": text, "truncated": False, "paragraphs": paragraphs,
                 "invalid": [], "duplicate": [], "missing": [], "reference": reference, "question": "?",
             }  # fmt: skip
-            write_json(tmp_path / name / "studies" / f"{study}.json", record)
+            write_record(tmp_path / name / "studies" / f"{study}.json", record)
         return tmp_path / name
 
     return write

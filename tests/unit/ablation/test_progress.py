@@ -12,6 +12,7 @@ from rich.console import Console
 from reg2rg.ablation.execute import Task
 from reg2rg.ablation.progress import Estimate, Watch, measured_seconds, share_done
 from reg2rg.ablation.sweep import Scoring
+from reg2rg.core.documents import write_record
 from reg2rg.runners import Outcome
 
 
@@ -25,7 +26,7 @@ def record(out: Path, run: str, seed: str, host: str, fit: float, stages: tuple[
         "stages": {name: {"seconds": fit if name == "fit" else 5.0} for name in names},
         "figures": {"fit_seconds": 2 * fit},
     }
-    (folder / "run.json").write_text(json.dumps(content))
+    write_record(folder / "run.json", content)
 
 
 def test_only_finished_runs_of_this_machine_count(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ runs:
 data:
   - run: data phantom ${data.dataset.init_args.root} --studies 5
     makes: ${data.dataset.init_args.root}/t.csv
+    into: ${data.dataset.init_args.root}
     resumes: true
   - {run: "lm ${model.llm.init_args.path} --config {config}", makes: "${model.llm.init_args.path}/config.json"}
 """
@@ -91,12 +92,36 @@ def test_other_studies_need_another_language_model(plan: Plan) -> None:
     assert make(plan, maker, studies="") == [], "studies that are gone are not other ones"
 
 
-def test_what_was_made_by_hand_is_taken_as_it_is_but_what_resumes_runs_to_its_end(plan: Plan) -> None:
-    for path in ("lm/config.json", "lm_other/config.json", "my data/t.csv"):
+def test_what_was_made_by_hand_is_taken_as_it_is(plan: Plan) -> None:
+    for path in ("lm/config.json", "lm_other/config.json", "my data/scan.nii.gz"):
         Path(path).parent.mkdir()
         Path(path).write_text("by hand")
-    assert make(plan, Maker()) == [PHANTOM]
+    said: list[str] = []
+    assert planned_steps(plan)[0].is_elsewhere()
+    make_data(plan, lambda words: 1 / 0, said.append, lambda: "one")
+    assert said == ["data: my data holds data that this sweep did not make; they are taken as they are"]
     assert Path("lm/config.json").read_text() == "by hand"
+    assert [file.name for file in Path("my data").iterdir() if file.name[0] != "."] == ["scan.nii.gz"]
+
+
+def test_what_a_killed_sweep_has_begun_goes_on(plan: Plan) -> None:
+    def killed(words: Sequence[str]) -> int:
+        Path("my data").mkdir(exist_ok=True)
+        Path("my data", "scan.nii.gz").write_text("half of them")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_data(plan, killed, lambda text: None, lambda: "one")
+    assert make(plan, Maker()) == [PHANTOM, LM, OTHER]
+
+
+def test_what_resumes_and_was_begun_elsewhere_runs_to_its_end(plan: Plan) -> None:
+    (step, *_) = planned_steps(plan)
+    step.into = None  # as for the store, whose preparation finds out what is left
+    step.makes.parent.mkdir()
+    step.makes.write_text("by hand")
+    assert not step.done("one")
+    assert not step.is_elsewhere()
 
 
 def test_other_code_lets_what_resumes_look_again(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,7 +106,9 @@ def codes(result: CheckResult, severity: str = "error") -> Counter[str]:
 
 def test_a_sound_folder_has_no_errors(folder: Folder, tmp_path: Path) -> None:
     result = check_dataset(folder.dataset(), workers=0, overlays=2, out=tmp_path / "out")
-    assert result.findings == ()
+    [never] = result.findings  # the folder has masks of two regions alone
+    assert (never.severity, never.code, never.count) == ("note", "REGION_NEVER_SEEN", 8)
+    assert never.message.startswith("no study has a voxel of: abdomen, bone, breast, esophagus, mediastinum")
     assert result.exit_code == EXIT_OK
     assert (result.listed, result.usable, result.read) == ({"test": 1, "train": 3}, {"test": 1, "train": 3}, 4)
     lung = [line for line in result.coverage if line.region == "lung"]
@@ -128,7 +130,7 @@ FAULTS: dict[str, Callable[[Folder, str], None]] = {
     "CONSTANT": lambda folder, study: save(folder.volume(study), np.zeros(SHAPE, np.int16)),
     "MASK_OFFSET": lambda folder, study: save(folder.mask(study, "lung"), box(4, 8), AFFINE + np.eye(4, k=3) * 20),
     "MASK_VALUES": lambda folder, study: save(folder.mask(study, "lung"), box(4, 8) * 7),
-    "IDENTITY_AFFINE": lambda folder, study: save(folder.mask(study, "lung"), box(4, 8), np.eye(4)),
+    "MASK_SIGNS": lambda folder, study: save(folder.mask(study, "lung"), box(4, 8), np.diag([-1, -1, 1, 1]) @ AFFINE),
     "NO_REGION": lambda folder, study: [save(folder.mask(study, r), box(0, 0)) for r in ("lung", "heart")],
     "NO_MASK": lambda folder, study: shutil.rmtree(folder.mask(study, "lung").parent),
     "VOLUME_MISSING": lambda folder, study: folder.volume(study).unlink(),
@@ -161,14 +163,16 @@ def test_all_faults_of_one_study_are_listed(folder: Folder) -> None:
     flip_bit(folder.mask("train_1_a_1", "lung"))
     truncate(folder.mask("train_1_a_1", "heart"))
     save(folder.mask("train_2_a_1", "lung"), box(4, 8) * 7)
-    save(folder.mask("train_2_a_1", "heart"), box(4, 8), np.eye(4))
+    save(folder.mask("train_2_a_1", "heart"), box(4, 8), np.diag([-1, -1, 1, 1]) @ AFFINE)
     result = check_dataset(folder.dataset(), workers=0, overlays=0)
+    [never] = [finding.message for finding in result.findings if finding.code == "REGION_NEVER_SEEN"]
+    assert never.startswith("no study without an error has a voxel of: abdomen, bone")
     first = [finding.message for finding in result.faults if finding.study == "train_1_a_1"]
     assert len(first) == 3
     assert all(any(name in message for message in first) for name in ("train_1_a_1.nii", "lung.nii", "heart.nii"))
     assert {finding.code for finding in result.faults if finding.study == "train_2_a_1"} == {
         "MASK_VALUES",
-        "IDENTITY_AFFINE",
+        "MASK_SIGNS",
     }
 
 
@@ -177,7 +181,7 @@ def test_empty_masks_and_notes_are_no_errors(folder: Folder) -> None:
     folder.rows["train"].append("train_1_a_1,thyroid,Text.")
     result = check_dataset(folder.dataset(), workers=0, overlays=0)
     assert result.exit_code == EXIT_OK
-    assert codes(result, "note") == {"EMPTY_MASK": 1, "TEXT_WITHOUT_MASK": 1}
+    assert codes(result, "note") == {"EMPTY_MASK": 1, "TEXT_WITHOUT_MASK": 1, "REGION_NEVER_SEEN": 1}
     heart = next(line for line in result.coverage if (line.region, line.split) == ("heart", "train"))
     assert (heart.mask, heart.text, heart.both) == (2, 3, 2)
 
@@ -200,7 +204,7 @@ def test_copies_and_patients_across_splits_are_leaks(folder: Folder) -> None:
 def test_copies_inside_a_split_are_a_note(folder: Folder) -> None:
     shutil.copy(folder.volume("train_1_a_1"), folder.volume("train_2_a_1"))
     result = check_dataset(folder.dataset(), workers=0, overlays=0)
-    assert (codes(result), codes(result, "note")) == ({}, {"DUPLICATE_VOLUME": 1})
+    assert (codes(result), codes(result, "note")) == ({}, {"DUPLICATE_VOLUME": 1, "REGION_NEVER_SEEN": 1})
 
 
 def test_result_does_not_depend_on_workers(folder: Folder, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_mistakes_end_in_one_line(words: tuple[str, ...], message: str, capsys: 
 def test_data_that_nobody_makes_are_missed_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ablate", "lfd", "--base", "reg2rg.yaml", "--runs", "full", "--seeds", "0"]) == 2
     said = capsys.readouterr().err
-    assert "data.store: no store at 'data/store'" in said
+    assert "/data/store', and no step of the sweep makes it" in said
     assert "Fix: reg2rg data prepare --config reg2rg.yaml" in said
     assert not list(Path().rglob("log.txt"))
 

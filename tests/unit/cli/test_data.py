@@ -50,7 +50,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phantoms: Path) -> N
 def test_section_is_built_from_the_whole_config() -> None:
     found = read_section(Invocation("data", ()), ["-c", "run.yaml", "--data.read.hu=trust", "--vars.place=there"])
     assert isinstance(found.data.dataset, RadGenome)
-    assert found.data.store == "there/store"
+    assert found.data.store == str(Path("there/store").absolute())
     assert found.task.views.size == (16, 16, 16)
     assert (found.data.read.min_slices, found.data.read.hu) == (8, "trust")
 
@@ -72,6 +72,37 @@ def test_check_then_prepare_then_prepare_again(capsys: pytest.CaptureFixture[str
         Store("small").read(Store("small").studies()[0])
 
 
+def test_check_of_a_folder_without_a_config(capsys: pytest.CaptureFixture[str]) -> None:
+    check = ["data", "check", "--workers", "0", "--overlays", "0", "--out", "seen"]
+    assert main([*check, "phantoms", "--data.read.min_slices", "8"]) == 0
+    said = capsys.readouterr().out
+    assert "phantoms: RadGenome-ChestCT's layout (splits: train, valid). Read as RadGenome." in said
+    assert sum(json.loads(Path("seen/check.json").read_text())["listed"].values()) == 5
+    scan = next(Path("phantoms").glob("train_preprocessed/*/*/*.nii.gz"))
+    Path("alone").mkdir()
+    (Path("alone") / scan.name).symlink_to(scan.resolve())
+    assert main([*check, "--data.read.min_slices=8", "alone"]) == 0  # no mask is no fault where there are none
+    assert "scans at {id}, without masks. Read as ScanFolder." in capsys.readouterr().out
+    assert main(["data", "check", "phantoms", "-c", "run.yaml"]) == 2
+    assert "both a folder, phantoms, and --config" in capsys.readouterr().err
+    assert main(["data", "check", "phantoms", "alone"]) == 2
+    assert "one folder is expected, found phantoms, alone" in capsys.readouterr().err
+    assert main(["data", "check", "phantoms", "--data.red.min_slices=8"]) == 2
+    assert "Did you mean 'read'?" in capsys.readouterr().err
+    Path("other").mkdir()
+    assert main(["data", "check", "other"]) == 2
+    assert "no layout that is known (it holds nothing)" in capsys.readouterr().err
+
+
+def test_three_phantoms_are_a_whole_set(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "phantom", "three", "--studies", "3", "--size", "40", "40", "36", "--workers", "0"]) == 0
+    options = ["-c", "run.yaml", "--data.dataset.init_args.root=three", "--workers", "0"]
+    assert main(["data", "check", *options, "--overlays", "0", "--out", "seen"]) == 0
+    assert json.loads(Path("seen/check.json").read_text())["usable"] == {"test": 1, "train": 1, "val": 1}
+    assert main(["data", "prepare", *options]) == 0
+    assert "3 of 3 studies are in the store" in capsys.readouterr().out
+
+
 MISTAKES = {
     "unknown key": ("  batch_size: 4", "  bath_size: 4", "run.yaml:9: data.bath_size: ", "Did you mean 'batch_size'?"),
     "unknown section": ("trainer:", "trianer:", "run.yaml:12: trianer: ", "Did you mean 'trainer'?"),
@@ -79,7 +110,12 @@ MISTAKES = {
     "unknown argument": ("root: ph", "rot: ph", "run.yaml:6: data.dataset.init_args.rot: ", "Did you mean 'root'?"),
     "wrong type": ("min_slices: 8", "min_slices: x", "run.yaml:8: data.read.min_slices: ", "a whole number"),
     "not a choice": ("min_slices: 8", "hu: maybe", "run.yaml:8: data.read.hu: ", "one of 'check', 'trust'"),
-    "no folder": ("root: phantoms", "root: gone", "run.yaml:6: data.dataset.init_args.root: ", "at 'gone'"),
+    "no folder": (
+        "root: phantoms",
+        "root: gone",
+        "run.yaml:6: data.dataset.init_args.root: ",
+        "/gone', and nothing is",
+    ),
     "no reference": ("${vars.place}", "${vars.plac}", "run.yaml:7: data.store: ", "Did you mean 'vars.place'?"),
     "no region set": ("regions: radgenome", "regions: radgnome", "run.yaml:14: task.regions: ", "radgenome"),
     "no data": ("data:", "dat:", "", "no config gives a 'data' section"),
@@ -122,7 +158,7 @@ def test_keys_that_only_training_needs_are_left_alone() -> None:
     config = yaml.safe_load(CONFIG)
     config["data"]["cache"] = True
     Path("full.yaml").write_text(yaml.safe_dump(config))
-    assert read_section(Invocation("data", ()), ["-c", "full.yaml"]).data.store == "here/store"
+    assert read_section(Invocation("data", ()), ["-c", "full.yaml"]).data.store == str(Path("here/store").absolute())
 
 
 def test_no_torch_is_imported_to_prepare(phantoms: Path) -> None:

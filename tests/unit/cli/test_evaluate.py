@@ -35,7 +35,7 @@ def reports(tmp_path):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Writes everything but plots, which take their time."""
-    monkeypatch.setattr("reg2rg.show.evaluation_files.draw_plots", lambda evaluation: {})
+    monkeypatch.setattr("reg2rg.show.evaluation_files.draw_plot", lambda *_: None)
 
 
 def run(*words):

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 import reg2rg.extras.peers  # noqa: F401 (registers the encoders of other systems)
-from reg2rg.cli.listing import Argument, _nested, components, constructor_arguments, summary
+from reg2rg.cli.listing import summary
 from reg2rg.cli.main import main
 from reg2rg.cli.trainer import component_registries
 from reg2rg.config.overlay import packaged_configs
+from reg2rg.config.sources import Argument, _nested, components, constructor_arguments
 from reg2rg.core.regions import packaged_region_sets
 from reg2rg.core.registry import Registry, load_plugins
 from reg2rg.data.datamodule import RegionReportDataModule
@@ -88,7 +89,7 @@ def test_fields_of_a_record_stand_below_its_argument(capsys: pytest.CaptureFixtu
 
 
 def test_a_record_of_another_module_is_found() -> None:
-    tree = ast.parse("from reg2rg.models.llm.causal_lm import CausalLM, LoRA\nfrom elsewhere import Other")
+    tree = ast.parse("from reg2rg.models.llm.adapters import LoRA, with_adapters\nfrom elsewhere import Other")
     nested = _nested(Argument("adapters", "dict[str, LoRA] | None", ""), tree).arguments
     assert [field.name for field in nested] == [field.name for field in fields(LoRA)]
     for annotation in ("Other", "CausalLM", "str | None"):

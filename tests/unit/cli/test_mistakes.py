@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,75 @@ MISTAKES: list[tuple[str, Edit, str, tuple[str, ...]]] = [
     ("unknown lora field", put("model.llm.init_args.lora", {"rnak": 3}), "rnak:", ("LoRA", "Did you mean 'rank'?")),
     ("unknown optimizer field", put("model.optimizer.lrr", 1), "lrr:", ("OptimizerConfig", "Did you mean 'lr'?")),
     (
+        "unknown argument that a logger hands on",
+        put("trainer.logger", [{"class_path": "TensorBoardLogger", "init_args": {"save_dir": "x", "flush_sec": 3}}]),
+        "flush_sec:",
+        ("trainer.logger.0.init_args.flush_sec", "TensorBoardLogger", "Did you mean 'flush_secs'?"),
+    ),
+    (
+        "unknown argument that a strategy hands on",
+        put("trainer.strategy", {"class_path": "DDPStrategy", "init_args": {"find_unused": True}}),
+        "find_unused:",
+        ("DDPStrategy has no argument", "Did you mean 'find_unused_parameters'?"),
+    ),
+    (
+        "wrong type inside a logger",
+        put("trainer.logger", {"class_path": "TensorBoardLogger", "init_args": {"save_dir": "x", "version": {"a": 1}}}),
+        "version:",
+        ("trainer.logger.init_args.version: expected a whole number or text, found {'a': 1}.",),
+    ),
+    (
+        "path of a logger",
+        put("trainer.logger", {"class_path": "CSVLogger", "init_args": {"save_dir": 3}}),
+        "save_dir:",
+        ("trainer.logger.init_args.save_dir: expected text or a path, found 3.",),
+    ),
+    (
+        "wrong type inside one of two callbacks of a class",
+        put("trainer.callbacks", [{"class_path": "ModelCheckpoint", "init_args": {"save_top_k": k}} for k in (1, "x")]),
+        "save_top_k:#2",
+        ("trainer.callbacks.1.init_args.save_top_k: expected a whole number, found 'x'.",),
+    ),
+    (
+        "time of a callback",
+        put("trainer.callbacks.0.init_args.train_time_interval", {"minute": 3}),
+        "train_time_interval:",
+        (
+            "trainer.callbacks.0.init_args.train_time_interval: expected a time such as '1:30:00'",
+            "found {'minute': 3}.",
+        ),
+    ),
+    (
+        "function of a callback",
+        put("trainer.callbacks", [{"class_path": "LambdaCallback", "init_args": {"setup": 3}}]),
+        "setup:",
+        ("trainer.callbacks.0.init_args.setup: expected the dotted name of a function or class, found 3.",),
+    ),
+    (
+        "function of another package by way of an allowed one",
+        put("trainer.callbacks", [{"class_path": "LambdaCallback", "init_args": {"setup": "torch.os.system"}}]),
+        "setup:",
+        ("'torch.os.system' is posix.system: it would import the package 'posix', which a config may not",),
+    ),
+    (
+        "class of another package by way of an allowed one",
+        put("model.texture", {"class_path": "torch.hub.Path", "init_args": {}}),
+        "class_path: torch.hub.Path",
+        ("'torch.hub.Path' is pathlib.Path: it would import the package 'pathlib'", "Fix: name a class of these"),
+    ),
+    (
+        "kind of shards",
+        put("trainer.strategy", {"class_path": "FSDPStrategy", "init_args": {"sharding_strategy": 3}}),
+        "sharding_strategy:",
+        ("trainer.strategy.init_args.sharding_strategy: expected one of FULL_SHARD, SHARD_GRAD_OP, NO_SHARD",),
+    ),
+    (
+        "time of a strategy",
+        put("trainer.strategy", {"class_path": "DDPStrategy", "init_args": {"timeout": "abc"}}),
+        "timeout:",
+        ("trainer.strategy.init_args.timeout: expected a time such as '1:30:00'", "found 'abc'."),
+    ),
+    (
         "unknown projector argument",
         put("model.projector.init_args.hiden", 1),
         "hiden:",
@@ -182,8 +252,18 @@ MISTAKES: list[tuple[str, Edit, str, tuple[str, ...]]] = [
         ("[32, 32, 32] is not the size of the views", "${task.views.size}"),
     ),
     ("patches that do not fill", put("task.views.size", [16, 16, 18]), "init_args:#2", ("do not fill a view",)),
-    ("no data folder", put("data.dataset.init_args.root", "gone"), "root:", ("data folder is expected at 'gone'",)),
-    ("no store", put("data.store", "gone"), "store:", ("no store at 'gone'", "reg2rg data prepare")),
+    (
+        "no data folder",
+        put("data.dataset.init_args.root", "gone"),
+        "root:",
+        ("data folder is expected", "/gone'"),
+    ),
+    (
+        "no store",
+        put("data.store", "gone"),
+        "store:",
+        ("no store at", "/gone'. Make it", "reg2rg data prepare"),
+    ),
     ("no checkpoint", put("ckpt_path", "gone.ckpt"), "ckpt_path:", ("no checkpoint at 'gone.ckpt'",)),
     (
         "no weights",
@@ -195,9 +275,26 @@ MISTAKES: list[tuple[str, Edit, str, tuple[str, ...]]] = [
             },
         ),
         "weights:",
-        ("expected at 'gone.pth'",),
+        ("expected at '/", "/gone.pth'"),
     ),
 ]
+
+
+LAUGHS = "a: &a [x, x]\n" + "".join(
+    f"{after}: &{after} [{', '.join([f'*{before}'] * 9)}]\n" for before, after in pairwise("abcdefghijk")
+)
+
+
+@pytest.mark.parametrize("text", [LAUGHS, "a: " + "[" * 5000, "a: &a [*a]"])
+@pytest.mark.parametrize("words", [["fit"], ["data", "check"], ["ablate"]])
+def test_a_config_that_never_ends_is_one_line(tmp_path, capsys, text: str, words: list[str]) -> None:
+    (tmp_path / "bomb.yaml").write_text(text)
+    option = [str(tmp_path / "bomb.yaml")] if words == ["ablate"] else ["-c", str(tmp_path / "bomb.yaml")]
+    code, said = run([*words, *option], capsys)
+    assert code == 2
+    assert "bomb.yaml:" in said
+    assert "Fix: write the values out, less deep" in said
+    assert len(said.strip().splitlines()) == 1
 
 
 def run(args: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:

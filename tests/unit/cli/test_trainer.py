@@ -201,9 +201,8 @@ def test_best_and_last_are_found_where_the_config_saves_them(parsed: Any) -> Non
     callbacks = "--trainer.callbacks=[{class_path: ModelCheckpoint, init_args: {dirpath: kept}}]"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ReportCLI, "_parse_ckpt_path", lambda self: None)
-        assert (
-            parsed("predict", "-c", "good.yaml", callbacks, "--ckpt_path=best")["config"]["ckpt_path"]
-            == "kept/best.ckpt"
+        assert parsed("predict", "-c", "good.yaml", callbacks, "--ckpt_path=best")["config"]["ckpt_path"] == str(
+            Path("kept/best.ckpt").absolute()
         )
 
 

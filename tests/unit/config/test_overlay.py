@@ -136,3 +136,14 @@ def test_same_class() -> None:
     assert same_class("ViT", "a.b.ViT")
     assert not same_class("a.ViT", "b.ViT")
     assert not same_class("ViT", "ViT3D")
+
+
+@pytest.mark.parametrize(
+    "content", ["hunter2 is the secret\n", "user: x\n\thunter2: [\n", "[hunter2", "hunter2: a: b\n"]
+)
+def test_nothing_is_echoed_of_a_file_that_is_no_config(tmp_path, content):
+    (tmp_path / "id_rsa").write_text(content)
+    (tmp_path / "run.yaml").write_text(f"base: {tmp_path / 'id_rsa'}\n")
+    with pytest.raises(ConfigError, match="id_rsa") as caught:
+        fold([str(tmp_path / "run.yaml")])
+    assert "hunter2" not in str(caught.value)

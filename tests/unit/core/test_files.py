@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from reg2rg.core.files import atomic_write, sha256, write_json
+from reg2rg.core.files import atomic_write, disk_trouble, sha256, write_json
 
 
 def test_writes_bytes_and_text(tmp_path):
@@ -91,3 +92,22 @@ def test_reader_never_sees_half_a_file(tmp_path):
             time.sleep(0.001)
     assert writer.returncode == 0
     assert json.loads(target.read_text()) == [59] * 2000
+
+
+def test_a_full_disk_names_the_file_that_was_being_written(tmp_path):
+    with pytest.raises(OSError, match="No space left") as caught, atomic_write(tmp_path / "a.txt", "w"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    told = disk_trouble(caught.value)
+    assert told == (
+        f"{tmp_path / 'a.txt'}: no space left on device. Fix: free some space, lift the limit, or name a folder on "
+        "another disk"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="no /proc, where nothing can be made")
+def test_a_place_that_cannot_be_made_is_named():
+    with pytest.raises(OSError, match="/proc/nowhere") as caught, atomic_write("/proc/nowhere/a.txt"):
+        pass
+    assert disk_trouble(caught.value) == "/proc/nowhere: no such file or directory. Fix: correct the path"
+    assert disk_trouble(ConnectionError("of a network")) is None

@@ -10,7 +10,13 @@ from reg2rg.core.regions import Region, RegionSet
 from reg2rg.core.task import INSTRUCTION, WHOLE_INSTRUCTION, ReportTask, Views, with_task
 
 OTHER = ReportTask(
-    "lobes", Views((8, 8, 4), (-500, 900), True, "LPS", (1.0, 1.0, 3.0)), "joined", False, "listed", "Report.", 99
+    "lobes",
+    Views((8, 8, 4), (-500, 900), True, "LPS", (1.0, 1.0, 3.0), clip="last"),
+    "joined",
+    False,
+    "listed",
+    "Report.",
+    99,
 )
 
 
@@ -28,6 +34,7 @@ OTHER = ReportTask(
         ({"size": [16, 16.5, 16]}, r"views\.size"),
         ({"views": {"window": [200, -1000]}}, r"views\.window is \(200, -1000\)"),
         ({"views": {"coupled": "no"}}, r"views\.coupled is 'no'"),
+        ({"views": {"clip": "never"}}, r"views\.clip is 'never' \(expected first or last\)"),
         ({"orientation": "RLS"}, "one letter each"),
         ({"spacing": [1, 0, 1]}, "three lengths in mm"),
         ({"instrution": "Say."}, "unknown key 'instrution'. Did you mean 'instruction'"),

@@ -28,7 +28,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def manifest(root: Path, rows: str | list[dict[str, Any]], **options: Any) -> Manifest:
+def manifest(root: Path, rows: str | list[dict[str, Any]], /, **options: Any) -> Manifest:
     path = root / ("m.csv" if isinstance(rows, str) else "m.jsonl")
     path.write_text(rows if isinstance(rows, str) else "".join(json.dumps(row) + "\n" for row in rows))
     return Manifest(str(path), **({"val_fraction": 0.0, "max_skip": 1.0} | options))
@@ -116,6 +116,55 @@ def test_renamed_columns_and_root(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "blob",
+    [
+        "blobs/" + 64 * "a",  # the cache of the Hugging Face hub
+        "blobs/" + 40 * "b",
+        "dvc/files/md5/0c/" + 30 * "c",
+        "repo/.git/annex/objects/Xx/9z/SHA256E-s9--0d.nii.gz/SHA256E-s9--0d.nii.gz",
+    ],
+)
+def test_files_that_are_links_into_a_store_of_blobs(tmp_path: Path, blob: str) -> None:
+    """They keep the names that their links have, wherever the store lies; other links may not leave the folder."""
+    root = tmp_path / "hub/snapshots/abc"
+    for name in FILES:
+        target = tmp_path / "hub" / blob
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.touch()
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).symlink_to(target)
+    table = "id,image,mask:lung,report:lung\na,a.nii.gz,a_lung.nii.gz,x\n"
+    for options in ({}, {"root": str(tmp_path / "hub")}, {"root": str(tmp_path)}):
+        (study,) = manifest(root, table, **options).studies()
+        assert study.image == root / "a.nii.gz"
+        assert study.masks == RegionFiles({"lung": root / "a_lung.nii.gz"})
+    masks = {"masks": "{id}_{region}.nii.gz"}
+    (study,) = manifest(root, "id,image,report:lung\na,a.nii.gz,x\n", **masks).studies()
+    assert list(study.masks.files) == ["heart", "lung"]
+    (tmp_path / "secret.nii.gz").touch()
+    (root / "b.nii.gz").unlink()
+    (root / "b.nii.gz").symlink_to(tmp_path / "secret.nii.gz")
+    found = manifest(root, "id,image,mask:lung,report:lung\nb,b.nii.gz,a_lung.nii.gz,x\n")
+    assert codes(found) == [("b", "UNSAFE_PATH")]
+    (root / "a_heart.nii.gz").unlink()
+    (root / "a_heart.nii.gz").symlink_to(tmp_path / "secret.nii.gz")
+    assert codes(manifest(root, "id,image,report:lung\na,a.nii.gz,x\n", **masks)) == [("a", "UNSAFE_PATH")]
+
+
+def test_paths_relative_to_a_table_below_the_root(root: Path) -> None:
+    (root / "tables").mkdir()
+    (root / "tables/a.nii.gz").touch()
+    text = "id,image,report\na,../seg/a.nii.gz,x\nb,b.nii.gz,x\nc,a.nii.gz,x\nd,../../d.nii.gz,x\n"
+    found = manifest(root / "tables", text, root=str(root))
+    assert [study.image for study in found.studies()] == [
+        root / "seg/a.nii.gz",
+        root / "b.nii.gz",
+        root / "a.nii.gz",  # what the root has comes first
+    ]
+    assert codes(found) == [("d", "UNSAFE_PATH")]
+
+
+@pytest.mark.parametrize(
     ("column", "message"),
     [
         ("report:lnug", r"column 'report:lnug': Unknown region 'lnug'.*Did you mean 'lung'"),
@@ -163,7 +212,7 @@ def test_broken_json_lines_are_all_named(root: Path) -> None:
     path = root / "m.jsonl"
     path.write_text('{"id": 1, "image": "a.nii.gz"}\n{"id": \n\n[1]\n{"id": [1], "image": "a"}\n{"id": "\\ud800"}\n')
     with pytest.raises(
-        DataFault, match=r"4 broken rows: line 2: .*; line 4: an object is expected, not list; line 5: id"
+        DataFault, match=r"3 broken rows: line 2 is not JSON \(.*\); line 4 is a list, no object; line 5: id holds list"
     ):
         Manifest(str(path)).listing()
 

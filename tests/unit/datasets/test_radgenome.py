@@ -272,7 +272,7 @@ def test_broken_rows_are_all_named_by_line(root: Path) -> None:
     with pytest.raises(DataFault, match="2 broken rows: line 2 has 4; line 5 has 2"):
         dataset(root).studies()
     write_table(root, 'train_1_a_1,lung,"never closed\ntrain_2_a_1,lung,x\n')
-    with pytest.raises(DataFault, match="line 2: unexpected end of data"):
+    with pytest.raises(DataFault, match="line 2: a quote that is opened there is never closed"):
         dataset(root).studies()
 
 
@@ -376,6 +376,17 @@ def test_links_may_not_leave_the_root(tmp_path: Path) -> None:
         with pytest.raises(DataFault) as error:
             inside(root, path, "s")
         assert error.value.code == "UNSAFE_PATH"
+
+
+def test_files_that_are_links_into_a_store_of_blobs(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    write_table(root, "".join(f"train_{n}_a_1.nii.gz,lung,Clear.\n" for n in (1, 2)))
+    wanted = dataset(root).studies()
+    store = tmp_path_factory.mktemp("blobs")
+    for number, file in enumerate(sorted(path for path in root.rglob("*") if path.is_file())):
+        blob = store / f"{number:064x}"
+        file.rename(blob)
+        file.symlink_to(blob)
+    assert dataset(root).studies() == wanted
 
 
 # Mutated tables

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from reg2rg.core.documents import write_record
 from reg2rg.core.errors import ConfigError, DataFault, Reg2RGError
-from reg2rg.core.files import write_json
 from reg2rg.core.labels import FINDINGS
 from reg2rg.core.regions import load_region_set
 from reg2rg.core.report import write_report
@@ -101,7 +101,7 @@ def test_files_of_the_vlm3d_challenge(tmp_path):
         ("a.csv", HEADER.encode() + b'a,"one,two\n', "TABLE_ROWS"),
         ("a.csv", HEADER.encode() + b"a,one,two,three\n", "line 2 has 4"),
         ("a.csv", b"AccNum,AccNum,GT_combined_report\n1,2,3\n", "AccNum twice"),
-        ("a.csv", HEADER.encode() + b"a,one\0,two\n", "zero byte"),
+        ("a.csv", HEADER.encode("utf-16-le") + "a,one,two\n".encode("utf-16-le"), "zero byte.*looks like utf-16-le"),
         ("a.json", b'{"id": 1}', "no column for the prediction"),
         ("a.json", b'{"id": 1,\n "b": 2}', "holds dict"),
         ("a.json", b"[1, 2]", "a list of int"),
@@ -226,7 +226,7 @@ def written_by_predict(folder, identity=True):
     for study, told in (("valid_1_a_1", ("A nodule.", "Large.", "Normal.")), ("valid_1_b_1", ("Clear.",))):
         text = write_report(order[: len(told)], told, identity)
         answer = GeneratedReport(study, order, text, truncated=len(told) < 3)
-        write_json(folder / "studies" / f"{study}.json", record(answer, references, "question", identity))
+        write_record(folder / "studies" / f"{study}.json", record(answer, references, "question", identity))
     write_table(folder)
     return folder
 
@@ -254,7 +254,12 @@ def test_naming_regions_is_no_part_of_the_text_that_is_compared(tmp_path, protoc
         pairs = read_reports(written_by_predict(tmp_path / str(identity), identity), None, REGIONS).pairs
         compared.append([(whole_texts(pair, protocol), paragraphs(pair, protocol, REGIONS.names)) for pair in pairs])
     assert compared[0] == compared[1]
-    assert compared[1][0][0] == ("A nodule. Large.", "A nodule. Large. Normal.")
+    whole = {
+        "": ("A nodule. Large.", "A nodule. Large. Normal."),
+        "ptb": ("a nodule large", "a nodule large normal"),
+        "characters": ("A nodule . Large .", "A nodule . Large . Normal ."),
+    }
+    assert compared[1][0][0] == whole[protocol.cut]
 
 
 def test_a_folder_of_references_apart_keeps_the_slots_of_predict(tmp_path):
@@ -331,3 +336,25 @@ def test_published_reading_of_the_same_texts(tmp_path):
     assert found.number("ROUGE-L", "heart").n == 3  # the pair without a paragraph is dropped
     assert found.number("ROUGE-L", "lung").n == 3
     assert any("drops" in note and "trachea and bronchie 3" in note for note in found.notes)
+
+
+# ---- what strangers' files hold
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.json", "a.csv"])
+def test_ids_to_texts_are_predictions(tmp_path, name):
+    (tmp_path / name).write_text(json.dumps({"a": "Clear lungs.", "b.nii.gz": ["Nodule."]}))
+    (tmp_path / "r.csv").write_text("study,reference\na,Clear.\nb,Mass.\n")
+    found = read_reports(tmp_path / name, tmp_path / "r.csv", REGIONS)
+    assert texts(found) == {"a": ("Clear.", "Clear lungs."), "b": ("Mass.", "Nodule.")}
+
+
+def test_texts_are_cleaned_before_anything_is_made_of_them(tmp_path):
+    rows = [
+        {"id": "a", "reference": "Clear.", "prediction": "Nodule \ud83d here."},
+        {"id": "\ufeffb", "reference": "Clear._x000D_\nNo node.", "prediction": "\x1b[1mClear\0.\x1b[0m"},
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = read_reports(tmp_path / "a.jsonl", None, REGIONS)
+    assert texts(found) == {"a": ("Clear.", "Nodule \ufffd here."), "b": ("Clear. No node.", "Clear.")}
+    assert sum("a.jsonl: 4 texts were cleaned" in note for note in found.notes) == 1

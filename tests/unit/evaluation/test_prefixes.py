@@ -21,7 +21,8 @@ def test_strip_takes_prefixes_off_and_appends_the_tail():
     [
         ("", ""),
         ("Plain  text.", "Plain text."),
-        ("The region 0 is lung: a. The other report is {pleura: b", "a. b"),
+        ("The region 0 is lung: a. The other report is {pleura: b", "a. {pleura: b"),
+        ("The region 0 is lung: a. The other report is: {pleura: b. }{other: ", "a. b. {other:"),
         ("The region 0 is lung: a. The other report is: {other: }", "a."),
         ("The region 0 is lung a. The region 1 is heart: b.", "b."),  # a missing colon: as the published pattern does
     ],

@@ -122,7 +122,7 @@ def test_faults_name_file_and_remedy(tmp_path, header, rows, columns, message):
 
 def test_broken_files(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"id": "x"}\n[1]\n')
-    with pytest.raises(ConfigError, match="line 2 is a list"):
+    with pytest.raises(DataFault, match="line 2 is a list"):
         read_reports(tmp_path / "a.jsonl", None, REGIONS)
     (tmp_path / "b.csv").write_text(f"AccNum,{GT},{PRED}\nx,a\n")
     with pytest.raises(DataFault, match="line 2 has 2"):

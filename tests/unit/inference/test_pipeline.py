@@ -162,12 +162,12 @@ def test_a_stated_spacing_makes_fine_and_coarse_scans_alike(files, model, asked,
 
 def test_what_cannot_be_done_is_said(files, model, tmp_path):
     scan, masks = files / "ct.nii.gz", files / "masks"
-    (tmp_path / "spleen.nii.gz").symlink_to(masks / "lung.nii.gz")
+    (tmp_path / "tail.nii.gz").symlink_to(masks / "lung.nii.gz")
     for given, said in (
         (None, "masks is None"),
         (tmp_path / "nothing", "not there"),
         (str(tmp_path / "{region}.nii.gz"), "no file for any region. Looked for: abdomen"),
-        (tmp_path, "holds spleen, which the model does not know"),
+        (tmp_path, "holds tail, which the model does not know"),
     ):
         with pytest.raises(ConfigError, match=said):
             report_on(scan, given, model, min_slices=8)

@@ -119,14 +119,19 @@ def test_the_licence_of_a_local_language_model_is_read_from_its_card(tmp_path):
         assert "licence: not stated" in card(LanguageModelRef("lm", copy=tmp_path))
 
 
-@pytest.mark.parametrize(
-    "mark", ["", "# ", "- # ", "12. # ", "```\n", "~~~\n", "<h2>Figures</h2>", "x\n---\n", "a | b\n|---|\n"]
-)
+MARKS = ("", "# ", "- # ", "12. # ", "```\n", "~~~\n", "<h2>Figures</h2>", "x\n---\n", "a | b\n|---|\n", "--- ", "---",
+         "***", "_ _ _", "**Figures** ", "__Figures__ ", "![x](https://a/b.png) ", "[Figures](https://a) ",
+         "[a]: https://b ", "\u202e", "\x1b[1m")  # fmt: skip
+
+
+@pytest.mark.parametrize("mark", MARKS)
 def test_no_text_forges_a_section_or_a_tag(mark):
     def parts(text):
         tokens = MarkdownIt("commonmark").parse(ModelCard(text).text)
         inner = [child for token in tokens for child in token.children or []]
         titles = [tokens[i + 1].content for i, token in enumerate(tokens) if token.type == "heading_open"]
+        links = [token for token in inner if token.type == "link_open" and "meta-llama" not in token.attrGet("href")]
+        assert not links
         return titles[1:], {token.type for token in (*tokens, *inner)}
 
     forged = (
@@ -137,6 +142,12 @@ def test_no_text_forges_a_section_or_a_tag(mark):
     titles, kinds = parts(card(facts=CardFacts(forged, forged, forged, forged, forged, metrics, [forged])))
     assert titles == ["Use", "How to use", "Input", "Inside", "Training data", "Figures", "Licence"]
     assert not kinds & {"html_block", "html_inline", "hr", "table_open", "bullet_list_open", "ordered_list_open"}
+    assert not kinds & {"image", "strong_open", "em_open"}
+    text = card(facts=CardFacts(mark, mark, mark, notes=[mark]))
+    titles, kinds = parts(text)
+    assert titles == ["Use", "How to use", "Input", "Inside", "Training data", "Figures", "Licence"]
+    assert not kinds & {"hr", "image", "strong_open", "em_open", "html_block"}
+    assert not any(sign in text for sign in "\u202e\x1b")
 
 
 def test_only_what_the_hub_takes_for_an_id_is_linked_there():

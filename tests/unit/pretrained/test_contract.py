@@ -60,7 +60,7 @@ def write(contract, folder, config=None):
 
 @pytest.mark.parametrize("regions", [load_region_set("radgenome"), OWN], ids=["packaged", "own"])
 def test_round_trip(tmp_path, regions):
-    views = Views((16, 24, 8), (-200, 300), coupled=True, orientation="LPS", spacing=(1.5, 1.5, 3.0))
+    views = Views((16, 24, 8), (-200, 300), coupled=True, orientation="LPS", spacing=(1.5, 1.5, 3.0), clip="last")
     contract = InputContract(
         ReportTask(regions, views, "joined", False, "listed", "Say: #what\n you see", 300),
         ("texture", "global"),

@@ -11,13 +11,15 @@ import torch
 import yaml
 
 import reg2rg.pretrained.folder as module
+from reg2rg.config.overlay import fold
 from reg2rg.core.errors import ConfigError, Reg2RGError
+from reg2rg.core.model_folder import verify, write_sums
 from reg2rg.core.regions import Region, RegionSet
 from reg2rg.core.task import ReportTask
 from reg2rg.pretrained.atomic_folder import new_folder
 from reg2rg.pretrained.contract import InputContract, model_config
 from reg2rg.pretrained.fingerprint import fingerprint
-from reg2rg.pretrained.folder import LanguageModelRef, read_folder, verify, write_folder
+from reg2rg.pretrained.folder import LanguageModelRef, read_folder, write_folder
 
 LLM = LanguageModelRef("lab/llm", "v1", fingerprint({"w": torch.randn(4)}), vocabulary=7)
 TENSORS = {"reporter.tags": torch.randn(4, 8), "reporter.half": torch.randn(3).bfloat16()}
@@ -133,7 +135,7 @@ def test_a_clone_is_not_replaced(tmp_path):
         write(tmp_path / "m")
 
 
-@pytest.mark.parametrize("at", ["write_safetensors", "write_json", "_write_sums"])
+@pytest.mark.parametrize("at", ["write_safetensors", "write_json", "write_sums"])
 def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch, at):
     write(tmp_path / "m")
     before = (tmp_path / "m" / "model.safetensors").read_bytes()
@@ -203,32 +205,107 @@ def test_every_cut_and_every_flipped_bit_is_found(tmp_path):
     good = path.read_bytes()
     for i in range(20):
         path.write_bytes(good[: len(good) * i // 20])
-        with pytest.raises(ConfigError, match=r"model\.safetensors: SHA-256 .*damaged or cut"):
+        with pytest.raises(ConfigError, match=r"model\.safetensors: SHA-256 .*damaged, cut"):
             read_folder(tmp_path / "m").tensors  # noqa: B018
         broken = bytearray(good)
         broken[len(good) * i // 20] ^= 1 << i % 8
         path.write_bytes(broken)
-        with pytest.raises(ConfigError, match="damaged or cut"):
+        with pytest.raises(ConfigError, match="damaged, cut"):
             read_folder(tmp_path / "m").tensors  # noqa: B018
 
 
-def test_cut_weights_without_digests_are_refused_by_their_header(tmp_path):
+FILES = ("config.yaml", "input_contract.yaml", "language_model.json", "regions.yaml", "llm/config.json", "SHA256SUMS")
+
+
+@pytest.fixture
+def everything(tmp_path):
+    """A folder with all that one can have."""
+    (tmp_path / "llm").mkdir()
+    (tmp_path / "llm" / "config.json").write_text('{"layers": 2}')
+    regions = RegionSet("mine", (Region("left lung", ("lung_l",)), Region("spleen")))
+    copied = LanguageModelRef("llm", fingerprint=LLM.fingerprint, copy=tmp_path / "llm")
+    contract = InputContract(ReportTask(regions), ("texture", "geometry", "global"))
+    return write(tmp_path / "m", contract=contract, language_model=copied)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_flipped_bit_is_found_in_every_file(everything, name):
+    path = everything / name
+    good = path.read_bytes()
+    card = good.find(b"README.md") - 66 if name == "SHA256SUMS" else -99  # its line, of which a difference is said
+    for place in range(0, len(good), max(1, len(good) // 20)):
+        if card - 1 <= place <= card + 76:
+            continue
+        broken = bytearray(good)
+        broken[place] ^= 1 << place % 8
+        path.write_bytes(broken)
+        with pytest.raises(ConfigError, match=str(everything)):
+            read_folder(everything).tensors  # noqa: B018
+    path.write_bytes(good)
+    read_folder(everything)
+
+
+def test_a_byte_that_is_no_text_is_said(everything):
+    (everything / "SHA256SUMS").write_bytes(b"\xff" + (everything / "SHA256SUMS").read_bytes())
+    with pytest.raises(ConfigError, match=r"SHA256SUMS: cannot be read: byte 0 is no UTF-8 .*Fix: take the whole"):
+        read_folder(everything)
+
+
+def test_a_folder_without_digests_or_without_a_line_is_refused(everything):
+    lines = (everything / "SHA256SUMS").read_text().splitlines(keepends=True)
+    assert len(lines) == 1 + sum(path.is_file() for path in everything.rglob("*")) - 2  # README, not itself
+    for name in ("input_contract.yaml", "llm/config.json", "model.safetensors"):
+        (everything / "SHA256SUMS").write_text("".join(line for line in lines if name not in line))
+        with pytest.raises(ConfigError, match=rf"SHA256SUMS: has no line for {name}, .*Fix: take"):
+            read_folder(everything)
+    (everything / "SHA256SUMS").write_text("".join(lines))
+    (everything / "llm" / "generation_config.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"no line for llm/generation_config\.json"):
+        read_folder(everything)
+    (everything / "SHA256SUMS").unlink()
+    with pytest.raises(ConfigError, match=r"SHA256SUMS: not there, so that nothing .* can be verified"):
+        read_folder(everything)
+
+
+def test_an_edited_card_is_no_fault(everything, caplog):
+    (everything / "README.md").write_text("# Mine")
+    read_folder(everything)
+    assert "README.md: was edited after the folder was written" in caplog.text
+
+
+def test_a_contract_beside_another_config_is_refused(everything):
+    path = everything / "input_contract.yaml"
+    path.write_text(path.read_text().replace("-1000", "-100"))
+    write_sums(everything)
+    with pytest.raises(ConfigError, match=r"config\.yaml: contradicts input_contract\.yaml .*window"):
+        read_folder(everything)
+
+
+def test_a_base_config_of_a_damaged_folder_is_refused(everything):
+    path = everything / "config.yaml"
+    path.write_text(path.read_text() + " ")
+    with pytest.raises(ConfigError, match=r"config\.yaml: SHA-256 is"):
+        fold([str(path)])
+
+
+def test_cut_weights_are_refused_by_their_header_too(tmp_path):
     write(tmp_path / "m")
-    (tmp_path / "m" / "SHA256SUMS").unlink()
     path = tmp_path / "m" / "model.safetensors"
     good = path.read_bytes()
     for end in (0, 4, 60, len(good) - 1):
         path.write_bytes(good[:end])
+        write_sums(tmp_path / "m")
         with pytest.raises(ConfigError, match=r"model\.safetensors"):
             read_folder(tmp_path / "m").tensors  # noqa: B018
 
 
-@pytest.mark.parametrize("line", ["0  ../../secret", "0  /etc/passwd", "nonsense", "0  llm/gone.safetensors"])
+@pytest.mark.parametrize("line", ["../../secret", "/etc/passwd", "llm/../../x", "llm/gone.safetensors", ""])
 def test_digests_lead_nowhere_else(tmp_path, line):
     write(tmp_path / "m")
-    (tmp_path / "m" / "SHA256SUMS").write_text(line + "\n")
-    with pytest.raises(ConfigError, match=r"cannot read the line|not there"):
-        verify(tmp_path / "m")
+    with open(tmp_path / "m" / "SHA256SUMS", "a") as stream:
+        stream.write(f"{'0' * 64}  {line}\n")
+    with pytest.raises(ConfigError, match=r"cannot read the line|gone\.safetensors: not there"):
+        verify(tmp_path / "m", weights=True)
 
 
 class Canary:
@@ -240,10 +317,10 @@ class Canary:
 def test_a_pickle_is_never_unpickled(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "m")
-    (tmp_path / "m" / "SHA256SUMS").unlink()
     if name != "model.safetensors":
         (tmp_path / "m" / "model.safetensors").unlink()
     torch.save({"w": Canary()}, tmp_path / "m" / name)
+    write_sums(tmp_path / "m")
     with pytest.raises(ConfigError, match=r"model\.safetensors"):
         read_folder(tmp_path / "m").tensors  # noqa: B018
     assert not Path("canary").exists()
@@ -269,6 +346,7 @@ def test_spoilt_files_are_named(tmp_path, monkeypatch, file, text):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "m")
     (tmp_path / "m" / file).write_text(text)
+    write_sums(tmp_path / "m")
     with pytest.raises(ConfigError, match=file.replace(".", r"\.")):
         read_folder(tmp_path / "m")
     assert not Path("canary").exists()
@@ -278,9 +356,9 @@ def test_second_names_of_a_strangers_header_are_checked(tmp_path):
     from safetensors.torch import save_file
 
     write(tmp_path / "m")
-    (tmp_path / "m" / "SHA256SUMS").unlink()
     for aliases in ("no json", "[]", json.dumps({"a": "gone"}), json.dumps({"w": "w"})):
         save_file({"w": torch.ones(1)}, tmp_path / "m" / "model.safetensors", {"aliases": aliases})
+        write_sums(tmp_path / "m")
         with pytest.raises(ConfigError, match="header"):
             read_folder(tmp_path / "m").tensors  # noqa: B018
 

@@ -7,7 +7,7 @@ import torch
 import yaml
 
 from reg2rg.core.errors import ConfigError
-from reg2rg.core.model_folder import CONFIG, CONTRACT
+from reg2rg.core.model_folder import CONFIG, CONTRACT, write_sums
 from reg2rg.models.llm.causal_lm import CausalLM, LoRA
 from reg2rg.pretrained.folder import read_folder
 from reg2rg.pretrained.saving import folder_names
@@ -49,6 +49,7 @@ def test_a_folder_of_the_first_format_reports_the_same(model, predict, tmp_path)
         del contract[name]
     (folder / CONTRACT).write_text(yaml.safe_dump(contract | {"format": 1}))
     (folder / CONFIG).write_text(yaml.safe_dump(config))
+    write_sums(folder)
     again = Reg2RG.from_pretrained(folder)
     assert again.task.max_length == 512
     assert not again.task.differences(made.task)
@@ -122,6 +123,21 @@ def test_a_language_model_that_is_not_here_is_said_at_once(model, toy, tmp_path)
         ConfigError, match=r"language model .*/lm, \d+ tokens, 21 tensors, which is not here.*language_model"
     ):
         Reg2RG.from_pretrained(folder)
+    shutil.copytree(toy.lm, tmp_path / "elsewhere/lm")
+    folder = folder.rename(tmp_path / "elsewhere/m")  # beside the folder it is found, under its own name
+    again = Reg2RG.from_pretrained(folder)
+    assert again.reporter.llm.path == str(tmp_path / "elsewhere/lm")
+    assert torch.equal(again.reporter.tags, made.reporter.tags)
+    shutil.copytree(toy.lm, moved)  # also where the old place has something
+    assert Reg2RG.from_pretrained(folder).reporter.llm.path == str(tmp_path / "elsewhere/lm")
+    shutil.rmtree(tmp_path / "elsewhere/lm")
+    assert Reg2RG.from_pretrained(folder).reporter.llm.path == str(moved)
+
+
+def test_what_a_folder_holds_comes_before_what_lies_beside_it(model, toy, tmp_path):
+    folder = model().save_pretrained(tmp_path / "m", copy_language_model=True)
+    (tmp_path / "llm").mkdir()
+    assert Reg2RG.from_pretrained(folder).reporter.llm.path == str(folder / "llm")
 
 
 def other_llm(toy, to, change):
@@ -227,6 +243,7 @@ def edit(folder, change):
     config = yaml.safe_load(path.read_text())
     change(config)
     path.write_text(yaml.safe_dump(config))
+    write_sums(folder)
 
 
 def test_a_class_outside_the_allow_list_is_never_imported(model, tmp_path, monkeypatch):
@@ -238,6 +255,11 @@ def test_a_class_outside_the_allow_list_is_never_imported(model, tmp_path, monke
         edit(folder, lambda config, path=path: config["model"].update(geometry={"class_path": path, "init_args": {}}))
         with pytest.raises(ConfigError, match=rf"config\.yaml:\d+: model\.geometry: '{path}' would import"):
             Reg2RG.from_pretrained(folder)
+    for path in ("torch.os.system", "torch.hub.Path"):  # of another package, by way of an allowed one
+        edit(folder, lambda config, path=path: config["model"].update(geometry={"class_path": path, "init_args": {}}))
+        with pytest.raises(ConfigError, match=rf"'{path}' is \S+: it would import") as caught:
+            Reg2RG.from_pretrained(folder)
+        assert "upgrade" not in str(caught.value)
     # Inside a value that is no component either.
     edit(folder, lambda config: config["model"].update(geometry=None, optimizer={"class_path": "evil_encoders.Net"}))
     with pytest.raises(ConfigError):

@@ -3,14 +3,20 @@ from __future__ import annotations
 import itertools
 
 import nibabel as nib
+import nrrd
 import numpy as np
 import pytest
 
 from reg2rg.core.errors import DataFault
 from reg2rg.core.regions import Region, RegionSet, load_region_set
 from reg2rg.core.types import LabelMap, RegionFiles, Study
+from reg2rg.extras.phantom.anatomy import draw
+from reg2rg.extras.phantom.grid import Grid
+from reg2rg.extras.phantom.patient import draw_patient
 from reg2rg.scans.base import ReadOptions
-from reg2rg.scans.read import read_study
+from reg2rg.scans.find_masks import by_region, find_masks, images_in
+from reg2rg.scans.label_names import version_1
+from reg2rg.scans.read import read_image, read_study
 
 SPACING = np.diag([2.0, 1.5, 3.0, 1.0])
 SPACING[:3, 3] = (-26, -16, -100)
@@ -312,8 +318,9 @@ def test_voxels_outside_the_scan(tmp_path):
 
 
 def test_identity_affines(tmp_path):
-    message = fault("IDENTITY_AFFINE", tmp_path, box(), np.eye(4))
-    assert "mask_grid=scan" in message
+    lies = load(tmp_path, box(), np.eye(4))  # the scan is stored in RAS: there is one place
+    np.testing.assert_array_equal(lies.masks["lung"], box().astype(bool))
+    assert "masks without an affine: taken as lying on the scan's grid, which is in RAS" in lies.notes
     assert "mask_grid" not in fault("IDENTITY_AFFINE", tmp_path, box()[:20], np.eye(4))
     scan = ReadOptions(min_slices=8, mask_grid="scan")
     np.testing.assert_array_equal(load(tmp_path, box(), np.eye(4), scan).masks["lung"], box().astype(bool))
@@ -330,6 +337,267 @@ def test_identity_affine_follows_the_stored_grid_of_the_scan(tmp_path):
     result = load(tmp_path, np.asarray(mask.dataobj), np.eye(4), options, np.asarray(lps.dataobj), lps.affine)
     np.testing.assert_array_equal(result.masks["lung"], box().astype(bool))
     np.testing.assert_array_equal(result.volume.array, chest())
+
+
+def phantom(number=3, size=(64, 64, 40)):
+    """A scan in RAS with the masks of its regions, and the scan's affine."""
+    grid = Grid(size)
+    hu, masks = draw(draw_patient(4057, number), grid)
+    return hu, {name: mask for name, mask in masks.items() if mask.any()}, grid.affine
+
+
+def dice(first, second):
+    return 2 * np.count_nonzero(first & second) / (np.count_nonzero(first) + np.count_nonzero(second))
+
+
+@pytest.mark.parametrize("lies_in", ["ras", "scan"])
+def test_masks_without_an_affine_go_where_they_fit_the_voxels(tmp_path, lies_in):
+    hu, masks, affine = phantom()
+    lps = stored_as(hu, affine, (0, 1, 2), (True, True, False))
+    ct = save(tmp_path / "ct.nii.gz", np.asarray(lps.dataobj), lps.affine)
+    files = {}
+    for name in ("lung", "heart", "esophagus", "bone"):
+        array = masks[name].astype(np.uint8)
+        files[name] = save(tmp_path / f"{name}.nii.gz", array if lies_in == "ras" else array[::-1, ::-1], np.eye(4))
+    for grid in ("header", lies_in):
+        found = read_study(study(ct, files), RADGENOME, ReadOptions(mask_grid=grid))
+        for name in files:
+            assert dice(found.masks[name], masks[name]) == 1, (grid, name)
+        said = [note for note in found.notes if note.startswith("masks without an affine")]
+        assert len(said) == (grid == "header")
+        assert all(f"mask_grid={lies_in}" in note for note in said)
+    labels = np.zeros(hu.shape, np.uint8)
+    for number, name in enumerate(files, 1):
+        labels[masks[name]] = number
+    names = {name: (number,) for number, name in enumerate(files, 1)}
+    one = save(tmp_path / "all.nii.gz", labels if lies_in == "ras" else labels[::-1, ::-1], np.eye(4))
+    found = read_study(study(ct, LabelMap(one, names)), RADGENOME)
+    assert dice(found.masks["lung"], labels == 1) == 1
+
+
+def without_codes(sizes):
+    def write(path, array):
+        image = nib.Nifti1Image(array, None)
+        image.header.set_zooms(sizes)
+        nib.save(image, path)
+        assert nib.load(path).header["sform_code"] == nib.load(path).header["qform_code"] == 0
+
+    return write
+
+
+SAYS_NOTHING = {
+    "identity": (".nii.gz", lambda path, array: save(path, array, np.eye(4))),
+    "identity of ITK": (".nii.gz", lambda path, array: save(path, array, np.diag([-1.0, -1.0, 1.0, 1.0]))),
+    "neither sform nor qform": (".nii.gz", without_codes((1, 1, 1))),
+    "voxel sizes alone": (".nii.gz", without_codes((5.4, 5.4, 8.0))),
+    "no space directions": (".nrrd", lambda path, array: nrrd.write(str(path), array, {"spacings": [1, 1, 1]})),
+}
+
+
+@pytest.mark.parametrize("lies_in", ["ras", "scan"])
+@pytest.mark.parametrize("form", SAYS_NOTHING)
+def test_every_way_to_say_nothing_of_the_place_is_one(tmp_path, form, lies_in):
+    hu, masks, affine = phantom()
+    affine = affine.copy()
+    affine[:3, 3] = (-170.3, -140.2, 22.5)  # no frame that is its own mirror image
+    lps = stored_as(hu, affine, (0, 1, 2), (True, True, False))
+    ct = save(tmp_path / "ct.nii.gz", np.asarray(lps.dataobj), lps.affine)
+    suffix, write = SAYS_NOTHING[form]
+    files = {}
+    for name in ("lung", "heart", "bone"):
+        array = masks[name].astype(np.uint8)
+        files[name] = tmp_path / f"{name}{suffix}"
+        write(files[name], np.ascontiguousarray(array if lies_in == "ras" else array[::-1, ::-1]))
+    found = read_study(study(ct, files), RADGENOME)
+    for name in files:
+        assert dice(found.masks[name], masks[name]) == 1
+    assert sum(note.startswith("masks without an affine") and lies_in in note for note in found.notes) == 1
+
+
+def test_scan_and_mask_that_say_nothing_are_on_one_grid(tmp_path):
+    write = without_codes((2, 1.5, 3))
+    write(tmp_path / "ct.nii.gz", chest())
+    write(tmp_path / "m.nii.gz", box())
+    found = read_study(study(tmp_path / "ct.nii.gz", {"lung": tmp_path / "m.nii.gz"}), RADGENOME, LOOSE)
+    np.testing.assert_array_equal(found.masks["lung"], box().astype(bool)[::-1])  # the format's default: left first
+    without_codes((4, 3, 6))(tmp_path / "m.nii.gz", box((3, 3, 2), (5, 7, 7), (13, 11, 9)))
+    found = read_study(study(tmp_path / "ct.nii.gz", {"lung": tmp_path / "m.nii.gz"}), RADGENOME, LOOSE)
+    np.testing.assert_array_equal(found.masks["lung"], box((6, 6, 4), (10, 14, 14)).astype(bool)[::-1])
+    assert not any(note.startswith("masks without an affine") for note in found.notes)
+
+
+def test_masks_without_an_affine_that_fit_both_ways_are_refused(tmp_path):
+    hu, masks, affine = phantom()
+    lps = stored_as(hu, affine, (0, 1, 2), (True, True, False))
+    ct = save(tmp_path / "ct.nii.gz", np.asarray(lps.dataobj), lps.affine)
+    mirrored = masks["trachea and bronchie"] & masks["trachea and bronchie"][::-1, ::-1]
+    file = save(tmp_path / "t.nii.gz", mirrored.astype(np.uint8), np.eye(4))
+    with pytest.raises(DataFault, match=r"IDENTITY_AFFINE case_1.* alike .*mask_grid=scan or mask_grid=ras"):
+        read_study(study(ct, {"trachea": file}), RADGENOME)
+
+
+def test_axes_in_another_order_under_the_scans_affine_are_named(tmp_path):
+    message = fault("MASK_AXES", tmp_path, box().transpose(2, 1, 0))
+    assert "the scan's axes in the order k, j, i" in message
+    assert "transpose(2, 1, 0)" in message
+    square = chest((22, 22, 18))
+    mask = box(shape=(22, 22, 18)).transpose(2, 1, 0)
+    assert "in the order k, i, j or k, j, i" in fault("MASK_AXES", tmp_path, mask, image=square)
+
+
+@pytest.mark.parametrize(("signs", "axes"), [((-1, -1, 1), "x and y"), ((-1, 1, 1), "x"), ((1, 1, -1), "z")])
+def test_lost_signs_are_named(tmp_path, signs, axes):
+    message = fault("MASK_SIGNS", tmp_path, box(), np.diag([*signs, 1]) @ SPACING)
+    assert f"the signs of {axes} changed" in message
+    again = load(tmp_path, box(), np.diag([*signs, 1]) @ SPACING, ReadOptions(min_slices=8, mask_grid="scan"))
+    np.testing.assert_array_equal(again.masks["lung"], box().astype(bool))
+
+
+@pytest.mark.parametrize(
+    ("columns", "part"), [(slice(3), "in its directions, not its origin"), (slice(3, 4), "in its origin alone")]
+)
+@pytest.mark.parametrize(("signs", "axes"), [((-1, -1, 1), "x and y"), ((1, 1, -1), "z")])
+def test_signs_lost_in_a_part_of_the_affine_are_named(tmp_path, signs, axes, columns, part):
+    affine = SPACING.copy()
+    affine[:, columns] = (np.diag([*signs, 1]) @ affine)[:, columns]
+    assert f"the signs of {axes} changed {part}" in fault("MASK_SIGNS", tmp_path, box(), affine)
+
+
+def test_a_frame_that_is_its_own_mirror_image_has_no_lost_signs(tmp_path):
+    """A mask stored the other way round on a scan that is centred on the origin has the signs of another convention."""
+    affine = np.diag([2.0, 1.5, 3.0, 1.0])
+    affine[:3, 3] = [-(size - 1) / 2 * step for size, step in zip((26, 22, 18), (2, 1.5, 3), strict=True)]
+    turned = stored_as(box(), affine, (0, 1, 2), (True, True, False))
+    np.testing.assert_allclose(turned.affine, np.diag([-1, -1, 1, 1]) @ affine)
+    found = load(tmp_path, np.asarray(turned.dataobj), turned.affine, image_affine=affine)
+    np.testing.assert_array_equal(found.masks["lung"], box().astype(bool))
+
+
+# Names of labels
+
+
+def named_labels(path, labels, names, affine=SPACING):
+    """A label map with a table of names as TotalSegmentator writes it."""
+    rows = "".join(
+        f'<Label Key="{k}" Red="1" Green="1" Blue="1" Alpha="1"><![CDATA[{v}]]></Label>' for k, v in names.items()
+    )
+    xml = f'<?xml version="1.0"?><CaretExtension><VolumeInformation Index="0"><LabelTable>{rows}</LabelTable>'
+    image = nib.Nifti1Image(labels, affine)
+    image.header.extensions.append(
+        nib.nifti1.Nifti1Extension(0, f"{xml}</VolumeInformation></CaretExtension>".encode())
+    )
+    nib.save(image, path)
+    return path
+
+
+def two_labels(first, second):
+    labels = np.zeros((26, 22, 18), np.uint8)
+    labels[6:10, 6:14, 3:15] = first
+    labels[14:20, 6:14, 5:15] = second
+    return labels
+
+
+def by_labels(tmp_path, file, labels):
+    return read_study(study(save(tmp_path / "ct.nii.gz", chest()), LabelMap(file, labels)), RADGENOME, LOOSE)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "names", "regions"),
+    [
+        ((13, 45), {13: "lung_upper_lobe_left", 45: "heart_atrium_left"}, ("lung", "heart")),  # version 1
+        (
+            (2, 4),
+            {1: "abdominal_cavity", 2: "thoracic_cavity", 3: "pericardium", 4: "mediastinum"},
+            (None, "mediastinum"),
+        ),
+        ((10, 51), {10: "lung_upper_lobe_left", 51: "heart"}, ("lung", "heart")),  # as the numbers say
+        ((1, 2), {1: "Lungs", 2: "thyroid_gland"}, ("lung", "thyroid")),
+    ],
+)
+def test_names_in_the_file_win_over_totalsegmentators_numbers(tmp_path, numbers, names, regions):
+    labels = two_labels(*numbers)
+    file = named_labels(tmp_path / "seg.nii.gz", labels, names)
+    found = by_labels(tmp_path, file, RADGENOME.from_totalsegmentator())
+    assert set(found.masks) == {name for name in regions if name}
+    for number, name in zip(numbers, regions, strict=True):
+        if name:
+            np.testing.assert_array_equal(found.masks[name], labels == number)
+    said = [note for note in found.notes if note.startswith("labels: read by the names in the file")]
+    assert len(said) == (numbers != (10, 51))
+
+
+def test_names_that_contradict_a_label_map_are_refused(tmp_path):
+    file = named_labels(tmp_path / "seg.nii.gz", two_labels(1, 2), {1: "liver", 2: "Segment_2"})
+    with pytest.raises(DataFault, match=r"LABEL_NAMES case_1 .*label 1, .* gives to 'lung', is named 'liver'"):
+        by_labels(tmp_path, file, {"lung": (1,), "heart": (2,)})
+    found = by_labels(tmp_path, file, {"abdomen": (1,), "heart": (2,)})  # a name that nobody knows contradicts nothing
+    assert set(found.masks) == {"abdomen", "heart"}
+    file = named_labels(tmp_path / "seg.nii.gz", two_labels(1, 2), {1: "Segment_1", 2: "Segment_2"})
+    with pytest.raises(DataFault, match=r"LABEL_NAMES case_1 .*labels named Segment_1, Segment_2 .*label_map"):
+        by_labels(tmp_path, file, RADGENOME.from_totalsegmentator())
+
+
+def test_names_of_segments_in_nrrd(tmp_path):
+    header = {"space": "RAS", "space directions": SPACING[:3, :3], "space origin": SPACING[:3, 3]}
+    for place, (name, label) in enumerate({"lung": 7, "liver": 9}.items()):
+        header |= {f"Segment{place}_Name": name, f"Segment{place}_LabelValue": str(label), f"Segment{place}_Layer": "0"}
+    labels = two_labels(7, 9)
+    nrrd.write(str(tmp_path / "seg.seg.nrrd"), labels, header)
+    assert read_image(tmp_path / "seg.seg.nrrd").names == {7: "lung", 9: "liver"}
+    found = by_labels(tmp_path, tmp_path / "seg.seg.nrrd", RADGENOME.from_totalsegmentator())
+    np.testing.assert_array_equal(found.masks["lung"], labels == 7)
+    np.testing.assert_array_equal(found.masks["abdomen"], labels == 9)
+
+
+def test_version_1_without_names(tmp_path):
+    labels = two_labels(14, 45)
+    found = by_labels(tmp_path, save(tmp_path / "seg.nii.gz", labels), version_1(RADGENOME))
+    np.testing.assert_array_equal(found.masks["lung"], labels == 14)
+    np.testing.assert_array_equal(found.masks["heart"], labels == 45)
+
+
+def test_a_mask_of_a_few_slices_is_placed(tmp_path):
+    affine = SPACING.copy()
+    affine[:3, 3] += affine[:3, 2] * 6
+    found = load(tmp_path, box()[:, :, 6:9], affine)
+    expected = np.zeros((26, 22, 18), bool)
+    expected[6:10, 6:14, 6:9] = True
+    np.testing.assert_array_equal(found.masks["lung"], expected)
+    with pytest.raises(DataFault, match="FEW_SLICES"):
+        read_study(study(save(tmp_path / "few.nii.gz", chest()[:, :, :7]), {}), RADGENOME, ReadOptions(min_slices=1))
+
+
+# Files by the names of regions and classes
+
+
+def test_a_region_is_the_union_of_its_classes(tmp_path):
+    """TotalSegmentator's default folder has one file a class; lungs are five, and most are of no region."""
+    ct = save(tmp_path / "ct.nii.gz", chest())
+    folder = tmp_path / "seg"
+    folder.mkdir()
+    lower, upper = box((6, 6, 3), (10, 14, 9)), box((6, 6, 9), (10, 14, 15))
+    other = box((14, 6, 5), (20, 14, 15))
+    for name, mask in {
+        "lung_lower_lobe_left": lower,
+        "lung_upper_lobe_left": upper,
+        "heart": other,
+        "atrial_appendage_left": box((14, 6, 3), (15, 7, 4)),
+        "aorta": other,
+        "thyroid_gland": np.zeros_like(other),
+        "spinal_cord": other,
+        "notes_of_mine": other,
+    }.items():
+        save(folder / f"{name}.nii.gz", mask)
+    for masks in (folder, f"{folder}/{{region}}.nii.gz"):
+        found = read_study(study(ct, find_masks(masks, RADGENOME).files), RADGENOME, LOOSE)
+        assert list(found.masks) == ["heart", "lung"]
+        np.testing.assert_array_equal(found.masks["lung"], (lower | upper) > 0)
+        assert found.masks["heart"].sum() == other.sum() + 1
+    _, unknown = by_region(images_in(folder), RADGENOME)
+    assert unknown == ("notes_of_mine",)
+    save(folder / "lungs.nii.gz", lower)  # a file of the region's own goes before those of its classes
+    found = read_study(study(ct, find_masks(folder, RADGENOME).files), RADGENOME, LOOSE)
+    np.testing.assert_array_equal(found.masks["lung"], lower > 0)
 
 
 # Real files
@@ -387,10 +655,12 @@ def test_lobes_from_totalsegmentator(shared_ct):
 
 
 def test_label_map_of_fewer_slices(shared_ct):
-    """TotalSegmentator's small example on the whole scan: the same frame, 30 of 112 slices."""
+    """TotalSegmentator's small example, 30 of 112 slices, was cut from the top of the scan but kept its affine."""
     folder = shared_ct / "totalsegmentator_Apache2"
     source = LabelMap(folder / "example_seg.nii.gz", {"lung": (10, 11, 12, 13, 14)})
-    result = read_study(study(folder / "example_ct.nii.gz", source), RADGENOME)
+    with pytest.raises(DataFault, match=r"MASK_IMPLAUSIBLE case_1"):
+        read_study(study(folder / "example_ct.nii.gz", source), RADGENOME)
+    result = read_study(study(folder / "example_ct.nii.gz", source), RADGENOME, ReadOptions(implausible="ignore"))
     stored = np.asarray(nib.load(source.file).dataobj)
     np.testing.assert_array_equal(result.masks["lung"][:, :, :30], np.isin(stored, range(10, 15)))
     assert not result.masks["lung"][:, :, 30:].any()

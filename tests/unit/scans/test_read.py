@@ -5,15 +5,21 @@ import itertools
 import pickle
 import random
 import struct
+import zipfile
 
 import nibabel as nib
 import numpy as np
 import pytest
 
 from reg2rg.core.errors import EXIT_USAGE, DataFault
-from reg2rg.scans.base import ReadOptions
+from reg2rg.core.regions import load_region_set
+from reg2rg.core.task import Views
+from reg2rg.core.types import RegionFiles, Study
+from reg2rg.scans.base import READERS, Reader, ReadOptions
 from reg2rg.scans.hounsfield import HU_MAX, HU_MIN
-from reg2rg.scans.read import read_image, read_volume
+from reg2rg.scans.read import files_of, read_image, read_study, read_volume
+from reg2rg.store.inputs import digest
+from reg2rg.store.prepare_study import entry_key
 
 SPACING = np.diag([2.0, 1.5, 3.0, 1.0])
 LOOSE = ReadOptions(min_slices=8)
@@ -237,6 +243,50 @@ def test_missing_file_and_folder(tmp_path):
     (tmp_path / "loop.nii").symlink_to(tmp_path / "loop.nii")
     assert fault(tmp_path / "loop.nii").code == "UNREADABLE"
     assert fault(tmp_path / "null\0.nii").code == "UNREADABLE"
+
+
+def test_links_into_a_store_of_blobs(tmp_path):
+    """The link has the suffix, its target has none; a link whose target was never fetched says so."""
+    blob = tmp_path / "blobs" / ("0f" * 32)
+    blob.parent.mkdir()
+    save(tmp_path / "a.nii.gz", chest()).rename(blob)
+    link = tmp_path / "ct.nii.gz"
+    link.symlink_to(f"blobs/{blob.name}")
+    for path in (link, blob):
+        np.testing.assert_array_equal(read_image(path).values(), chest())
+    blob.unlink()
+    found = fault(link)
+    assert found.code == "MISSING_FILE"
+    assert f"a link to blobs/{blob.name}, which is not there" in str(found)
+    link.unlink()
+    link.write_text("/annex/objects/SHA256E-s9--0f.nii.gz\n")
+    assert "git annex get" in str(fault(link))
+
+
+def test_a_null_character_in_a_name(tmp_path):
+    """Also with a reader that opens files in its own way, which need not know that such a name raises ValueError."""
+
+    class Zipped(Reader):
+        suffixes = (".zip",)
+
+        def matches(self, path):
+            return zipfile.is_zipfile(path)
+
+        def read(self, path):
+            raise AssertionError(path)
+
+    READERS.register(Zipped)
+    try:
+        for name in ("a\0.zip", "a\0b", "\0.nii.gz", "a\0.nhdr"):
+            path = tmp_path / name
+            assert fault(path).code == "UNREADABLE"
+            assert files_of(path) == (path,)
+            study = Study("s", "s", "test", path, RegionFiles({"lung": path}))
+            with pytest.raises(DataFault, match="UNREADABLE s "):
+                read_study(study, load_region_set())
+            assert entry_key(study, load_region_set(), LOOSE, lambda file: digest(file, {}, {}))
+    finally:
+        READERS._classes.pop("Zipped")
 
 
 def test_pair_of_header_and_image(tmp_path):
@@ -518,6 +568,15 @@ def test_clipping_is_counted(tmp_path):
     volume, notes = read_volume(save(tmp_path / "a.nii.gz", hu), LOOSE)
     assert volume.array[0, 0, :3].tolist() == [HU_MAX, HU_MIN, HU_MIN]
     assert any("clipped 3 voxels" in note and "2 below, 1 above" in note for note in notes)
+    wide = ReadOptions(min_slices=8, clip=False)
+    volume, notes = read_volume(tmp_path / "a.nii.gz", wide)
+    assert volume.array[0, 0, :3].tolist() == [30000, -3024, -32768]
+    assert any("3 voxels beyond [-1024, 3071] HU are kept (2 below" in note for note in notes)
+    hu[0, 0, :2] = 70000, -70000
+    volume, _ = read_volume(save(tmp_path / "b.nii.gz", hu), wide)
+    assert volume.array[0, 0, :2].tolist() == [32767, -32768]
+    assert LOOSE.for_views(Views(clip="last")) == wide
+    assert LOOSE.for_views(Views()) is LOOSE
 
 
 def test_constant_volume(tmp_path):

@@ -199,7 +199,7 @@ class Page(HTMLParser):
 
 def test_all_files_are_written(table: AblationTable, tmp_path: Path) -> None:
     written = write_table(table, tmp_path)
-    assert [path.name for path in written] == ["toy.md", "toy.csv", "toy.tex", "toy.html", "toy.svg", "toy.png"]
+    assert [path.name for path in written] == ["toy.md", "toy.csv", "toy.tex", "toy.svg", "toy.png", "toy.html"]
     page = Page()
     text = (tmp_path / "toy.html").read_text(encoding="utf-8")
     page.feed(text)

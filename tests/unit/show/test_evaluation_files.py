@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from reg2rg.core.files import OutputsFailedError
 from reg2rg.evaluation.results import Number
 from reg2rg.show.evaluation_files import as_json, write_evaluation
 
@@ -49,16 +50,44 @@ def test_files_of_an_earlier_evaluation_do_not_stay(quick, bare, tmp_path):
 
 
 def test_interrupted_writing_leaves_no_metrics(quick, bare, tmp_path, monkeypatch):
-    monkeypatch.setattr("reg2rg.show.evaluation_files.draw_plots", lambda evaluation: {})
-    write_evaluation(bare, tmp_path)
+    write_evaluation(replace(bare, numbers=[]), tmp_path)
 
-    def fail(*_, **__):
-        raise OSError("disk full")
+    def stop(*_, **__):
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr("reg2rg.show.evaluation_files.evaluation_page", fail)
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr("reg2rg.show.evaluation_files.evaluation_page", stop)
+    with pytest.raises(KeyboardInterrupt):
         write_evaluation(quick, tmp_path)
     assert not (tmp_path / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("part", ["to_csv", "draw_plot", "png", "svg", "evaluation_page"])
+def test_one_output_that_fails_takes_no_other_with_it(quick, tmp_path, monkeypatch, part):
+    whole = {path.name for path in write_evaluation(quick, tmp_path / "whole")}
+
+    def fail(*_, **__):
+        raise ValueError("no glyph")
+
+    monkeypatch.setattr(f"reg2rg.show.evaluation_files.{part}", fail)
+    with pytest.raises(
+        OutputsFailedError, match=r"could not be written, the others are there:\n.*no glyph. Fix: "
+    ) as caught:
+        write_evaluation(quick, tmp_path / "part")
+    there = {path.name for path in (tmp_path / "part").rglob("*") if path.is_file()}
+    assert "metrics.json" in there
+    assert there < whole
+    assert all(name.partition(".")[0] in str(caught.value) for name in whole - there)
+
+
+def test_a_file_that_cannot_be_written_is_named_with_a_remedy(quick, tmp_path):
+    (tmp_path / "per_study.csv").mkdir()
+    with pytest.raises(
+        OutputsFailedError, match=r"(?s)1 of 10 files.*per_study.csv: .*Fix: correct the path"
+    ) as caught:
+        write_evaluation(quick, tmp_path)
+    assert caught.value.exit_code == 1
+    assert (tmp_path / "report.html").is_file()
+    assert (tmp_path / "metrics.json").is_file()
 
 
 def test_json_holds_numbers_beside_their_floors(evaluation):
@@ -98,7 +127,7 @@ def test_what_is_no_number_is_null(bare, tmp_path):
 
 
 def test_spreadsheet_runs_no_text(quick, tmp_path, monkeypatch):
-    monkeypatch.setattr("reg2rg.show.evaluation_files.draw_plots", lambda evaluation: {})
+    monkeypatch.setattr("reg2rg.show.evaluation_files.draw_plot", lambda *_: None)
     frame = pd.DataFrame(
         {
             "study": ["=cmd()", "b"],

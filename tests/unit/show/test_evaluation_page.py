@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from reg2rg.show.evaluation_page import evaluation_page
-from reg2rg.show.plots import draw_plots, svg
+from reg2rg.show.plots import PLOTS, draw_plot, svg
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -35,7 +35,7 @@ def drawn():
 
 def page(evaluation, drawings=None, **options):
     if drawings is None:
-        drawings = {name: svg(figure) for name, figure in draw_plots(evaluation).items()}
+        drawings = {name: svg(figure) for name in PLOTS if (figure := draw_plot(evaluation, name)) is not None}
     return evaluation_page(evaluation, drawings, **options)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import errno
 import hashlib
 import json
@@ -17,11 +18,13 @@ import numpy as np
 import pytest
 
 from reg2rg.core.errors import ConfigError, Reg2RGError, TooManySkippedError
+from reg2rg.core.files import sha256
 from reg2rg.core.regions import load_region_set
 from reg2rg.core.task import Views
 from reg2rg.core.types import RegionFiles, Study
+from reg2rg.scans import footprint
 from reg2rg.scans.base import ReadOptions
-from reg2rg.store import prepare_study
+from reg2rg.store import inputs, prepare_study
 from reg2rg.store.prepare import prepare
 from reg2rg.store.prepare_study import entry_key
 from reg2rg.store.store import Store
@@ -60,7 +63,7 @@ def digests(root: Path) -> dict[str, str]:
     return {
         str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(root.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name != "inputs.json"  # times and inodes of the inputs: of this machine
     }
 
 
@@ -138,7 +141,7 @@ def test_stale_damaged_and_unbaked_entries(studies, tmp_path):
     times = studies[3].image.stat()
     os.utime(studies[3].image, ns=(times.st_atime_ns, times.st_mtime_ns + 10**9))
     try:
-        assert run(studies, root).rebuilt == 1
+        assert run(studies, root).kept == 6  # another date, the same contents
     finally:
         os.utime(studies[3].image, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert run(studies, root, options=ReadOptions(min_slices=4)).rebuilt == 6
@@ -146,11 +149,41 @@ def test_stale_damaged_and_unbaked_entries(studies, tmp_path):
 
 def test_key_depends_on_inputs_and_settings(studies):
     regions, options = load_region_set(), ReadOptions()
-    key = entry_key(studies[0], regions, options)
-    assert key == entry_key(studies[0], regions, options)
-    assert key != entry_key(studies[1], regions, options)
-    assert key != entry_key(studies[0], load_region_set("lobes"), options)
-    assert key != entry_key(studies[0], regions, ReadOptions(hu="trust"))
+    key = entry_key(studies[0], regions, options, sha256)
+    assert key == entry_key(studies[0], regions, options, sha256)
+    assert key != entry_key(studies[1], regions, options, sha256)
+    assert key != entry_key(studies[0], load_region_set("lobes"), options, sha256)
+    assert key != entry_key(studies[0], regions, ReadOptions(hu="trust"), sha256)
+
+
+def test_a_mask_rewritten_with_equal_size_and_date_is_noticed(tmp_path, monkeypatch):
+    study = make_study(tmp_path / "scans", 0)
+    image = nib.load(study.masks.files["lung"])
+    mask = tmp_path / "lung.nii"  # not compressed, so that every content has one size
+    nib.save(image, mask)
+    study = dataclasses.replace(study, masks=RegionFiles({**study.masks.files, "lung": mask}))
+    root = tmp_path / "store"
+    run([study], root)
+    old, content = mask.stat(), mask.read_bytes()
+    nib.save(nib.Nifti1Image(np.roll(np.asarray(image.dataobj), 1, 0), image.affine), mask)
+    os.utime(mask, ns=(old.st_atime_ns, old.st_mtime_ns))
+    assert (mask.stat().st_size, mask.stat().st_mtime_ns) == (old.st_size, old.st_mtime_ns)
+    assert run([study], root).rebuilt == 1
+    mask.write_bytes(content)
+    assert run([study], root).rebuilt == 1
+
+    reads = []
+    monkeypatch.setattr(inputs, "sha256", lambda file: reads.append(file) or sha256(file))
+    os.utime(mask)  # another date, the same contents: read, and kept
+    assert (run([study], root).kept, reads) == (1, [mask])
+    reads.clear()
+    assert (run([study], root).kept, reads) == (1, [])
+    assert run([study], root, check_contents=True).kept == 1
+    assert len(reads) == 1 + len(study.masks.files)
+    (root / "inputs.json").write_text("{")  # damaged: everything is read again
+    reads.clear()
+    assert run([study], root).kept == 1
+    assert len(reads) == 1 + len(study.masks.files)
 
 
 def test_bad_studies_are_skipped_and_listed(studies, tmp_path, monkeypatch):
@@ -325,3 +358,10 @@ def test_two_runs_of_one_shard_are_refused(studies, tmp_path):
             run(studies, tmp_path)
     with pytest.raises(ConfigError, match="more than once"):
         run([studies[0], studies[0]], tmp_path)
+
+
+def test_memory_bounds_the_workers(studies, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(footprint, "estimated_peak", lambda study: 4 * 10**9)
+    monkeypatch.setattr(footprint, "available_memory", lambda: 5 * 10**9)
+    assert prepare(studies[:2], tmp_path, workers=3).built == 2
+    assert "1 of 3 workers: the largest of 2 scans looked at takes about 4.0 GB" in caplog.text

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -142,7 +143,7 @@ def test_entries_of_an_older_format_are_not_read(store, monkeypatch):
     for module in ("store", "files"):
         monkeypatch.setattr(f"reg2rg.store.{module}.NATIVE_FORMAT", 99)
     assert store.state("s1", "key0", SETTINGS, full=False) == "stale"
-    with pytest.raises(DataFault, match=r"NOT_PREPARED.*format 2.*expected format 99.*prepare"):
+    with pytest.raises(DataFault, match=r"NOT_PREPARED.*format 3.*expected format 99.*prepare"):
         store.read("s1")
 
 
@@ -164,12 +165,17 @@ def test_index_needs_no_entry_to_be_opened(store, monkeypatch):
     assert fresh.regions("s1") == ("lung", "heart", "trachea and bronchie")
 
 
-def test_index_is_a_mere_cache(store):
+def test_index_is_a_mere_cache(store, caplog):
     store.write_index()
     path = store.root / "index.json"
     expected = path.read_bytes()
     path.write_text("{ torn")
     assert Store(store.root).studies() == ("s1", "s2")
+    Store(store.root).write_index()
+    assert path.read_bytes() == expected
+    path.write_bytes(expected.replace(b'"lung"', b'"lunf"'))
+    assert Store(store.root).regions("s1") == store.regions("s1")
+    assert re.search(r"index\.json: the SHA-256 .*Fix: run `reg2rg data prepare` again", caplog.text)
     Store(store.root).write_index()
     assert path.read_bytes() == expected
     store.write("s3", "k", region_volume(3))

@@ -42,6 +42,31 @@ def test_every_truncation_and_bit_flip_is_found(path):
             read_checkpoint(path)
 
 
+def test_without_the_digest_beside_it_the_parts_are_verified_and_that_is_said(path, caplog):
+    (path.parent / "last.ckpt.sha256").unlink()
+    good, wanted = path.read_bytes(), SOME["state_dict"]["w"]
+    assert torch.equal(read_checkpoint(path)["state_dict"]["w"], wanted)
+    assert "last.ckpt has no .sha256 beside it: verified by the CRC-32 of its parts alone" in caplog.text
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    found = 0
+    for i in range(200):
+        broken = bytearray(good)
+        broken[len(good) * i // 200] ^= 1 << i % 8
+        path.write_bytes(broken)
+        try:
+            assert torch.equal(read_checkpoint(path)["state_dict"]["w"], wanted)  # padding, or a date of the format's
+        except CheckpointError:
+            found += 1
+    assert found > 150
+    path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"last\.ckpt: not a readable checkpoint \(EOFError"):
+        read_checkpoint(path)
+    start = good.index(wanted.numpy().tobytes()[:64])
+    path.write_bytes(good[:start] + bytes(4096) + good[start + 4096 :])
+    with pytest.raises(CheckpointError, match=r"last\.ckpt: damaged .* does not match its CRC-32 .*Fix: copy it again"):
+        read_checkpoint(path)
+
+
 @pytest.mark.parametrize("where", ["write", "replace", "digest"])
 def test_a_stop_anywhere_leaves_a_pair_that_agrees(path, monkeypatch, where):
     """A disk that fills, or a kill, while the second checkpoint is written."""
@@ -122,6 +147,19 @@ def test_a_link_is_held_against_its_targets_digest(path):
     link = path.with_name("best.ckpt")
     link.symlink_to(path.name)
     assert read_checkpoint(link)["epoch"] == 3
+
+
+def test_a_link_into_a_store_of_blobs_is_held_against_the_digest_beside_it(path):
+    blob = path.parent / "blobs" / ("0f" * 32)
+    blob.parent.mkdir()
+    path.rename(blob)
+    path.symlink_to(blob)
+    assert read_checkpoint(path)["epoch"] == 3
+    damaged = bytearray(blob.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    blob.write_bytes(bytes(damaged))
+    with pytest.raises(CheckpointError, match="damaged after it was written"):
+        read_checkpoint(path)
 
 
 def test_remove_takes_the_digest_along(path):

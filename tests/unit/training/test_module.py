@@ -1,13 +1,16 @@
 import logging
 import math
+import shutil
 
 import lightning as L
 import pytest
 import torch
 import yaml
 
+import reg2rg.models.llm.causal_lm  # noqa: F401 (by its short name)
 from reg2rg.config.saving import CONFIG_KEY
 from reg2rg.core.errors import ConfigError
+from reg2rg.models.encoders import Frozen
 from reg2rg.training.checkpoints import AtomicCheckpointIO, read_checkpoint
 from reg2rg.training.module import Reg2RG
 from reg2rg.training.monitor import OutOfMemoryError
@@ -152,6 +155,46 @@ def test_from_checkpoint_builds_from_the_config_inside(toy, tmp_path):
     AtomicCheckpointIO().save_checkpoint({"state_dict": {}}, tmp_path / "b.ckpt")
     with pytest.raises(ConfigError, match=r"b\.ckpt: holds no config"):
         Reg2RG.from_checkpoint(tmp_path / "b.ckpt")
+
+
+def test_a_checkpoint_finds_its_language_model(toy, tmp_path):
+    """Beside itself first, then where it was, and its region set too; no hub is asked for what was a folder."""
+    from reg2rg.config.saving import build
+
+    encoder = {
+        "class_path": "CNN3D",
+        "init_args": {"size": list(toy.size), "channels": [8, 8], "patch": [4, 4, 4], "grid": [2, 2, 1]},
+    }
+    frozen = {"class_path": "Frozen", "init_args": {"encoder": encoder, "weights": str(tmp_path / "old/cnn.pth")}}
+    model = {"texture": frozen, "geometry": encoder, "global_": "texture", "projector": "LinearProjector"}
+    model["llm"] = {"class_path": "CausalLM", "init_args": {"path": str(tmp_path / "old/lm")}}
+    config = {"model": model, "task": {"regions": str(tmp_path / "old/own.yaml")}}
+    for name in ("old", "new"):
+        shutil.copytree(toy.lm, tmp_path / name / "lm")
+        torch.save(build(Frozen, {"encoder": encoder}).encoder.state_dict(), tmp_path / name / "cnn.pth")
+        (tmp_path / name / "own.yaml").write_text(f"name: {name}\nregions: [lung]\n")
+    saved = {"state_dict": build(Reg2RG, {**model, "task": config["task"]}).state_dict()}
+    AtomicCheckpointIO().save_checkpoint(saved | {CONFIG_KEY: yaml.safe_dump(config)}, tmp_path / "new/a.ckpt")
+
+    def found():
+        loaded = Reg2RG.from_checkpoint(tmp_path / "new/a.ckpt")
+        weights = loaded.run_config["model"]["texture"]["init_args"]["weights"]
+        return loaded.reporter.llm.path, loaded.task.region_set.name, weights
+
+    assert found() == (str(tmp_path / "new/lm"), "new", str(tmp_path / "new/cnn.pth"))
+    (tmp_path / "new/cnn.pth").unlink()
+    (tmp_path / "new/own.yaml").unlink()
+    shutil.rmtree(tmp_path / "new/lm")
+    assert found() == (str(tmp_path / "old/lm"), "old", str(tmp_path / "old/cnn.pth"))
+    (tmp_path / "old/lm").rename(tmp_path / "moved")
+    with pytest.raises(
+        ConfigError, match=r"a\.ckpt: the model was trained .*/old/lm, which is not here, nor is .*/new/lm"
+    ):
+        found()
+    with pytest.raises(ConfigError, match="--language_model with reg2rg export"):
+        found()
+    again = Reg2RG.from_checkpoint(tmp_path / "new/a.ckpt", language_model=tmp_path / "moved")
+    assert again.reporter.llm.path == str(tmp_path / "moved")
 
 
 def test_a_checkpoint_of_another_optimiser_is_refused_in_one_line(toy, tmp_path):
@@ -310,3 +353,30 @@ def test_out_of_memory_names_the_batch(toy, monkeypatch):
     monkeypatch.setattr(module.reporter, "losses", full)
     with pytest.raises(OutOfMemoryError, match=r"studies s\d, s\d, \d regions, views of 16x16x8, .*data.batch_size"):
         module.training_step(batch, 0)
+
+
+def test_a_context_too_short_is_told_before_word_alignment(toy):
+    module = toy.module(word_alignment=1.0, word_alignment_steps=3)
+    run, data = trainer(toy, max_steps=3), toy.data(module)
+    data.setup("fit")
+    longest = max(len(sample.ids) for _, _, _, sample in data.longest("fit"))
+    module.reporter.llm.context_length = longest - 1
+    with pytest.raises(ConfigError, match=rf"takes {longest} positions .* reads at most {longest - 1}\. Fix: lower"):
+        run.fit(module, datamodule=data)
+    assert run.global_step == 0
+    module.reporter.llm.context_length = longest
+    run.fit(module, datamodule=data)
+    assert run.global_step == 3
+
+
+def test_a_report_that_validation_would_generate_is_held_against_the_context_too(toy):
+    module = toy.module(val_generate=1, max_new_tokens=300)
+    data = toy.data(module)
+    data.setup("fit")
+    samples = list(data.longest("fit"))
+    assert {split for split, *_ in samples} == {"train", "val"}
+    module.reporter.llm.context_length = 300 + max(len(sample.ids) for *_, sample in samples) // 2
+    with pytest.raises(ConfigError, match=r"study s5 takes \d+ positions .*, 300 of report\), but the language model"):
+        trainer(toy, max_steps=1).fit(module, datamodule=data)
+    module.val_generate = 0
+    trainer(toy, max_steps=1).fit(module, datamodule=data)

@@ -1,10 +1,10 @@
 import csv
-import json
 import shutil
 
 import lightning as L
 import pytest
 
+from reg2rg.core.documents import DocumentError, read_record, write_record
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.report import parse_report
 from reg2rg.core.task import Views
@@ -129,9 +129,9 @@ def test_a_study_whose_mask_was_mended_is_reported_on_anew(toy, module, tmp_path
 
 def test_predictions_of_an_older_version_are_not_added_to(toy, module, tmp_path):
     predict(toy, module, tmp_path)
-    run = json.loads((tmp_path / "run.json").read_text())
+    run = read_record(tmp_path / "run.json", "")
     del run["task"]
-    (tmp_path / "run.json").write_text(json.dumps(run | {"target": "regions", "identity": True}))
+    write_record(tmp_path / "run.json", run | {"target": "regions", "identity": True})
     with pytest.raises(ConfigError, match=r"of an older version, which did not note their task .*Fix: give another"):
         predict(toy, module, tmp_path)
 
@@ -161,10 +161,15 @@ def test_record_lists_what_is_wrong_with_a_report():
 def test_predictions_are_ready_to_be_scored(tmp_path):
     (tmp_path / "studies").mkdir()
     found = record(GeneratedReport("s", ("heart",), "The region 0 is heart: Big.", False), ("a",), "Q")
-    (tmp_path / "studies" / "s.json").write_text(json.dumps(found))
+    write_record(tmp_path / "studies" / "s.json", found)
     (tmp_path / "studies" / "torn.json").write_text("{")
-    (tmp_path / "studies" / "other.json").write_text(json.dumps(found))
-    (one,) = read_records(tmp_path)
+    write_record(tmp_path / "studies" / "other.json", found)
+    told = []
+    (one,) = read_records(tmp_path, lambda path, error: told.append(str(error)))
+    assert "other.json: a record of study 's'. Fix: delete it and run `reg2rg predict` again" in told[0]
+    assert "torn.json: not JSON" in told[1]
+    with pytest.raises(DocumentError, match=r"other\.json"):
+        list(read_records(tmp_path))
     assert read_report(one) == parse_report("The region 0 is heart: Big.", ("heart",))
     assert list(reference_paragraphs(one)) == ["a"]
 
@@ -176,6 +181,6 @@ def test_a_cell_is_never_a_formula(tmp_path, start):
     (tmp_path / "studies").mkdir()
     text = f'{start}cmd|"/c calc"!A1'
     found = record(GeneratedReport("s", ("heart",), text, False), ("a",), "Q")
-    (tmp_path / "studies" / "s.json").write_text(json.dumps(found))
+    write_record(tmp_path / "studies" / "s.json", found)
     with open(write_table(tmp_path), newline="") as stream:
         assert list(csv.reader(stream))[1][3].startswith("'")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +23,13 @@ class Labeler(ABC):
         name: short name, for columns and definitions.
         definition: one sentence that says when a label counts as present; it goes into every output.
         labels: the labels, in the order of the columns.
+        english: knows English alone: of texts in other scripts its figures are not available.
     """
 
     name: str
     definition: str
     labels: tuple[str, ...]
+    english: ClassVar[bool] = False
 
     @abstractmethod
     def label(self, texts: Sequence[str]) -> NDArray[np.bool_]:

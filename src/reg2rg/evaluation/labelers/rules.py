@@ -21,7 +21,7 @@ class RuleLabeler(Labeler):
         uncertain: what a finding counts as that is mentioned with doubt only.
     """
 
-    name = "rules"
+    name, english = "rules", True
     labels: tuple[str, ...] = FINDINGS
 
     def __init__(self, uncertain: Literal["present", "absent"] = "present") -> None:

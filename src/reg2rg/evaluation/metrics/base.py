@@ -66,6 +66,7 @@ class Metric(ABC):
         costly: too slow or too dear for baselines, unless they are asked for.
         reads_labels: depends on labels alone, so that it can score a reader that affirms every finding.
         depends_on_set: a study's part depends on which others are scored with it, as CIDEr's frequencies do.
+        english: made for texts in Latin letters: of others it says that it is not available.
         logged: number -> name that it is logged under in validation and test. A name with ``{scope}`` is of the
             number by region.
         headline: numbers on top of the page of ``reg2rg evaluate``; of the names in one entry the first that is there.
@@ -80,6 +81,7 @@ class Metric(ABC):
     costly: ClassVar[bool] = False
     reads_labels: ClassVar[bool] = False
     depends_on_set: ClassVar[bool] = False
+    english: ClassVar[bool] = False
     logged: ClassVar[Mapping[str, str]] = {}
     headline: ClassVar[tuple[tuple[str, ...], ...]] = ()
     plotted: ClassVar[tuple[str, ...]] = ()
@@ -88,6 +90,10 @@ class Metric(ABC):
     @abstractmethod
     def score(self, cohort: Cohort) -> Scores:
         """Score reports; nothing where they lack what the metric needs."""
+
+    def covers(self, cohort: Cohort) -> bool:
+        """Whether the metric covers the script that the texts are written in."""
+        return not (self.english and cohort.unread)
 
     def gives(self, name: str) -> bool:
         """Whether a number of this name is this metric's."""

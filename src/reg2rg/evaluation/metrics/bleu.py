@@ -257,7 +257,7 @@ _TEXT: Mapping[str, str] = {
     "lin-och": "13a tokens, one added from bigrams on (Lin and Och)",
     "none": "13a tokens, no smoothing (sacreBLEU)",
 }
-_WORDS_TEXT = "white-space words, no smoothing (pycocoevalcap)"
+_WORDS_TEXT = "{}, no smoothing (pycocoevalcap)"
 
 
 @METRICS.register
@@ -284,7 +284,7 @@ class BLEU(TextMetric):
 
     def definition(self, cohort: Cohort) -> str:
         """Tokens and smoothing."""
-        return _WORDS_TEXT if cohort.protocol.coco else _TEXT[cohort.protocol.smoothing]
+        return _WORDS_TEXT.format(cohort.protocol.words) if cohort.protocol.coco else _TEXT[cohort.protocol.smoothing]
 
     def statistics(
         self, scope: str, measured: NDArray[Any], rows: NDArray[np.intp], unit: str, cohort: Cohort

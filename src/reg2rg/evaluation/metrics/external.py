@@ -6,6 +6,8 @@ A judge is a function, made a metric here; or a registered metric that is not co
 from __future__ import annotations
 
 import csv
+import io
+import json
 from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -15,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reg2rg.core.errors import ConfigError
-from reg2rg.core.files import atomic_write, write_json
 from reg2rg.core.registry import did_you_mean, load_plugins
 from reg2rg.evaluation.bootstrap import mean_statistic
 from reg2rg.evaluation.metrics.base import METRICS, Column, Metric, Scores
@@ -83,7 +84,7 @@ def load_judge(name: str) -> Metric:
         raise ConfigError(
             f"judge '{name}' ({known[name].value}) cannot be loaded: {type(error).__name__}: {error}. Fix: install "
             "what it needs, or correct its entry point"
-        ) from error
+        ) from None
     if not callable(judge):
         raise ConfigError(
             f"judge '{name}' is a {type(judge).__name__} (expected a function of references and predictions)"
@@ -113,13 +114,13 @@ def judge_reports(name: str, judge: Function, pairs: Sequence[Pair]) -> NDArray[
     return values
 
 
-def export_texts(path: Path, pairs: Sequence[Pair]) -> None:
-    """Write the texts that are compared, without prefixes, for tools in other environments.
+def exported_texts(path: Path, pairs: Sequence[Pair]) -> str:
+    """The content of a file of the texts that are compared, without prefixes, for tools in other environments.
 
     Args:
         path: ``.json``: ``{"studies": [...], "refs": [...], "hyps": [...]}``, whose lists are the arguments of radeval,
             letter by letter; ``.csv``: a row a study, safe to open in a spreadsheet.
-        pairs: what is written.
+        pairs: what it holds.
 
     Raises:
         ConfigError: another ending.
@@ -130,17 +131,17 @@ def export_texts(path: Path, pairs: Sequence[Pair]) -> None:
             "refs": [pair.reference_text for pair in pairs],
             "hyps": [pair.prediction_text for pair in pairs],
         }
-        write_json(path, lists)
-        return
+        return json.dumps(lists, indent=2, ensure_ascii=False) + "\n"
     check_export(path)
-    with atomic_write(path, "w") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(("study", "reference", "prediction"))
-        writer.writerows((pair.study, as_cell(pair.reference_text), as_cell(pair.prediction_text)) for pair in pairs)
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(("study", "reference", "prediction"))
+    writer.writerows((pair.study, as_cell(pair.reference_text), as_cell(pair.prediction_text)) for pair in pairs)
+    return stream.getvalue()
 
 
 def check_export(path: Path) -> None:
-    """Refuse an ending that `export_texts` does not know."""
+    """Refuse an ending that `exported_texts` does not know."""
     if path.suffix.lower() not in (".json", ".csv"):
         raise ConfigError(
             f"{path}: '{path.suffix}' is no form that texts are exported in (expected .json, which radeval takes, or "

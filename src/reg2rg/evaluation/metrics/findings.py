@@ -39,6 +39,10 @@ class ClinicalEfficacy(Metric):
     plotted = ("CE F1 (micro)",)
     tabled = ("CE precision (micro)", "CE recall (micro)", "CE F1 (micro)", "CRG")
 
+    def covers(self, cohort: Cohort) -> bool:
+        """Labels from tables know no script; those of a labeler are read from the texts."""
+        return not (cohort.unread and cohort.reads_findings)
+
     def score(self, cohort: Cohort) -> Scores:
         """Score whole reports, and paragraphs where a labeler reads them."""
         settings, studies = cohort.settings, len(cohort.pairs)

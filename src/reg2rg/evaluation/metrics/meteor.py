@@ -294,7 +294,7 @@ _SOURCES = {"bundled": "synonyms of WordNet 3.0", "nltk": "synonyms of NLTK's ow
 class METEOR(TextMetric):
     """METEOR of NLTK; without synonyms, and beside the Java program's, it is another metric and is named so."""
 
-    place, always = 20, True
+    place, always, english = 20, True, True
     keys = ("METEOR", "METEOR-es", "METEOR (NLTK)", "METEOR-es (NLTK)")
     logged: ClassVar = {"METEOR": "meteor"}
     headline = (("METEOR", "METEOR-es", "METEOR (NLTK)"),)

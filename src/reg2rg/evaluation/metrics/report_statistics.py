@@ -34,7 +34,8 @@ class ReportStatistics(Metric):
 
     def score(self, cohort: Cohort) -> Scores:
         """Describe whole reports."""
-        pairs, labelled = cohort.pairs, cohort.labelled
+        pairs = cohort.pairs
+        labelled = None if cohort.unread and cohort.reads_findings else cohort.labelled
         sides = {
             "reference": [pair.reference_text for pair in pairs],
             "predicted": [pair.prediction_text for pair in pairs],

@@ -134,14 +134,14 @@ def hf_overall(scores: ArrayLike, seed: int = 42) -> FloatArray:
 
 _NAMES = ("ROUGE-1", "ROUGE-2", "ROUGE-L")
 _TEXT = "F of rouge_score 0.1.2 without stemmer"
-_COCO_TEXT = "F with beta 1.2 of pycocoevalcap on white-space words"
+_COCO_TEXT = "F with beta 1.2 of pycocoevalcap on {}"
 
 
 @METRICS.register
 class ROUGE(TextMetric):
     """ROUGE-1, ROUGE-2 and ROUGE-L of rouge_score, or ROUGE-L of pycocoevalcap, as the protocol says."""
 
-    place, always = 30, True
+    place, always, english = 30, True, True
     keys = (*_NAMES, "ROUGE-[12L] (overall)")
     logged: ClassVar = {"ROUGE-L": "rouge_l"}
     headline = (("ROUGE-L", "ROUGE-L (overall)"),)
@@ -158,9 +158,13 @@ class ROUGE(TextMetric):
         """The scores."""
         return dict(zip(_NAMES[2:] if cohort.protocol.coco else _NAMES, measured.T, strict=True))
 
+    def covers(self, cohort: Cohort) -> bool:
+        """Google's tokens are a-z and 0-9; pycocoevalcap's are whatever the protocol cuts."""
+        return cohort.protocol.coco or super().covers(cohort)
+
     def definition(self, cohort: Cohort) -> str:
         """Whose implementation."""
-        return _COCO_TEXT if cohort.protocol.coco else _TEXT
+        return _COCO_TEXT.format(cohort.protocol.words) if cohort.protocol.coco else _TEXT
 
     def statistics(
         self, scope: str, measured: NDArray[Any], rows: NDArray[np.intp], unit: str, cohort: Cohort

@@ -114,7 +114,7 @@ class SynonymReader:
             raise ConfigError(
                 f"METEOR's synonym table {path} cannot be read ({error}); expected a table of reg2rg, compressed with "
                 f"xz. {_WAYS_OUT}"
-            ) from error
+            ) from None
         return cls._parse(text, path)
 
     @classmethod
@@ -156,7 +156,7 @@ class SynonymReader:
         except (ValueError, IndexError) as error:
             raise ConfigError(
                 f"A data file in {folder} is not in the format of WordNet 3.0, see wndb(5): {error}. {_WAYS_OUT}"
-            ) from error
+            ) from None
         irregular: dict[str, dict[str, tuple[str, ...]]] = {}
         for pos in _ENDINGS:
             rows = (line.split() for line in (folder / f"{pos}.exc").read_text("utf-8").splitlines())
@@ -252,11 +252,11 @@ def _names_of_nltk() -> Names:
 
     try:
         wordnet.ensure_loaded()
-    except LookupError as error:
+    except LookupError:
         raise ConfigError(
             "NLTK finds no WordNet among its data; expected its 'wordnet' corpus. Download it with "
             "nltk.download('wordnet'), set NLTK_DATA to the folder that has it, or leave synonyms at 'bundled'."
-        ) from error
+        ) from None
 
     def names(word: str) -> frozenset[str]:
         synsets: Any = wordnet.synsets(word)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reg2rg.core.documents import DocumentError, read_json
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.files import write_json
 from reg2rg.models.tensors import TensorSource
@@ -124,14 +124,14 @@ def read_sums(path: str | Path) -> Sums:
         ConfigError: no such file, or not one of these.
     """
     try:
-        loaded: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+        loaded: dict[str, Any] = read_json(path)
         tensors = {k: TensorSum(**{**t, "shape": tuple(t["shape"])}) for k, t in loaded["tensors"].items()}
         return Sums(loaded["file"], tensors)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, DocumentError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"--against {path}: cannot be read as sums ({type(error).__name__}: {error}). Expected a file that "
             "'reg2rg convert ... --check --sums FILE' wrote. Fix: the path"
-        ) from error
+        ) from None
 
 
 def differences(here: Sums, there: Sums) -> list[str]:

@@ -6,10 +6,10 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reg2rg.cli.main import Invocation
+from reg2rg.cli.paths import place, place_or_name
 from reg2rg.core.errors import EXIT_OK, EXIT_RUNTIME, ConfigError
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("source", type=Path, metavar="SOURCE", help="the file, a folder with it, or the index of its shards")
+    add("source", type=place, metavar="SOURCE", help="the file, a folder with it, or the index of its shards")
     add(
         "--from",
         dest="format",
@@ -118,19 +118,25 @@ def _parser() -> argparse.ArgumentParser:
         help="reg2rg | radfm-vit3d | radfm-perceiver | radbert | m3d-clip | ctclip-ctvit | ct2rep-ctvit | medvint | "
         "ctchat-pooler",
     )
-    add("--to", type=Path, metavar="FOLDER", help="new folder to write")
+    add("--to", type=place, metavar="FOLDER", help="new folder to write")
     add(
         "--dtype",
         choices=DTYPES,
         help="of the written tensors (default: that of the file, float32 for what is computed)",
     )
-    add("--llm", metavar="PATH", default=LLAMA2, help=f"reg2rg: base language model to refer to (default: {LLAMA2})")
-    add("--backbone", type=Path, metavar="FOLDER", help="radbert: config and tokenizer of RadBERT-RoBERTa-4m")
+    add(
+        "--llm",
+        type=place_or_name,
+        metavar="PATH",
+        default=LLAMA2,
+        help=f"reg2rg: base language model to refer to (default: {LLAMA2})",
+    )
+    add("--backbone", type=place, metavar="FOLDER", help="radbert: config and tokenizer of RadBERT-RoBERTa-4m")
     add("--check", action="store_true", help="print sums of every tensor; with --to also of what was written")
-    add("--sums", type=Path, metavar="FILE", help="with --check: write the sums as JSON")
+    add("--sums", type=place, metavar="FILE", help="with --check: write the sums as JSON")
     add(
         "--against",
-        type=Path,
+        type=place,
         metavar="FILE",
         help="with --check: compare with another site's sums; exit code 1 if they differ",
     )

@@ -111,7 +111,7 @@ def _config(backbone: Path) -> Any:
     try:
         config = AutoConfig.from_pretrained(backbone, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"--backbone {backbone}: config.json cannot be read ({error}). Fix: copy it again") from error
+        raise ConfigError(f"--backbone {backbone}: config.json cannot be read ({error}). Fix: copy it again") from None
     if config.model_type != "roberta":
         raise ConfigError(f"--backbone {backbone}: a {config.model_type} (expected roberta). Fix: the path")
     return config

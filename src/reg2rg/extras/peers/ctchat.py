@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reg2rg.core.types import PositiveInt
+from reg2rg.core.types import PathText, PositiveInt
 from reg2rg.extras.peers.weights import rename_ctchat_pooler
 from reg2rg.models.encoders.base import ENCODERS, Encoder
 from reg2rg.models.encoders.blocks import join_heads, split_heads
@@ -30,7 +30,7 @@ class AttentionPool(Encoder):
     takes_float32 = True
 
     def __init__(
-        self, encoder: Encoder, num_queries: int = 256, heads: PositiveInt = 8, weights: str | None = None
+        self, encoder: Encoder, num_queries: int = 256, heads: PositiveInt = 8, weights: PathText | None = None
     ) -> None:
         super().__init__()
         dim = encoder.out_channels

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from reg2rg.cli.data import command_parser
 from reg2rg.cli.main import Invocation
 from reg2rg.cli.numbers import whole
+from reg2rg.cli.paths import place
 from reg2rg.core.errors import ConfigError
 
 
@@ -16,7 +16,7 @@ def parser() -> argparse.ArgumentParser:
     parser = command_parser(
         "phantom", "Write synthetic chest CTs with masks and reports, in RadGenome-ChestCT's layout."
     )
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write into")
+    parser.add_argument("out", type=place, metavar="OUT", help="folder to write into")
     parser.add_argument("--studies", type=whole(1), default=300, help="how many; the last fifth is held out")
     parser.add_argument("--seed", type=whole(0), default=0, help="the same seed writes the same bytes")
     parser.add_argument("--size", type=whole(1), nargs=3, default=(96, 96, 64), metavar=("H", "W", "D"), help="voxels")

@@ -7,11 +7,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
+from reg2rg.core.documents import read_yaml
 from reg2rg.extras.phantom.findings import Finding
 from reg2rg.extras.phantom.patient import Patient
 
@@ -42,8 +43,7 @@ class Normal:
 @functools.cache
 def _phrases() -> tuple[Mapping[str, tuple[str, ...]], Mapping[str, tuple[Normal, ...]]]:
     """Kind of finding -> its phrasings, and region -> its statements of normality."""
-    text = files("reg2rg.extras.phantom").joinpath("phrases.yaml").read_text("utf-8")
-    data: dict[str, Any] = yaml.safe_load(text)
+    data: dict[str, Any] = read_yaml(Path(str(files("reg2rg.extras.phantom"))) / "phrases.yaml")
     abnormal = {kind: tuple(say) for kind, say in data["abnormal"].items()}
     normal = {
         region: tuple(

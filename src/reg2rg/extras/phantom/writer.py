@@ -35,7 +35,7 @@ from reg2rg.extras.phantom.patient import Patient, draw_patient
 from reg2rg.extras.phantom.sentences import labels, sub_anatomy, write_report
 
 HELD_OUT = 0.2
-"""Share of the studies, the last ones, that make up the held-out split."""
+"""Share of the studies, the last ones, that make up the held-out split; of two studies or more at least one."""
 
 _SPLITS = {"train": "train", "valid": "validation"}
 """Split -> its name in the names of report tables."""
@@ -100,6 +100,8 @@ def write_phantoms(
 ) -> None:
     """Write synthetic studies with region masks, reports and truth labels; the last fifth is the held-out split.
 
+    Three are a whole set, with a study each to train on, to validate on (carved from the others) and to test on.
+
     The bytes depend on the arguments alone, not on the number of workers. Studies that are already there are kept, so a
     run that was stopped goes on where it was. The tables are written last.
 
@@ -131,7 +133,7 @@ def write_phantoms(
 
 def plan(out: Path, studies: int, seed: int, size: tuple[int, int, int], first: int = 0) -> list[Job]:
     """The studies to write: which number goes to which split."""
-    held_out = math.floor(studies * HELD_OUT)
+    held_out = max(math.floor(studies * HELD_OUT), 1 if studies > 1 else 0)
     numbers = range(first, first + studies)
     return [Job(out, seed, n, "valid" if n - first >= studies - held_out else "train", size) for n in numbers]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from reg2rg.core.errors import ConfigError
-from reg2rg.core.files import write_json
+from reg2rg.core.files import naming, write_json
 from reg2rg.core.report import write_paragraph, write_report
 from reg2rg.extras.tiny_llm.documents import DocumentWriter
 from reg2rg.extras.tiny_llm.induction_init import CUE_OFFSET, start_lookup
@@ -164,7 +164,7 @@ def _llama(tokenizer: Any, hidden_size: int, layers: int, heads: int, head_dim: 
 def _save(model: Any, tokenizer: Any, record: Mapping[str, Any], out: Path) -> Path:
     """Write beside `out` first: a kill leaves no half model there."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as name:
+    with naming(out), tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as name:
         folder = Path(name)
         model.eval().save_pretrained(folder)
         tokenizer.save_pretrained(folder)

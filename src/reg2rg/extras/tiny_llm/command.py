@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from reg2rg.cli.main import Invocation
 from reg2rg.cli.numbers import whole
+from reg2rg.cli.paths import place
 from reg2rg.core.errors import ConfigError
 
 
@@ -21,7 +21,7 @@ def run(invocation: Invocation) -> int:
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write the model into")
+    parser.add_argument("out", type=place, metavar="OUT", help="folder to write the model into")
     parser.add_argument("-c", "--config", action="append", metavar="FILE", default=[], help="as for reg2rg fit")
     parser.add_argument("--hidden_size", type=whole(1), default=128, help="width")
     parser.add_argument("--layers", type=whole(1), default=3, help="depth")

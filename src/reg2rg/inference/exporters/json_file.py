@@ -7,7 +7,8 @@ paragraphs  [{slot, region, text}] in the order of the text; region "" for a rep
 faults      {invalid, duplicate, missing} of the text, see `reg2rg.core.report.Report`
 asked       regions in slot order
 absent      region -> why the model was not asked for it
-regions     region -> {volume_ml, box_mm: [lowest, highest corner in RAS mm], file, labels (of a label map, else null)}
+regions     region -> {volume_ml, box_mm: [lowest, highest corner in RAS mm], file or
+            files, labels (of a label map, else null)}
 grid        {stored, ras} -> {shape, affine: voxel indices -> RAS mm}; boxes and volumes are of the masks on "ras"
 made_by     {versions, model, masks: {name, version, source} or null, options, notes, truncated}
 ```
@@ -62,8 +63,9 @@ def _region(result: ReportResult, region: str) -> dict[str, Any]:
     masks = result.study.masks
     if isinstance(masks, LabelMap):
         return measured | {"file": str(masks.file), "labels": list(masks.labels.get(region, ()))}
-    file = masks.files.get(region) if isinstance(masks, RegionFiles) else None
-    return measured | {"file": None if file is None else str(file), "labels": None}
+    parts = masks.parts().get(region, ()) if isinstance(masks, RegionFiles) else ()
+    files = [str(part) for part in parts]
+    return measured | {"file": files[0] if len(parts) == 1 else files or None, "labels": None}
 
 
 def _grid(grid: Grid) -> dict[str, Any]:

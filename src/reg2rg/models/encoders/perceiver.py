@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reg2rg.core.types import PositiveInt
+from reg2rg.core.types import PathText, PositiveInt
 from reg2rg.models.encoders.base import ENCODERS, Encoder
 from reg2rg.models.encoders.blocks import join_heads, split_heads
 from reg2rg.models.encoders.weights import load_checked, read_weights
@@ -37,7 +37,7 @@ class PerceiverResampler(Encoder):
         heads: PositiveInt = 8,
         head_dim: PositiveInt = 64,
         ff_mult: PositiveInt = 4,
-        weights: str | None = None,
+        weights: PathText | None = None,
     ) -> None:
         super().__init__()
         dim = encoder.out_channels

@@ -138,7 +138,7 @@ def _create(name: str, channels: int, pretrained: bool, dropout: float) -> Any:
         raise ConfigError(
             f"timm weights of {name!r} cannot be loaded ({type(error).__name__}: {error}). Fix: connect to the hub, "
             "fill its cache on a machine that is connected and copy it here, or set pretrained: false"
-        ) from error
+        ) from None
     if missing:
         raise ConfigError(
             f"timm weights of {name!r} lack {'; '.join(missing)}, which would be random. Fix: another model, or "

@@ -7,6 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from reg2rg.core.types import PathText
 from reg2rg.models.encoders.base import ENCODERS, Encoder
 from reg2rg.models.encoders.weights import load_checked, read_weights
 
@@ -45,7 +46,7 @@ class Pretrained(Encoder):
 
     takes_float32 = True
 
-    def __init__(self, encoder: Encoder, weights: str | None = None) -> None:
+    def __init__(self, encoder: Encoder, weights: PathText | None = None) -> None:
         super().__init__()
         if weights is not None:
             load_checked(encoder, encoder.adapt_weights(read_weights(weights)), weights)
@@ -73,7 +74,7 @@ class Frozen(Encoder):
     takes_float32 = True
 
     def __init__(
-        self, encoder: Encoder, weights: str | None = None, dropout: bool = False, chunk: int | None = None
+        self, encoder: Encoder, weights: PathText | None = None, dropout: bool = False, chunk: int | None = None
     ) -> None:
         super().__init__()
         if chunk is not None and chunk < 0:

@@ -6,7 +6,6 @@ import contextlib
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -15,9 +14,11 @@ from torch import Tensor, nn
 
 from reg2rg.core.errors import ConfigError, MissingExtraError
 from reg2rg.core.hub import local_folder
-from reg2rg.core.types import NonNegativeFloat, PositiveInt
+from reg2rg.core.types import PathOrHubId
+from reg2rg.models.llm.adapters import LoRA, weights_to_fold, with_adapters
 from reg2rg.models.llm.base import LANGUAGE_MODELS, Decoding, Generation, LanguageModel, LogitsMask
-from reg2rg.models.llm.decoding import generated
+from reg2rg.models.llm.decoding import generated, one_by_one
+from reg2rg.models.llm.family import habits_of, ignored_settings, with_attention
 from reg2rg.models.llm.loading import LOADING_ERRORS, load_tokenizer, trouble
 from reg2rg.models.llm.loss import token_nll
 from reg2rg.models.llm.naming import is_adapter, plain_name
@@ -26,23 +27,6 @@ from reg2rg.models.llm.whole import load_whole, refuse_adapter, require_tied
 from reg2rg.models.tensors import open_tensors
 
 _UNBOUNDED = 1 << 30
-
-
-@dataclass(frozen=True)  # no slots: jsonargparse reads a default through vars()
-class LoRA:
-    """Low-rank adapters; the defaults are the published ones.
-
-    Attributes:
-        rank: inner width r.
-        alpha: the update is scaled by alpha / rank.
-        dropout: on the adapters' input.
-        targets: names of the linear layers that get an adapter.
-    """
-
-    rank: PositiveInt = 8
-    alpha: float = 32
-    dropout: NonNegativeFloat = 0.1
-    targets: tuple[str, ...] = ("q_proj", "v_proj")
 
 
 @LANGUAGE_MODELS.register
@@ -56,7 +40,7 @@ class CausalLM(LanguageModel):
         gradient_checkpointing: recompute activations in the backward pass.
         dtype: of the weights. Adapters are float32 whatever it is. (``trainer.precision`` casts all with bf16-true,
             16-true and 64-true.)
-        quantize_4bit: NF4 weights (CUDA; extra ``quant``).
+        quantize_4bit: NF4 weights (extra ``quant``; on CUDA, and on a CPU with bitsandbytes 0.50 or later).
         revision: branch, tag or commit of a hub id.
         weights_trainable: train the model's own weights. By default only without `lora`.
         float32_residual: with `dtype` bfloat16 or float16 keep the sum that runs past the layers in float32 where it
@@ -75,7 +59,7 @@ class CausalLM(LanguageModel):
 
     def __init__(
         self,
-        path: str,
+        path: PathOrHubId,
         lora: LoRA | None = None,
         gradient_checkpointing: bool = False,
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
@@ -103,8 +87,10 @@ class CausalLM(LanguageModel):
             raise ConfigError("4-bit weights cannot train. Fix: set lora, or weights_trainable: false")
         if trains:
             require_tied(base, path)
+        self.habits = habits_of(base, path)
+        ignored_settings(base, path)
         if gradient_checkpointing:
-            _checkpoint_activations(base)
+            _checkpoint_activations(base, path)
         self.config = base.config
         self.hidden_size = int(base.get_input_embeddings().embedding_dim)
         self.context_length = int(getattr(base.config, "max_position_embeddings", None) or _UNBOUNDED)
@@ -113,7 +99,7 @@ class CausalLM(LanguageModel):
         extra = eos if isinstance(eos, list) else [] if eos is None else [eos]
         self.eos_ids = frozenset(int(token) for token in [self.tokenizer.eos_token_id, *extra] if token is not None)
         self.lora = lora
-        self.model: Any = base if lora is None else _with_adapters(base, lora)
+        self.model: Any = base if lora is None else with_adapters(base, lora)
         self.revision, self._reference = revision, super().reference_names()
 
     def _check_vocabulary(self, rows: int) -> None:
@@ -146,7 +132,9 @@ class CausalLM(LanguageModel):
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids (B, L) -> embeddings (B, L, E)."""
-        return self._cast(self._causal.get_input_embeddings()(ids))
+        embedded = self._causal.get_input_embeddings()(ids)
+        scale = self.habits.embedding_scale
+        return self._cast(embedded if scale == 1 else embedded * scale)
 
     def answer_nll(self, embeddings: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
         """Negative log-likelihood of each label, see `LanguageModel.answer_nll`."""
@@ -216,7 +204,8 @@ class CausalLM(LanguageModel):
         try:
             inputs = self._cast(embeddings)
             with self._autocast(), products_in_parts(self._causal):
-                return generated(self._causal, inputs, attention_mask, self.eos_ids, decoding, logits_mask, names)
+                write = one_by_one if self.habits.alone else generated
+                return write(self._causal, inputs, attention_mask, self.eos_ids, decoding, logits_mask, names)
         finally:
             self.train(training)
 
@@ -241,7 +230,7 @@ class CausalLM(LanguageModel):
         The weights afterwards are the very ones from before: they are kept, not computed back.
         """
         folds = self.lora is not None and self.merge_adapters and not self._quantized
-        kept = self._adapted_weights() if folds else []
+        kept = weights_to_fold(self.model) if folds else []
         saved = [weight.detach().clone() for weight in kept]
         if kept:
             self.model.merge_adapter()
@@ -258,17 +247,12 @@ class CausalLM(LanguageModel):
     def _quantized(self) -> bool:
         return bool(getattr(self._causal, "is_quantized", False))
 
-    def _adapted_weights(self) -> list[Tensor]:
-        from peft.tuners.lora import LoraLayer
-
-        return [layer.get_base_layer().weight for layer in self.model.modules() if isinstance(layer, LoraLayer)]
-
 
 def _load(path: str, dtype: str, quantize_4bit: bool, revision: str | None) -> Any:
-    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "attn_implementation": "sdpa", "revision": revision}
+    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "revision": revision}
     if quantize_4bit:
         options["quantization_config"] = _four_bit(dtype)
-    return load_whole(path, options)
+    return with_attention(lambda kind: load_whole(path, {**options, "attn_implementation": kind}), path)
 
 
 def _from_nothing(path: str, dtype: str, revision: str | None) -> Any:
@@ -277,29 +261,36 @@ def _from_nothing(path: str, dtype: str, revision: str | None) -> Any:
 
     where = Path(path).expanduser()
     source = str(where) if where.exists() else path
-    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "attn_implementation": "sdpa"}
+    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "trust_remote_code": False}
     try:
         config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False, **options)
+        model = with_attention(
+            lambda kind: AutoModelForCausalLM.from_config(config, attn_implementation=kind, **options), path
+        )
     except LOADING_ERRORS as error:
-        raise trouble(path, error) from error
+        raise trouble(path, error) from None
     with contextlib.suppress(OSError):  # what ends an answer may be said there alone
         model.generation_config = GenerationConfig.from_pretrained(source, revision=revision)
     return model
 
 
-def _checkpoint_activations(base: Any) -> None:
+def _checkpoint_activations(base: Any, path: str) -> None:
     """Non-reentrant, so that frozen embeddings need no gradient hook; by the name that this transformers has."""
     options = {"use_reentrant": False}
-    if hasattr(base, "activation_checkpointing_enable"):
-        base.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
-    else:
-        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+    try:
+        if hasattr(base, "activation_checkpointing_enable"):
+            base.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
+        else:
+            base.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+    except ValueError as error:
+        raise ConfigError(
+            f"language model {path}: gradient_checkpointing: {error}. Fix: gradient_checkpointing: false"
+        ) from None
 
 
 def _four_bit(dtype: str) -> Any:
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise MissingExtraError("quantize_4bit needs bitsandbytes. Fix: pip install 'reg2rg[quant]' (CUDA only)")
+        raise MissingExtraError("quantize_4bit needs bitsandbytes. Fix: pip install 'reg2rg[quant]'")
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(
@@ -308,29 +299,3 @@ def _four_bit(dtype: str) -> Any:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=getattr(torch, dtype),
     )
-
-
-def _with_adapters(base: Any, lora: LoRA) -> Any:
-    from peft import LoraConfig, get_peft_model
-
-    linear = {name.rpartition(".")[2] for name, module in base.named_modules() if hasattr(module, "weight") and name}
-    missing = [target for target in lora.targets if target not in linear]
-    if missing:
-        raise ConfigError(
-            f"lora.targets: the model has no layer named {', '.join(missing)}; it has "
-            f"{', '.join(sorted(linear))}. Fix: name the attention projections of this family (GPT-2: c_attn)"
-        )
-    config = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=list(lora.targets),
-        bias="none",
-        fan_in_fan_out=type(base).__name__.startswith("GPT2"),
-    )
-    trainable = [parameter for parameter in base.parameters() if parameter.requires_grad]
-    model = get_peft_model(base, config)
-    for parameter in trainable:  # peft freezes the base; weights_trainable beside lora asked for both
-        parameter.requires_grad_(True)
-    return model

@@ -18,9 +18,14 @@ _NAME = "reg2rg_rows"
 
 
 def reads_rows(model: Any, inputs: Tensor) -> bool:
-    """Whether `row_attention` is for this model and device."""
+    """Whether `row_attention` is for this model and device.
+
+    A family must call what is registered under the name of its attention. One that compares the name itself (Falcon)
+    takes another branch for a name that it does not know, and adds a mask of truth values to its logits.
+    """
     on_cpu = inputs.device.type == "cpu" and inputs.dtype == torch.float32
-    return on_cpu and getattr(model.config, "_attn_implementation", None) == "sdpa"
+    calls_registered = getattr(model, "_supports_attention_backend", False)
+    return on_cpu and calls_registered and getattr(model.config, "_attn_implementation", None) == "sdpa"
 
 
 @contextmanager

@@ -118,7 +118,7 @@ def _read_prompts(model: Any, inputs: Tensor, mask: Tensor, reserve: int) -> tup
     turned = reads_rows(model, inputs)
     cache = reserved_cache(model.config, reserve, turned)
     options: dict[str, Any] = {"use_cache": True, "logits_to_keep": 1}
-    name = _cache_argument(model)
+    name = cache_argument(model)
     if any(type(layer) is not ReservedLayer for layer in cache.layers):
         if _takes(model, "position_ids"):
             options["position_ids"] = (mask.cumsum(1) - 1).clamp_(min=0)
@@ -151,7 +151,7 @@ def _takes(model: nn.Module, argument: str) -> bool:
     return argument in inspect.signature(model.forward).parameters
 
 
-def _cache_argument(model: nn.Module) -> str:
+def cache_argument(model: nn.Module) -> str:
     """What the model calls the cache that it is given: Transformers renames `past_key_values`, model by model."""
     return "cache" if _takes(model, "cache") else "past_key_values"
 
@@ -187,6 +187,30 @@ def generated(
     return [Generation(ids, truncated) for ids, truncated in zip(rows.ids, rows.truncated, strict=True)]
 
 
+def one_by_one(
+    model: nn.Module,
+    embeddings: Tensor,
+    attention_mask: Tensor,
+    eos: frozenset[int],
+    decoding: Decoding,
+    logits_mask: LogitsMask | None = None,
+    names: Sequence[str] = (),
+) -> list[Generation]:
+    """Decode the rows of a batch each alone, for models that mind padding; see `generated`."""
+    answers = []
+    for row, name in enumerate(names or [str(row) for row in range(len(embeddings))]):
+        allowed = None if logits_mask is None else _of_row(logits_mask, row)
+        alone = attention_mask[row].bool()
+        inputs, mask = embeddings[row, alone][None], attention_mask[row, alone][None]
+        answers += generated(model, inputs, mask, eos, decoding, allowed, [name])
+    return answers
+
+
+def _of_row(logits_mask: LogitsMask, row: int) -> LogitsMask:
+    """The mask of a batch as that of one of its rows."""
+    return lambda step, rows, ids: logits_mask(step, [row for _ in rows], ids)
+
+
 def _write_answers(
     model: Any,
     cache: DynamicCache,
@@ -201,7 +225,7 @@ def _write_answers(
     prompt, limit = mask.shape[1], rows.decoding.max_new_tokens
     mask = torch.cat([mask, mask.new_ones(len(mask), limit)], dim=1)
     positions = (mask.cumsum(1) - 1).clamp_(min=0)
-    takes_positions, name = _takes(model, "position_ids"), _cache_argument(model)
+    takes_positions, name = _takes(model, "position_ids"), cache_argument(model)
     for step in range(limit):
         if logits_mask is not None:
             allowed = logits_mask(step, rows.active, [rows.ids[row] for row in rows.active])

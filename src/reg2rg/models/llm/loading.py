@@ -33,7 +33,7 @@ def load_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenize
             str(where) if where.exists() else path, revision=revision, trust_remote_code=False
         )
     except LOADING_ERRORS as error:
-        raise trouble(path, error) from error
+        raise trouble(path, error) from None
     if tokenizer.eos_token_id is None:
         raise ConfigError(f"{path}: the tokenizer has no EOS token, so a report could never end. Fix: set eos_token")
     if tokenizer.pad_token_id is None:
@@ -56,11 +56,12 @@ def trouble(path: str, error: Exception) -> ConfigError:
             "tokenizer again with save_pretrained, or name another folder"
         )
     looks_local = path.startswith((".", "/", "~")) or path.count("/") > 1
-    page = "its page on the hub" if looks_local else f"https://huggingface.co/{path}"
-    kind = "no such folder." if looks_local else f"no such folder, and as a hub id: {reason}"
+    folder = "the path of a folder with config.json, tokenizer.json and *.safetensors (model.llm.init_args.path)"
+    small = "make a small one from your own reports with 'reg2rg lm'"
+    if looks_local:
+        return ConfigError(f"language model '{path}': no such folder. Fix: give {folder}, or {small}")
     return ConfigError(
-        f"language model '{path}': {kind} Three ways out: (1) give the path of a folder with config.json, "
-        "tokenizer.json and *.safetensors; (2) for a gated model accept its licence at "
-        f"{page} and set HF_TOKEN (offline machines: download it elsewhere, or set HF_HOME to a filled "
-        "cache); (3) use an open model, or make a small one from your own reports with 'reg2rg lm'"
+        f"language model '{path}': no such folder, and as a hub id: {reason} Three ways out: (1) give {folder}; (2) "
+        f"for a gated model accept its licence at https://huggingface.co/{path} and set HF_TOKEN (offline machines: "
+        f"download it elsewhere, or set HF_HOME to a filled cache); (3) use an open model, or {small}"
     )

@@ -5,7 +5,6 @@ Hugging Face fills what a file lacks with random numbers and drops what it canno
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -15,6 +14,7 @@ from typing import Any
 
 from torch import nn
 
+from reg2rg.core.documents import DocumentError, read_json
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.hub import looks_like_hub_id
 from reg2rg.models.llm.loading import LOADING_ERRORS, trouble
@@ -58,8 +58,8 @@ def load_whole(path: str, options: Mapping[str, Any]) -> Any:
                 **options,
             )
         except LOADING_ERRORS as error:
-            raise trouble(path, error) from error
-        except RuntimeError as error:
+            raise trouble(path, error) from None
+        except RuntimeError:
             # parts that cannot be joined, or a packed weight that cannot even be made up
             names = sorted({name for text in told for name in _ROW.findall(_ANSI.sub("", text))})
             if not names:
@@ -67,7 +67,7 @@ def load_whole(path: str, options: Mapping[str, Any]) -> Any:
             raise ConfigError(
                 f"language model {path}: its files do not hold all parts of {_listed(names)}, such as every expert or "
                 "what 4-bit weights are unpacked with. Fix: take the whole folder from its source again"
-            ) from error
+            ) from None
     unexpected = sorted(name for name in found["unexpected_keys"] if not _MADE_ANEW.search(name))
     shapes = {name: (tuple(has), tuple(wants)) for name, has, wants in found["mismatched_keys"]}
     shapes |= _packed_shapes(model)
@@ -106,8 +106,8 @@ def refuse_adapter(path: str, revision: str | None) -> None:
     if found is None:
         return
     try:
-        base = str(json.loads(Path(found).read_text(encoding="utf-8"))["base_model_name_or_path"] or "")
-    except (OSError, ValueError, KeyError, TypeError):
+        base = str(read_json(found)["base_model_name_or_path"] or "")
+    except (OSError, DocumentError, KeyError, TypeError):
         base = ""
     inside = where / base if base and where.is_dir() else None
     here = str(inside) if inside is not None and inside.exists() and not Path(base).exists() else base

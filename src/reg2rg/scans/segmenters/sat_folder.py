@@ -6,8 +6,7 @@ from pathlib import Path
 
 from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.regions import RegionSet
-from reg2rg.core.types import RegionFiles
-from reg2rg.scans.find_masks import image_stem, images_in
+from reg2rg.scans.find_masks import by_region, image_stem, images_in
 from reg2rg.scans.segmenters.base import SEGMENTERS, MadeBy, Segmentation, Segmenter
 
 
@@ -15,8 +14,8 @@ from reg2rg.scans.segmenters.base import SEGMENTERS, MadeBy, Segmentation, Segme
 class SATFolder(Segmenter):
     """Masks that lie ready, one file a region in a folder a scan, as SAT and RadGenome-ChestCT have them.
 
-    SAT's own files have an identity affine and lie on the grid of what SAT read: take them with ``mask_grid="scan"``,
-    and only if that was the scan as it is. Files of no region of the set are left out.
+    SAT's own files have an identity affine and lie on the scan brought to RAS, if that was the scan as it is: see
+    ``mask_grid`` of `ReadOptions`. Files of no region of the set are left out.
 
     Args:
         root: the folder of the folders.
@@ -37,8 +36,8 @@ class SATFolder(Segmenter):
             DataFault: NO_MASK, there are none.
         """
         folder = self.root / self.folder.replace("{id}", image_stem(scan))
-        files = {regions.canonical(name): path for name, path in images_in(folder).items() if name in regions}
-        if not files:
+        found, _ = by_region(images_in(folder), regions)
+        if not found.files:
             raise DataFault.of(
                 "NO_MASK",
                 found="no region mask" if folder.is_dir() else "no mask folder",
@@ -46,4 +45,4 @@ class SATFolder(Segmenter):
                 fix="segment the scan, or correct root and folder",
                 path=folder,
             )
-        return Segmentation(RegionFiles(files), MadeBy(type(self).__name__, source=str(folder)))
+        return Segmentation(found, MadeBy(type(self).__name__, source=str(folder)))

@@ -207,9 +207,13 @@ def test_tokenizer_larger_than_the_model(llama_folder, tmp_path):
         CausalLM(str(tmp_path))
 
 
-def test_missing_folder_tells_three_ways_out():
-    with pytest.raises(ConfigError, match=r"no such folder.*\(1\).*\(2\).*\(3\)"):
-        CausalLM("./nowhere")
+@pytest.mark.parametrize("path", ["./nowhere", "~/nowhere", "/no/where"])
+def test_no_hub_is_asked_for_a_folder(path):
+    with pytest.raises(
+        ConfigError, match=r"no such folder\. Fix: give the path .*model\.llm\.init_args\.path"
+    ) as caught:
+        CausalLM(path)
+    assert "hub" not in str(caught.value)
 
 
 def test_hub_id_offline(monkeypatch):
