@@ -21,7 +21,7 @@ _LOOKED_AT: Final = 64
 """Studies, about, whose headers tell how much memory the others take."""
 _SHARE: Final = 0.9
 """Of the free memory, what workers may take."""
-_PROCESS: Final = 120e6
+_PROCESS: Final = 150e6
 """Bytes of a worker with its libraries."""
 _SCAN: Final = 8.0
 """Bytes a voxel of a scan that takes up to 4 on disk, while it becomes HU in RAS and is cropped. Measured on NIfTI of
