@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 
 from reg2rg.core.regions import load_region_set
+from reg2rg.extras.phantom.anatomy import draw
+from reg2rg.extras.phantom.grid import Grid
+from reg2rg.extras.phantom.patient import draw_patient
 from reg2rg.inference.exporters import EXPORTERS
 from reg2rg.scans.read import READERS
 from reg2rg.scans.segmenters import SEGMENTERS
@@ -41,8 +44,15 @@ def sat_folder(folder: Path) -> tuple[Path, dict[str, str]]:
     return nifti(folder), {"root": str(folder)}
 
 
+def phantom(folder: Path) -> tuple[Path, dict[str, str]]:
+    grid = Grid((64, 64, 48))
+    array, _ = draw(draw_patient(77, 2), grid)
+    nib.save(nib.Nifti1Image(array, grid.affine), folder / "a.nii.gz")
+    return folder / "a.nii.gz", {"kept": str(folder / "kept")}
+
+
 FILES = {"NIfTI": nifti, "NRRD": nrrd_file}
-FOLDERS = {"SATFolder": sat_folder}
+FOLDERS = {"SATFolder": sat_folder, "Thresholds": phantom}
 ARGUMENTS = {"JSON": {}, Page.__name__: {"max_pixels": 64}}
 
 

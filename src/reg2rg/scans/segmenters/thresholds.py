@@ -1,32 +1,35 @@
 """Lungs, airways, bones and body by thresholds and connected parts: no download, and no claim beyond that.
 
-The classical way of the years before learned segmenters: the body is the largest thing that is not air (Hu et al., 2001,
-"Automatic lung segmentation for accurate quantitation of volumetric X-ray CT images"), lungs are large parts of air in it
-that are not as black as gas in the bowel, airways are grown from the trachea until they leak, bones are bright parts
-whose rim is where the density falls to half. What it cannot measure (a heart, an esophagus) it does not give.
+The classical way of the years before learned segmenters: the body is the largest thing that is not air (Hu et al.,
+2001, "Automatic lung segmentation for accurate quantitation of volumetric X-ray CT images"), lungs are large parts of
+air in it that are not as black as gas in the bowel, airways are grown from the trachea until they leak, bones are
+bright parts whose rim is where the density falls to half. What it cannot measure (a heart, an esophagus) it does not
+give.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from reg2rg.core.errors import DataFault
 from reg2rg.core.regions import RegionSet
-from reg2rg.core.types import HU, Mask, Volume
+from reg2rg.core.types import HU, Mask, PathText, Volume
 from reg2rg.scans.base import Affine, ReadOptions
 from reg2rg.scans.grid import bounding_box
 from reg2rg.scans.read import read_scan
 from reg2rg.scans.segmenters.base import SEGMENTERS
 from reg2rg.scans.segmenters.kept import KeptSegmenter, Made
 
+_WORDS = ("lung", "trachea", "bone", "body")
 _STEP = 1.4  # mm: finer grids are averaged to about this, which moves a rim by less than half a millimetre
 _AIR, _TISSUE = -400, -300
 _TABLE = 4.0  # mm: what ties a body to its table is thinner
 _MIN_LUNG = 20.0  # ml
+_WHOLE_LUNGS = 500.0  # ml: less, and not cut off by the top of the scan, is gas in a bowel below white lungs
 _GAS = -960  # median HU of what is gas alone; emphysema is above
 _TOO_LARGE = 12  # parts of air that are looked at
 _CLOSE_LUNG, _CLOSE_BONE = 5.0, 5.0  # mm: vessels within lungs, marrow within its rim
@@ -35,7 +38,8 @@ _TRACHEA_HU, _WALL = -880, 3.0  # median HU; mm
 _STEPS = (-950, -925, -900, -875, -850, -825, -800, -775, -750, -700, -650, -600)
 _LEAK, _LEAK_ML, _MAX_AIRWAY = 1.6, 8.0, 150.0  # growth of one step that is a leak; ml
 _MIN_LENGTH = 40.0  # mm from top to bottom: less is gas in a bowel
-_BRIGHT, _CORTEX, _MARROW, _MIN_BONE = 110, 300, 60, 0.3  # HU, HU, HU, ml
+_BRIGHT, _CORTEX, _MARROW, _MIN_BONE = 100, 300, 60, 0.3  # HU, HU, HU, ml
+_BONE_SHARE = (0.01, 0.12)  # of the body; 0.04 to 0.07 in CTs, more where contrast, noise or metal are taken for bone
 _SOFT, _BRIGHTEST = 40, 700  # HU beside a bone, and above which one is as bright as another
 
 Spacing = tuple[float, float, float]
@@ -45,40 +49,41 @@ Spacing = tuple[float, float, float]
 class Thresholds(KeptSegmenter):
     """Lungs, trachea and bronchi, bones and the body by thresholds; for trials, never for measurements.
 
-    Regions are given under the names ``lung``, ``trachea``, ``bone`` and ``body``, or whatever the region set calls
-    them by these words. White lungs, metal and contrast in large vessels mislead it.
+    It gives the regions of a set that are called ``lung``, ``trachea``, ``bone`` or ``body`` in one of their spellings.
+    White lungs, plugged bronchi, metal and contrast in large vessels mislead it; masks that are far off do not get by
+    `reg2rg.scans.plausibility`.
 
     Args:
         kept: folder in which masks are kept; ``None`` for one in the user's cache.
     """
 
-    version = "1"
-    regions = ("lung", "trachea", "bone", "body")
+    for_measurements = False
 
-    def __init__(self, kept: str | None = None) -> None:
+    def __init__(self, kept: PathText | None = None) -> None:
         super().__init__(kept)
 
-    def make(self, scan: Path, regions: RegionSet) -> Made:
-        """Masks on a grid of voxels of about 1.5 mm in RAS.
+    @property
+    def version(self) -> str:
+        """Raised when the same scan would get other masks."""
+        return "1"
+
+    def plan(self, regions: RegionSet) -> Mapping[str, str]:
+        """Region -> which of its four."""
+        return {regions.canonical(word): word for word in _WORDS if word in regions}
+
+    def make(self, scan: Path, plan: Mapping[str, str]) -> Made:
+        """Masks on a grid of voxels of 1.4 mm or more in RAS.
 
         Raises:
-            DataFault: a scan that cannot be read, or NO_REGION, nothing of a body in it.
+            DataFault: a scan that cannot be read.
         """
-        volume, affine = _averaged(read_scan(scan, ReadOptions(min_slices=1)).volume)
+        volume, affine = averaged(read_scan(scan, ReadOptions(min_slices=1)).volume)
         found = segment(volume)
-        if not found:
-            raise DataFault.of(
-                "NO_REGION",
-                found="no body that thresholds could find",
-                expected="a chest CT in Hounsfield units",
-                fix="look at the scan, or give masks",
-                path=scan,
-            )
-        return Made({regions.canonical(name): mask for name, mask in found.items() if name in regions}, affine)
+        return Made({name: found[word] for name, word in plan.items() if word in found}, affine)
 
 
 def segment(volume: Volume) -> dict[str, Mask]:
-    """Body, lung, trachea and bone, each as far as it was found.
+    """Body, lung, trachea and bone, each as far as it was found and can be what it is called.
 
     Args:
         volume: (H, W, D) HU in RAS.
@@ -90,16 +95,21 @@ def segment(volume: Volume) -> dict[str, Mask]:
     body = _body(hu, spacing)
     if body is None:
         return {}
-    found = {"body": body, "lung": _lungs(hu, body, spacing), "bone": _bones(hu, body, spacing)}
+    found = {"body": body, "lung": _lungs(hu, body, spacing)}
+    bone = _bones(hu, body, spacing)
+    if _BONE_SHARE[0] <= np.count_nonzero(bone) / np.count_nonzero(body) <= _BONE_SHARE[1]:
+        found["bone"] = bone
     lumen = _airway(hu, body, spacing)
     if lumen is not None:
         wall = max(_WALL, 1.01 * min(spacing))  # a voxel at least, of coarse grids
         found["trachea"] = _near(lumen, wall, spacing) & body
         found["lung"] &= ~found["trachea"]
+    if np.count_nonzero(found["lung"]) * _ml(spacing) < _WHOLE_LUNGS and not found["lung"][:, :, -1].any():
+        del found["lung"]
     return {name: mask for name, mask in found.items() if mask.any()}
 
 
-def _averaged(volume: Volume) -> tuple[Volume, Affine]:
+def averaged(volume: Volume) -> tuple[Volume, Affine]:
     """The volume in blocks of about `_STEP` mm, and the affine of the blocks' centres."""
     steps = np.array([max(1, int(_STEP // size)) for size in volume.spacing])
     affine = np.array(volume.affine)
@@ -114,6 +124,11 @@ def _averaged(volume: Volume) -> tuple[Volume, Affine]:
     affine[:3, :3] = affine[:3, :3] * steps
     mean = np.asarray(np.rint(total / steps.prod()), np.int16, order="F")
     return Volume(mean, affine), affine
+
+
+def _ml(spacing: Spacing) -> float:
+    """Millilitres of a voxel."""
+    return float(np.prod(spacing)) / 1000
 
 
 def _parts(mask: Mask) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
@@ -179,7 +194,7 @@ def _body(hu: HU, spacing: Spacing) -> Mask | None:
 
 def _lungs(hu: HU, body: Mask, spacing: Spacing) -> Mask:
     """Large parts of air in the body whose core is not gas alone, vessels within closed."""
-    ml = float(np.prod(spacing)) / 1000
+    ml = _ml(spacing)
     labels, sizes = _parts((hu < _AIR) & body)
     lungs = np.zeros(hu.shape, bool, order="F")
     boxes = ndimage.find_objects(labels)
@@ -239,10 +254,10 @@ def _round(spot: Mask, voxels: int, spacing: Spacing) -> bool:
 
 def _bones(hu: HU, body: Mask, spacing: Spacing) -> Mask:
     """Bright parts with cortex in them, up to where the density falls to half, and the marrow that they enclose."""
-    ml = float(np.prod(spacing)) / 1000
+    ml = _ml(spacing)
     labels, sizes = _parts((hu > _BRIGHT) & body)
     brightest = ndimage.maximum(hu, labels, np.arange(len(sizes)))
     bright = ((brightest > _CORTEX) & (sizes * ml > _MIN_BONE))[labels]
     local = np.minimum(ndimage.maximum_filter(hu, footprint=ndimage.generate_binary_structure(3, 1)), _BRIGHTEST)
-    rim = bright & (2 * (hu - _SOFT) > local - _SOFT)
+    rim: Mask = bright & (2 * (hu - _SOFT) > local - _SOFT)
     return rim | (_filled(_closed(rim, _CLOSE_BONE, spacing)) & (hu > _MARROW) & body)
