@@ -9,6 +9,7 @@ import nrrd
 import numpy as np
 import pytest
 
+import segmenter_fakes
 from reg2rg.core.regions import load_region_set
 from reg2rg.extras.phantom.anatomy import draw
 from reg2rg.extras.phantom.grid import Grid
@@ -52,7 +53,7 @@ def phantom(folder: Path) -> tuple[Path, dict[str, str]]:
 
 
 FILES = {"NIfTI": nifti, "NRRD": nrrd_file}
-FOLDERS = {"SATFolder": sat_folder, "Thresholds": phantom}
+FOLDERS = {"LungMask": phantom, "SATFolder": sat_folder, "Thresholds": phantom, "TotalSegmentator": phantom}
 ARGUMENTS = {"JSON": {}, Page.__name__: {"max_pixels": 64}}
 
 
@@ -68,7 +69,9 @@ def test_reader(name, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_segmenter(name, tmp_path) -> None:
+def test_segmenter(name, tmp_path, monkeypatch) -> None:
+    segmenter_fakes.lungmask(monkeypatch)
+    segmenter_fakes.totalsegmentator(monkeypatch)
     scan, arguments = FOLDERS[name](tmp_path)
     check_segmenter(lambda: SEGMENTERS.get(name)(**arguments), scan, REGIONS)
 
