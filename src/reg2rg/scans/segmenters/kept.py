@@ -32,7 +32,8 @@ from reg2rg.scans.segmenters.base import MadeBy, Segmentation, Segmenter
 RECORD = "made_by.json"
 """Written last into a folder of masks, with the digest of each: a folder without it, or with others, is made anew."""
 _LOG = logging.getLogger(__name__)
-_NEW = ".new-"
+NEW = ".new-"
+"""How folders begin that are being written."""
 _ABANDONED_SECONDS = 24 * 3600
 
 
@@ -47,6 +48,11 @@ class Made:
 
     masks: Mapping[str, Mask]
     affine: Affine
+
+
+def default_folder() -> Path:
+    """Where masks are kept if nothing else is said."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "reg2rg" / "masks"
 
 
 class KeptSegmenter(Segmenter):
@@ -65,8 +71,7 @@ class KeptSegmenter(Segmenter):
     for_measurements: ClassVar[bool] = True
 
     def __init__(self, kept: str | None = None) -> None:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-        self.kept = Path(kept).expanduser() if kept else cache / "reg2rg" / "masks"
+        self.kept = Path(kept).expanduser() if kept else default_folder()
 
     @property
     @abstractmethod
@@ -151,10 +156,10 @@ class KeptSegmenter(Segmenter):
         """Write masks and record into a folder that takes its place whole."""
         try:
             self.kept.mkdir(parents=True, exist_ok=True)
-            _remove_abandoned(self.kept)
-            with tempfile.TemporaryDirectory(dir=self.kept, prefix=_NEW, ignore_cleanup_errors=True) as name:
+            remove_abandoned(self.kept)
+            with tempfile.TemporaryDirectory(dir=self.kept, prefix=NEW, ignore_cleanup_errors=True) as name:
                 new = Path(name, "masks")
-                digests = {region: _write(new / f"{region}.nii.gz", mask, affine) for region, mask in masks.items()}
+                digests = {region: write_mask(new / f"{region}.nii.gz", mask, affine) for region, mask in masks.items()}
                 write_record(new / RECORD, {**facts, "masks": digests})
                 with contextlib.suppress(OSError):  # another process was faster, with the same masks
                     if _kept(folder) is None:
@@ -179,8 +184,8 @@ def _kept(folder: Path) -> frozenset[str] | None:
     return frozenset(digests)
 
 
-def _write(path: Path, mask: Mask, affine: Affine) -> str:
-    """Write a mask, the same bytes for the same mask, to the disk itself; its digest."""
+def write_mask(path: Path, mask: Mask, affine: Affine) -> str:
+    """Write a mask as NIfTI, the same bytes for the same mask, to the disk itself; its digest."""
     image = nib.Nifti1Image(np.asarray(mask, np.uint8), affine)
     image.header.set_xyzt_units("mm")
     image.set_qform(affine, 1)
@@ -191,9 +196,9 @@ def _write(path: Path, mask: Mask, affine: Affine) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _remove_abandoned(root: Path) -> None:
-    """Remove what processes that were killed while they wrote left behind, a day later."""
-    for path in root.glob(f"{_NEW}*"):
+def remove_abandoned(root: Path) -> None:
+    """Remove what processes that were killed while they wrote into a folder left behind, a day later."""
+    for path in root.glob(f"{NEW}*"):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
                 shutil.rmtree(path, ignore_errors=True)

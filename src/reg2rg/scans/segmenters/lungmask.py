@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from reg2rg.core.errors import Reg2RGError
+from reg2rg.core.errors import DataFault
 from reg2rg.core.files import sha256
 from reg2rg.core.regions import RegionSet
 from reg2rg.core.types import PathText
@@ -80,8 +80,7 @@ class LungMask(KeptSegmenter):
         """Run the model, which stays in memory for the next scan.
 
         Raises:
-            DataFault: a scan that cannot be read.
-            Reg2RGError: lungmask failed.
+            DataFault: a scan that cannot be read; NOT_SEGMENTED, lungmask failed.
         """
         from lungmask import LMInferer
 
@@ -94,9 +93,12 @@ class LungMask(KeptSegmenter):
             # It takes slices from feet to head, each from front to back and from the patient's right to left.
             found = self._inferer.apply(np.ascontiguousarray(volume.array[::-1, ::-1].transpose(2, 1, 0)))
         except Exception as error:  # a download, a file of weights, memory
-            raise Reg2RGError(
-                f"lungmask, model {self.model}, {scan}: {type(error).__name__}: {error}. Fix: see whether `lungmask "
-                f"{scan} OUT.nii.gz --modelname {self.model}` works by itself; give its weights as a file (weights)"
+            raise DataFault.of(
+                "NOT_SEGMENTED",
+                found=f"lungmask, model {self.model}, ended with {type(error).__name__}: {error}",
+                expected="labels",
+                fix=f"see whether `lungmask {scan} OUT.nii.gz --modelname {self.model}` works; or give the weights",
+                path=scan,
             ) from error
         labels = np.asarray(found).transpose(2, 1, 0)[::-1, ::-1]
         return Made({region: np.isin(labels, values) for region, values in plan.items()}, volume.affine)

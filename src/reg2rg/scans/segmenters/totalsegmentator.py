@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from reg2rg.core.errors import ConfigError, Reg2RGError
+from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.regions import RegionSet
 from reg2rg.core.registry import did_you_mean
 from reg2rg.core.types import Mask, PathText, Volume
@@ -87,9 +87,9 @@ class TotalSegmentator(KeptSegmenter):
         """Run each task that a region needs, once.
 
         Raises:
-            DataFault: a scan that cannot be read.
+            DataFault: a scan that cannot be read; NOT_SEGMENTED, TotalSegmentator failed, or its labels do not lie on
+                the scan's grid.
             ConfigError: a task or class that the installed version does not have.
-            Reg2RGError: TotalSegmentator failed, or its labels do not lie on the scan's grid.
         """
         tasks = list(dict.fromkeys(task for parts in plan.values() for task in parts))
         numbers = {task: _numbers(task, plan) for task in tasks}
@@ -115,15 +115,21 @@ class TotalSegmentator(KeptSegmenter):
                     image, None, ml=True, task=task, fast=fast, skip_saving=True, quiet=True, device=self.device
                 )
         except (Exception, SystemExit) as error:  # it ends the process where a licence or a file is missing
-            raise Reg2RGError(
-                f"TotalSegmentator, task {task}, {scan}: {type(error).__name__}: {error}. Fix: see whether "
-                f"`TotalSegmentator -i {scan} -o OUT --task {task}` works by itself (weights, licence, memory)"
+            raise DataFault.of(
+                "NOT_SEGMENTED",
+                found=f"TotalSegmentator, task {task}, ended with {type(error).__name__}: {error}",
+                expected="labels",
+                fix=f"see whether `TotalSegmentator -i {scan} -o OUT --task {task}` works (weights, licence, memory)",
+                path=scan,
             ) from error
         labels = np.asarray(found.dataobj)
         if labels.shape != volume.array.shape or not np.allclose(found.affine, volume.affine, atol=1e-3):
-            raise Reg2RGError(
-                f"TotalSegmentator, task {task}, {scan}: labels of {labels.shape} voxels, or placed elsewhere "
-                f"(expected the scan's grid, {volume.array.shape}). Fix: use version 2.18, whose labels lie there"
+            raise DataFault.of(
+                "NOT_SEGMENTED",
+                found=f"TotalSegmentator, task {task}, gave labels of {labels.shape} voxels, or placed elsewhere",
+                expected=f"the scan's grid, {volume.array.shape}",
+                fix="use version 2.18, whose labels lie there",
+                path=scan,
             )
         return labels
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import segmenter_fakes as fakes
-from reg2rg.core.errors import ConfigError, MissingExtraError, Reg2RGError
+from reg2rg.core.errors import ConfigError, DataFault, MissingExtraError
 from reg2rg.core.regions import Region, RegionSet, load_region_set
 from reg2rg.core.types import Study
 from reg2rg.scans.base import ReadOptions
@@ -105,10 +105,12 @@ def test_what_goes_wrong_in_totalsegmentator_is_said(scan, monkeypatch, tmp_path
     calls = fakes.totalsegmentator(monkeypatch)
     calls.shift = 1.5
     segmenter = TotalSegmentator(str(tmp_path / "kept"))
-    with pytest.raises(Reg2RGError, match=r"task total, .*ct.nii.gz: labels of \(30, 28, 24\) voxels, or"):
+    with pytest.raises(
+        DataFault, match=r"NOT_SEGMENTED .*ct.nii.gz: .*task total, gave labels of \(30, 28, 24\) voxels, or"
+    ):
         segmenter.segment(scan, REGIONS)
     calls.error = SystemExit(1)
-    with pytest.raises(Reg2RGError, match=r"TotalSegmentator, task total, .*: SystemExit: 1\. Fix: see whether"):
+    with pytest.raises(DataFault, match=r"NOT_SEGMENTED .*TotalSegmentator, task total, ended with SystemExit: 1"):
         segmenter.segment(scan, REGIONS)
     assert list((tmp_path / "kept").glob("*")) == []
 
@@ -145,7 +147,7 @@ def test_what_a_model_can_tell_apart(scan, monkeypatch, tmp_path: Path) -> None:
     (tmp_path / "w.pth").write_bytes(b"2")
     assert LungMask(weights=str(tmp_path / "w.pth")).settings() != settings
     calls.error = RuntimeError("no memory")
-    with pytest.raises(Reg2RGError, match=r"lungmask, model R231, .*ct.nii.gz: RuntimeError: no memory\. Fix"):
+    with pytest.raises(DataFault, match=r"NOT_SEGMENTED .*ct.nii.gz: lungmask, model R231, ended with RuntimeError"):
         sides.segment(scan, REGIONS)
 
 
