@@ -68,6 +68,11 @@ COMMANDS: dict[str, Command] = {
         "list every fault of a data folder, as a table and as JSON",
         "reg2rg.cli.data:check_parser",
     ),
+    "data segment": Command(
+        "reg2rg.cli.segment:run",
+        "make the region masks of a data set's scans; resumable",
+        "reg2rg.cli.segment:parser",
+    ),
     "data prepare": Command(
         "reg2rg.cli.data:prepare",
         "bring the studies of a data folder into a store; resumable",

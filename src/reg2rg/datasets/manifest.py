@@ -95,7 +95,7 @@ class Manifest(Dataset):
         for told in gate.told(self.path.name):
             notes.add("TEXT_CLEANED", told)
         named = {key.kind for row in rows for name in row.values if (key := keys[name]) is not None}
-        masked = self.masks is not None or "mask" in named
+        masked = self.needs_masks and (self.masks is not None or "mask" in named)
         for row in rows:
             where = f"{self.path.name} line {row.line}"
             cells = {key: text for name, text in row.values.items() if (key := keys[name]) is not None}

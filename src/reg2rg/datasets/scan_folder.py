@@ -58,7 +58,7 @@ class ScanFolder(Dataset):
         for name, image in sorted(scans_at(self.root, self.images).items()):
             try:
                 study = study_id(name)
-                masks = None if self.masks is None else self._masks(study)
+                masks = self._masks(study) if self.masks is not None and self.needs_masks else None
                 notes.add("NO_REPORT", study)
                 studies.append(Study(study, study, "test", image, masks))
             except DataFault as fault:

@@ -27,7 +27,7 @@ from reg2rg.scans.base import MaskGrid, ReadOptions
 from reg2rg.scans.find_masks import MaskSource, find_masks, image_stem
 from reg2rg.scans.masks import canonical
 from reg2rg.scans.read import read_study
-from reg2rg.scans.segmenters import SEGMENTERS, MadeBy, Segmentation, Segmenter
+from reg2rg.scans.segmenters import SEGMENTERS, MadeBy, Segmentation, Segmenter, segmenter_named
 from reg2rg.store.crop import Detail, crop_to_foreground
 from reg2rg.store.frame import conform
 from reg2rg.store.views import ALL_VIEWS, StudyViews, compute_views
@@ -43,7 +43,7 @@ def report_on(
     masks: MaskSource | None,
     model: Reg2RG,
     *,
-    segmenter: Segmenter | None = None,
+    segmenter: Segmenter | str | None = None,
     mask_grid: MaskGrid = "header",
     min_slices: int = 16,
     implausible: Literal["error", "note", "ignore"] = "error",
@@ -65,7 +65,8 @@ def report_on(
             region to file; one file of labels, such as TotalSegmentator's ``--ml`` writes, as a path or as a `LabelMap`
             with labels of your own. ``None`` for a model that sees the whole scan alone, and with `segmenter`.
         model: from `Reg2RG.from_pretrained` or `Reg2RG.from_checkpoint`.
-        segmenter: makes the masks, or knows where they lie, instead of `masks`.
+        segmenter: makes the masks, or knows where they lie, instead of `masks`; one without arguments by its name, such
+            as ``"Thresholds"``.
         mask_grid: see `ReadOptions`.
         min_slices: fewest axial slices.
         implausible: what becomes of masks that cannot be this scan's, see `ReadOptions`.
@@ -118,7 +119,7 @@ def report_on(
         report=_report(answer, contract),
         source=source,
         asked=answer.regions,
-        absent={} if found is None else _absent(detail, contract, found.made_by),
+        absent={} if found is None else _absent(detail, contract, found),
         made_by=Provenance(
             versions={"reg2rg": __version__, "python": platform.python_version()}
             | {package: version(package) for package in _PACKAGES},
@@ -138,7 +139,7 @@ def _report(answer: GeneratedReport, contract: InputContract) -> Report:
 
 
 def _segmentation(
-    scan: Path, masks: MaskSource | None, segmenter: Segmenter | None, contract: InputContract
+    scan: Path, masks: MaskSource | None, segmenter: Segmenter | str | None, contract: InputContract
 ) -> Segmentation | None:
     """Where the masks are, ``None`` for a model that needs none."""
     if masks is not None and segmenter is not None:
@@ -146,6 +147,7 @@ def _segmentation(
     if contract.task.target != "regions":
         return None
     if segmenter is not None:
+        segmenter = segmenter_named(segmenter) if isinstance(segmenter, str) else segmenter
         return segmenter.segment(scan, contract.task.region_set)
     if masks is None:
         raise ConfigError(
@@ -163,13 +165,14 @@ def _segmentation(
     return Segmentation(found, MadeBy("files", source=where))
 
 
-def _absent(detail: Detail, contract: InputContract, made_by: MadeBy) -> dict[str, str]:
+def _absent(detail: Detail, contract: InputContract, found: Segmentation) -> dict[str, str]:
     """Region that was not asked for -> why: what was noted last of it."""
     absent = {}
     for name in contract.task.region_set.names:
         if name not in detail.masks:
             notes = [note.removeprefix(f"{name}: ") for note in detail.notes if note.startswith(f"{name}: ")]
-            absent[name] = notes[-1] if notes else f"no mask of it from {made_by.name}"
+            why = found.absent.get(name, f"no mask of it from {found.made_by.name}")
+            absent[name] = notes[-1] if notes else why
     return absent
 
 

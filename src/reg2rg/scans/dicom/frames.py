@@ -147,11 +147,8 @@ def read_series(path: Path) -> tuple[list[Series], tuple[str, ...]]:
         fix = "export or download the series again"
         text = f"{len(sources)} files whose headers cannot be read"
         raise DataFault.of("CORRUPT", found=text, expected="sound DICOM", fix=fix, path=path)
-    if damaged:
-        return list(found.values()), (
-            f"{counted(len(damaged), 'DICOM file')} cannot be read: {', '.join(damaged[:3])}",
-        )
-    return list(found.values()), ()
+    said = f"{counted(len(damaged), 'DICOM file')} cannot be read: {', '.join(damaged[:3])}"
+    return list(found.values()), (said,) if damaged else ()
 
 
 def study_uid(path: Path) -> str:
