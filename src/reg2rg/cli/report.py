@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from reg2rg.inference.result import ReportResult
     from reg2rg.scans.base import ReadOptions
     from reg2rg.scans.find_masks import MaskSource
-    from reg2rg.scans.segmenters import Segmenter
 
 _TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
 
@@ -71,13 +70,14 @@ def run(invocation: Invocation) -> int:
     options = parser().parse_args(list(invocation.args))
     _tell(f"looking at {options.input}")
     from reg2rg.cli.series import print_series
+    from reg2rg.scans.segmenters import segmenter_named
 
     read = _read_options(options)
     jobs, faults = _jobs(options.input, options.masks)
     listed = len(jobs) + len(faults)
     _refuse_without_masks(options, jobs)
     print_series([job.scan for job in jobs], read)
-    segmenter = _segmenter(options.segmenter)
+    segmenter = None if options.segmenter is None else segmenter_named(options.segmenter)
     _tell(f"loading {options.model}")
 
     from reg2rg.inference.generate import export, exporter_named, generate_report, load_model
@@ -181,22 +181,6 @@ def _refuse_without_masks(options: argparse.Namespace, jobs: Sequence[_Job]) -> 
             "  --masks FILE                 labels, as TotalSegmentator's --ml writes, DICOM SEG or RTSTRUCT\n"
             f"  --segmenter NAME             makes them: {names}"
         )
-
-
-def _segmenter(name: str | None) -> Segmenter | None:
-    """A segmenter by its name, with the defaults of its arguments."""
-    from reg2rg.core.registry import load_plugins
-    from reg2rg.scans.segmenters import SEGMENTERS
-
-    if name is None:
-        return None
-    if name not in SEGMENTERS:
-        load_plugins()
-    component = SEGMENTERS.get(name)
-    try:
-        return component()
-    except TypeError as error:
-        raise ConfigError(f"--segmenter {name}: it needs arguments ({error}). Fix: use it from Python") from None
 
 
 def _tell(text: str) -> None:
