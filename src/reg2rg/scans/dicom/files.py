@@ -65,7 +65,7 @@ def is_dicom(path: Path) -> bool:
             return any(_sniff(_head(file)) for file in _walk(path))
         head = _head(path)
         return _sniff(head) or (head.startswith(_ZIP) and next(_members(path), None) is not None)
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError):
+    except Exception:  # zipfile and the codecs behind it raise whatever comes of damaged bytes
         return False
 
 
@@ -84,9 +84,11 @@ def find(path: Path) -> tuple[Source, ...]:
         found_text = f"cannot be read ({getattr(error, 'strerror', None) or error})"
         fix = "check the path and its permissions"
         raise DataFault.of("UNREADABLE", found=found_text, expected="DICOM", fix=fix, path=path) from error
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except (DataFault, MemoryError):
+        raise
+    except Exception as error:  # as above
         fix = "download the zip again, or unpack it"
-        text = f"a zip that cannot be read ({error})"
+        text = f"a zip that cannot be read ({type(error).__name__}: {error})"
         raise DataFault.of("CORRUPT", found=text, expected="a sound zip", fix=fix, path=path) from error
     if not found:
         fix = "give the folder of the series, a zip of it, its DICOMDIR, or one Enhanced file"

@@ -56,6 +56,8 @@ def planes(frames: Sequence[Frame]) -> Iterator[tuple[int, Plane]]:
                         dataset = _dataset(stream) if dataset is None else dataset
                         plane = _plane(dataset, frames[place])
                     yield place, plane
+                if source.member:
+                    stream.read()  # to its end, where the zip's checksum is held against it
 
 
 def _dataset(stream: BinaryIO) -> Any:
