@@ -27,6 +27,7 @@ from reg2rg.scans.find_masks import MaskSource, find_masks, image_stem
 from reg2rg.scans.masks import canonical
 from reg2rg.scans.read import read_study
 from reg2rg.scans.segmenters import MadeBy, Segmentation, Segmenter, segmenter_named
+from reg2rg.store.attributes import measure
 from reg2rg.store.crop import Detail, crop_to_foreground
 from reg2rg.store.frame import conform
 from reg2rg.store.views import ALL_VIEWS, StudyViews, compute_views
@@ -87,6 +88,7 @@ def report_on(
     source = read_study(study, contract.task.region_set, options, needs_regions=found is not None)
     views = contract.task.views
     detail = crop_to_foreground(conform(source, views.orientation, views.spacing))
+    attributes = measure(crop_to_foreground(source), contract.task.region_set) if source.masks else None
     for note in detail.notes:
         log.info("%s: %s", scan, note)
     weights = digest(model.state_dict())
@@ -111,6 +113,7 @@ def report_on(
             notes=detail.notes,
             truncated=answer.truncated,
         ),
+        attributes=attributes,
     )
 
 

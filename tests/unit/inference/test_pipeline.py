@@ -263,6 +263,10 @@ def test_a_result_as_json(files, model, asked, tmp_path, labels):
     lung = content["regions"]["lung"]
     assert lung["volume_ml"] == pytest.approx(18.432)
     assert lung["box_mm"] == [[19.0, 23.0, 10.5], [35.0, 47.0, 58.5]]
+    assert lung["measured"]["volume_ml"] == lung["volume_ml"]
+    assert (lung["measured"]["mean_hu"], lung["measured"]["air"], lung["measured"]["cut"]) == (-800, 1.0, False)
+    assert lung["measured"]["extent_mm"] == [16.0, 24.0, 48.0]
+    assert set(content["measured"]) == {"body_extent_mm", "cardiothoracic_ratio"}
     file = files / "labels.nii.gz" if labels else files / "masks" / "lung.nii.gz"
     assert (lung["file"], lung["labels"]) == (str(file), [10] if labels else None)
     assert content["grid"]["stored"] == {"shape": [40, 36, 24], "affine": np.diag([2.0, 2.0, 3.0, 1.0]).tolist()}
