@@ -45,6 +45,14 @@ def sat_folder(folder: Path) -> tuple[Path, dict[str, str]]:
     return nifti(folder), {"root": str(folder)}
 
 
+def dicom_file(folder: Path) -> Path:
+    pytest.importorskip("pydicom", reason="pydicom is not installed (extra 'dicom')")
+    from dicom_files import enhanced, save, slices
+
+    [file] = save([enhanced(slices())], folder).iterdir()
+    return file
+
+
 def phantom(folder: Path) -> tuple[Path, dict[str, str]]:
     grid = Grid((64, 64, 48))
     array, _ = draw(draw_patient(77, 2), grid)
@@ -52,7 +60,7 @@ def phantom(folder: Path) -> tuple[Path, dict[str, str]]:
     return folder / "a.nii.gz", {"kept": str(folder / "kept")}
 
 
-FILES = {"NIfTI": nifti, "NRRD": nrrd_file}
+FILES = {"NIfTI": nifti, "NRRD": nrrd_file, "DICOM": dicom_file}
 FOLDERS = {"LungMask": phantom, "SATFolder": sat_folder, "Thresholds": phantom, "TotalSegmentator": phantom}
 ARGUMENTS = {"JSON": {}, Page.__name__: {"max_pixels": 64}}
 

@@ -52,6 +52,7 @@ def check_parser() -> argparse.ArgumentParser:
     _workers(parser)
     parser.add_argument("--out", type=place, default=Path("check"), help="folder for check.json and overlays")
     parser.add_argument("--overlays", type=whole(0), default=6, help="studies to draw with their regions outlined")
+    parser.add_argument("--series", metavar="UID", help="of a DICOM study the series to read, or the end of its UID")
     parser.add_argument("--sample", type=whole(1), default=None, help="read so many studies only, evenly spread")
     return parser
 
@@ -61,14 +62,19 @@ def check(invocation: Invocation) -> int:
     from reg2rg.check.report import print_check
     from reg2rg.check.run import check_dataset
     from reg2rg.cli.section import read_section
+    from reg2rg.cli.series import print_series
+    from reg2rg.datasets.scan_folder import ScanFolder
 
     options, rest = check_parser().parse_known_args(list(invocation.args))
     folder, rest = folder_of(rest)
+    rest += ["--data.read.series", options.series] if options.series else []
     if folder is None:
         section = read_section(invocation, rest, options.config)
     else:
         section = section_of_folder(folder, invocation, rest, options.config)
     _refuse_segmenter(section)
+    if isinstance(section.data.dataset, ScanFolder):
+        print_series([study.image for study in section.data.dataset.studies()], section.data.read)
     result = check_dataset(
         section.data.dataset,
         section.task.region_set,

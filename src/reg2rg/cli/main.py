@@ -78,6 +78,9 @@ COMMANDS: dict[str, Command] = {
         "bring the studies of a data folder into a store; resumable",
         "reg2rg.cli.data:prepare_parser",
     ),
+    "report": Command(
+        "reg2rg.cli.report:run", "report on a scan, a DICOM study or a list of studies", "reg2rg.cli.report:parser"
+    ),
     "evaluate": Command("reg2rg.cli.evaluate:run", "score files of reports, of any system, beside their floors"),
     "export": Command("reg2rg.cli.export:run", "a checkpoint to a folder that others can load, with a model card"),
     "ablate": Command("reg2rg.cli.ablate:run", "train, score and compare the runs of a sweep, in one table"),
