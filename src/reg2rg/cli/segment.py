@@ -85,6 +85,7 @@ def _segment(invocation: Invocation, options: argparse.Namespace, rest: Sequence
         options.workers,
         shard_of(options.shard or "1/1"),
         options.max_skip,
+        section.data.read,
     )
     sys.stdout.write(f"{summary.describe()}\n")
     return EXIT_OK

@@ -98,7 +98,7 @@ def report_on(
     ).for_views(contract.task.views)
     tell = step or (lambda what="": None)
     tell(f"looking for the masks of {scan}")
-    found = _segmentation(scan, masks, segmenter, contract)
+    found = _segmentation(scan, masks, segmenter, contract, options)
     name = name or image_stem(scan)
     tell(f"reading {scan}")
     study = Study(name, name, "test", scan, None if found is None else found.masks)
@@ -142,7 +142,11 @@ def _report(answer: GeneratedReport, contract: InputContract) -> Report:
 
 
 def _segmentation(
-    scan: Path, masks: MaskSource | None, segmenter: Segmenter | str | None, contract: InputContract
+    scan: Path,
+    masks: MaskSource | None,
+    segmenter: Segmenter | str | None,
+    contract: InputContract,
+    options: ReadOptions,
 ) -> Segmentation | None:
     """Where the masks are, ``None`` for a model that needs none."""
     if masks is not None and segmenter is not None:
@@ -151,7 +155,7 @@ def _segmentation(
         return None
     if segmenter is not None:
         segmenter = segmenter_named(segmenter) if isinstance(segmenter, str) else segmenter
-        return segmenter.segment(scan, contract.task.region_set)
+        return segmenter.segment(scan, contract.task.region_set, options)
     if masks is None:
         raise ConfigError(
             "report_on: the model reports region by region, and masks is None. Fix: give the masks (a folder with a "

@@ -13,6 +13,7 @@ from reg2rg.core.errors import ConfigError, Reg2RGError
 from reg2rg.core.regions import Region, RegionSet
 from reg2rg.core.types import LabelMap, RegionFiles, Study
 from reg2rg.datasets.segment import segment
+from reg2rg.scans.base import ReadOptions
 from reg2rg.scans.find_masks import find_masks
 from reg2rg.scans.segmenters import MadeBy, Segmentation, Segmenter
 
@@ -23,19 +24,19 @@ AFFINE = np.diag([-2.0, 2, 3, 1])
 class Labels(Segmenter):
     """One file of labels; a scan called odd it does not survive."""
 
-    def segment(self, scan: Path, regions: RegionSet) -> Segmentation:
+    def segment(self, scan: Path, regions: RegionSet, options: ReadOptions | None = None) -> Segmentation:
         if scan.name == "odd.nii":
             raise ZeroDivisionError("no scan")
         return Segmentation(LabelMap(scan, {"lung": (1, 2), "heart": (3,)}), MadeBy("Labels"))
 
 
 class Parts(Segmenter):
-    def segment(self, scan: Path, regions: RegionSet) -> Segmentation:
+    def segment(self, scan: Path, regions: RegionSet, options: ReadOptions | None = None) -> Segmentation:
         return Segmentation(RegionFiles({"lung": (scan, scan)}), MadeBy("Parts"))
 
 
 class Same(Segmenter):
-    def segment(self, scan: Path, regions: RegionSet) -> Segmentation:
+    def segment(self, scan: Path, regions: RegionSet, options: ReadOptions | None = None) -> Segmentation:
         return Segmentation(RegionFiles({"lung": scan}), MadeBy("Same"), {"heart": "not looked for"})
 
 
