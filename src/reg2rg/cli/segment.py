@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from reg2rg.cli.data import command_parser, config_arguments, folder_of, section_of_folder, shard_of
 from reg2rg.cli.main import EXIT_INTERRUPTED, Invocation
@@ -17,6 +17,9 @@ from reg2rg.cli.paths import place
 from reg2rg.cli.runner import add_runner_options, build_runner
 from reg2rg.core.errors import EXIT_OK, EXIT_RUNTIME, ConfigError
 from reg2rg.runners import Command, Stop
+
+if TYPE_CHECKING:
+    from reg2rg.cli.section import Sections
 
 _EXIT_TERMINATED = 143
 
@@ -57,24 +60,13 @@ def run(invocation: Invocation) -> int:
         from reg2rg.scans.segmenters import SEGMENTERS
 
         raise ConfigError(f"command line: --segmenter NAME is needed. Known: {', '.join(SEGMENTERS)}.")
+    if options.shards > 1 and options.shard is not None:
+        raise ConfigError("command line: both --shard and --shards. Fix: --shards N alone makes all N parts")
+    section = _section(invocation, options, rest)  # what is wrong is said before any job begins
     if options.shards > 1:
-        if options.shard is not None:
-            raise ConfigError("command line: both --shard and --shards. Fix: --shards N alone makes all N parts")
         return _hand_out(invocation, options, words)
-    return _segment(invocation, options, rest)
-
-
-def _segment(invocation: Invocation, options: argparse.Namespace, rest: Sequence[str]) -> int:
-    from reg2rg.cli.section import read_section
     from reg2rg.datasets.segment import segment
 
-    folder, rest = folder_of(rest)
-    arguments = [f"--data.{word[2:]}" if word.startswith("--segmenter.") else word for word in rest]
-    arguments.insert(0, f"--data.segmenter={options.segmenter}")
-    if folder is None:
-        section = read_section(invocation, arguments, options.config)
-    else:
-        section = section_of_folder(folder, invocation, arguments, options.config)
     assert section.data.segmenter is not None
     summary = segment(
         section.data.dataset.scans(),
@@ -89,6 +81,18 @@ def _segment(invocation: Invocation, options: argparse.Namespace, rest: Sequence
     )
     sys.stdout.write(f"{summary.describe()}\n")
     return EXIT_OK
+
+
+def _section(invocation: Invocation, options: argparse.Namespace, rest: Sequence[str]) -> Sections:
+    """What configs, folder and options describe, the segmenter among it."""
+    from reg2rg.cli.section import read_section
+
+    folder, rest = folder_of(rest)
+    arguments = [f"--data.{word[2:]}" if word.startswith("--segmenter.") else word for word in rest]
+    arguments.insert(0, f"--data.segmenter={options.segmenter}")
+    if folder is None:
+        return read_section(invocation, arguments, options.config)
+    return section_of_folder(folder, invocation, arguments, options.config)
 
 
 def _hand_out(invocation: Invocation, options: argparse.Namespace, words: Sequence[str]) -> int:

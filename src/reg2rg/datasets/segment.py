@@ -34,7 +34,7 @@ from reg2rg.scans.base import ReadOptions
 from reg2rg.scans.find_masks import image_stem
 from reg2rg.scans.footprint import workers_that_fit
 from reg2rg.scans.read import read_image
-from reg2rg.scans.segmenters import KeptSegmenter, Segmentation, Segmenter, segment_as_read
+from reg2rg.scans.segmenters import KeptSegmenter, Segmentation, Segmenter
 from reg2rg.scans.segmenters.kept import NEW, default_folder, remove_abandoned, write_mask
 
 MADE_BY = "made_by.json"
@@ -82,7 +82,7 @@ class _Job:
     segmenter: bytes
     regions: RegionSet
     folder: Path
-    read: ReadOptions
+    options: ReadOptions | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def segment(
     workers: int = 0,
     shard: tuple[int, int] = (1, 1),
     max_skip: float = 0.05,
-    read: ReadOptions = ReadOptions(),  # noqa: B008 (frozen)
+    options: ReadOptions | None = None,
 ) -> SegmentSummary:
     """Make the masks of studies.
 
@@ -117,7 +117,7 @@ def segment(
             for a network on a GPU.
         shard: (i, n): of the sorted studies, every n-th from the i-th on, counted from 1.
         max_skip: share of studies that may be skipped.
-        read: how DICOM is read: which series of a study.
+        options: how scans are read.
 
     Returns:
         what was done; it stands in ``segment.json`` in `out` too.
@@ -137,7 +137,7 @@ def segment(
     remove_abandoned(out)
     mine = sorted(studies, key=lambda study: study.id)[index - 1 :: count]
     packed = pickle.dumps(segmenter)
-    jobs = [_Job(study, packed, regions, out / folder.replace("{id}", study.id), read) for study in mine]
+    jobs = [_Job(study, packed, regions, out / folder.replace("{id}", study.id), options) for study in mine]
     statuses: Counter[str] = Counter()
     found: Counter[str] = Counter()
     skipped = []
@@ -170,7 +170,7 @@ def _segment_one(job: _Job) -> _Outcome:
     """Bring the masks of one study into its folder. Never lets an exception out but a keyboard interrupt."""
     study = job.study
     try:
-        found = segment_as_read(_unpacked(job.segmenter), study.image, job.regions, job.read)
+        found = _unpacked(job.segmenter).segment(study.image, job.regions, job.options)
         facts = {"made_by": asdict(found.made_by), "absent": dict(found.absent), "regions": list(job.regions.names)}
         there = _is_there(job.folder, found, facts)
         if not there:

@@ -27,7 +27,8 @@ from reg2rg.scans.base import MaskGrid, ReadOptions
 from reg2rg.scans.find_masks import MaskSource, find_masks, image_stem
 from reg2rg.scans.masks import canonical
 from reg2rg.scans.read import read_study
-from reg2rg.scans.segmenters import SEGMENTERS, MadeBy, Segmentation, Segmenter, segment_as_read, segmenter_named
+from reg2rg.scans.segmenters import SEGMENTERS, MadeBy, Segmentation, Segmenter, segmenter_named
+from reg2rg.store.attributes import measure
 from reg2rg.store.crop import Detail, crop_to_foreground
 from reg2rg.store.frame import conform
 from reg2rg.store.views import ALL_VIEWS, StudyViews, compute_views
@@ -104,6 +105,7 @@ def report_on(
     source = read_study(study, contract.task.region_set, options, needs_regions=found is not None)
     views = contract.task.views
     detail = crop_to_foreground(conform(source, views.orientation, views.spacing))
+    attributes = measure(crop_to_foreground(source), contract.task.region_set) if source.masks else None
     for note in detail.notes:
         log.info("%s: %s", scan, note)
     tell(f"writing the report on {name}")
@@ -129,6 +131,7 @@ def report_on(
             notes=detail.notes,
             truncated=answer.truncated,
         ),
+        attributes=attributes,
     )
 
 
@@ -152,7 +155,7 @@ def _segmentation(
         return None
     if segmenter is not None:
         segmenter = segmenter_named(segmenter) if isinstance(segmenter, str) else segmenter
-        return segment_as_read(segmenter, scan, contract.task.region_set, options)
+        return segmenter.segment(scan, contract.task.region_set, options)
     if masks is None:
         raise ConfigError(
             "report_on: the model reports region by region, and masks is None. Fix: give the masks (a folder with a "

@@ -91,7 +91,8 @@ def check_segmenter(build: Callable[[], Segmenter], scan: Path, regions: RegionS
     """
     segmenter = build()
     require(isinstance(segmenter, Segmenter), segmenter, "type", "no subclass of Segmenter", "one")
-    found = segmenter.segment(scan, regions)
+    options = ReadOptions(min_slices=1, hu="trust")
+    found = segmenter.segment(scan, regions, options)
     require(isinstance(found, Segmentation), segmenter, "segment", type(found).__name__, "a Segmentation")
     labels = isinstance(found.masks, LabelMap)
     named = found.masks.labels if isinstance(found.masks, LabelMap) else found.masks.files
@@ -107,7 +108,13 @@ def check_segmenter(build: Callable[[], Segmenter], scan: Path, regions: RegionS
     require(not absent, segmenter, "labels" if labels else "files", f"nothing at {absent}", "files that are there")
     require(bool(found.made_by.name), segmenter, "made_by.name", "none", "what made the masks")
     try:
-        read_study(Study("scan", "scan", "test", scan, found.masks), regions, ReadOptions(min_slices=1, hu="trust"))
+        read_study(Study("scan", "scan", "test", scan, found.masks), regions, options)
     except DataFault as error:
         raise ContractError(f"{type(segmenter).__name__}: masks: {error}") from error
-    require(build().segment(scan, regions) == found, segmenter, "segment", "other masks the second time", "the same")
+    require(
+        build().segment(scan, regions, options) == found,
+        segmenter,
+        "segment",
+        "other masks the second time",
+        "the same",
+    )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import nibabel as nib
@@ -11,6 +14,7 @@ import pytest
 
 from reg2rg.cli.main import main
 from reg2rg.datasets import RadGenome, ScanFolder
+from reg2rg.runners import Outcome
 
 SEGMENT = ["data", "segment", "scans", "--segmenter", "Thresholds", "--out", "scans/masks"]
 
@@ -76,8 +80,32 @@ def test_parts_by_a_runner_and_the_same_in_one(capsys: pytest.CaptureFixture[str
     assert "0 made, 1 kept" in Path("scans/masks/.logs/segment-2-of-2.txt").read_text()
     assert len(list(Path("scans/masks").glob("*/lung.nii.gz"))) == 3
     assert json.loads(Path("scans/masks/segment-1-of-2.json").read_text())["ready"] == 2
-    assert main([*SEGMENT, "--segmenter.kep=there", "--shards", "2", "--jobs", "0"]) == 1
-    assert "Thresholds has no argument 'kep'" in capsys.readouterr().out
+
+
+def test_parts_that_fail(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    class Failing:
+        def run(self, jobs, begin, stop):
+            for job, status in zip(jobs, ("done", "failed"), strict=True):
+                begin(job)
+                yield job, Outcome(status, 1.0, "" if status == "done" else "no GPU")
+
+    monkeypatch.setattr("reg2rg.cli.segment.build_runner", lambda options, folder: Failing())
+    assert main([*SEGMENT, "--shards", "2", "--allow-import", "numpy"]) == 1
+    assert "1 of 2 parts done; scans/masks/.logs/segment-2-of-2.txt: no GPU" in capsys.readouterr().out
+
+
+def test_killed_and_run_again() -> None:
+    words = [sys.executable, "-m", "reg2rg.cli.main", *SEGMENT]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not list(Path("scans/masks").glob("*/made_by.json")):
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    there = {path: path.stat().st_ino for path in Path("scans/masks").glob("*/*.nii.gz")}
+    assert there
+    assert main(SEGMENT) == 0
+    assert {path: path.stat().st_ino for path in there} == there  # what was finished is kept
+    assert len(list(Path("scans/masks").glob("*/lung.nii.gz"))) == 3
 
 
 def test_by_a_config_with_arguments_and_a_name_for_folders() -> None:
@@ -95,7 +123,7 @@ def test_by_a_config_with_arguments_and_a_name_for_folders() -> None:
     [
         (["data", "segment", "scans"], "--segmenter NAME is needed. Known: LungMask, SATFolder, Thresholds"),
         ([*SEGMENT[:4], "Treshold"], "unknown segmenter 'Treshold'. Did you mean 'Thresholds'?"),
-        ([*SEGMENT, "--segmenter.kep=x"], "Thresholds has no argument 'kep'. Did you mean 'kept'?"),
+        ([*SEGMENT, "--segmenter.kep=x", "--shards", "2"], "Thresholds has no argument 'kep'. Did you mean 'kept'?"),
         ([*SEGMENT, "--shard", "3/2"], "expected I/N with 1 <= I <= N"),
         ([*SEGMENT, "--shard", "1/2", "--shards", "2"], "both --shard and --shards"),
         ([*SEGMENT, "--folder", "seg"], "{id} must stand in it, once"),

@@ -1,6 +1,5 @@
 """Segmenters: a scan's path goes in, where the masks of its regions are comes out, with what made them."""
 
-from reg2rg.scans.segmenters.as_read import segment_as_read
 from reg2rg.scans.segmenters.base import SEGMENTERS, MadeBy, Segmentation, Segmenter, segmenter_named
 from reg2rg.scans.segmenters.kept import KeptSegmenter, Made
 from reg2rg.scans.segmenters.lungmask import LungMask
@@ -19,6 +18,5 @@ __all__ = [
     "Segmenter",
     "Thresholds",
     "TotalSegmentator",
-    "segment_as_read",
     "segmenter_named",
 ]
