@@ -93,7 +93,9 @@ class CausalLM(LanguageModel):
             _checkpoint_activations(base, path)
         self.config = base.config
         self.hidden_size = int(base.get_input_embeddings().embedding_dim)
-        self.context_length = int(getattr(base.config, "max_position_embeddings", None) or _UNBOUNDED)
+        # Beyond index_topk sparse attention chooses what it looks at, with a cache otherwise than without one.
+        lengths = (getattr(base.config, name, None) for name in ("max_position_embeddings", "index_topk"))
+        self.context_length = min(int(length) for length in (*lengths, _UNBOUNDED) if length)
         self._check_vocabulary(base.get_input_embeddings().num_embeddings)
         eos = getattr(base.generation_config, "eos_token_id", None)
         extra = eos if isinstance(eos, list) else [] if eos is None else [eos]

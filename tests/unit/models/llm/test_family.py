@@ -47,6 +47,16 @@ def test_what_would_be_wrong_in_silence_is_refused_by_name(tmp_path, family):
         CausalLM(str(save_tiny(family, tmp_path)))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_model_that_reads_in_both_directions_is_refused_whatever_rounding_hides(tmp_path, dtype):
+    with pytest.raises(ConfigError, match=REFUSED["bert"]):
+        CausalLM(str(save_tiny("bert", tmp_path)), dtype=dtype)
+
+
+def test_sparse_attention_reads_no_further_than_it_is_dense(tmp_path):
+    assert CausalLM(str(save_tiny("deepseek_v32", tmp_path))).context_length == 64
+
+
 def test_adapters_of_a_shared_weight_are_never_folded_in(tmp_path):
     """A head that is the table of embeddings would take the table with it."""
     folder = save_tiny("gpt2", tmp_path)
