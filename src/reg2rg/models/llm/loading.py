@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
 from reg2rg.core.errors import ConfigError
+from reg2rg.data.prompt import leading_specials
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+log = logging.getLogger(__name__)
+
+_WORDS = "the heart is large no nodule of 5 mm"
 LOADING_ERRORS = (OSError, ValueError, KeyError, ImportError, SafetensorError)
 """What Hugging Face raises for a model that is missing, gated, unreachable, damaged, or of another kind."""
 
@@ -23,22 +28,50 @@ def load_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenize
     unk, or EOS where there is no unk (GPT-2). The vocabulary never grows, and EOS still gets its label.
 
     Raises:
-        ConfigError: not found, gated or offline; no EOS token, or a slow tokenizer's package missing.
+        ConfigError: not found, gated, offline or damaged; no EOS token, no tokens for plain words, or a slow
+            tokenizer's package missing.
     """
     from transformers import AutoTokenizer
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
     where = Path(path).expanduser()
+    source = str(where) if where.exists() else path
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            str(where) if where.exists() else path, revision=revision, trust_remote_code=False
+            source, revision=revision, trust_remote_code=False
         )
-    except LOADING_ERRORS as error:
+        settings = get_tokenizer_config(source, revision=revision)
+    except Exception as error:  # of a damaged file tokenizers raises the bare class
         raise trouble(path, error) from None
     if tokenizer.eos_token_id is None:
         raise ConfigError(f"{path}: the tokenizer has no EOS token, so a report could never end. Fix: set eos_token")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    _try_words(tokenizer, path, settings.get("add_bos_token"))
     return tokenizer
+
+
+def _try_words(tokenizer: PreTrainedTokenizerBase, path: str, asks_for_bos: bool | None) -> None:
+    """Read a few words: the class that a folder names may drop parts of tokenizer.json, and flags may be ignored."""
+    kind = type(tokenizer).__name__
+    ids = list(tokenizer(_WORDS, add_special_tokens=False)["input_ids"])
+    if not ids:
+        raise ConfigError(
+            f"{path}: its tokenizer ({kind}) makes no tokens of '{_WORDS}'. Fix: the tokenizer that was saved with the "
+            "model, or tokenizer_class: PreTrainedTokenizerFast in tokenizer_config.json: tokenizer.json as it is"
+        )
+    back = str(tokenizer.decode(ids))
+    if tokenizer.unk_token_id not in ids and back.casefold().split() != _WORDS.split():
+        log.warning("language model %s: its tokenizer (%s) reads '%s' back as '%s'", path, kind, _WORDS, back)
+    puts_bos = tokenizer.bos_token_id in leading_specials(tokenizer)
+    if asks_for_bos is not None and asks_for_bos != puts_bos:
+        log.warning(
+            "language model %s: tokenizer_config.json has add_bos_token: %s, but %s BOS before a text. Prompts follow "
+            "the tokenizer. Where that is wrong, change post_processor in tokenizer.json",
+            path,
+            str(asks_for_bos).lower(),
+            "the tokenizer puts" if puts_bos else "the tokenizer puts no",
+        )
 
 
 def trouble(path: str, error: Exception) -> ConfigError:
