@@ -31,16 +31,23 @@ def load_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenize
         ConfigError: not found, gated, offline or damaged; no EOS token, no tokens for plain words, or a slow
             tokenizer's package missing.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
     where = Path(path).expanduser()
     source = str(where) if where.exists() else path
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            source, revision=revision, trust_remote_code=False
-        )
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
         settings = get_tokenizer_config(source, revision=revision)
+        if not _reads_words(tokenizer):  # some families' classes are made anew from the vocabulary alone
+            plain = PreTrainedTokenizerFast.from_pretrained(source, revision=revision)
+            if _reads_words(plain):
+                log.warning(
+                    "language model %s: %s drops parts of its tokenizer.json, which is taken as it is",
+                    path,
+                    type(tokenizer).__name__,
+                )
+                tokenizer = plain
     except Exception as error:  # of a damaged file tokenizers raises the bare class
         raise trouble(path, error) from None
     if tokenizer.eos_token_id is None:
@@ -51,26 +58,37 @@ def load_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenize
     return tokenizer
 
 
-def _try_words(tokenizer: PreTrainedTokenizerBase, path: str, asks_for_bos: bool | None) -> None:
-    """Read a few words: the class that a folder names may drop parts of tokenizer.json, and flags may be ignored."""
-    kind = type(tokenizer).__name__
+def _words(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], str]:
+    """Ids of a few words, and what they are read back as."""
     ids = list(tokenizer(_WORDS, add_special_tokens=False)["input_ids"])
+    return ids, str(tokenizer.decode(ids))
+
+
+def _reads_words(tokenizer: PreTrainedTokenizerBase) -> bool:
+    ids, back = _words(tokenizer)
+    known = set(ids) - {tokenizer.unk_token_id}
+    return bool(known) and (len(known) < len(set(ids)) or back.casefold().split() == _WORDS.split())
+
+
+def _try_words(tokenizer: PreTrainedTokenizerBase, path: str, asks_for_bos: bool | None) -> None:
+    """Say what a tokenizer does to plain words, and before them, that its folder does not tell."""
+    kind = type(tokenizer).__name__
+    ids, back = _words(tokenizer)
     if not ids:
         raise ConfigError(
-            f"{path}: its tokenizer ({kind}) makes no tokens of '{_WORDS}'. Fix: the tokenizer that was saved with the "
-            "model, or tokenizer_class: PreTrainedTokenizerFast in tokenizer_config.json: tokenizer.json as it is"
+            f"{path}: its tokenizer ({kind}) makes no tokens of '{_WORDS}' (expected some). Fix: take the tokenizer "
+            "that was saved with the model"
         )
-    back = str(tokenizer.decode(ids))
-    if tokenizer.unk_token_id not in ids and back.casefold().split() != _WORDS.split():
+    if not _reads_words(tokenizer):
         log.warning("language model %s: its tokenizer (%s) reads '%s' back as '%s'", path, kind, _WORDS, back)
     puts_bos = tokenizer.bos_token_id in leading_specials(tokenizer)
     if asks_for_bos is not None and asks_for_bos != puts_bos:
         log.warning(
-            "language model %s: tokenizer_config.json has add_bos_token: %s, but %s BOS before a text. Prompts follow "
-            "the tokenizer. Where that is wrong, change post_processor in tokenizer.json",
+            "language model %s: tokenizer_config.json has add_bos_token: %s, but the tokenizer puts %s before a text. "
+            "Prompts follow the tokenizer. Where that is wrong, change post_processor in tokenizer.json",
             path,
             str(asks_for_bos).lower(),
-            "the tokenizer puts" if puts_bos else "the tokenizer puts no",
+            "BOS" if puts_bos else "no BOS",
         )
 
 

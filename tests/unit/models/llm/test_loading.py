@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from tokenizers import processors
+from tokenizers import Tokenizer, models, processors
 from transformers import PreTrainedTokenizerFast
 
 from families import tokenizer
@@ -51,10 +51,23 @@ def test_prompts_begin_as_the_post_processor_says_whatever_a_flag_says(folder, c
     assert not told or f"add_bos_token: {str(flag).lower()}, but the tokenizer puts" in caplog.text
 
 
-def test_a_class_that_drops_the_words_is_refused(folder):
-    """transformers makes such classes anew from the vocabulary, without the rest of tokenizer.json."""
-    with pytest.raises(ConfigError, match=r"its tokenizer \(LlamaTokenizer\) makes no tokens of 'the heart"):
-        load_tokenizer(folder("<s> $A", tokenizer_class="LlamaTokenizer"))
+@pytest.mark.parametrize("family", ["qwen2", "gpt_neox", "cohere2"])
+def test_a_class_that_drops_words_gives_way_to_the_file(folder, tmp_path, caplog, family):
+    """transformers makes some classes anew from the vocabulary, without the rest of tokenizer.json."""
+    path = folder("<s> $A", tokenizer_class={"gpt_neox": "GPTNeoXTokenizer", "cohere2": "CohereTokenizer"}.get(family))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": family}))
+    loaded = load_tokenizer(path)
+    assert loaded("ba be")["input_ids"] == [1, 4, 5]
+    assert loaded.eos_token_id == 2
+    assert "drops parts of its tokenizer.json, which is taken as it is" in caplog.text
+
+
+def test_a_tokenizer_that_makes_nothing_of_words_is_refused(tmp_path):
+    empty = Tokenizer(models.BPE({"<s>": 0, "</s>": 1}, []))
+    made = PreTrainedTokenizerFast(tokenizer_object=empty, bos_token="<s>", eos_token="</s>")
+    made.save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"its tokenizer \(\w+\) makes no tokens of 'the heart is large"):
+        load_tokenizer(str(tmp_path))
 
 
 def test_words_that_come_back_otherwise_are_told(gpt2_folder, tmp_path, caplog):
