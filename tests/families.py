@@ -276,11 +276,14 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=made, **dict(zip(names, SPECIAL, strict=True)))
 
 
-def save_tiny(family: str, folder: Path) -> Path:
-    """Write a model of a family with random weights, whose vectors of one dimension are random too."""
-    settings = {**_BASE, **FAST, **SLOW}.get(family) or {}
+def save_tiny(family: str, folder: Path, **more: Any) -> Path:
+    """Write a model of a family with random weights, whose vectors of one dimension are random too.
+
+    `more` goes into its config.
+    """
+    settings = {**FAST, **SLOW}[family]
     torch.manual_seed(0)
-    asked = {name: value for name, value in {**_BASE, **settings}.items() if value is not None}
+    asked = {name: value for name, value in {**_BASE, **settings, **more}.items() if value is not None}
     config = AutoConfig.for_model(TYPES.get(family, family), **asked)
     model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():

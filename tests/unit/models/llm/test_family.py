@@ -21,6 +21,18 @@ def test_a_family_without_fused_attention_attends_plainly_and_says_so(tmp_path, 
     assert "has no fused attention" in caplog.text
 
 
+def test_architecture_alone_attends_plainly_too(tmp_path, caplog):
+    model = CausalLM(str(save_tiny("gemma2", tmp_path)), pretrained=False, weights_trainable=True)
+    assert model._causal.config._attn_implementation == "eager"
+    assert "has no fused attention" in caplog.text
+
+
+def test_a_table_of_embeddings_may_be_longer_than_the_vocabulary(tmp_path):
+    """Qwen's is padded to a multiple of 64 or 128."""
+    model = CausalLM(str(save_tiny("qwen2", tmp_path, vocab_size=128)))
+    assert len(model.tokenizer) < 128 == model.model.get_input_embeddings().num_embeddings
+
+
 def test_several_ends_of_an_answer_are_no_trouble(tmp_path):
     """Llama 3's config.json lists three; some configs name a list for padding, too."""
     folder = save_tiny("llama", tmp_path)
