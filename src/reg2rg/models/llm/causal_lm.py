@@ -247,7 +247,13 @@ def _load(path: str, dtype: str, quantize_4bit: bool, revision: str | None) -> A
     options: dict[str, Any] = {"dtype": getattr(torch, dtype), "revision": revision}
     if quantize_4bit:
         options["quantization_config"] = _four_bit(dtype)
-    return with_attention(lambda kind: load_whole(path, {**options, "attn_implementation": kind}), path)
+    model = with_attention(lambda kind: load_whole(path, {**options, "attn_implementation": kind}), path)
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            # A CPU with AVX512-BF16 would repack 4-bit weights at their first reading in eval mode, coarser than they
+            # were, for a kernel through which no gradient comes.
+            module.support_avx512bf16_for_cpu = False
+    return model
 
 
 def _from_nothing(path: str, dtype: str, revision: str | None) -> Any:
