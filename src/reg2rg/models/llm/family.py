@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 _LENGTHS, _ANSWER = (7, 4), 3
 _CLOSE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
 """Largest difference of logits, over their spread, that rounding in a dtype explains."""
+_UNMOVED = 0.01
+"""Likewise where other numbers stand at places that must not matter: sums are the same, and so is their rounding."""
 _FAILS = (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError)
 _SETTINGS: Mapping[str, Any] = {
     "repetition_penalty": 1.0,
@@ -101,14 +103,17 @@ def habits_of(model: Any, path: str) -> Habits:
     """
     name = type(model).__name__
     if cache_argument(model) not in inspect.signature(model.forward).parameters:
-        own = [word for word in inspect.signature(model.forward).parameters if "cache" in word or "state" in word]
-        raise _refused(path, name, f"it keeps its state under {', '.join(own) or 'a name of its own'}")
+        taken = set(inspect.signature(model.forward).parameters) - {"use_cache", "output_hidden_states"}
+        own = sorted(word for word in taken if "cache" in word or "state" in word)
+        raise _refused(path, name, f"it keeps its state under {', '.join(own)}" if own else "it has no cache")
     with _reading(model):
         rows = _rows(model)
         try:
             scale = _embedding_scale(model, rows[0])
             if scale is None:
                 raise _refused(path, name, "what it makes of ids is not what it makes of their embeddings")
+            if _sees_ahead(model, rows[0], scale):
+                raise _refused(path, name, "what it makes of a text depends on what comes later")
             alone = _answers_differ(model, rows, scale)
         except torch.OutOfMemoryError:
             raise
@@ -169,6 +174,16 @@ def _embedding_scale(model: Any, ids: Tensor) -> float | None:
     return None
 
 
+def _sees_ahead(model: Any, ids: Tensor, scale: float) -> bool:
+    """Whether what stands behind a text moves its logits, as in models that read in both directions (BERT)."""
+    text = model.get_input_embeddings()(ids)[None] * scale
+    found, wanted = (
+        model(inputs_embeds=torch.cat([text, behind], dim=1), use_cache=False).logits[:, : len(ids)].float()
+        for behind in (4 * text, torch.zeros_like(text))
+    )
+    return _distance(found, wanted) > min(_UNMOVED, _tolerance(model))
+
+
 def _multipliers(config: Any) -> Iterator[tuple[str, float]]:
     """Numbers of the config that may multiply embeddings."""
     for word in ("embedding_multiplier", "scale_emb", "embed_scale"):
@@ -184,17 +199,17 @@ def _answers_differ(model: Any, rows: list[Tensor], scale: float) -> bool | None
     for inputs in embedded:
         (answer,), steps = _decoded(model, inputs, inputs.new_ones(inputs.shape[:2], dtype=torch.long))
         wanted = _uncached(model, inputs, answer, scale)
-        if not _follows(wanted, answer, model):
-            return None
         rounding = max(rounding, _distance(steps[0], wanted[1:]))
+        if not _follows(wanted, answer, model) or rounding > 3 * _tolerance(model):
+            return None
     longest = max(_LENGTHS)
     mask = torch.tensor([[0] * (longest - n) + [1] * n for n in _LENGTHS], device=rows[0].device)
     padded = torch.cat([torch.nn.functional.pad(inputs, (0, 0, longest - inputs.shape[1], 0)) for inputs in embedded])
     together, steps = _decoded(model, padded, mask)
-    # What stands in the padding moves nothing at all, in whatever dtype; where it does, what rounding might do is
-    # no excuse. Then over all words, since padding may move all of them and spare the likeliest.
+    # Whatever stands in the padding, answers are the same: this tells in half precision too. Then over all words, since
+    # padding may move all of them and spare the likeliest.
     _, others = _decoded(model, torch.where(mask.bool()[..., None], padded, 4 * embedded[0]), mask)
-    if _distance(others, steps) > _CLOSE[torch.float32]:
+    if _distance(others, steps) > min(_UNMOVED, _tolerance(model)):
         return True
     limit = min(_tolerance(model), max(_tolerance(model) / 3, 3 * rounding))
     return any(

@@ -21,6 +21,18 @@ def test_a_family_without_fused_attention_attends_plainly_and_says_so(tmp_path, 
     assert "has no fused attention" in caplog.text
 
 
+def test_architecture_alone_attends_plainly_too(tmp_path, caplog):
+    model = CausalLM(str(save_tiny("gemma2", tmp_path)), pretrained=False, weights_trainable=True)
+    assert model._causal.config._attn_implementation == "eager"
+    assert "has no fused attention" in caplog.text
+
+
+def test_a_table_of_embeddings_may_be_longer_than_the_vocabulary(tmp_path):
+    """Qwen's is padded to a multiple of 64 or 128."""
+    model = CausalLM(str(save_tiny("qwen2", tmp_path, vocab_size=128)))
+    assert len(model.tokenizer) < 128 == model.model.get_input_embeddings().num_embeddings
+
+
 def test_several_ends_of_an_answer_are_no_trouble(tmp_path):
     """Llama 3's config.json lists three; some configs name a list for padding, too."""
     folder = save_tiny("llama", tmp_path)
@@ -45,6 +57,16 @@ def test_ids_that_the_model_scales_are_embedded_with_their_scale(tmp_path):
 def test_what_would_be_wrong_in_silence_is_refused_by_name(tmp_path, family):
     with pytest.raises(ConfigError, match=rf"ForCausalLM cannot be used: .*{REFUSED[family]}"):
         CausalLM(str(save_tiny(family, tmp_path)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_model_that_reads_in_both_directions_is_refused_whatever_rounding_hides(tmp_path, dtype):
+    with pytest.raises(ConfigError, match=REFUSED["bert"]):
+        CausalLM(str(save_tiny("bert", tmp_path)), dtype=dtype)
+
+
+def test_sparse_attention_reads_no_further_than_it_is_dense(tmp_path):
+    assert CausalLM(str(save_tiny("deepseek_v32", tmp_path))).context_length == 64
 
 
 def test_adapters_of_a_shared_weight_are_never_folded_in(tmp_path):
