@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -37,7 +38,7 @@ from reg2rg.training.nonfinite import StepGuard
 from reg2rg.training.optimization import OptimizerConfig, build_optimizer
 from reg2rg.training.region_loss import RegionLoss
 from reg2rg.training.report_scores import ReportScores
-from reg2rg.training.strategies import prepare_strategy
+from reg2rg.training.strategies import ZeRO, prepare_strategy, spreads_gradients
 
 log = logging.getLogger(__name__)
 
@@ -206,11 +207,13 @@ class Reg2RG(FolderModel, L.LightningModule):
         with explained_out_of_memory(batch):
             nll, words = self.reporter.losses(batch)
         total, tokens = self._summed(nll)
-        self.guard.see(batch, nll, total)
+        finite = self.guard.see(batch, nll, total)
         self.train_losses.update(nll, batch.label_region, batch.region_names)
         self.throughput.add(batch)
         self.log("train/loss", total / tokens, prog_bar=True, batch_size=len(batch))
         loss: Tensor = nll.sum() * (self._world_size / tokens)
+        if not finite:
+            loss = loss * math.nan  # DeepSpeed skips a step by its gradient alone
         if words is not None:
             self._log_word_loss(words, len(nll), batch)
             loss = loss + self.word_alignment * words * (self._world_size / tokens)
@@ -232,6 +235,8 @@ class Reg2RG(FolderModel, L.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Leave the weights alone if the loss or its gradient is not finite; stop after three such steps in a row."""
+        if isinstance(self.trainer.strategy, ZeRO):
+            return  # which looks at the gradient itself
         scales = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         self.guard.clear(optimizer, self.global_step, check_gradients=not scales)
         for steps in self._float32_steps:
@@ -239,7 +244,9 @@ class Reg2RG(FolderModel, L.LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log what is read now and then."""
-        step = self.global_step
+        step, strategy = self.global_step, self.trainer.strategy
+        if isinstance(strategy, ZeRO) and not self.trainer.fit_loop._should_accumulate():
+            self.guard.count(not strategy.skipped, step - 1)
         every = int(self.trainer.log_every_n_steps)  # type: ignore[attr-defined]
         if not every or step == self._logged_step or step % every:
             return
@@ -326,6 +333,11 @@ class Reg2RG(FolderModel, L.LightningModule):
         trainer = self._trainer
         if trainer is None or trainer.state.fn != "fit" or trainer.strategy.restore_checkpoint_after_setup:
             return  # a sharded optimiser's state is the strategy's own
+        if "optimizer_states" not in checkpoint:
+            raise ConfigError(
+                "the checkpoint: has no optimiser's state for one process, as DeepSpeed and FSDP write it in shards "
+                "(expected one to go on from). Fix: go on with the strategy that wrote it"
+            )
         optimizer, _ = build_optimizer(self.named_parameters(), self.optimizer_config, lambda: 0)
         check_trained(checkpoint.get("optimizer_states", []), optimizer, self._way_to_fit())
         if self.run_config and (told := other_settings(self._checkpoint_config, self.run_config)):
@@ -398,7 +410,11 @@ class Reg2RG(FolderModel, L.LightningModule):
         trainer = self._trainer
         if trainer is None or trainer.accumulate_grad_batches == 1 or trainer.state.fn != "fit":
             return False
-        return bool(trainer.fit_loop._should_accumulate())
+        if not trainer.fit_loop._should_accumulate():
+            return False
+        if spread := spreads_gradients(trainer.strategy):
+            log.warning("Saved between two steps: gradients that are spread over processes are not kept with it")
+        return not spread
 
     def _evaluate(self, batch: Batch, generate: bool) -> None:
         self.eval_losses.update(self.reporter(batch), batch.label_region, batch.region_names)

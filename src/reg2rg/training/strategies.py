@@ -2,12 +2,82 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, FSDPStrategy, Strategy
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from reg2rg.core.errors import ConfigError
+from reg2rg.models.state import kept_names
+from reg2rg.training.shards import is_sharded, load_plain
+
+
+class ZeRO(DeepSpeedStrategy):
+    """DeepSpeed's ZeRO that takes the steps of one process, with the arguments of Lightning's `DeepSpeedStrategy`.
+
+    With Lightning's own the loss of an accumulation is divided twice by its batches, so that gradients are clipped too
+    late, and the batches that are left over at the end of an epoch shift all later steps against its counter.
+    """
+
+    @property
+    def handles_gradient_accumulation(self) -> bool:
+        """No: Lightning says when to step."""
+        return False
+
+    @property
+    def skipped(self) -> bool:
+        """Whether the last step was left out, for its gradient was not finite."""
+        return bool(getattr(self.optimizers[0], "overflow", False))
+
+    @contextmanager
+    def block_backward_sync(self) -> Iterator[None]:
+        """Gradients are spread after every batch; DeepSpeed refuses to wait."""
+        yield
+
+    def backward(self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any) -> Tensor:
+        """Lightning has divided the loss by the batches of a step already."""
+        assert self.lightning_module is not None
+        last = not self.lightning_module.trainer.fit_loop._should_accumulate()
+        self.deepspeed_engine.set_gradient_accumulation_boundary(last)
+        return super().backward(closure_loss, optimizer, *args, scale_wrt_gas=False, **kwargs)
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None) -> None:
+        """Write a folder beside `filepath` that takes its place when it is whole; the processes share the disk."""
+        path = Path(self.broadcast(filepath))
+        new, old = (path.with_name(f".{path.name}.tmp.{state}") for state in ("new", "old"))
+        if self.is_global_zero:
+            for leftover in (new, old):
+                shutil.rmtree(leftover, ignore_errors=True)
+        self.barrier()
+        super().save_checkpoint(checkpoint, new, storage_options)
+        self.barrier()
+        if self.is_global_zero:
+            if path.exists():
+                path.rename(old)
+            new.rename(path)
+            shutil.rmtree(old, ignore_errors=True)
+        self.barrier()
+
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read tensors and plain values alone."""
+        self.deepspeed_engine.checkpoint_engine.load = load_plain
+        if not is_sharded(Path(checkpoint_path)):
+            raise ConfigError(
+                f"{checkpoint_path}: no folder of DeepSpeed (expected one: its optimiser goes on from its own alone). "
+                "Fix: go on with the strategy that wrote it"
+            )
+        return super().load_checkpoint(checkpoint_path, weights_only)
+
+
+def spreads_gradients(strategy: Strategy) -> bool:
+    """Whether no process has whole gradients, which a checkpoint between two steps would keep."""
+    return isinstance(strategy, DeepSpeedStrategy | FSDPStrategy)
 
 
 def prepare_strategy(strategy: Strategy, model: nn.Module, in_phases: bool) -> None:
@@ -27,6 +97,14 @@ def prepare_strategy(strategy: Strategy, model: nn.Module, in_phases: bool) -> N
             f"trainer.strategy: {type(strategy).__name__} cannot send parameters without a dimension: "
             f"{', '.join(scalars)} (expected shape (1,) or more). Fix: give them one, or strategies/ddp.yaml"
         )
+    if isinstance(strategy, DeepSpeedStrategy):
+        if not isinstance(strategy, ZeRO):
+            raise ConfigError(
+                f"trainer.strategy: {type(strategy).__name__} divides the loss of an accumulation twice (expected "
+                "reg2rg's ZeRO, with the same arguments). Fix: strategies/deepspeed_zero2.yaml, or class_path: ZeRO"
+            )
+        frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+        strategy.exclude_frozen_parameters = frozen.isdisjoint(kept_names(model))  # they come from their own files
     if isinstance(strategy, DDPStrategy) and in_phases:
         # DDP waits for the gradient of every parameter otherwise. One that no process used keeps none, as without DDP.
         strategy._ddp_kwargs["find_unused_parameters"] = True
