@@ -16,21 +16,19 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from reg2rg.config.saving import CONFIG_KEY, build, read_config
-from reg2rg.core.errors import ConfigError
 from reg2rg.core.task import ReportTask, with_task
 from reg2rg.core.types import PositiveInt
 from reg2rg.data.batch import Batch
-from reg2rg.data.datamodule import RegionReportDataModule
 from reg2rg.data.order import mixed_seed
-from reg2rg.data.prompt import IGNORED, TokenCounts
+from reg2rg.data.prompt import TokenCounts
 from reg2rg.models.encoders.base import Encoder
 from reg2rg.models.llm.base import Decoding, LanguageModel, Sampling
 from reg2rg.models.reporter import GeneratedReport, ProjectorFactory, RegionReporter
 from reg2rg.models.state import check_names, check_sizes, kept_names
-from reg2rg.pretrained.contract import shortened
 from reg2rg.pretrained.mixin import FolderModel
 from reg2rg.pretrained.saving import settle_language_model
 from reg2rg.training.checkpoints import read_checkpoint
+from reg2rg.training.data_fit import check_data, check_lengths
 from reg2rg.training.going_on import check_task, check_trained, other_settings, way_to_fit
 from reg2rg.training.half_precision import Float32Steps
 from reg2rg.training.monitor import Throughput, explained_out_of_memory, peak_memory_gib, show_sample
@@ -38,7 +36,7 @@ from reg2rg.training.nonfinite import StepGuard
 from reg2rg.training.optimization import OptimizerConfig, build_optimizer
 from reg2rg.training.region_loss import RegionLoss
 from reg2rg.training.report_scores import ReportScores
-from reg2rg.training.strategies import ZeRO, prepare_strategy, spreads_gradients
+from reg2rg.training.strategies import ZeRO, keeps_gradients, prepare_strategy
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +123,7 @@ class Reg2RG(FolderModel, L.LightningModule):
 
     def prepare_data(self) -> None:
         """Refuse data of another task before they are listed; see `setup`."""
-        self._check_data()
+        check_data(self, getattr(self.trainer, "datamodule", None))
 
     def setup(self, stage: str) -> None:
         """Refuse data that are not as the model takes them (`conform` brings them to it); prepare the strategy.
@@ -135,41 +133,9 @@ class Reg2RG(FolderModel, L.LightningModule):
         """
         in_phases = self.word_alignment_steps > 0 and self.reporter.words is not None
         prepare_strategy(self.trainer.strategy, self, in_phases)
-        self._check_data()
-        self._check_lengths(stage)
-
-    def _check_lengths(self, stage: str) -> None:
-        """Refuse samples that the language model cannot read before anything is trained, word alignment included.
-
-        Raises:
-            ConfigError: with the arithmetic of the first of them.
-        """
         data = getattr(self.trainer, "datamodule", None)
-        if not isinstance(data, RegionReportDataModule):
-            return
-        generates = stage in ("test", "predict") or self.val_generate > 0
-        for split, study, regions, sample in data.longest(stage):
-            report, slots = int((sample.labels != IGNORED).sum()), len(sample.visual_positions)
-            answer = self.decoding.max_new_tokens if generates and split != "train" else 0
-            prompt, report = len(sample.ids) - report, 0 if stage == "predict" else report
-            self.reporter.require_context(study, regions, slots, prompt, max(report, answer))
-
-    def _check_data(self) -> None:
-        data = getattr(self.trainer, "datamodule", None)
-        if not isinstance(data, RegionReportDataModule):
-            return
-        told = data.task.differences(self.known_task.adopted(data.task))
-        if data.token_counts != self.token_counts:
-            told["tokens of a region and of the image"] = (data.token_counts, self.token_counts)
-        words = data.encoder.tokenizer
-        if words is not self.tokenizer and words.get_vocab() != self.tokenizer.get_vocab():
-            told["tokenizer"] = (words.name_or_path, self.tokenizer.name_or_path)
-        if told:
-            differ = "; ".join(f"{name} {shortened(a)}, not {shortened(b)}" for name, (a, b) in told.items())
-            raise ConfigError(
-                f"the data are of another task than the model: {differ}. Fix: give both the same task, or bring the "
-                "data to the model: data = model.conform(data)"
-            )
+        check_data(self, data)
+        check_lengths(self, data, stage, self.decoding.max_new_tokens, self.val_generate > 0)
 
     # ---- training
 
@@ -317,7 +283,7 @@ class Reg2RG(FolderModel, L.LightningModule):
         kept = kept_names(self)
         checkpoint["state_dict"] = {k: v for k, v in checkpoint.get("state_dict", {}).items() if k in kept}
         checkpoint["reg2rg_non_finite_steps"] = self.guard.skipped
-        if self._between_steps():
+        if keeps_gradients(self._trainer):
             checkpoint[_GRADIENTS] = {n: p.grad for n, p in self.named_parameters() if p.grad is not None}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -333,13 +299,8 @@ class Reg2RG(FolderModel, L.LightningModule):
         trainer = self._trainer
         if trainer is None or trainer.state.fn != "fit" or trainer.strategy.restore_checkpoint_after_setup:
             return  # a sharded optimiser's state is the strategy's own
-        if "optimizer_states" not in checkpoint:
-            raise ConfigError(
-                "the checkpoint: has no optimiser's state for one process, as DeepSpeed and FSDP write it in shards "
-                "(expected one to go on from). Fix: go on with the strategy that wrote it"
-            )
         optimizer, _ = build_optimizer(self.named_parameters(), self.optimizer_config, lambda: 0)
-        check_trained(checkpoint.get("optimizer_states", []), optimizer, self._way_to_fit())
+        check_trained(checkpoint.get("optimizer_states"), optimizer, self._way_to_fit())
         if self.run_config and (told := other_settings(self._checkpoint_config, self.run_config)):
             log.warning(
                 "Other settings than those of the checkpoint: %s. The optimiser goes on with the checkpoint's rates "
@@ -405,16 +366,6 @@ class Reg2RG(FolderModel, L.LightningModule):
         if self._world_size > 1:
             sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
         return sums[0], sums[1]
-
-    def _between_steps(self) -> bool:
-        trainer = self._trainer
-        if trainer is None or trainer.accumulate_grad_batches == 1 or trainer.state.fn != "fit":
-            return False
-        if not trainer.fit_loop._should_accumulate():
-            return False
-        if spread := spreads_gradients(trainer.strategy):
-            log.warning("Saved between two steps: gradients that are spread over processes are not kept with it")
-        return not spread
 
     def _evaluate(self, batch: Batch, generate: bool) -> None:
         self.eval_losses.update(self.reporter(batch), batch.label_region, batch.region_names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, FSDPStrategy, Strategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -16,6 +18,8 @@ from torch.optim import Optimizer
 from reg2rg.core.errors import ConfigError
 from reg2rg.models.state import kept_names
 from reg2rg.training.shards import is_sharded, load_plain
+
+log = logging.getLogger(__name__)
 
 
 class ZeRO(DeepSpeedStrategy):
@@ -78,6 +82,17 @@ class ZeRO(DeepSpeedStrategy):
 def spreads_gradients(strategy: Strategy) -> bool:
     """Whether no process has whole gradients, which a checkpoint between two steps would keep."""
     return isinstance(strategy, DeepSpeedStrategy | FSDPStrategy)
+
+
+def keeps_gradients(trainer: Trainer | None) -> bool:
+    """Whether a checkpoint that is written now, between two steps, is to hold the gradients gathered so far."""
+    if trainer is None or trainer.accumulate_grad_batches == 1 or trainer.state.fn != "fit":
+        return False
+    if not trainer.fit_loop._should_accumulate():
+        return False
+    if spread := spreads_gradients(trainer.strategy):
+        log.warning("Saved between two steps: gradients that are spread over processes are not kept with it")
+    return not spread
 
 
 def prepare_strategy(strategy: Strategy, model: nn.Module, in_phases: bool) -> None:
