@@ -134,7 +134,7 @@ def fit_on_ranks(
             log_every_n_steps=1,
             num_sanity_val_steps=0,
             callbacks=[*callbacks(), losses, *([] if save is None else [Save(*save)])],
-            plugins=plugins,
+            plugins=None if plugins is None else [plugins()],
             default_root_dir=toy.root,
             **quiet,
         )

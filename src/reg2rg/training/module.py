@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -29,6 +31,7 @@ from reg2rg.pretrained.mixin import FolderModel
 from reg2rg.pretrained.saving import settle_language_model
 from reg2rg.training.checkpoints import read_checkpoint
 from reg2rg.training.data_fit import check_data, check_lengths
+from reg2rg.training.fully_shard import FullyShard, in_step, shard
 from reg2rg.training.going_on import check_task, check_trained, other_settings, way_to_fit
 from reg2rg.training.half_precision import Float32Steps
 from reg2rg.training.monitor import Throughput, explained_out_of_memory, peak_memory_gib, show_sample
@@ -36,7 +39,7 @@ from reg2rg.training.nonfinite import StepGuard
 from reg2rg.training.optimization import OptimizerConfig, build_optimizer
 from reg2rg.training.region_loss import RegionLoss
 from reg2rg.training.report_scores import ReportScores
-from reg2rg.training.strategies import ZeRO, keeps_gradients, prepare_strategy
+from reg2rg.training.strategies import ZeRO, agree, keeps_gradients, prepare_strategy
 
 log = logging.getLogger(__name__)
 
@@ -137,6 +140,11 @@ class Reg2RG(FolderModel, L.LightningModule):
         check_data(self, data)
         check_lengths(self, data, stage, self.decoding.max_new_tokens, self.val_generate > 0)
 
+    def configure_model(self) -> None:
+        """Put the model in shards where the strategy asks for it."""
+        if isinstance(self.trainer.strategy, FullyShard):
+            shard(self.reporter, self.trainer.strategy.device_mesh["data_parallel"])
+
     # ---- training
 
     def on_fit_start(self) -> None:
@@ -204,7 +212,8 @@ class Reg2RG(FolderModel, L.LightningModule):
         if isinstance(self.trainer.strategy, ZeRO):
             return  # which looks at the gradient itself
         scales = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        self.guard.clear(optimizer, self.global_step, check_gradients=not scales)
+        agreed = functools.partial(agree, self.trainer)
+        self.guard.clear(optimizer, self.global_step, check_gradients=not scales, agreed=agreed)
         for steps in self._float32_steps:
             steps.begin()
 
@@ -253,12 +262,13 @@ class Reg2RG(FolderModel, L.LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[GeneratedReport]:
         """A report for each study."""
-        with explained_out_of_memory(batch):
+        with explained_out_of_memory(batch), in_step(self.reporter):
             return self.reporter.generate(batch, self.decoding)
 
     def on_predict_start(self) -> None:
-        """Fold adapters into the weights, where that is faster."""
-        self._merged = self.reporter.llm.merged()
+        """Fold adapters into the weights, where that is faster; shards of them are left alone."""
+        spread = isinstance(self.trainer.strategy, FullyShard)
+        self._merged = contextlib.nullcontext() if spread else self.reporter.llm.merged()
         self._merged.__enter__()
 
     def on_predict_end(self) -> None:
@@ -297,7 +307,9 @@ class Reg2RG(FolderModel, L.LightningModule):
         self._checkpoint_config = read_config({CONFIG_KEY: "{}", **checkpoint})
         check_task(self._checkpoint_config, self.task)
         trainer = self._trainer
-        if trainer is None or trainer.state.fn != "fit" or trainer.strategy.restore_checkpoint_after_setup:
+        if trainer is None or trainer.state.fn != "fit":
+            return
+        if trainer.strategy.restore_checkpoint_after_setup and not trainer.strategy.lightning_restore_optimizer:
             return  # a sharded optimiser's state is the strategy's own
         optimizer, _ = build_optimizer(self.named_parameters(), self.optimizer_config, lambda: 0)
         check_trained(checkpoint.get("optimizer_states"), optimizer, self._way_to_fit())
@@ -371,7 +383,9 @@ class Reg2RG(FolderModel, L.LightningModule):
         self.eval_losses.update(self.reporter(batch), batch.label_region, batch.region_names)
         if not generate:
             return
-        for i, answer in enumerate(self.reporter.generate(batch, self.decoding)):
+        with in_step(self.reporter):
+            answers = self.reporter.generate(batch, self.decoding)
+        for i, answer in enumerate(answers):
             self.report_scores.update(answer.study, answer.regions, batch.reports[i], answer.text)
             if self._shown < self.val_samples and self.trainer.is_global_zero:
                 self._shown += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -52,7 +53,9 @@ class StepGuard:
             self._suspects += _non_finite_studies(batch, nll)
         return finite
 
-    def clear(self, optimizer: Optimizer, step: int, check_gradients: bool = True) -> None:
+    def clear(
+        self, optimizer: Optimizer, step: int, check_gradients: bool = True, agreed: Callable[[bool], bool] = bool
+    ) -> None:
         """Before a step: take the gradients away if something is not finite; AdamW then changes nothing.
 
         Args:
@@ -60,6 +63,7 @@ class StepGuard:
             step: number of the step, for messages.
             check_gradients: also look at the gradients. Off for float16, whose loss scaling makes infinite ones on
                 purpose and skips their steps by itself.
+            agreed: what all processes make of one's verdict, where each has a share of the gradients.
 
         Raises:
             NonFiniteLossError: the third such step in a row.
@@ -69,6 +73,7 @@ class StepGuard:
         finite = self._losses_are_finite
         if finite and check_gradients and gradients:
             finite = math.isfinite(float(torch.nn.utils.get_total_norm(gradients)))
+        finite = agreed(finite)
         if not finite:
             for parameter in parameters:
                 parameter.grad = None

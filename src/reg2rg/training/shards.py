@@ -15,8 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
+from torch.distributed.checkpoint.planner import ReadItem
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.serialization import safe_globals
 
@@ -176,9 +178,30 @@ class PlainReader(FileSystemReader):
         return found
 
 
+class _Planner(DefaultLoadPlanner):
+    """Torch's planner, which unpickles whatever stands for a plain value, held to plain values."""
+
+    def load_bytes(self, read_item: ReadItem, value: io.BytesIO) -> None:
+        holder: Any = self.original_state_dict
+        *path, last = self.mappings[read_item.dest_index.fqn]
+        for step in path:
+            holder = holder[step]
+        holder[last] = torch.load(value, map_location="cpu", weights_only=True)
+
+
+def load_shards(path: Path, state: Checkpoint, alone: bool = False) -> None:
+    """Fill the tensors, and shards of tensors, of a nested state from a folder of FSDP.
+
+    Args:
+        path: of the folder.
+        state: is changed.
+        alone: this process reads for itself; otherwise all read together.
+    """
+    load(state, storage_reader=PlainReader(path), planner=_Planner(), no_dist=alone)
+
+
 def _of_fsdp(path: Path) -> Checkpoint:
-    reader = PlainReader(path)
-    metadata = reader.read_metadata()
+    metadata = PlainReader(path).read_metadata()
     weights: dict[str, Tensor] = {}
     whole: dict[str, Tensor] = {}
     for key, value in metadata.state_dict_metadata.items():
@@ -189,19 +212,22 @@ def _of_fsdp(path: Path) -> Checkpoint:
             held = sum(math.prod(chunk.sizes) for chunk in value.chunks)
             if held != value.size.numel():
                 raise CheckpointError(f"{path}: {parts[1]} is not whole. Fix: copy the whole folder again")
-    load(whole, storage_reader=reader, no_dist=True)
+    load_shards(path, whole, alone=True)
     return {**_plain(path / _REST), "state_dict": weights}
 
 
-def check_table(path: Path) -> None:
-    """Refuse a checkpoint of FSDP whose table of contents, which torch will unpickle, holds more than it should.
+def has_table(path: Path) -> bool:
+    """Whether a folder is a checkpoint of FSDP with a table of contents that torch may unpickle.
 
     Raises:
-        CheckpointError: says what.
+        CheckpointError: there is one that holds more than it should.
     """
+    if not (path / _DISTRIBUTED).is_file():
+        return False
     try:
         PlainReader(path).read_metadata()
     except Exception as error:
         raise CheckpointError(
             f"{path}: {_DISTRIBUTED} is no table of a checkpoint ({error}). Fix: go on from a checkpoint of your own"
         ) from error
+    return True

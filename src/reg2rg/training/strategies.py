@@ -6,10 +6,10 @@ import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, FSDPStrategy, Strategy
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from reg2rg.core.errors import ConfigError
 from reg2rg.models.state import kept_names
+from reg2rg.training.fully_shard import FullyShard
 from reg2rg.training.shards import is_sharded, load_plain
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,15 @@ class ZeRO(DeepSpeedStrategy):
 
 def spreads_gradients(strategy: Strategy) -> bool:
     """Whether no process has whole gradients, which a checkpoint between two steps would keep."""
-    return isinstance(strategy, DeepSpeedStrategy | FSDPStrategy)
+    return isinstance(strategy, ZeRO | FullyShard)
+
+
+def agree(trainer: Trainer, good: bool) -> bool:
+    """Whether all processes find their share of the gradients good, where each has one of its own."""
+    if trainer.world_size == 1 or not spreads_gradients(trainer.strategy):
+        return good
+    verdict = torch.tensor(int(good), device=trainer.strategy.root_device)
+    return bool(trainer.strategy.reduce(verdict, reduce_op="min"))
 
 
 def keeps_gradients(trainer: Trainer | None) -> bool:
@@ -123,8 +132,8 @@ def prepare_strategy(strategy: Strategy, model: nn.Module, in_phases: bool) -> N
     if isinstance(strategy, DDPStrategy) and in_phases:
         # DDP waits for the gradient of every parameter otherwise. One that no process used keeps none, as without DDP.
         strategy._ddp_kwargs["find_unused_parameters"] = True
-    if isinstance(strategy, FSDPStrategy) and strategy.mixed_precision is None:
-        # Views and the frequencies of positions are rounded where it costs least, not where they enter.
-        strategy.mixed_precision = replace(
-            strategy.precision_plugin.mixed_precision_config, buffer_dtype=None, cast_root_forward_inputs=False
+    if isinstance(strategy, FSDPStrategy):
+        raise ConfigError(
+            f"trainer.strategy: {type(strategy).__name__} takes neither weights of two dtypes nor a limit on the norm "
+            "of gradients (expected reg2rg's FullyShard, FSDP2). Fix: strategies/fsdp2.yaml, or class_path: FullyShard"
         )

@@ -3,7 +3,7 @@
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.strategies import DeepSpeedStrategy
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from torch import nn
 
 from reg2rg.core.errors import ConfigError
@@ -71,6 +71,13 @@ def test_zero_leaves_out_what_comes_from_its_own_file(toy, restored):
     assert strategy.exclude_frozen_parameters == restored
 
 
-def test_lightnings_deepspeed_is_refused():
-    with pytest.raises(ConfigError, match=r"DeepSpeedStrategy divides the loss .* twice .* class_path: ZeRO"):
-        prepare_strategy(DeepSpeedStrategy.__new__(DeepSpeedStrategy), nn.Module(), in_phases=False)
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        (DeepSpeedStrategy, r"DeepSpeedStrategy divides the loss .* twice .* class_path: ZeRO"),
+        (FSDPStrategy, r"FSDPStrategy takes neither weights of two dtypes .* class_path: FullyShard"),
+    ],
+)
+def test_strategies_that_would_train_otherwise_are_refused(kind, told):
+    with pytest.raises(ConfigError, match=told):
+        prepare_strategy(kind.__new__(kind), nn.Module(), in_phases=False)
