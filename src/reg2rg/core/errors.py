@@ -26,6 +26,10 @@ class ConfigError(Reg2RGError):
     exit_code = EXIT_USAGE
 
 
+class CheckpointError(Reg2RGError):
+    """A checkpoint that cannot be written or must not be read."""
+
+
 class MissingExtraError(Reg2RGError):
     """An optional dependency that is not installed; the message names the extra that brings it."""
 
