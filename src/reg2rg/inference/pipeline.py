@@ -97,7 +97,7 @@ def report_on(
         min_slices, contract.hu, mask_grid, implausible, series=series, kernel=kernel, tilt=tilt, uneven=uneven
     ).for_views(contract.task.views)
     tell = step or (lambda what="": None)
-    tell(f"looking for the masks of {scan}")
+    tell(f"{'looking for the masks of' if segmenter is None else 'segmenting'} {scan}")
     found = _segmentation(scan, masks, segmenter, contract, options)
     name = name or image_stem(scan)
     tell(f"reading {scan}")

@@ -48,6 +48,9 @@ def check_reader(build: Callable[[], Reader], path: Path) -> None:
     again = pickle.loads(pickle.dumps(build().read(path)))
     same = np.array_equal(again.stored, stored) and np.array_equal(again.affine, affine) and again.notes == image.notes
     require(same, reader, "read", "another image the second time", "the same")
+    scan = build().read_scan(path, ReadOptions(min_slices=1))
+    same = np.array_equal(scan.stored, stored) and np.array_equal(scan.affine, affine)
+    require(same, reader, "read_scan", "another image than read, where there is one", "the same")
     with tempfile.TemporaryDirectory() as folder:
         text, absent = Path(folder, "text" + reader.suffixes[0]), Path(folder, "absent" + reader.suffixes[0])
         text.write_text("no image at all\n")

@@ -153,11 +153,20 @@ def read_series(path: Path) -> tuple[list[Series], tuple[str, ...]]:
 
 def study_uid(path: Path) -> str:
     """StudyInstanceUID of the first DICOM file at `path`, ``""`` if it cannot be read."""
+    return _peek(path, "StudyInstanceUID")
+
+
+def is_slice(path: Path) -> bool:
+    """Whether a file is one of the slices of a series."""
+    return _peek(path, "SOPClassUID") == CT_CLASSES[0]
+
+
+def _peek(path: Path, keyword: str) -> str:
     try:
         with quiet(), Opener() as opener, opener.open(find(path)[0]) as stream:
-            header = pydicom().dcmread(stream, stop_before_pixels=True, force=True, specific_tags=["StudyInstanceUID"])
-            return text(header.get("StudyInstanceUID"))
-    except Exception:  # whatever is wrong is said when the study is read
+            header = pydicom().dcmread(stream, stop_before_pixels=True, force=True, specific_tags=[keyword])
+            return text(header.get(keyword))
+    except Exception:  # whatever is wrong is said when the file is read
         return ""
 
 

@@ -45,7 +45,9 @@ class DICOM(Reader):
             raise taken.with_note("; ".join(said))
         assert taken.stack is not None  # it was chosen for it
         image = _image(taken.stack, path)
-        notes = (*note(taken, judged), *taken.series.oddities, *said, *image.notes)
+        kinds = taken.frames[0].kinds
+        derived = (f"a reformat: ImageType {', '.join(kinds)}",) if kinds and "ORIGINAL" not in kinds else ()
+        notes = (*note(taken, judged), *derived, *taken.series.oddities, *said, *image.notes)
         return StoredImage(path, image.stored, image.slope, image.inter, image.affine, notes)
 
     def files(self, path: Path) -> tuple[Path, ...]:

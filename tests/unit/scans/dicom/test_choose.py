@@ -183,6 +183,8 @@ def test_original_before_reformatted_and_long_before_thin(tmp_path) -> None:
     [note] = chosen(tmp_path).notes
     assert "1.2.3.4.6: reformatted, an original is there" in note
     assert "1.2.3.4.9: covers 19 mm of 69 mm" in note
+    notes = read_scan(tmp_path, ReadOptions(series="1.2.3.4.6")).notes
+    assert "a reformat: ImageType DERIVED, PRIMARY, AXIAL" in notes
 
 
 def test_several_patients(tmp_path) -> None:
