@@ -12,9 +12,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from reg2rg.cli.main import main
+from reg2rg.cli.main import Invocation, main
+from reg2rg.cli.section import read_section
 from reg2rg.datasets import RadGenome, ScanFolder
 from reg2rg.runners import Outcome
+from reg2rg.scans.segmenters import TotalSegmentator
 
 SEGMENT = ["data", "segment", "scans", "--segmenter", "Thresholds", "--out", "scans/masks"]
 
@@ -82,6 +84,14 @@ def test_parts_by_a_runner_and_the_same_in_one(capsys: pytest.CaptureFixture[str
     assert json.loads(Path("scans/masks/segment-1-of-2.json").read_text())["ready"] == 2
 
 
+def test_arguments_that_are_mappings() -> None:
+    extra = "--data.segmenter.extra={breasts: {breast: [breast]}}"
+    words = ["--data.dataset=ScanFolder", "--data.dataset.root=scans", "--data.segmenter=TotalSegmentator", extra]
+    found = read_section(Invocation("data segment", ()), [*words, "--data.segmenter.fast=true"]).data.segmenter
+    assert isinstance(found, TotalSegmentator)
+    assert (found.fast, found.extra) == (True, {"breasts": {"breast": ["breast"]}})
+
+
 def test_parts_that_fail(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     class Failing:
         def run(self, jobs, begin, stop):
@@ -110,18 +120,23 @@ def test_killed_and_run_again() -> None:
 
 def test_by_a_config_with_arguments_and_a_name_for_folders() -> None:
     Path("run.yaml").write_text(
-        "task: {regions: radgenome}\ndata: {dataset: {class_path: ScanFolder, init_args: {root: scans, masks: null}}}\n"
+        "task: {regions: radgenome}\ndata:\n"
+        "  dataset: {class_path: ScanFolder, init_args: {root: scans, masks: null}}\n"
     )
     words = ["data", "segment", "-c", "run.yaml", "--segmenter=Thresholds", "--segmenter.kept=kept", "--out=masks"]
     assert main([*words, "--folder", "seg_{id}", "--workers", "1"]) == 0
     assert len(list(Path("masks").glob("seg_*/lung.nii.gz"))) == 3
     assert len(list(Path("kept").glob("Thresholds-*/made_by.json"))) == 3
+    with open("run.yaml", "a") as stream:
+        stream.write("  segmenter: {class_path: Thresholds, init_args: {kept: kept}}\n")
+    assert main([*words[:4], "--out=masks", "--folder", "seg_{id}"]) == 0
+    assert len(list(Path("kept").iterdir())) == 3  # found again
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["data", "segment", "scans"], "--segmenter NAME is needed. Known: LungMask, SATFolder, Thresholds"),
+        (["data", "segment", "scans"], "Give --segmenter NAME, or data.segmenter in a config. Known: LungMask, SATF"),
         ([*SEGMENT[:4], "Treshold"], "unknown segmenter 'Treshold'. Did you mean 'Thresholds'?"),
         ([*SEGMENT, "--segmenter.kep=x", "--shards", "2"], "Thresholds has no argument 'kep'. Did you mean 'kept'?"),
         ([*SEGMENT, "--shard", "3/2"], "expected I/N with 1 <= I <= N"),
