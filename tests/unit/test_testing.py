@@ -79,6 +79,12 @@ class Unused(Good):
         self.spare = nn.Linear(1, 1)
 
 
+class Scalar(Good):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(1.0))
+
+
 class Detached(Good):
     def forward(self, volumes: Tensor) -> Tensor:
         return super().forward(volumes) * 0
@@ -102,6 +108,7 @@ class Forgetful(Good):
         (NotFinite, "output on empty volumes: found inf or nan"),
         (Random, "eval mode: found two passes that differ"),
         (Unused, "gradient of spare.weight: found none"),
+        (Scalar, "shape of gain: found a scalar"),
         (Detached, "gradients: found zeros alone"),
         (Forgetful, "state dict: found other output"),
     ],

@@ -36,7 +36,7 @@ class WordAlignment(nn.Module):
         super().__init__()
         # A tenth of the bias, so that one learning rate moves rare words' odds as fast as it moves everything else.
         self.bias = nn.Parameter(torch.full((vocabulary,), _START_LOGIT / _BIAS_SCALE))
-        self.scale = nn.Parameter(torch.tensor(_START_SCALE).log())
+        self.scale = nn.Parameter(torch.tensor([_START_SCALE]).log())  # DeepSpeed and FSDP refuse scalars
 
     def forward(self, tokens: Tensor, table: Tensor, labels: Tensor, label_text: Tensor) -> Tensor:
         """Sum over texts and vocabulary.

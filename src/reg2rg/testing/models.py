@@ -20,7 +20,8 @@ def check_encoder(
 
     Shape and widths as announced; finite output, also under bfloat16 autocast, for a volume of one value, and with
     weights in bfloat16 and float64; the same tokens whatever else is in the batch (eval mode); two passes agree (eval
-    mode); a gradient for every trainable parameter; a state dict that restores the tokens exactly.
+    mode); a gradient for every trainable parameter, none of which is a scalar; a state dict that restores the tokens
+    exactly.
 
     Args:
         build: makes the encoder; called twice.
@@ -98,6 +99,9 @@ def _check_gradients(module: nn.Module, run: Callable[[], Tensor]) -> None:
 
     Single ones may be zero: residual branches that start at zero have them.
     """
+    for name, parameter in module.named_parameters():
+        one = "one dimension, for DeepSpeed and FSDP"
+        require(parameter.ndim > 0, module, f"shape of {name}", "a scalar", one)
     trainable = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     if not trainable:
         return

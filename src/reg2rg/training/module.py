@@ -133,7 +133,7 @@ class Reg2RG(FolderModel, L.LightningModule):
             ConfigError: says what differs, or that the longest sample does not fit the language model.
         """
         in_phases = self.word_alignment_steps > 0 and self.reporter.words is not None
-        prepare_strategy(self.trainer.strategy, in_phases)
+        prepare_strategy(self.trainer.strategy, self, in_phases)
         self._check_data()
         self._check_lengths(stage)
 
@@ -246,7 +246,7 @@ class Reg2RG(FolderModel, L.LightningModule):
         self._logged_step = step
         figures = self.throughput.read() | {"peak_memory_gib": peak_memory_gib(self.device)}
         figures["non_finite_steps"] = float(self.guard.skipped)
-        for group in self.optimizers(use_pl_optimizer=False).param_groups:  # type: ignore[union-attr]
+        for group in self.trainer.optimizers[0].param_groups:  # `optimizers()` gives DeepSpeed's in a list
             figures[f"lr_{group['name']}"] = group["lr"]
         named = {}
         if self.train_losses.update_called:  # not while words alone are aligned

@@ -1,0 +1,61 @@
+"""What strategies for several processes ask of the model and of the module, tried without their packages."""
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.strategies import DeepSpeedStrategy
+from torch import nn
+
+from reg2rg.core.errors import ConfigError
+from reg2rg.training.strategies import prepare_strategy
+
+
+def trainer(toy, **options):
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    return L.Trainer(
+        accelerator="cpu", num_sanity_val_steps=0, log_every_n_steps=1, default_root_dir=toy.root, **quiet, **options
+    )
+
+
+class Foreign:
+    """An optimiser that is none of torch's, as DeepSpeed's is."""
+
+    def __init__(self, optimizer):
+        self.param_groups = optimizer.param_groups
+
+
+class Exchange(L.Callback):
+    """Shows the module a foreign optimiser when it logs."""
+
+    def on_train_batch_start(self, trainer, *_):
+        self.own = trainer.strategy._optimizers
+
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        trainer.strategy._optimizers = [Foreign(self.own[0])]
+        assert isinstance(pl_module.optimizers(use_pl_optimizer=False), list)  # Lightning's answer for such a one
+
+    def on_train_epoch_end(self, trainer, *_):
+        trainer.strategy._optimizers = self.own
+
+
+def test_rates_of_an_optimiser_that_is_not_torchs_are_logged(toy):
+    run = trainer(toy, max_steps=1, limit_val_batches=0, callbacks=[Exchange()])
+    module = toy.module(lora=True)
+    run.fit(module, datamodule=toy.data(module))
+    assert {"train/lr_llm", "train/lr_vision"} <= run.callback_metrics.keys()
+
+
+def test_no_parameter_is_a_scalar(toy):
+    """DeepSpeed sends each parameter as bytes, which torch does not make of a scalar."""
+    for name, parameter in toy.module(lora=True, word_alignment=0.5).named_parameters():
+        assert parameter.data.view(torch.uint8).numel() == parameter.nbytes, name
+
+
+def test_scalars_of_foreign_parts_are_refused_by_name():
+    strategy = DeepSpeedStrategy.__new__(DeepSpeedStrategy)  # its constructor wants the package
+    model = nn.Module()
+    model.gain = nn.Parameter(torch.tensor(1.0))
+    with pytest.raises(ConfigError, match=r"without a dimension: gain \(expected shape \(1,\)"):
+        prepare_strategy(strategy, model, in_phases=False)
+    model.gain = nn.Parameter(torch.ones(1))
+    prepare_strategy(strategy, model, in_phases=False)
