@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 DEPS := $(VENV)/deps-$(shell sha256sum pyproject.toml | cut -c1-16)
 HERE := $(VENV)/here-$(shell pwd | sha256sum | cut -c1-16)
 
-.PHONY: demo test golden skips lint docs wheel bench bench-quick minimum test-deepspeed clean
+.PHONY: demo test test-llms golden skips lint docs wheel bench bench-quick minimum test-deepspeed clean
 
 $(DEPS): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("reg2rg needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
@@ -30,10 +30,11 @@ $(HERE): $(DEPS)
 # The demo is what a lab would type, on synthetic scans. Every step goes on where an earlier run of it stopped.
 RUN := $(BIN)/reg2rg
 FULL := --config phantom.yaml --seed_everything $(SEED)
+LAST := valid_$(STUDIES)_a_1
 BLIND := $(FULL) --config ablations/text_only.yaml --trainer.default_root_dir demo/runs_text_only --trainer.max_steps 150 --trainer.val_check_interval 150
 
 demo: $(HERE)
-	$(RUN) data phantom demo/data --studies $(STUDIES) --seed $(SEED)
+	$(RUN) data phantom demo/data --studies $(STUDIES) --seed $(SEED) --dicom demo/dicom
 	$(RUN) data check $(FULL) --out demo/check
 	$(RUN) data prepare $(FULL) --bake
 	test -f demo/lm/config.json || $(RUN) lm demo/lm $(FULL) --seed $(SEED)
@@ -42,11 +43,16 @@ demo: $(HERE)
 	$(RUN) fit $(BLIND) --ckpt_path last
 	$(RUN) predict $(BLIND) --ckpt_path demo/runs_text_only/checkpoints/last.ckpt
 	$(RUN) page $(FULL) --predictions demo/runs/predictions --compare 'floor: text only, no image=demo/runs_text_only/predictions' --curves 'Reg2RG=demo/runs/csv' --curves 'text only=demo/runs_text_only/csv' --title 'Synthetic chest CT, region by region' --out demo/page.html
+	$(RUN) report demo/dicom/$(LAST) --model demo/runs/checkpoints/last.ckpt --masks 'demo/data/valid_region_mask/seg_$(LAST)/{region}.nii.gz' -o demo/report
 
 PYTEST := -m pytest -n 2 --dist worksteal -m 'not slow'
 
 test: $(HERE)
 	$(BIN)/python $(PYTEST) --cov --cov-report=term:skip-covered
+
+# Every family of language models that the tests know, against the contract.
+test-llms: $(HERE)
+	$(BIN)/python -m pytest -n 2 -q tests/contract/test_language_models.py tests/unit/models/llm
 
 # The committed list of what may be skipped, with what this machine skips added.
 skips: $(HERE)

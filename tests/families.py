@@ -63,6 +63,11 @@ FAST: dict[str, dict[str, Any]] = {
     "falcon_alibi": {"alibi": True, "new_decoder_architecture": False, "head_dim": None},
     "gpt_oss": {**_EXPERTS, "sliding_window": 8},
     "falcon_h1": {**_MAMBA, "mamba_d_ssm": 64, "embedding_multiplier": 5.65},
+}
+"""Families of the default run: model type, or another name for a second kind of it -> what differs from `_BASE`."""
+
+SLOW: dict[str, dict[str, Any]] = {
+    "qwen3_moe": _EXPERTS,
     "zamba2": {
         "mamba_ngroups": 1,
         "mamba_headdim": 16,
@@ -75,11 +80,6 @@ FAST: dict[str, dict[str, Any]] = {
         "num_mem_blocks": 1,
         "adapter_rank": 4,
     },
-}
-"""Families of the default run: model type, or another name for a second kind of it -> what differs from `_BASE`."""
-
-SLOW: dict[str, dict[str, Any]] = {
-    "qwen3_moe": _EXPERTS,
     "qwen3_next": {**_EXPERTS, **_LINEAR, **_HYBRID},
     "gpt_neo": {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]], "window_size": 8},
     "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32},
@@ -144,6 +144,16 @@ SLOW: dict[str, dict[str, Any]] = {
     "mpt": {"d_model": 32, "n_layers": 2, "n_heads": 4, "expansion_ratio": 2},
 }
 """Families of the long run."""
+
+REFUSED = {
+    "gemma3n_text": "what it makes of ids is not what it makes of their embeddings",
+    "minimax": "MiniMax uses cache of its own",
+    "mamba": "what it writes with its cache is not what it writes without",
+    "falcon_mamba": "what it writes with its cache is not what it writes without",
+    "rwkv": "it keeps its state under state",
+    "mpt": "lora: peft gives MPT ids alone",
+}
+"""Why a family is refused."""
 
 TYPES = {"falcon_alibi": "falcon"}
 TARGETS: dict[str, tuple[str, ...]] = {

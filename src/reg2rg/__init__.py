@@ -17,6 +17,7 @@ _PUBLIC = {
     "Study": "reg2rg.core.types",
     "Views": "reg2rg.core.task",
     "Volume": "reg2rg.core.types",
+    "generate_report": "reg2rg.inference.generate",
     "parse_report": "reg2rg.core.report",
     "report_on": "reg2rg.inference.pipeline",
 }

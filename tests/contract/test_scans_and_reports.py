@@ -9,7 +9,11 @@ import nrrd
 import numpy as np
 import pytest
 
+import segmenter_fakes
 from reg2rg.core.regions import load_region_set
+from reg2rg.extras.phantom.anatomy import draw
+from reg2rg.extras.phantom.grid import Grid
+from reg2rg.extras.phantom.patient import draw_patient
 from reg2rg.inference.exporters import EXPORTERS
 from reg2rg.scans.read import READERS
 from reg2rg.scans.segmenters import SEGMENTERS
@@ -41,8 +45,23 @@ def sat_folder(folder: Path) -> tuple[Path, dict[str, str]]:
     return nifti(folder), {"root": str(folder)}
 
 
-FILES = {"NIfTI": nifti, "NRRD": nrrd_file}
-FOLDERS = {"SATFolder": sat_folder}
+def dicom_file(folder: Path) -> Path:
+    pytest.importorskip("pydicom", reason="pydicom is not installed (extra 'dicom')")
+    from dicom_files import enhanced, save, slices
+
+    [file] = save([enhanced(slices())], folder).iterdir()
+    return file
+
+
+def phantom(folder: Path) -> tuple[Path, dict[str, str]]:
+    grid = Grid((64, 64, 48))
+    array, _ = draw(draw_patient(77, 2), grid)
+    nib.save(nib.Nifti1Image(array, grid.affine), folder / "a.nii.gz")
+    return folder / "a.nii.gz", {"kept": str(folder / "kept")}
+
+
+FILES = {"NIfTI": nifti, "NRRD": nrrd_file, "DICOM": dicom_file}
+FOLDERS = {"LungMask": phantom, "SATFolder": sat_folder, "Thresholds": phantom, "TotalSegmentator": phantom}
 ARGUMENTS = {"JSON": {}, Page.__name__: {"max_pixels": 64}}
 
 
@@ -58,7 +77,9 @@ def test_reader(name, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_segmenter(name, tmp_path) -> None:
+def test_segmenter(name, tmp_path, monkeypatch) -> None:
+    segmenter_fakes.lungmask(monkeypatch)
+    segmenter_fakes.totalsegmentator(monkeypatch)
     scan, arguments = FOLDERS[name](tmp_path)
     check_segmenter(lambda: SEGMENTERS.get(name)(**arguments), scan, REGIONS)
 

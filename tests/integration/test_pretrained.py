@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import shutil
 from pathlib import Path
@@ -10,11 +11,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from reg2rg import Reg2RG, report_on
+from reg2rg import Reg2RG, generate_report, report_on
 from reg2rg.cli.main import main
 from reg2rg.config.saving import read_config
 from reg2rg.core.report import parse_report
 from reg2rg.evaluation.records import read_records
+from reg2rg.extras.dicom_study import write_dicom_study
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "predict_one_scan.py"
 
@@ -104,6 +106,73 @@ def test_report_on_a_scan_is_what_predict_wrote(trained, theirs) -> None:
     wanted = parse_report(record["text"], record["regions"])
     assert report_on(image, masks, model).report == wanted
     assert report_on(image, Path(masks).parent, model).report == wanted
+
+
+@pytest.fixture
+def dicom(trained, tmp_path) -> Path:
+    """The held-out scan as a DICOM study, in a folder of its name."""
+    pytest.importorskip("pydicom", reason="pydicom is not installed (extra 'dicom')")
+    image = trained[2]
+    return write_dicom_study(image, tmp_path / image.name.removesuffix(".nii.gz"))
+
+
+def test_report_on_dicom_and_its_masks(trained, theirs, dicom, tmp_path, capsys) -> None:
+    _, _, image, masks = trained
+    wanted = generate_report(image, theirs, masks)
+    assert main(["report", str(dicom), "--model", str(theirs), "-o", "out", "--masks", masks]) == 0
+    said = capsys.readouterr()
+    assert said.err.startswith(f"report: looking at {dicom}\n")
+    assert re.search(r"report: \d+\.\d s, \d+\.\d\d GiB at the peak\n$", said.err)
+    assert re.search(r"\n1 .* localizer\n", said.out)
+    record = json.loads(Path(f"out/{dicom.name}.json").read_text())
+    assert record["text"] == wanted.text
+    assert record["image"] == str(dicom)
+    assert record["absent"] == dict(wanted.absent)
+    for region, why in wanted.absent.items():
+        assert f"no report on {region}: {why}" in said.out
+    assert Path(f"out/{dicom.name}.html").is_file()
+
+    archive = shutil.make_archive(str(tmp_path / "zipped" / dicom.name), "zip", dicom)
+    found = generate_report(archive, theirs, masks, out="zip", formats=("JSON",))
+    assert found.report == wanted.report
+    assert [file.name for file in Path("zip").iterdir()] == [f"{dicom.name}.json"]
+
+
+def test_report_refuses_what_it_cannot_do_before_the_model_is_loaded(theirs, dicom, capsys) -> None:
+    words = ["report", str(dicom), "--model", str(theirs)]
+    for more, said in (
+        (
+            [],
+            "no masks, and .* reports region by region. Fix, one of:\n  --masks FOLDER(.|\n)*--segmenter .*SATFolder",
+        ),
+        (["--masks", "m", "--segmenter", "SATFolder"], "both --masks and --segmenter are given"),
+        (["--segmenter", "SATFolder"], "SATFolder.*root"),
+        (["--segmenter", "Nobody"], "Unknown segmenter 'Nobody'"),
+        (["--masks", "m", "--formats", "Words"], "format 'Words': there is no such exporter. Known: .*JSON.*Page"),
+    ):
+        assert main([*words, *more]) == 2
+        assert re.search(said, capsys.readouterr().err), said
+    assert main(["report", "gone", "--model", str(theirs)]) == 2
+    assert "gone: not there" in capsys.readouterr().err
+
+
+def test_report_on_a_list_of_studies(trained, theirs, dicom, capsys) -> None:
+    _, _, image, masks = trained
+    shutil.copy(image, "a.nii.gz")
+    shutil.copytree(dicom, "b")
+    next(Path("b").iterdir()).write_bytes(b"not DICOM")
+    for study in "ab":
+        shutil.copytree(Path(masks).parent, f"masks/{study}")
+    Path("studies.csv").write_text("id,image,split\na,a.nii.gz,test\nb,b,test\nc,gone.nii.gz,test\n")
+    words = ["report", "studies.csv", "--model", str(theirs), "-o", "out", "--formats", "JSON"]
+    assert main([*words, "--masks", "masks/a"]) == 2
+    assert "{id} does not stand in it" in capsys.readouterr().err
+    assert main([*words, "--masks", "masks/{id}"]) == 3
+    said = capsys.readouterr().err
+    assert re.search(r"error: VOLUME_MISSING c .*gone.nii.gz", said)
+    assert re.search(r"\[2/2\] error: .*b", said)
+    assert "2 of 3 studies have no report" in said
+    assert [file.name for file in Path("out").iterdir()] == ["a.json"]
 
 
 def test_a_checkpoints_config_is_the_folders(trained) -> None:

@@ -26,11 +26,11 @@ from reg2rg.ablation.sweep import load_sweep, packaged_sweeps
 from reg2rg.cli.main import EXIT_INTERRUPTED, Invocation, main
 from reg2rg.cli.numbers import above_zero, whole
 from reg2rg.cli.paths import place
+from reg2rg.cli.runner import add_runner_options, build_runner
 from reg2rg.config.paths import absolute
-from reg2rg.config.reading import Tree, parse_value
+from reg2rg.config.reading import Tree
 from reg2rg.core.errors import EXIT_OK, EXIT_RUNTIME, ConfigError, Reg2RGError
-from reg2rg.core.registry import UnknownComponentError, load_plugins
-from reg2rg.runners import RUNNERS, Local, Runner, Stop
+from reg2rg.runners import Local, Runner, Stop
 
 if TYPE_CHECKING:
     from reg2rg.cli.section import Sections
@@ -67,24 +67,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--dry-run", action="store_true", help="list runs, their state and the time they need; change nothing")
     add("--tables", action="store_true", help="write the tables of what is finished; run nothing")
     add("--paper", action="store_true", help="show the paper's own figures in columns of their own")
-    add("--jobs", type=whole(0), default=1, metavar="N", help="runs at a time (default 1); 0: in this process")
-    add("--threads", type=whole(1), metavar="N", help="threads of each run (default: the cores shared by --jobs)")
+    add_runner_options(parser, "runs")
     add("--max-hours", type=above_zero, metavar="H", help="stop after so many hours; what runs saves itself first")
-    add(
-        "--runner",
-        type=_runner_class,
-        default="local",
-        metavar="NAME",
-        help="who works on the runs: local (default), slurm, ray, or one of a plug-in",
-    )
-    add(
-        "--cluster",
-        nargs="+",
-        default=[],
-        metavar="KEY=VALUE",
-        help="parameters for slurm (submitit's, such as slurm_partition=gpu gpus_per_node=1 timeout_min=600) or ray "
-        "(num_gpus=1)",
-    )
     add("--same-code", action="store_true", help="runs that other code finished count as not done")
     return parser
 
@@ -207,7 +191,7 @@ class Ablation:
     # ---- working
 
     def _work(self) -> int:
-        begun, runner = time.monotonic(), self._runner()
+        begun, runner = time.monotonic(), build_runner(self.options, self.plan.out)
         self._check_configs()
         steps.make_data(self.plan, main, self._say, self._studies)
         self._require_data(self.plan.jobs[0].config)
@@ -248,15 +232,6 @@ class Ablation:
         if "failed" in statuses:
             return EXIT_RUNTIME
         return EXIT_OK if statuses.count("done") == len(todo) else EXIT_UNFINISHED
-
-    def _runner(self) -> Runner:
-        options, parameters = self.options, _parameters(self.options.cluster)
-        if self.local:
-            if parameters:
-                raise ConfigError("command line: --cluster is for --runner slurm and ray; the local runner has none")
-            return Local(options.jobs, options.threads)
-        kind: type[Runner] = options.runner
-        return kind(self.plan.out / kind.__name__.lower(), parameters)
 
     # ---- telling
 
@@ -300,28 +275,3 @@ class Ablation:
             print_table(table, console)
             sys.stdout.writelines(f"written: {path}\n" for path in outputs.written[before:])
         outputs.check()
-
-
-def _parameters(words: Sequence[str]) -> dict[str, Any]:
-
-    found = {}
-    for word in words:
-        key, equals, text = word.partition("=")
-        if not (key and equals):
-            raise ConfigError(f"command line: --cluster {word}: expected KEY=VALUE")
-        found[key] = parse_value(text)
-    return found
-
-
-def _runner_class(name: str) -> type[Runner]:
-    """The class of a runner; the case of its name does not matter. Plug-ins are imported only for one of theirs."""
-
-    def known() -> str:
-        return next((entry for entry in RUNNERS if entry.lower() == name.lower()), name)
-
-    if known() not in RUNNERS:
-        load_plugins()
-    try:
-        return RUNNERS.get(known())
-    except UnknownComponentError as error:
-        raise ConfigError(f"command line: --runner: {error}") from error

@@ -1,4 +1,4 @@
-"""``reg2rg data check | prepare``."""
+"""``reg2rg data check | prepare``, and what ``segment`` shares with them."""
 
 from __future__ import annotations
 
@@ -27,10 +27,14 @@ def command_parser(name: str, description: str) -> argparse.ArgumentParser:
     )
 
 
-def _config_arguments(parser: argparse.ArgumentParser) -> None:
+def config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options that name configs and override their keys."""
     group = parser.add_argument_group("config")
     group.add_argument("-c", "--config", action="append", metavar="FILE", default=[], help="as for reg2rg fit")
     group.add_argument("--data.KEY", metavar="VALUE", help="any key of the sections data and task, over the files")
+
+
+def _workers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers",
         type=whole(0),
@@ -44,9 +48,11 @@ def check_parser() -> argparse.ArgumentParser:
     parser = command_parser("check", "List every fault of a data folder, with counts per reason and region coverage.")
     parser.usage = "reg2rg data check [-h] (DIR | --config FILE ...) [--data.KEY VALUE ...] [options]"
     parser.epilog = "DIR: a folder, or a table, in a known layout, without a config; what it was taken for is said."
-    _config_arguments(parser)
+    config_arguments(parser)
+    _workers(parser)
     parser.add_argument("--out", type=place, default=Path("check"), help="folder for check.json and overlays")
     parser.add_argument("--overlays", type=whole(0), default=6, help="studies to draw with their regions outlined")
+    parser.add_argument("--series", metavar="UID", help="of a DICOM study the series to read, or the end of its UID")
     parser.add_argument("--sample", type=whole(1), default=None, help="read so many studies only, evenly spread")
     return parser
 
@@ -56,13 +62,19 @@ def check(invocation: Invocation) -> int:
     from reg2rg.check.report import print_check
     from reg2rg.check.run import check_dataset
     from reg2rg.cli.section import read_section
+    from reg2rg.cli.series import print_series
+    from reg2rg.datasets.scan_folder import ScanFolder
 
     options, rest = check_parser().parse_known_args(list(invocation.args))
-    folder, rest = _folder(rest)
+    folder, rest = folder_of(rest)
+    rest += ["--data.read.series", options.series] if options.series else []
     if folder is None:
         section = read_section(invocation, rest, options.config)
     else:
-        section = _of_folder(folder, invocation, rest, options.config)
+        section = section_of_folder(folder, invocation, rest, options.config)
+    _refuse_segmenter(section)
+    if isinstance(section.data.dataset, ScanFolder):
+        print_series([study.image for study in section.data.dataset.studies()], section.data.read)
     result = check_dataset(
         section.data.dataset,
         section.task.region_set,
@@ -77,7 +89,15 @@ def check(invocation: Invocation) -> int:
     return result.exit_code
 
 
-def _folder(words: Sequence[str]) -> tuple[Path | None, list[str]]:
+def _refuse_segmenter(section: Sections) -> None:
+    if section.data.segmenter is not None:
+        raise ConfigError(
+            "config: data.segmenter is for `reg2rg data segment`, whose masks the other commands read. Fix: run that "
+            "first, and leave it out here"
+        )
+
+
+def folder_of(words: Sequence[str]) -> tuple[Path | None, list[str]]:
     """The word that is neither an option nor the value of one, and the others."""
     rest, folders = [], []
     waiting = False
@@ -92,7 +112,7 @@ def _folder(words: Sequence[str]) -> tuple[Path | None, list[str]]:
     return next(iter(folders), None), rest
 
 
-def _of_folder(folder: Path, invocation: Invocation, options: Sequence[str], configs: Sequence[str]) -> Sections:
+def section_of_folder(folder: Path, invocation: Invocation, options: Sequence[str], configs: Sequence[str]) -> Sections:
     """The data of a folder without a config, recognised by its layout, with options over it."""
     from reg2rg.cli.section import section_of
     from reg2rg.config.options import apply_options
@@ -113,7 +133,8 @@ def _of_folder(folder: Path, invocation: Invocation, options: Sequence[str], con
 def prepare_parser() -> argparse.ArgumentParser:
     """Options of ``reg2rg data prepare``."""
     parser = command_parser("prepare", "Bring the studies of a data folder into a store. Run it again to go on.")
-    _config_arguments(parser)
+    config_arguments(parser)
+    _workers(parser)
     parser.add_argument("--shard", default="1/1", metavar="I/N", help="do the I-th of N equal parts, for job arrays")
     parser.add_argument("--bake", action="store_true", help="keep the finished views too: faster to read, larger")
     parser.add_argument("--views-only", action="store_true", help="keep nothing but the finished views: smallest")
@@ -128,8 +149,9 @@ def prepare(invocation: Invocation) -> int:
     from reg2rg.store.prepare import prepare as prepare_studies
 
     options, rest = prepare_parser().parse_known_args(list(invocation.args))
-    shard = _shard(options.shard)
+    shard = shard_of(options.shard)
     section = read_section(invocation, rest, options.config)
+    _refuse_segmenter(section)
     if section.data.store is None:
         raise ConfigError("config: data.store: no folder to write to. Give it: --data.store FOLDER")
     summary = prepare_studies(
@@ -149,7 +171,8 @@ def prepare(invocation: Invocation) -> int:
     return 0
 
 
-def _shard(text: str) -> tuple[int, int]:
+def shard_of(text: str) -> tuple[int, int]:
+    """Reads ``I/N``."""
     part, _, parts = text.partition("/")
     if part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts):
         return int(part), int(parts)

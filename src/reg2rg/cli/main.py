@@ -68,10 +68,18 @@ COMMANDS: dict[str, Command] = {
         "list every fault of a data folder, as a table and as JSON",
         "reg2rg.cli.data:check_parser",
     ),
+    "data segment": Command(
+        "reg2rg.cli.segment:run",
+        "make the region masks of a data set's scans; resumable",
+        "reg2rg.cli.segment:parser",
+    ),
     "data prepare": Command(
         "reg2rg.cli.data:prepare",
         "bring the studies of a data folder into a store; resumable",
         "reg2rg.cli.data:prepare_parser",
+    ),
+    "report": Command(
+        "reg2rg.cli.report:run", "report on a scan, a DICOM study or a list of studies", "reg2rg.cli.report:parser"
     ),
     "evaluate": Command("reg2rg.cli.evaluate:run", "score files of reports, of any system, beside their floors"),
     "export": Command("reg2rg.cli.export:run", "a checkpoint to a folder that others can load, with a model card"),

@@ -31,6 +31,7 @@ from reg2rg.core.task import ReportTask, Views
 from reg2rg.core.types import PathText
 from reg2rg.datasets import DATASETS, Dataset
 from reg2rg.scans.base import ReadOptions
+from reg2rg.scans.segmenters import SEGMENTERS, Segmenter
 
 _OTHER_SECTIONS = ("model", "trainer", "seed_everything", "vars", "ckpt_path")
 
@@ -43,11 +44,13 @@ class DataSection:
         dataset: lists the studies.
         store: folder of the prepared studies; ``None`` where the config names none.
         read: how scans and masks are read.
+        segmenter: makes the masks; for ``reg2rg data segment`` alone.
     """
 
     dataset: Dataset
     store: PathText | None = None
     read: ReadOptions = ReadOptions()  # noqa: RUF009 (frozen)
+    segmenter: Segmenter | None = None
 
 
 @dataclass(frozen=True)
@@ -115,15 +118,18 @@ def section_of(tree: Tree, allow_import: Sequence[str] = ()) -> Sections:
 
 
 def _names_a_plugin(tree: Tree) -> bool:
-    dataset = lookup(tree.values, ("data", "dataset"))
-    name = dataset.get("class_path") if isinstance(dataset, dict) else dataset
-    return isinstance(name, str) and name not in DATASETS
+    for key, registry in (("dataset", DATASETS), ("segmenter", SEGMENTERS)):
+        given = lookup(tree.values, ("data", key))
+        name = given.get("class_path") if isinstance(given, dict) else given
+        if isinstance(name, str) and name not in registry:
+            return True
+    return False
 
 
 def _build(tree: Tree, allowed: Sequence[str]) -> Sections:
     mistakes = [*check_references(tree), *_stray_keys(tree)]
     own = Tree(_of_interest(tree), tree.origins)
-    checker = Checker(own, allowed, {Dataset: DATASETS.kind})
+    checker = Checker(own, allowed, {Dataset: DATASETS.kind, Segmenter: SEGMENTERS.kind})
     refuse([*mistakes, *checker.check({"task": ReportTask, "data": DataSection})])
     try:
         values = {name: {key: _resolved(tree, name, key) for key in part} for name, part in own.values.items()}
@@ -137,7 +143,7 @@ def _build(tree: Tree, allowed: Sequence[str]) -> Sections:
     make_absolute(parsed, {"task": ReportTask, "data": DataSection})
     refuse(check_values(parsed.as_dict(), tree))
     builder = Builder(parsed.as_dict(), tree)
-    for base in (Dataset, ReportTask, Views):
+    for base in (Dataset, Segmenter, ReportTask, Views):
         parser.add_instantiator(builder, base, subclasses=True)
     built = parser.instantiate_classes(parsed)
     return Sections(built.task, built.data)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 # A paragraph ends where the next one seems to begin; under a malformed beginning, text belongs to no region.
 _BEGINNING = re.compile(r"The region\s+\d+")
@@ -108,7 +109,8 @@ def parse_report(text: str, given: Sequence[str], identity: bool = True) -> Repo
     return report_of(split_report(text), given, identity)
 
 
-def split_report(text: str) -> list[Part]:
+@lru_cache(maxsize=64)  # whoever reads a report asks several times in a row
+def split_report(text: str) -> tuple[Part, ...]:
     """The text cut before each beginning of a prefix, so that no name can run into the next paragraph.
 
     What holds the end of a sentence is no name: its colon is missing.
@@ -122,7 +124,7 @@ def split_report(text: str) -> list[Part]:
             parts.append(Part(beginning[0], None, "", text[beginning.start() : end]))
         else:
             parts.append(Part(match[0], int(match[1]), " ".join((match[2] or "").split()), text[match.end() : end]))
-    return parts
+    return tuple(parts)
 
 
 def report_of(parts: Iterable[Part], given: Sequence[str], identity: bool = True) -> Report:

@@ -93,6 +93,9 @@ class Dataset(ABC):
     Args:
         max_skip: largest share of studies, 0 to 1, that may be left out before `studies` refuses to go on.
 
+    Attributes:
+        needs_masks: leave studies out whose masks are not there; off while `scans` lists.
+
     Raises:
         ConfigError: `max_skip` is no share.
     """
@@ -101,6 +104,7 @@ class Dataset(ABC):
         if not 0.0 <= max_skip <= 1.0:
             raise ConfigError(f"max_skip is {max_skip}: a share from 0 to 1 is expected, for example 0.05 for 5 %.")
         self.max_skip = max_skip
+        self.needs_masks = True
         self._listing: Listing | None = None
 
     @abstractmethod
@@ -123,6 +127,18 @@ class Dataset(ABC):
                 found.faults,
             )
         return self._listing
+
+    def scans(self) -> list[Study]:
+        """All studies whose scan is there, sorted by id, without their masks: for what makes masks.
+
+        Raises:
+            DataFault, TooManySkippedError, ConfigError: as for `studies`.
+        """
+        kept, self._listing, self.needs_masks = self._listing, None, False
+        try:
+            return [replace(study, masks=None) for study in self.studies()]
+        finally:
+            self._listing, self.needs_masks = kept, True
 
     def studies(self) -> list[Study]:
         """All usable studies of all splits, sorted by id.

@@ -17,6 +17,7 @@ from reg2rg.datasets.columns import Key, Keys, any_rows
 from reg2rg.datasets.labels import truth
 from reg2rg.datasets.names import inside, study_id
 from reg2rg.datasets.tables import Row, check_encoding, clean, is_empty
+from reg2rg.scans.dicom.files import is_dicom
 from reg2rg.scans.find_masks import by_region, matching
 from reg2rg.scans.label_names import version_1
 
@@ -94,7 +95,7 @@ class Manifest(Dataset):
         for told in gate.told(self.path.name):
             notes.add("TEXT_CLEANED", told)
         named = {key.kind for row in rows for name in row.values if (key := keys[name]) is not None}
-        masked = self.masks is not None or "mask" in named
+        masked = self.needs_masks and (self.masks is not None or "mask" in named)
         for row in rows:
             where = f"{self.path.name} line {row.line}"
             cells = {key: text for name, text in row.values.items() if (key := keys[name]) is not None}
@@ -247,14 +248,14 @@ class _RowReader:
         root, beside = self.manifest.root, self.manifest.path.parent.resolve()
         for start in (root, beside) if beside.is_relative_to(root) else ():
             with contextlib.suppress(DataFault):
-                if text and (path := inside(root, text, self.id, start)).is_file():
+                if text and _is_there(path := inside(root, text, self.id, start)):
                     return path
         return inside(root, text, self.id)
 
     def _file(self, key: Key, code: str) -> Path:
         text = self.cells.get(key, "")
         path = self._path(text)
-        if text and path.is_file():
+        if text and _is_there(path):
             return path
         name = f"{key.kind}:{key.item}" if key.item else key.kind
         raise _fault(
@@ -265,6 +266,11 @@ class _RowReader:
             f"a file below {self.manifest.root}",
             "correct the path, or copy the file there",
         )
+
+
+def _is_there(path: Path) -> bool:
+    """Whether it is a file, or the folder of a DICOM study."""
+    return path.is_file() or is_dicom(path)
 
 
 def _fault(code: str, study: str, where: str, found: str, expected: str, fix: str) -> DataFault:

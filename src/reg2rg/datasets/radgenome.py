@@ -105,6 +105,7 @@ class RadGenome(Dataset):
         findings = self._findings(root, faults)
         for name, split in self.splits.items():
             scan = _SplitScan(root, name, split, self.regions, self.duplicates, self.partial, notes)
+            scan.needs_masks = self.needs_masks
             scan.collect(scan.read_texts(self.encoding, faults), findings)
             studies += scan.studies
             skipped += scan.skipped
@@ -138,6 +139,7 @@ class _SplitScan:
         self.regions, self.duplicates, self.partial, self.notes = regions, duplicates, partial, notes
         self.layout = SplitLayout.find(root, name)
         self.table = self.layout.table
+        self.needs_masks = True
         self.studies: list[Study] = []
         self.skipped: list[Skip] = []
         self._names: dict[str, str | None] = {}
@@ -271,7 +273,7 @@ class _SplitScan:
         found, unknown = by_region(there, self.regions)
         for name in unknown:
             self.notes.add("UNKNOWN_MASK", f"{study} {there[name].name}")
-        if not found.files:
+        if not found.files and self.needs_masks:
             raise _fault(
                 "NO_MASK",
                 study,

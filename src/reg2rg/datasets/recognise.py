@@ -11,7 +11,9 @@ from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.text import TextGate
 from reg2rg.datasets.columns import any_rows
 from reg2rg.datasets.layout import first_existing, spellings
-from reg2rg.datasets.scan_folder import scans_at
+from reg2rg.datasets.scan_folder import ONE, dicom_folders, scans_at
+from reg2rg.scans.dicom.files import is_dicom
+from reg2rg.scans.dicom.frames import study_uid
 from reg2rg.scans.find_masks import images_in
 
 _TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
@@ -24,7 +26,8 @@ KNOWN = (
     "a table with the columns id and image (.csv, .tsv, .jsonl)",
     f"scans in a folder {' or '.join(_IMAGES)}, with or without masks in a folder {' or '.join(_MASKS)}",
     f"{_SEPARATE[0]}, with or without {_SEPARATE[1]}",
-    "scans alone",
+    "scans alone, a folder of DICOM a study among them",
+    "one DICOM study (a folder, a zip, a DICOMDIR)",
 )
 
 
@@ -53,7 +56,7 @@ def recognise(path: Path) -> Recognised:
     """
     if not path.exists():
         raise ConfigError(f"{path}: no such folder. Fix: the path")
-    found = next((one for look in (_radgenome, _table, _scans) if (one := look(path)) is not None), None)
+    found = next((one for look in (_radgenome, _table, _scans, _dicom) if (one := look(path)) is not None), None)
     if found is not None:
         return found
     entries = sorted(path.iterdir()) if path.is_dir() else []
@@ -113,10 +116,20 @@ def _scans(path: Path) -> Recognised | None:
         with_masks = any(path.glob(masks.replace("{id}", "*")))
         return _folder(path, images, masks if with_masks else None)
     for name in _IMAGES:
-        if images_in(path / name):
+        if images_in(path / name) or dicom_folders(path / name):
             there = next((word for word in _MASKS if (path / word).is_dir()), None)
             return _folder(path, f"{name}/{{id}}", there and _template(path / there))
     return _folder(path, "{id}", None) if images_in(path) else None
+
+
+def _dicom(path: Path) -> Recognised | None:
+    """A folder of DICOM a study where there are several studies, else one scan."""
+    if not is_dicom(path):
+        return None
+    folders = dicom_folders(path) if path.is_dir() and not any(entry.is_file() for entry in path.iterdir()) else {}
+    if len({study_uid(folder) for folder in folders.values()}) > 1:
+        return _folder(path, "{id}", None)
+    return Recognised("one DICOM study", "ScanFolder", {"root": str(path), "images": ONE, "masks": None}, regions=False)
 
 
 def _template(masks: Path) -> str:

@@ -10,7 +10,11 @@ from reg2rg.core.regions import load_region_set
 from reg2rg.core.types import LabelMap, NonNegativeFloat, PathInside, PathOrName, PathText, RegionFiles, Study
 from reg2rg.datasets.base import DATASETS, Dataset, Listing, Notes, Skip
 from reg2rg.datasets.names import study_id
-from reg2rg.scans.find_masks import find_masks, images_in
+from reg2rg.scans.dicom.files import is_dicom
+from reg2rg.scans.find_masks import find_masks, image_stem, images_in
+
+ONE = "."
+"""Of `ScanFolder.images`: the root is the scan."""
 
 
 @DATASETS.register
@@ -20,7 +24,7 @@ class ScanFolder(Dataset):
     Args:
         root: the folder.
         images: where scans lie below it, with ``{id}`` for the study: ``images/{id}`` (of any kind that there is a
-            reader for) or ``{id}/ct.nii.gz``.
+            reader for, folders of DICOM among them) or ``{id}/ct.nii.gz``; ``.`` if the root is itself one scan.
         masks: where the masks of a study lie, likewise: a folder with one file a region, or a file of labels, whose
             name may go without its suffix; null for scans without regions.
         regions: region set, a packaged name or a YAML file.
@@ -37,7 +41,7 @@ class ScanFolder(Dataset):
     ) -> None:
         super().__init__(max_skip)
         for name, template in (("images", images), ("masks", masks)):
-            if template is not None and template.count("{id}") != 1:
+            if template not in (None, ONE) and str(template).count("{id}") != 1:
                 raise ConfigError(f"ScanFolder: {name} is {template!r}: {{id}} must stand in it, once.")
         self.root, self.images, self.masks = Path(root), images, masks
         self.regions = load_region_set(regions)
@@ -48,13 +52,13 @@ class ScanFolder(Dataset):
         Raises:
             ConfigError: no such folder.
         """
-        if not self.root.is_dir():
+        if not (self.root.is_dir() or (self.images == ONE and self.root.is_file())):
             raise ConfigError(f"ScanFolder: root {self.root} is not a folder. Fix: set it to where the scans lie.")
         studies, skipped, notes = [], [], Notes()
         for name, image in sorted(scans_at(self.root, self.images).items()):
             try:
                 study = study_id(name)
-                masks = None if self.masks is None else self._masks(study)
+                masks = self._masks(study) if self.masks is not None and self.needs_masks else None
                 notes.add("NO_REPORT", study)
                 studies.append(Study(study, study, "test", image, masks))
             except DataFault as fault:
@@ -77,18 +81,26 @@ class ScanFolder(Dataset):
             ) from error
 
 
+def dicom_folders(folder: Path) -> dict[str, Path]:
+    """Name -> folder, of all folders in one that hold DICOM."""
+    folders = sorted(entry for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
+    return {entry.name: entry for entry in folders if not entry.name.startswith(".") and is_dicom(entry)}
+
+
 def scans_at(root: Path, images: str) -> dict[str, Path]:
     """Id -> scan, of all scans that a template finds.
 
     Args:
         root: folder that it starts from.
-        images: with ``{id}``, as `ScanFolder` takes it.
+        images: with ``{id}``, or ``.``, as `ScanFolder` takes it.
     """
+    if images == ONE:
+        return {image_stem(root): root}
     before, _, after = images.partition("{id}")
     folder, _, start = before.rpartition("/")
     if not after:
-        files = images_in(root / folder).items()
-        return {name.removeprefix(start): file for name, file in files if name.startswith(start)}
+        files = {**dicom_folders(root / folder), **images_in(root / folder)}
+        return {name.removeprefix(start): file for name, file in files.items() if name.startswith(start)}
     pattern = re.compile(re.escape(before) + "([^/]+)" + re.escape(after))
     found = {}
     for file in root.glob(f"{before}*{after}"):

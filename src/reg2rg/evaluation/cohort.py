@@ -147,7 +147,10 @@ class Cohort:
     @cached_property
     def foreign(self) -> float:
         """Share of the references' letters that are none of a-z, which what is made for English does not cover."""
-        letters = Counter(letter for text in {pair.reference_text for pair in self.pairs} for letter in text.lower())
+        texts = "".join({pair.reference_text for pair in self.pairs})
+        if texts.isascii():
+            return 0.0
+        letters = Counter(texts.lower())
         counts = {letter: count for letter, count in letters.items() if letter.isalpha()}
         return sum(n for letter, n in counts.items() if not letter.isascii()) / max(1, sum(counts.values()))
 
@@ -224,13 +227,14 @@ class Cohort:
 
     def label(self, labeler: Labeler, texts: Sequence[str], what: str) -> NDArray[np.bool_]:
         """Labels of many texts, a part at a time: a classifier may take a while. No text has no finding."""
-        found = np.zeros((len(texts), len(labeler.labels)), dtype=bool)
-        written = [row for row, text in enumerate(texts) if text]
+        rows = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+        found = np.zeros((len(rows), len(labeler.labels)), dtype=bool)
+        written = [text for text in rows if text]
         for start in range(0, len(written), _LABELLED_AT_ONCE):
             self.progress(f"{what}: {start:,} of {len(written):,}")
-            rows = written[start : start + _LABELLED_AT_ONCE]
-            found[rows] = labeler.label([texts[row] for row in rows])
-        return found
+            some = written[start : start + _LABELLED_AT_ONCE]
+            found[[rows[text] for text in some]] = labeler.label(some)
+        return found[np.array([rows[text] for text in texts], np.intp)]
 
     def _labels(self, side: str, table: Labels | None, texts: Sequence[str]) -> NDArray[np.bool_] | None:
         if table is not None:

@@ -28,7 +28,7 @@ from reg2rg.evaluation.metrics.truth import TruthLabels
 from reg2rg.evaluation.pairs import Pair
 from reg2rg.evaluation.reading import Reports
 from reg2rg.evaluation.results import REPORT, Difference, Evaluation, LabelScore, Number
-from reg2rg.evaluation.scoring import Scored, score_cohort
+from reg2rg.evaluation.scoring import Scored, score_cohort, score_with_baselines
 from reg2rg.evaluation.unit_tables import region_statistics, region_table, study_table
 
 __all__ = ["Settings", "evaluate"]
@@ -68,13 +68,14 @@ def evaluate(
     if settings.metrics is None:
         settings = replace(settings, metrics=usual_metrics())
     cohort = Cohort(pairs, regions, settings, progress)
-    scored = score_cohort(cohort)
+    named = dict(baselines(cohort, source or pairs)) if settings.floors else {}
+    scored, blind = score_with_baselines(cohort, [*named.values()])
+    floors = dict(zip(named, blind, strict=True))
     resamples = (
         Resamples([pair.patient for pair in pairs], settings.resamples, settings.seed) if settings.resamples else None
     )
     progress("intervals")
-    numbers = [_number(statistic, resamples, settings.confidence) for statistic in scored.statistics]
-    floors = _floors(cohort, source or pairs, progress) if settings.floors else {}
+    numbers = _numbers(scored.statistics, resamples, settings.confidence)
     labels, truth_labels = _label_scores(cohort, floors, resamples)
     differences: list[Difference] = []
     if against is not None and resamples is not None:
@@ -129,14 +130,6 @@ def baselines(cohort: Cohort, source: Sequence[Pair]) -> Iterator[tuple[str, Coh
         yield EVERYTHING, Cohort(cohort.pairs, cohort.regions, replace(settings, metrics=metrics), everything=True)
 
 
-def _floors(cohort: Cohort, source: Sequence[Pair], progress: Progress) -> dict[str, Scored]:
-    found: dict[str, Scored] = {}
-    for name, baseline in baselines(cohort, source):
-        progress(f"floor: {name}")
-        found[name] = score_cohort(baseline)
-    return found
-
-
 def _label_scores(
     cohort: Cohort, floors: Mapping[str, Scored], resamples: Resamples | None
 ) -> tuple[list[LabelScore], list[LabelScore]]:
@@ -189,24 +182,29 @@ def _compare(scored: Scored, other: Reports, resamples: Resamples, progress: Pro
     )
     comparable = (settings.predicted_labels is None) == (settings.against_labels is None)
     theirs = {statistic.key: statistic for statistic in second.statistics}
-    found = []
+    both = []
     for statistic in scored.statistics:
         match = theirs.get(statistic.key)
         if match is None or not statistic.score:
             continue
         if statistic.group == "findings" and statistic.scope == REPORT and not comparable:
             continue  # labels of one file from a table, of the other read: a difference of readers
-        difference = resamples.draws(statistic) - resamples.draws(match)
+        both.append((statistic, match))
+    found = []
+    draws = zip(*(resamples.each(side) for side in zip(*both, strict=True)), strict=True) if both else ()
+    for (statistic, match), (ours, others) in zip(both, draws, strict=True):
+        difference = ours - others
         low, high = interval(difference, settings.confidence)
         if low is not None and high is not None:
             found.append(Difference(statistic.number(), match.number().value, low, high, p_value(difference)))
     return found
 
 
-def _number(statistic: Statistic, resamples: Resamples | None, confidence: float) -> Number:
+def _numbers(statistics: Sequence[Statistic], resamples: Resamples | None, confidence: float) -> list[Number]:
     if resamples is None:
-        return statistic.number()
-    return statistic.number(*interval(resamples.draws(statistic), confidence))
+        return [statistic.number() for statistic in statistics]
+    drawn = zip(statistics, resamples.each(statistics), strict=True)
+    return [statistic.number(*interval(draws, confidence)) for statistic, draws in drawn]
 
 
 # ---- what stands beside the numbers

@@ -115,11 +115,14 @@ def label_scores(
     blind = {name: efficacy.precision_recall_f1(one.counts.sum(axis=0))[:, 2] for name, one in (floors or {}).items()}
     known = np.ones_like(labelled.said) if labelled.known is None else labelled.known
     said = (labelled.said & known).sum(axis=0)
+    drawn = (
+        resamples.each(label_f1(label, "", counts[:, i]) for i, label in enumerate(labelled.labels))
+        if resamples
+        else None
+    )
     rows = []
     for i, label in enumerate(labelled.labels):
-        low = high = None
-        if resamples is not None:
-            low, high = interval(resamples.draws(label_f1(label, "", counts[:, i])), confidence)
+        low, high = interval(next(drawn), confidence) if drawn is not None else (None, None)
         precision, recall, f_one = map(float, figures[i])
         support = int(totals[i, 0] + totals[i, 2])
         best = max(((float(values[i]), name) for name, values in blind.items()), default=None)

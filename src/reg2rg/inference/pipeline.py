@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Literal
 
 from reg2rg import __version__
 from reg2rg.core.errors import ConfigError
+from reg2rg.core.progress import Step
 from reg2rg.core.report import Paragraph, Report, parse_report
 from reg2rg.core.task import Views
 from reg2rg.core.types import LabelMap, Study
@@ -26,7 +27,7 @@ from reg2rg.scans.base import MaskGrid, ReadOptions
 from reg2rg.scans.find_masks import MaskSource, find_masks, image_stem
 from reg2rg.scans.masks import canonical
 from reg2rg.scans.read import read_study
-from reg2rg.scans.segmenters import MadeBy, Segmentation, Segmenter
+from reg2rg.scans.segmenters import SEGMENTERS, MadeBy, Segmentation, Segmenter, segmenter_named
 from reg2rg.store.crop import Detail, crop_to_foreground
 from reg2rg.store.frame import conform
 from reg2rg.store.views import ALL_VIEWS, StudyViews, compute_views
@@ -42,10 +43,16 @@ def report_on(
     masks: MaskSource | None,
     model: Reg2RG,
     *,
-    segmenter: Segmenter | None = None,
+    segmenter: Segmenter | str | None = None,
     mask_grid: MaskGrid = "header",
     min_slices: int = 16,
     implausible: Literal["error", "note", "ignore"] = "error",
+    series: str = "",
+    kernel: str = "",
+    tilt: Literal["shear", "refuse"] = "shear",
+    uneven: Literal["refuse", "resample"] = "refuse",
+    name: str = "",
+    step: Step | None = None,
 ) -> ReportResult:
     """Report on one scan: what ``reg2rg predict`` writes for it, from the files themselves.
 
@@ -53,15 +60,22 @@ def report_on(
     of the regions in the prompt follows from the scan's file name, as it does from a study's id.
 
     Args:
-        scan: CT in Hounsfield units, a file of any kind that `reg2rg.scans` has a reader for.
+        scan: CT in Hounsfield units, a file of any kind that `reg2rg.scans` has a reader for, or a DICOM study.
         masks: one of: a pattern such as ``"masks/{region}.nii.gz"``; a folder with one file a region; a mapping from
             region to file; one file of labels, such as TotalSegmentator's ``--ml`` writes, as a path or as a `LabelMap`
             with labels of your own. ``None`` for a model that sees the whole scan alone, and with `segmenter`.
         model: from `Reg2RG.from_pretrained` or `Reg2RG.from_checkpoint`.
-        segmenter: makes the masks, or knows where they lie, instead of `masks`.
+        segmenter: makes the masks, or knows where they lie, instead of `masks`; one without arguments by its name, such
+            as ``"Thresholds"``.
         mask_grid: see `ReadOptions`.
         min_slices: fewest axial slices.
         implausible: what becomes of masks that cannot be this scan's, see `ReadOptions`.
+        series: see `ReadOptions`, as the next three.
+        kernel: of several DICOM reconstructions.
+        tilt: a tilted gantry.
+        uneven: uneven DICOM slices.
+        name: the study's id, which orders the regions; the scan's file name by default.
+        step: is told what is being done.
 
     Returns:
         the report with the scan's grid, the masks and what was done. The report of a model without regions is a single
@@ -78,16 +92,21 @@ def report_on(
             "Reg2RG.from_pretrained or from_checkpoint, or tell it with model.describe(config)"
         )
     scan = Path(scan).expanduser()
-    options = ReadOptions(min_slices=min_slices, hu=contract.hu, mask_grid=mask_grid, implausible=implausible)
-    options = options.for_views(contract.task.views)
+    options = ReadOptions(
+        min_slices, contract.hu, mask_grid, implausible, series=series, kernel=kernel, tilt=tilt, uneven=uneven
+    ).for_views(contract.task.views)
+    tell = step or (lambda what="": None)
+    tell(f"looking for the masks of {scan}")
     found = _segmentation(scan, masks, segmenter, contract)
-    name = image_stem(scan)
+    name = name or image_stem(scan)
+    tell(f"reading {scan}")
     study = Study(name, name, "test", scan, None if found is None else found.masks)
     source = read_study(study, contract.task.region_set, options, needs_regions=found is not None)
     views = contract.task.views
     detail = crop_to_foreground(conform(source, views.orientation, views.spacing))
     for note in detail.notes:
         log.info("%s: %s", scan, note)
+    tell(f"writing the report on {name}")
     weights = digest(model.state_dict())
     with model.reporter.llm.merged():
         [answer] = model.reporter.generate(_batch(model, contract, name, detail), model.decoding)
@@ -100,7 +119,7 @@ def report_on(
         report=_report(answer, contract),
         source=source,
         asked=answer.regions,
-        absent={} if found is None else _absent(detail, contract, found.made_by),
+        absent={} if found is None else _absent(detail, contract, found),
         made_by=Provenance(
             versions={"reg2rg": __version__, "python": platform.python_version()}
             | {package: version(package) for package in _PACKAGES},
@@ -120,7 +139,7 @@ def _report(answer: GeneratedReport, contract: InputContract) -> Report:
 
 
 def _segmentation(
-    scan: Path, masks: MaskSource | None, segmenter: Segmenter | None, contract: InputContract
+    scan: Path, masks: MaskSource | None, segmenter: Segmenter | str | None, contract: InputContract
 ) -> Segmentation | None:
     """Where the masks are, ``None`` for a model that needs none."""
     if masks is not None and segmenter is not None:
@@ -128,25 +147,32 @@ def _segmentation(
     if contract.task.target != "regions":
         return None
     if segmenter is not None:
+        segmenter = segmenter_named(segmenter) if isinstance(segmenter, str) else segmenter
         return segmenter.segment(scan, contract.task.region_set)
     if masks is None:
         raise ConfigError(
-            "report_on: the model reports region by region, and masks is None. Fix: give the masks, or a segmenter"
+            "report_on: the model reports region by region, and masks is None. Fix: give the masks (a folder with a "
+            "file a region, a pattern with {region}, a mapping, one file of labels), or a segmenter "
+            f"({', '.join(SEGMENTERS)})"
         )
-    if isinstance(masks, LabelMap):
-        where = str(masks.file)
+    found = find_masks(masks, contract.task.region_set)
+    if isinstance(masks, str | Path):
+        where = str(masks)
+    elif isinstance(found, LabelMap):
+        where = str(found.file)
     else:
-        where = ", ".join(map(str, masks.values())) if isinstance(masks, Mapping) else str(masks)
-    return Segmentation(find_masks(masks, contract.task.region_set), MadeBy("files", source=where))
+        where = ", ".join(str(path) for paths in found.parts().values() for path in paths)
+    return Segmentation(found, MadeBy("files", source=where))
 
 
-def _absent(detail: Detail, contract: InputContract, made_by: MadeBy) -> dict[str, str]:
+def _absent(detail: Detail, contract: InputContract, found: Segmentation) -> dict[str, str]:
     """Region that was not asked for -> why: what was noted last of it."""
     absent = {}
     for name in contract.task.region_set.names:
         if name not in detail.masks:
             notes = [note.removeprefix(f"{name}: ") for note in detail.notes if note.startswith(f"{name}: ")]
-            absent[name] = notes[-1] if notes else f"no mask of it from {made_by.name}"
+            why = found.absent.get(name, f"no mask of it from {found.made_by.name}")
+            absent[name] = notes[-1] if notes else why
     return absent
 
 

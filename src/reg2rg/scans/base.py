@@ -43,6 +43,10 @@ class ReadOptions:
             ``"air"`` sets it to -1024 HU too.
         clip: bring the CT to [-1024, 3071] HU. Off keeps what int16 holds, padding and metal too, which
             ``task.views.clip: last`` averages; the commands turn it off where the task says so.
+        series: of several DICOM series the one to read, by its SeriesInstanceUID or the end of it.
+        kernel: of several DICOM reconstructions those with this ConvolutionKernel.
+        tilt: a CT of a tilted gantry: ``"shear"`` brings it onto an upright grid, ``"refuse"`` does not.
+        uneven: DICOM slices with an uneven step: ``"refuse"`` or ``"resample"`` (linear, onto the usual step).
     """
 
     min_slices: PositiveInt = 16
@@ -51,6 +55,10 @@ class ReadOptions:
     implausible: Literal["error", "note", "ignore"] = "error"
     padding: Literal["keep", "air"] = "keep"
     clip: bool = True
+    series: str = ""
+    kernel: str = ""
+    tilt: Literal["shear", "refuse"] = "shear"
+    uneven: Literal["refuse", "resample"] = "refuse"
 
     def for_views(self, views: Views) -> ReadOptions:
         """The same options, with the range of HU that the views are computed from."""
@@ -132,6 +140,14 @@ class Reader(ABC):
             DataFault: a file that is damaged, cut short or not one 3D image. Never another exception.
         """
 
+    def read_scan(self, path: Path, options: ReadOptions) -> StoredImage:
+        """Read a CT. What may hold several asks `options` which.
+
+        Raises:
+            DataFault: as `read`.
+        """
+        return self.read(path)
+
     def files(self, path: Path) -> tuple[Path, ...]:
         """All files that the image at `path` is made of, so that a change of any is noticed."""
         return (path,)
@@ -141,7 +157,7 @@ READERS: Registry[Reader] = Registry("reader", Reader)  # type: ignore[type-abst
 
 
 def known_kinds() -> str:
-    """What can be read, for messages: ``a NIfTI or NRRD file``."""
+    """What can be read, for messages: ``a DICOM, NIfTI or NRRD file``."""
     *names, last = READERS
     return f"a {', '.join(names)}{' or ' if names else ''}{last} file"
 

@@ -15,7 +15,7 @@ from reg2rg.scans.class_names import label_of
 
 log = logging.getLogger(__name__)
 
-MaskSource = str | Path | Mapping[str, str | Path] | LabelMap
+MaskSource = str | Path | Mapping[str, str | Path] | LabelMap | RegionFiles
 
 
 def find_masks(masks: MaskSource, regions: RegionSet) -> RegionFiles | LabelMap:
@@ -24,13 +24,13 @@ def find_masks(masks: MaskSource, regions: RegionSet) -> RegionFiles | LabelMap:
     Args:
         masks: a pattern such as ``"masks/{region}.nii.gz"``; a folder with one file a region, or a class of
             TotalSegmentator; a mapping from region to file; one file of labels, such as TotalSegmentator's ``--ml``
-            writes, as a path or as a `LabelMap`.
+            writes, as a path or as a `LabelMap`; `RegionFiles` are what they are.
         regions: which regions are looked for.
 
     Raises:
         ConfigError: nothing there, or files of no region of the set.
     """
-    if isinstance(masks, LabelMap):
+    if isinstance(masks, LabelMap | RegionFiles):
         return masks
     if isinstance(masks, Mapping):
         return RegionFiles({name: Path(path).expanduser() for name, path in masks.items()})
@@ -120,7 +120,11 @@ def images_in(folder: Path) -> dict[str, Path]:
 
 
 def image_stem(path: Path) -> str:
-    """File name without the suffix of an image: what stands for a scan's id."""
+    """What stands for a scan's id: its file name without the suffix of an image, or the name of its folder."""
+    if path.name.lower() == "dicomdir":
+        path = path.parent
+    if path.is_dir():
+        return path.resolve().name
     return path.name[: -len(suffix)] if (suffix := _suffix(path)) else path.stem
 
 

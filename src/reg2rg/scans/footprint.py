@@ -12,6 +12,7 @@ import numpy as np
 
 from reg2rg.core.memory import available_memory
 from reg2rg.core.types import LabelMap, Study
+from reg2rg.scans.base import MIN_DIM
 from reg2rg.scans.inflate import first_bytes
 from reg2rg.scans.read import files_of
 
@@ -22,13 +23,15 @@ _LOOKED_AT: Final = 64
 _SHARE: Final = 0.9
 """Of the free memory, what workers may take."""
 _PROCESS: Final = 150e6
-"""Bytes of a worker with its libraries."""
+"""Bytes of a worker with its libraries; 30 MB of them are pydicom's, which nibabel imports where it is installed."""
 _SCAN: Final = 8.0
 """Bytes a voxel of a scan that takes up to 4 on disk, while it becomes HU in RAS and is cropped. Measured on NIfTI of
 256 x 256 x 400 (peak of the process over voxels): 7.9 without masks, 10.4 of float64, 16.3 with five masks."""
 _MASK: Final = 1.7
 _PACKED: Final = 4.0
 """Voxels a byte of a file that is no NIfTI: two bytes a voxel, packed to an eighth."""
+_SLICE: Final = 512 * 512
+"""Voxels of a file that is one of many: a slice of DICOM."""
 
 
 def estimated_peak(study: Study) -> int:
@@ -66,6 +69,8 @@ def _size(path: Path) -> tuple[float, int]:
             lengths = np.clip(header["dim"][1:4].astype(np.float64), 1, None)
             return float(lengths.prod()), max(1, int(header["bitpix"]) // 8)
     try:
-        return _PACKED * sum(file.stat().st_size for file in files_of(path)), 2
+        sizes = [file.stat().st_size for file in files_of(path)]
+        voxels = _PACKED * sum(sizes)
+        return min(voxels, _SLICE * len(sizes)) if len(sizes) > MIN_DIM else voxels, 2
     except OSError:
         return 0.0, 2

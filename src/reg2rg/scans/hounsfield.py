@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ _EXACT = 1 << 30  # intercepts below are added in integers, without overflow
 _AIR_BELOW, _TISSUE, _DENSE_ABOVE = -500, (-150, 150), 500
 _MIN_AIR, _MIN_TISSUE, _MAX_DENSE = 0.01, 0.05, 0.25
 _SAMPLES = 1 << 20
+_INTERCEPTS = (1024, 8192)  # what scanners subtract; 8192: Siemens with its extended scale
 # Spine, scapulae and most of the ribs lie behind the middle of the body. Over real and synthetic scans the mean place
 # of bone was 0.03 to 0.17 of the frame behind the body's; as far in front of it, the header is likely to be wrong.
 _BODY_ABOVE, _BONE_ABOVE, _MIN_BONE, _MAX_FORWARD = -200, 300, 1e-3, 0.03
@@ -69,7 +69,7 @@ def to_hounsfield(image: StoredImage, options: ReadOptions) -> Scan:
     if options.hu == "check":
         step = max(1, round((array.size / _SAMPLES) ** (1 / 3)))
         sample = array[::step, ::step, ::step]
-        _gate(sample, image.path, survey)
+        _gate(sample, image, survey)
         notes += _suspect_orientation(sample)
     volume = Volume(array, orientation.affine(image.affine, shape))
     if np.array_equal(image.affine, np.eye(4)):
@@ -165,27 +165,45 @@ def _values(stored: npt.NDArray[Any], slope: float, inter: float, survey: _Surve
     return rounded
 
 
-def _gate(sample: HU, path: Path, survey: _Survey) -> None:
+def _gate(sample: HU, image: StoredImage, survey: _Survey) -> None:
     """Refuse values that are not Hounsfield units: raw, rescaled twice, normalised, from a picture, with an offset."""
+    found = _no_ct(sample)
+    if not found:
+        return
+    fix = "apply the rescale slope and intercept exactly once, or set hu=trust if the values are right"
+    if offset := _rescaled_twice(image):
+        found += f"; with about {offset} added they are those of a CT: rescaled twice"
+        fix = "leave the second rescale out; CT-RATE's second release is in HU already"
+    raise DataFault.of(
+        "NOT_HU",
+        found=f"values {survey.low:g} to {survey.high:g}, {found}",
+        expected="Hounsfield units, air near -1000 and soft tissue near 0",
+        fix=fix,
+        path=image.path,
+    )
+
+
+def _no_ct(sample: npt.NDArray[Any]) -> str:
+    """What no CT has, ``""`` if the values can be Hounsfield units."""
     air = int(np.count_nonzero(sample < _AIR_BELOW))
     tissue = int(np.count_nonzero((sample >= _TISSUE[0]) & (sample <= _TISSUE[1])))
     dense = int(np.count_nonzero(sample > _DENSE_ABOVE))
     solid = max(1, sample.size - air)
     if air < _MIN_AIR * sample.size:
-        found = f"{air / sample.size:.1%} of voxels below {_AIR_BELOW}"
-    elif tissue < _MIN_TISSUE * sample.size:
-        found = f"{tissue / sample.size:.1%} of voxels in {_TISSUE[0]} to {_TISSUE[1]}"
-    elif dense > _MAX_DENSE * solid:
-        found = f"{dense / solid:.0%} of the voxels that are not air above {_DENSE_ABOVE}"
-    else:
-        return
-    raise DataFault.of(
-        "NOT_HU",
-        found=f"values {survey.low:g} to {survey.high:g}, {found}",
-        expected="Hounsfield units, air near -1000 and soft tissue near 0",
-        fix="apply the rescale slope and intercept exactly once, or set hu=trust if the values are right",
-        path=path,
-    )
+        return f"{air / sample.size:.1%} of voxels below {_AIR_BELOW}"
+    if tissue < _MIN_TISSUE * sample.size:
+        return f"{tissue / sample.size:.1%} of voxels in {_TISSUE[0]} to {_TISSUE[1]}"
+    if dense > _MAX_DENSE * solid:
+        return f"{dense / solid:.0%} of the voxels that are not air above {_DENSE_ABOVE}"
+    return ""
+
+
+def _rescaled_twice(image: StoredImage) -> int:
+    """The intercept that was added once too often, of those that scanners use; 0 if none explains the values."""
+    step = max(1, round((image.stored.size / _SAMPLES) ** (1 / 3)))
+    values = _values(image.stored[::step, ::step, ::step], image.slope, image.inter, _Survey())
+    lifted = (offset for offset in _INTERCEPTS if values.min() < -offset and not _no_ct(values + offset))
+    return next(lifted, 0)
 
 
 def _suspect_orientation(sample: HU) -> list[str]:

@@ -124,9 +124,6 @@ def _refuse_strangers(data: bytes, path: Path) -> None:
             raise DataFault.of(code, found=what, expected=known_kinds(), fix=fix, path=path)
     if data[:2] == GZIP_MAGIC:
         raise DataFault.of("NOT_NIFTI", found="gzip inside gzip", expected=known_kinds(), fix="unzip once", path=path)
-    if data[128:132] == b"DICM":
-        fix = "convert the series to NIfTI, for example with dcm2niix"
-        raise DataFault.of("NOT_NIFTI", found="a DICOM file", expected=known_kinds(), fix=fix, path=path)
 
 
 def check_size(found: int, expected: int, path: Path) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+import reg2rg.scans.dicom.reader
 import reg2rg.scans.nifti
-import reg2rg.scans.nrrd  # noqa: F401 (both register their readers)
+import reg2rg.scans.nrrd  # noqa: F401 (they register their readers)
 from reg2rg.core.errors import DataFault
 from reg2rg.core.regions import RegionSet
 from reg2rg.core.registry import load_plugins
@@ -69,7 +70,8 @@ def read_scan(path: str | Path, options: ReadOptions) -> Scan:
     Raises:
         DataFault: what `read_image` and `reg2rg.scans.hounsfield.to_hounsfield` raise.
     """
-    return to_hounsfield(read_image(path), options)
+    path = Path(path)
+    return to_hounsfield(_reader(path).read_scan(path, options), options)
 
 
 def read_image(path: str | Path) -> StoredImage:
@@ -79,10 +81,14 @@ def read_image(path: str | Path) -> StoredImage:
         DataFault: MISSING_FILE, UNREADABLE, EMPTY_FILE, NOT_NIFTI (of no known kind), or what its reader raises.
     """
     path = Path(path)
+    return _reader(path).read(path)
+
+
+def _reader(path: Path) -> Reader:
     reader = reader_of(path)
     if reader is None:
         refuse(path)
-    return reader.read(path)
+    return reader
 
 
 def reader_of(path: Path) -> Reader | None:

@@ -28,7 +28,7 @@ class Page(Exporter):
         made_by = result.made_by
         facts = {"scan": str(result.study.image), "model": made_by.model, **made_by.versions}
         if made_by.masks is not None:
-            facts["masks"] = " ".join(filter(None, (made_by.masks.name, made_by.masks.version, made_by.masks.source)))
+            facts["masks"] = str(made_by.masks)
         facts |= {f"no mask of {region}": reason for region, reason in result.absent.items()}
         facts |= {f"note {number}": note for number, note in enumerate(made_by.notes, 1)}
         facts.pop("reg2rg", None)  # the page says it

@@ -14,8 +14,9 @@ import pytest
 from reg2rg.ablation import interrupt
 from reg2rg.ablation.execute import Task
 from reg2rg.ablation.interrupt import time_limit, told_to_end
-from reg2rg.cli.ablate import EXIT_UNFINISHED, Ablation, _parameters
+from reg2rg.cli.ablate import EXIT_UNFINISHED, Ablation
 from reg2rg.cli.main import main
+from reg2rg.cli.runner import _parameters
 from reg2rg.core.errors import ConfigError
 from reg2rg.runners import Outcome, Stop
 
@@ -38,7 +39,7 @@ def outcomes(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
                     begin(task)
                     yield task, Outcome(found[task.run])  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Ablation, "_runner", lambda self: Runner())
+    monkeypatch.setattr("reg2rg.cli.ablate.build_runner", lambda options, folder: Runner())
     monkeypatch.setattr(Ablation, "_check_configs", lambda self: None)
     monkeypatch.setattr(Ablation, "_write_tables", lambda self: None)
     monkeypatch.setattr(Ablation, "_require_data", lambda self, config: None)

@@ -172,3 +172,24 @@ def test_no_torch_is_imported_to_prepare(phantoms: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_check_lists_the_series_of_a_dicom_study_and_reads_the_one_that_is_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from dicom_files import chest, localizer, save, slices
+
+    save(slices(), Path("study/a"))
+    save(slices(chest() + 5, uid="1.2.3.4.6", ConvolutionKernel="B70f"), Path("study/b"))
+    save([localizer()], Path("study/c"))
+    words = ["data", "check", "study", "--workers", "0", "--overlays", "0"]
+    assert main(words) == 3
+    said = " ".join(capsys.readouterr().out.split())
+    assert "one DICOM study. Read as ScanFolder" in said
+    for line in ("1 1.2.3.4.7 CT 1 B30f localizer", "3 mm B70f fits as well as another"):
+        assert line in said
+    assert "error SERIES_CHOICE study" in said
+    assert main([*words, "--series", "1.2.3.4.6"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "3 mm B70f taken" in said
+    assert "another series was asked for" in said

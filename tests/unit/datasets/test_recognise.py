@@ -128,3 +128,22 @@ def test_scans_of_a_folder_are_read(tmp_path: Path) -> None:
     (study,) = ScanFolder(str(tmp_path)).studies()
     found = read_study(study, load_region_set(), ReadOptions())
     assert int(found.masks["lung"].sum()) == int(lung.sum()) > 0
+
+
+def test_dicom(tmp_path: Path) -> None:
+    from dicom_files import localizer, save, slices
+
+    for name, study in (("s1", "1.2.3"), ("s2", "1.2.4")):
+        save(slices(study=study), tmp_path / name / "series")
+        save([localizer(study=study)], tmp_path / name / "survey")
+    (tmp_path / "notes").mkdir()
+    several = recognise(tmp_path)
+    assert built(several) == [("s1", "test", "none"), ("s2", "test", "none")]
+    assert not several.regions
+    for one in (tmp_path / "s1", tmp_path / "s1/series", next((tmp_path / "s1/series").iterdir())):
+        found = recognise(one)
+        assert found.what == "one DICOM study"
+        assert [study[0] for study in built(found)] == [one.name]
+    (tmp_path / "studies.csv").write_text("id,image,split,report\na,s1,test,\nb,s1/gone,test,\nc,notes,test,\n")
+    table = recognise(tmp_path)
+    assert built(table) == [("a", "test", "none")]

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from reg2rg.evaluation import bootstrap
 from reg2rg.evaluation.bootstrap import Resamples, interval, mean_statistic, p_value
 
 
@@ -44,3 +45,23 @@ def test_p_value():
 
 def test_an_interval_of_nothing_is_none():
     assert interval(np.full(3, np.nan), 0.95) == (None, None)
+
+
+def test_many_statistics_of_many_patients_are_drawn_as_one_by_one(monkeypatch):
+    rng = np.random.default_rng(5)
+    patients, columns = [str(i // 2) for i in range(300)], rng.random((4, 300))
+    resamples = Resamples(patients, 30, seed=4)
+    alone = [resamples.draws(statistic(values)) for values in columns]
+    for name, few in (("_PATIENTS_AT_ONCE", 7), ("_COLUMNS_AT_ONCE", 3)):
+        monkeypatch.setattr(bootstrap, name, few)
+    np.testing.assert_allclose([*resamples.each(map(statistic, columns))], alone, rtol=1e-12)
+    times = np.random.default_rng(4).multinomial(150, np.full(150, 1 / 150), size=30)
+    names = np.unique(np.array(patients), return_inverse=True)[1]
+    direct = times @ np.bincount(names, columns[0]) / (times @ np.bincount(names))
+    np.testing.assert_allclose(alone[0], direct, rtol=1e-12)
+
+
+def test_a_total_is_the_same_number():
+    one = statistic(np.arange(7.0))
+    assert one.total().number() == one.number()
+    assert one.total().units.shape == (1, 2)

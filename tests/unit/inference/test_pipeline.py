@@ -14,6 +14,9 @@ from reg2rg.core.report import parse_report
 from reg2rg.core.task import ReportTask
 from reg2rg.core.types import LabelMap
 from reg2rg.datasets import Manifest
+from reg2rg.extras.phantom.anatomy import draw
+from reg2rg.extras.phantom.grid import Grid
+from reg2rg.extras.phantom.patient import draw_patient
 from reg2rg.inference.exporters import JSON
 from reg2rg.models.encoders.cnn3d import CNN3D
 from reg2rg.models.llm.causal_lm import CausalLM
@@ -226,6 +229,24 @@ def test_a_segmenter_gives_the_masks(files, model, asked, tmp_path):
         SATFolder(str(tmp_path), "seg_{id}_other").segment(files / "ct.nii.gz", model.contract.task.region_set)
     with pytest.raises(ConfigError, match="all scans share one"):
         SATFolder(str(tmp_path), "seg")
+
+
+def test_a_segmenter_by_name_whose_masks_are_no_measurement(tmp_path, model, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    grid = Grid((48, 48, 40))
+    nib.save(nib.Nifti1Image(draw(draw_patient(77, 2), grid)[0], grid.affine), tmp_path / "ct.nii.gz")
+    result = report_on(tmp_path / "ct.nii.gz", None, model, segmenter="Thresholds")
+    assert "lung" in result.asked
+    assert result.absent["heart"].startswith("Thresholds does not give it")
+    assert not result.made_by.masks.for_measurements
+    [path] = JSON().write(result, tmp_path)
+    assert json.loads(path.read_text())["made_by"]["masks"]["for_measurements"] is False
+    [page] = Page(max_pixels=32).write(result, tmp_path)
+    assert "(not for measurements)" in page.read_text(encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"Unknown segmenter 'Threshold'\. Did you mean 'Thresholds'"):
+        report_on(tmp_path / "ct.nii.gz", None, model, segmenter="Threshold")
+    with pytest.raises(ConfigError, match=r"segmenter SATFolder needs root\. Fix: build it, SATFolder\(root=\.\.\.\)"):
+        report_on(tmp_path / "ct.nii.gz", None, model, segmenter="SATFolder")
 
 
 @pytest.mark.parametrize("labels", [False, True])

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reg2rg.core.labels import FINDINGS
-from reg2rg.evaluation.labelers.base import LABELERS, Labeler, stack
+from reg2rg.evaluation.labelers.base import LABELERS, Labeler
 from reg2rg.evaluation.labelers.keywords import KeywordReader
 
 
@@ -30,12 +30,14 @@ class RuleLabeler(Labeler):
             "A label is present if a clause of the text mentions it and does not deny it (keyword rules of reg2rg, not "
             f"a trained classifier; a finding mentioned with doubt counts as {uncertain})."
         )
-        self._known: dict[str, NDArray[np.bool_]] = {}
+        self._known: dict[str, bytes] = {}
 
     def label(self, texts: Sequence[str]) -> NDArray[np.bool_]:
         """Whether each label is present in each text, ``(texts, labels)``."""
+        rows = []
         for text in texts:
-            if text not in self._known:
-                found = self.reader.read(text)
-                self._known[text] = np.array([found[label] for label in self.labels], dtype=np.bool_)
-        return stack([self._known[text] for text in texts], len(self.labels))
+            known = self._known.get(text)
+            if known is None:
+                known = self._known[text] = bytes(self.reader.read(text).values())
+            rows.append(known)
+        return np.frombuffer(b"".join(rows), np.bool_).reshape(len(rows), len(self.labels))

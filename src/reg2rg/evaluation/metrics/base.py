@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 
 from reg2rg.core.registry import Registry, load_plugins
 from reg2rg.evaluation.bootstrap import Array, Statistic, mean_statistic
+from reg2rg.evaluation.metrics.ngrams import TextSet
 from reg2rg.evaluation.results import REPORT, Group
 
 if TYPE_CHECKING:
-    from reg2rg.evaluation.cohort import Cohort
+    from reg2rg.evaluation.cohort import Cells, Cohort
 
 GROUPS: tuple[Group, ...] = ("language", "findings", "regions", "statistics")
 _COLUMNS_OF_ABLATIONS: tuple[Group, ...] = ("regions", "findings", "language", "statistics")
@@ -91,6 +92,10 @@ class Metric(ABC):
     def score(self, cohort: Cohort) -> Scores:
         """Score reports; nothing where they lack what the metric needs."""
 
+    def score_all(self, cohorts: Sequence[Cohort]) -> list[Scores]:
+        """`score` of each, such as predictions and their baselines: the same studies under the same settings."""
+        return [self.score(cohort) for cohort in cohorts]
+
     def covers(self, cohort: Cohort) -> bool:
         """Whether the metric covers the script that the texts are written in."""
         return not (self.english and cohort.unread)
@@ -138,28 +143,50 @@ class TextMetric(Metric):
             for name, values in self.values(measured, cohort).items()
         ]
 
+    def together(self, sets: Sequence[TextSet], cohort: Cohort) -> Sequence[NDArray[Any]]:
+        """`measure` of many sets of pairs, among which texts come again."""
+        return [self.measure(*sides, cohort) for sides in sets]
+
     def score(self, cohort: Cohort) -> Scores:
         """Score the paragraphs of each region, and reports: as wholes, or as the paragraphs of all regions."""
-        found = {}
-        for region, cell in cohort.compared.items():
-            cohort.progress(f"text of {len(cell.rows):,} paragraphs: {region}: {type(self).__name__}")
-            found[region] = self.measure(cell.references, cell.predictions, cohort)
-        parts, places = list(found.values()), [cell.rows for cell in cohort.compared.values()]
-        if cohort.unit == "report":
-            parts, places = [], []
-        rest = cohort.undivided
-        if len(rest.rows):
-            cohort.progress(f"text of {len(rest.rows):,} reports: {type(self).__name__}")
-            parts.append(self.measure(rest.references, rest.predictions, cohort))
-            places.append(rest.rows)
-        whole, rows = np.concatenate(parts), np.concatenate(places)
+        return self.score_all([cohort])[0]
+
+    def score_all(self, cohorts: Sequence[Cohort]) -> list[Scores]:
+        """`score` of each; all texts are measured together."""
+        cells = [[*one.compared.values(), *([one.undivided] if len(one.undivided.rows) else [])] for one in cohorts]
+        texts = sum(len(cell.rows) for of_cohort in cells for cell in of_cohort)
+        cohorts[0].progress(f"{type(self).__name__}: {texts:,} texts, those of floors among them")
+        sets = [(cell.references, cell.predictions) for of_cohort in cells for cell in of_cohort]
+        measured = iter(self.together(sets, cohorts[0]))
+        return [
+            self._scores(cohort, of_cohort, [next(measured) for _ in of_cohort])
+            for cohort, of_cohort in zip(cohorts, cells, strict=True)
+        ]
+
+    def _scores(self, cohort: Cohort, cells: Sequence[Cells], measured: Sequence[NDArray[Any]]) -> Scores:
+        """Numbers and columns from what is known of the pairs of each region, and of the undivided reports."""
+        kept = [place for place, cell in enumerate(cells) if cohort.unit == "paragraph" or place == len(cells) - 1]
+        whole, rows = (np.concatenate([part[place] for place in kept]) for part in (measured, [c.rows for c in cells]))
         statistics = self.statistics(REPORT, whole, rows, cohort.unit, cohort)
         columns = [Column(REPORT, name, rows, values) for name, values in self.values(whole, cohort).items()]
-        for region, cell in cohort.compared.items() if cohort.settings.by_region else ():
-            statistics += self.statistics(region, found[region], cell.rows, "paragraph", cohort)
-            values = self.values(found[region], cohort)
-            columns += [Column(region, name, cell.rows, column) for name, column in values.items()]
+        for region, cell, found in zip(cohort.compared, cells, measured, strict=False):
+            if cohort.settings.by_region:
+                statistics += self.statistics(region, found, cell.rows, "paragraph", cohort)
+                values = self.values(found, cohort)
+                columns += [Column(region, name, cell.rows, column) for name, column in values.items()]
         return Scores(statistics, columns)
+
+
+class SharedTextMetric(TextMetric):
+    """A metric that measures many sets of pairs at once: what is known of a text is found once."""
+
+    def measure(self, references: Sequence[str], predictions: Sequence[str], cohort: Cohort) -> NDArray[Any]:
+        """Of one set."""
+        return self.together([(references, predictions)], cohort)[0]
+
+    @abstractmethod
+    def together(self, sets: Sequence[TextSet], cohort: Cohort) -> Sequence[NDArray[Any]]:
+        """(n, k) what is known of each pair, of each set."""
 
 
 @cache

@@ -1,4 +1,4 @@
-"""BLEU from counts, and the n-gram counting that ROUGE and CIDEr share with it.
+"""BLEU from counts.
 
 A report's counts are ten integers. Sums of them are a corpus's counts, so that one function turns them into scores of
 reports, of corpora and of bootstrap samples alike.
@@ -10,8 +10,7 @@ with.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache, partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -20,7 +19,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from reg2rg.evaluation.bootstrap import Array, Statistic, summed
-from reg2rg.evaluation.metrics.base import METRICS, TextMetric
+from reg2rg.evaluation.metrics.base import METRICS, SharedTextMetric
+from reg2rg.evaluation.metrics.ngrams import Distinct, TextSet, Tokens, shared
 
 if TYPE_CHECKING:
     from reg2rg.evaluation.cohort import Cohort
@@ -28,142 +28,19 @@ if TYPE_CHECKING:
 __all__ = [
     "BLEU",
     "ORDERS",
-    "Bag",
-    "Grams",
+    "Cut",
     "Smoothing",
-    "Tokens",
     "bleu_counts",
     "bleu_from_counts",
-    "check_pairs",
-    "pair_ngrams",
 ]
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 Smoothing = Literal["hf", "lin-och", "none"]
-Tokens = Literal["13a", "words"]
+Cut = Literal["13a", "words"]
 
 ORDERS = 4
 """n-grams of one to four tokens, in BLEU and in CIDEr."""
-
-
-def check_pairs(references: Sequence[str], predictions: Sequence[str]) -> None:
-    """Refuse what no metric can score.
-
-    Raises:
-        ValueError: the lists differ in length, one of them is a single text, or an element is no text (a table read
-            without ``keep_default_na=False`` holds numbers where cells are empty or say "None").
-    """
-    for name, texts in (("references", references), ("predictions", predictions)):
-        if isinstance(texts, str):
-            raise ValueError(f"{name} is one text; expected a sequence of texts. Put it into a list.")
-        for index, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise ValueError(
-                    f"{name}[{index}] is {text!r} of type {type(text).__name__}; expected a text. "
-                    f"Read tables with pandas' keep_default_na=False and dtype=str, and give '' for an empty report."
-                )
-    if len(references) != len(predictions):
-        raise ValueError(
-            f"{len(references)} references and {len(predictions)} predictions; expected one prediction for each "
-            f"reference, in the same order. Give '' for a report that was not generated."
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Bag:
-    """The distinct n-grams of every text of one side, ordered by text and then by n-gram.
-
-    Attributes:
-        pair: (m,) row of the text.
-        gram: (m,) id of the n-gram, the same on both sides.
-        count: (m,) how often it stands in the text.
-    """
-
-    pair: IntArray
-    gram: IntArray
-    count: IntArray
-
-
-@dataclass(frozen=True, slots=True)
-class Grams:
-    """n-grams of one order in all pairs.
-
-    Attributes:
-        reference: those of the references.
-        prediction: those of the predictions.
-        common: (k,) places in ``reference`` and (k,) places in ``prediction`` of what both texts of a pair hold.
-        kinds: ids run from 0 to ``kinds - 1``.
-    """
-
-    reference: Bag
-    prediction: Bag
-    common: tuple[IntArray, IntArray]
-    kinds: int
-
-    def matches(self, pairs: int) -> IntArray:
-        """(pairs,) n-grams that both texts of a pair hold, each counted as often as in the poorer text."""
-        left, right = self.common
-        shared = np.minimum(self.reference.count[left], self.prediction.count[right])
-        return np.bincount(self.reference.pair[left], shared, minlength=pairs).astype(np.int64)
-
-
-def token_ids(texts: Sequence[Sequence[str]]) -> tuple[IntArray, IntArray]:
-    """Number the tokens of all texts.
-
-    Returns:
-        (tokens,) ids of all texts one after another, equal for equal tokens; (texts,) number of tokens of each text.
-    """
-    tokens = list(chain.from_iterable(texts))
-    number = {token: i for i, token in enumerate(dict.fromkeys(tokens))}
-    ids = np.fromiter(map(number.__getitem__, tokens), np.int64, len(tokens))
-    return ids, np.fromiter(map(len, texts), np.int64, len(texts))
-
-
-def _ranks(values: IntArray) -> tuple[IntArray, int]:
-    """(m,) which of the distinct values, in ascending order, each is, and how many there are.
-
-    ``np.unique`` with ``return_inverse`` says the same in twice the time.
-    """
-    order = np.argsort(values, kind="stable")
-    ascending = values[order]
-    first = np.ones(len(values), np.int64)
-    first[1:] = ascending[1:] != ascending[:-1]
-    ranks = np.empty(len(values), np.int64)
-    ranks[order] = np.cumsum(first) - 1
-    return ranks, int(first.sum())
-
-
-def pair_ngrams(ids: IntArray, lengths: IntArray, orders: int = ORDERS) -> Iterator[Grams]:
-    """Count the n-grams of references and predictions, order by order.
-
-    Args:
-        ids: (tokens,) as of :func:`token_ids`, all references and then all predictions.
-        lengths: (2 n,) tokens of each text.
-        orders: highest order.
-
-    Yields:
-        The n-grams of order 1, 2, ... ``orders``.
-    """
-    pairs = len(lengths) // 2
-    owner = np.repeat(np.arange(2 * pairs), lengths)
-    end = np.cumsum(lengths)[owner]
-    words = int(ids.max(initial=0)) + 1
-    start, gram, kinds = np.arange(len(ids)), ids, words
-    for order in range(1, orders + 1):
-        if order > 1:
-            inside = start + order <= end[start]
-            start = start[inside]
-            # Numbered anew at every order: ids stay below the number of tokens, and the product inside 64 bits.
-            gram, kinds = _ranks(gram[inside] * words + ids[start + order - 1])
-        key, count = np.unique(owner[start] * kinds + gram, return_counts=True)
-        middle = int(np.searchsorted(key, pairs * kinds))
-        left, right = key[:middle], key[middle:] - pairs * kinds
-        place = np.searchsorted(left, right)
-        in_right = np.flatnonzero(np.append(left, -1)[place] == right)
-        reference = Bag(left // kinds, left % kinds, count[:middle])
-        prediction = Bag(right // kinds, right % kinds, count[middle:])
-        yield Grams(reference, prediction, (place[in_right], in_right), kinds)
 
 
 @cache
@@ -188,7 +65,7 @@ def _tokens(text: str) -> list[str]:
 
 
 def bleu_counts(
-    references: Sequence[str], predictions: Sequence[str], lowercase: bool = False, tokens: Tokens = "13a"
+    references: Sequence[str], predictions: Sequence[str], lowercase: bool = False, tokens: Cut = "13a"
 ) -> IntArray:
     """Count what BLEU is made of.
 
@@ -203,20 +80,23 @@ def bleu_counts(
         prediction, tokens of the reference. Rows may be added up.
 
     Raises:
-        ValueError: see :func:`check_pairs`.
+        ValueError: see :func:`reg2rg.evaluation.metrics.ngrams.check_pairs`.
     """
-    check_pairs(references, predictions)
-    n = len(references)
-    cut = _tokens if tokens == "13a" else str.split
-    ids, lengths = token_ids(
-        [cut(text.lower() if lowercase else text) for side in (references, predictions) for text in side]
-    )
-    counts = np.zeros((n, 2 * ORDERS + 2), np.int64)
-    for order, grams in enumerate(pair_ngrams(ids, lengths)):
-        counts[:, order] = grams.matches(n)
-        counts[:, ORDERS + order] = np.maximum(lengths[n:] - order, 0)
-    counts[:, -2], counts[:, -1] = lengths[n:], lengths[:n]
-    return counts
+    return _counts([(references, predictions)], lowercase, tokens)[0]
+
+
+def _counts(sets: Sequence[TextSet], lowercase: bool, cut: Cut) -> list[IntArray]:
+    """`bleu_counts` of each set."""
+    distinct, split = Distinct.of(sets), _tokens if cut == "13a" else str.split
+    tokens = Tokens.of([text.lower() for text in distinct.texts] if lowercase else distinct.texts, split)
+    found = [np.zeros((len(references), 2 * ORDERS + 2), np.int64) for references, _ in distinct.pairs]
+    for order, grams in enumerate(tokens.ngrams(ORDERS)):
+        for counts, pairs in zip(found, distinct.pairs, strict=True):
+            counts[:, order] = shared(grams, pairs)
+    for counts, (references, predictions) in zip(found, distinct.pairs, strict=True):
+        counts[:, -2], counts[:, -1] = tokens.lengths[predictions], tokens.lengths[references]
+        counts[:, ORDERS:-2] = np.maximum(counts[:, -2:-1] - np.arange(ORDERS), 0)
+    return found
 
 
 def bleu_from_counts(counts: ArrayLike, smoothing: Smoothing = "hf") -> FloatArray:
@@ -261,7 +141,7 @@ _WORDS_TEXT = "{}, no smoothing (pycocoevalcap)"
 
 
 @METRICS.register
-class BLEU(TextMetric):
+class BLEU(SharedTextMetric):
     """BLEU-1 to BLEU-4: of each text, then the mean; or of the counts of all texts; as the protocol says."""
 
     place, always = 10, True
@@ -271,9 +151,9 @@ class BLEU(TextMetric):
     plotted = ("BLEU-4", "BLEU-4 (corpus)")
     tabled = ("BLEU-4",)
 
-    def measure(self, references: Sequence[str], predictions: Sequence[str], cohort: Cohort) -> NDArray[Any]:
-        """(n, 10) counts."""
-        return bleu_counts(references, predictions, tokens="words" if cohort.protocol.coco else "13a")
+    def together(self, sets: Sequence[TextSet], cohort: Cohort) -> Sequence[NDArray[Any]]:
+        """(n, 10) counts of each set."""
+        return _counts(sets, lowercase=False, cut="words" if cohort.protocol.coco else "13a")
 
     def values(self, measured: NDArray[Any], cohort: Cohort) -> Mapping[str, Array]:
         """Of each text; for reading, where the protocol's own figure is that of the whole corpus."""

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from reg2rg.evaluation.bootstrap import Array
-from reg2rg.evaluation.metrics.base import METRICS, TextMetric
-from reg2rg.evaluation.metrics.bleu import ORDERS, Bag, check_pairs, pair_ngrams, token_ids
+from reg2rg.evaluation.metrics.base import METRICS, SharedTextMetric
+from reg2rg.evaluation.metrics.bleu import ORDERS
+from reg2rg.evaluation.metrics.ngrams import Distinct, IntArray, TextSet, Tokens, blocks, csr
 
 if TYPE_CHECKING:
     from reg2rg.evaluation.cohort import Cohort
@@ -35,12 +37,6 @@ _SCALE = 10.0
 """Brings scores near the range of other metrics; the authors' code applies it to both variants."""
 
 
-def _weigh(bag: Bag, rarity: FloatArray, pairs: int) -> tuple[FloatArray, FloatArray]:
-    """(m,) weight of every n-gram of the bag, and (pairs,) length of each text's vector of them."""
-    weights = bag.count * rarity[bag.gram]
-    return weights, np.sqrt(np.bincount(bag.pair, weights**2, minlength=pairs))
-
-
 def cider(references: Sequence[str], predictions: Sequence[str], variant: CiderVariant = "cider-d") -> FloatArray:
     """Score pairs of texts, all that belong together in one call.
 
@@ -54,32 +50,49 @@ def cider(references: Sequence[str], predictions: Sequence[str], variant: CiderV
         (n,) scores from 0 to 10.
 
     Raises:
-        ValueError: an unknown variant, or see :func:`reg2rg.evaluation.metrics.bleu.check_pairs`.
+        ValueError: an unknown variant, or see :func:`reg2rg.evaluation.metrics.ngrams.check_pairs`.
     """
     if variant not in ("cider-d", "cider"):
         raise ValueError(f"variant {variant!r} is unknown; expected 'cider-d' or 'cider'")
-    check_pairs(references, predictions)
-    n = len(references)
-    ids, lengths = token_ids([text.split() for side in (references, predictions) for text in side])
-    total = np.zeros(n)
-    for grams in pair_ngrams(ids, lengths):
-        holders = np.bincount(grams.reference.gram, minlength=grams.kinds)
-        rarity = np.log(max(n, 1)) - np.log(np.maximum(holders, 1))
-        given, norm_given = _weigh(grams.reference, rarity, n)
-        said, norm_said = _weigh(grams.prediction, rarity, n)
-        left, right = grams.common
-        overlap = np.minimum(said[right], given[left]) if variant == "cider-d" else said[right]
-        product = np.bincount(grams.reference.pair[left], overlap * given[left], minlength=n)
-        norm = norm_given * norm_said
-        total += np.divide(product, norm, out=np.zeros(n), where=norm > 0)
+    return _scores([(references, predictions)], variant)[0]
+
+
+def _scores(sets: Sequence[TextSet], variant: CiderVariant = "cider-d") -> list[FloatArray]:
+    """`cider` of each set, which has its own frequencies."""
+    distinct = Distinct.of(sets)
+    tokens = Tokens.of(distinct.texts, str.split)
+    totals = [np.zeros(len(references)) for references, _ in distinct.pairs]
+    for grams in tokens.ngrams(ORDERS):
+        for total, pairs in zip(totals, distinct.pairs, strict=True):
+            total += _similarity(grams, pairs, variant)
     if variant == "cider-d":
-        bigrams = np.maximum(lengths - 1, 0)
-        total *= np.exp(-((bigrams[n:] - bigrams[:n]) ** 2) / (2 * _SIGMA**2))
-    return _SCALE * total / ORDERS
+        bigrams = np.maximum(tokens.lengths - 1, 0)
+        for total, (references, predictions) in zip(totals, distinct.pairs, strict=True):
+            total *= np.exp(-((bigrams[predictions] - bigrams[references]) ** 2) / (2 * _SIGMA**2))
+    return [_SCALE * total / ORDERS for total in totals]
+
+
+def _similarity(grams: sparse.csr_array, pairs: tuple[IntArray, IntArray], variant: CiderVariant) -> FloatArray:
+    """(n,) cosine of the weighted n-grams of one order."""
+    texts, kinds = grams.shape
+    times = np.bincount(pairs[0], minlength=texts)  # a text may be the reference of several studies
+    lengths = np.diff(grams.indptr)
+    holders = np.bincount(grams.indices, np.repeat(times, lengths), minlength=kinds)
+    rarity = np.log(max(len(pairs[0]), 1)) - np.log(np.maximum(holders, 1))
+    weighted = csr(grams.data * rarity[grams.indices], grams.indices, grams.indptr, grams.shape)
+    norms = np.sqrt(np.bincount(np.repeat(np.arange(texts), lengths), weighted.data**2, minlength=texts))
+    product = np.zeros(len(pairs[0]))
+    for part, references, predictions in blocks(pairs):
+        given, said = weighted[references], weighted[predictions]
+        overlap = said.minimum(given) if variant == "cider-d" else said
+        product[part] = overlap.multiply(given).sum(axis=1)
+    norm = norms[pairs[0]] * norms[pairs[1]]
+    scores: FloatArray = np.divide(product, norm, out=np.zeros(len(norm)), where=norm > 0)
+    return scores
 
 
 @METRICS.register
-class CIDEr(TextMetric):
+class CIDEr(SharedTextMetric):
     """CIDEr-D of pycocoevalcap, under the name that the protocol gives it."""
 
     place, always, depends_on_set = 40, True, True
@@ -88,9 +101,9 @@ class CIDEr(TextMetric):
     headline = (("CIDEr", "CIDEr-D"),)
     plotted = ("CIDEr", "CIDEr-D")
 
-    def measure(self, references: Sequence[str], predictions: Sequence[str], cohort: Cohort) -> NDArray[Any]:
-        """(n, 1) scores."""
-        return cider(references, predictions)[:, None]
+    def together(self, sets: Sequence[TextSet], cohort: Cohort) -> Sequence[NDArray[Any]]:
+        """(n, 1) scores of each set."""
+        return [scores[:, None] for scores in _scores(sets)]
 
     def values(self, measured: NDArray[Any], cohort: Cohort) -> Mapping[str, Array]:
         """The scores."""

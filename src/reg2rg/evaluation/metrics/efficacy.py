@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Counts = NDArray[np.int64]
+Counts = NDArray[np.int8]
 Figures = NDArray[np.float64]
 
 
@@ -31,7 +31,7 @@ def count(truth: NDArray[np.bool_], said: NDArray[np.bool_], unanswered: NDArray
     tp, fp, fn = truth & said, ~truth & said, truth & ~said
     if unanswered is not None:
         fp = fp | (~truth & unanswered[:, None])
-    return np.stack([tp, fp, fn], axis=-1).astype(np.int64)
+    return np.stack([tp, fp, fn], axis=-1).astype(np.int8)
 
 
 def precision_recall_f1(counts: NDArray[Any]) -> Figures:

@@ -62,7 +62,7 @@ class ClinicalEfficacy(Metric):
 def _over_cells(cohort: Cohort, counts: efficacy.Counts, tail: str) -> list[Statistic]:
     """Numbers over studies times labels."""
     studies, size, _ = counts.shape
-    units = np.concatenate([counts.reshape(studies, -1), np.full((studies, 1), size)], axis=1)
+    units = np.concatenate([counts.reshape(studies, -1), np.full((studies, 1), size, np.int16)], axis=1)
     silent = "a silent one less" if cohort.protocol.silence_is_wrong else "so does a silent one"
     floor = f"one that says every finding gets 1/3, {silent}"
     text = f"CRG score over studies times labels; a perfect report gets 1, {floor}{tail}"

@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
+from scipy import sparse
 
 from reg2rg.evaluation.bootstrap import Array
-from reg2rg.evaluation.metrics.base import METRICS, TextMetric
-from reg2rg.evaluation.metrics.bleu import check_pairs
+from reg2rg.evaluation.metrics.base import METRICS, SharedTextMetric
+from reg2rg.evaluation.metrics.ngrams import Distinct, IntArray, TextSet, Tokens, blocks, csr
 from reg2rg.evaluation.metrics.synonyms import Names, SynonymSource, names_of
 
 if TYPE_CHECKING:
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["METEOR", "meteor", "meteor_tokens"]
 
-IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 Stem = Callable[[str], str]
 
@@ -137,115 +138,129 @@ def meteor_tokens(text: str) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Side:
-    """The tokens of all references, or of all predictions, one text after another.
+class _Words:
+    """The words of distinct texts.
 
     Attributes:
-        pair: (m,) row of the text.
-        place: (m,) place in the text.
-        word: (m,) number of the word.
-        lengths: (n,) tokens of each text.
+        turns: (texts, turns) place in its text, counted from 1, of each token. A column is a word and how often it
+            comes again behind that place, so that a text has none twice: its last "lung" meets the other's last one.
+        word: (turns,) number of the word.
+        lengths: (texts,) tokens of each text.
+        stems: number of a word -> its stem.
+    """
+
+    turns: sparse.csr_array
+    word: IntArray
+    lengths: IntArray
+    stems: Sequence[str]
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> _Words:
+        """Cut texts and number their words."""
+        tokens = Tokens.of(texts, meteor_tokens)
+        owner = np.repeat(np.arange(len(texts)), tokens.lengths)
+        place = np.arange(len(owner)) - np.repeat(np.cumsum(tokens.lengths) - tokens.lengths, tokens.lengths)
+        again = _again(owner, tokens.ids, len(tokens.tokens))
+        longest = int(again.max(initial=0)) + 1
+        column, known = pd.factorize(tokens.ids * longest + again, sort=True)
+        order = np.lexsort((column, owner))
+        starts = np.concatenate([[0], np.cumsum(tokens.lengths)])
+        shape = len(texts), max(1, len(known))
+        turns = csr((place[order] + 1).astype(np.int32), column[order].astype(np.int32), starts, shape)
+        return cls(turns, np.asarray(known) // longest, tokens.lengths, [*map(_stemmer(), tokens.tokens)])
+
+
+def _again(pair: IntArray, words: IntArray, kinds: int) -> IntArray:
+    """(k,) how often the same word comes again behind each token of a text; tokens in ascending order."""
+    keys = pair * max(1, kinds) + words
+    order = np.argsort(keys, kind="stable")
+    ascending = keys[order]
+    last = np.append(np.flatnonzero(np.diff(ascending)), len(ascending) - 1) if len(keys) else keys
+    again = np.empty_like(keys)
+    again[order] = np.repeat(last, np.diff(last, prepend=-1)) - np.arange(len(keys))
+    return again
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """Tokens of one side that have no match yet, ordered by pair and place.
+
+    Attributes:
+        pair: (k,) which pair.
+        place: (k,) place in its text, counted from 1.
+        word: (k,) number of the word.
     """
 
     pair: IntArray
     place: IntArray
     word: IntArray
-    lengths: IntArray
 
     @classmethod
-    def of(cls, texts: Sequence[Sequence[str]], number: Mapping[str, int]) -> _Side:
-        """Number the words of texts."""
-        lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-        pair = np.repeat(np.arange(len(texts)), lengths)
-        place = np.arange(len(pair)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        word = np.fromiter(map(number.__getitem__, chain.from_iterable(texts)), np.int64, len(pair))
-        return cls(pair, place, word, lengths)
+    def of(cls, side: sparse.csr_array, matched: sparse.csr_array, word: IntArray) -> _Left:
+        """What `matched` does not hold."""
+        rest = side - matched  # places are the same in both
+        rest.eliminate_zeros()
+        pair = np.repeat(np.arange(rest.shape[0]), np.diff(rest.indptr))
+        order = np.lexsort((rest.data, pair))
+        return cls(pair[order], rest.data[order].astype(np.int64), word[rest.indices[order]])
 
-    def turns(self, rows: IntArray, words: IntArray, kinds: int, longest: int) -> IntArray:
-        """(k,) one number for pair, word, and how often the word comes again behind this place. No two are equal.
-
-        Args:
-            rows: (k,) which tokens, in ascending order.
-            words: (k,) numbers that stand for their words, below `kinds`.
-            kinds: how many numbers there are.
-            longest: more tokens than any text has.
-        """
-        keys = self.pair[rows] * kinds + words
-        order = np.argsort(keys, kind="stable")
-        ascending = keys[order]
-        last = np.append(np.flatnonzero(np.diff(ascending)), len(ascending) - 1) if len(keys) else keys
-        again = np.empty_like(keys)
-        again[order] = np.repeat(last, np.diff(last, prepend=-1)) - np.arange(len(keys))
-        return keys * longest + again
+    def only(self, where: NDArray[Any]) -> _Left:
+        """Some of them."""
+        return _Left(self.pair[where], self.place[where], self.word[where])
 
 
-def _match_equal(
-    found: IntArray, wanted: IntArray, offered: IntArray, sides: tuple[_Side, _Side], words: IntArray
-) -> tuple[IntArray, IntArray]:
-    """Match equal words of all pairs, each text from its end, as NLTK does.
+Found = tuple[IntArray, IntArray, IntArray]
+"""Pair, place in the prediction and place in the reference of matches."""
 
-    A word's last token in the prediction takes its last one in the reference, the last but one the last but one.
 
-    Args:
-        found: (m,) token of the predictions -> place in its reference, -1 where there is none yet; filled in here.
-        wanted: tokens of the predictions that have no match yet.
-        offered: tokens of the references that are free.
-        sides: references and predictions.
-        words: number of a word -> number that words to be matched have in common.
+def _match_stems(wanted: _Left, offered: _Left, by_stem: IntArray) -> tuple[Found, _Left, _Left]:
+    """Match equal stems, each text from its end, as NLTK does.
 
     Returns:
-        What is left of ``wanted`` and of ``offered``.
+        matches, and what is left of both sides.
     """
-    reference, prediction = sides
-    kinds = int(words.max(initial=0)) + 1
-    longest = int(max(side.lengths.max(initial=0) for side in sides)) + 1
-    ours = prediction.turns(wanted, words[prediction.word[wanted]], kinds, longest)
-    theirs = reference.turns(offered, words[reference.word[offered]], kinds, longest)
+    kinds = int(by_stem.max(initial=0)) + 1
+    # Equal words have found each other: only stems of several words can match.
+    several = np.bincount(by_stem, minlength=kinds) > 1
+    keys = []
+    places = [np.flatnonzero(several[by_stem[side.word]]) for side in (wanted, offered)]
+    for side, where in zip((wanted, offered), places, strict=True):
+        some = side.only(where)
+        stem = by_stem[some.word]
+        keys.append((some.pair * kinds + stem, _again(some.pair, stem, kinds)))
+    longest = max((int(again.max(initial=0)) for _, again in keys), default=0) + 1
+    ours, theirs = (key * longest + again for key, again in keys)
     _, left, right = np.intersect1d(ours, theirs, assume_unique=True, return_indices=True)
-    found[wanted[left]] = reference.place[offered[right]]
-    return np.delete(wanted, left), np.delete(offered, right)
+    left, right = places[0][left], places[1][right]
+    found = wanted.pair[left], wanted.place[left], offered.place[right]
+    rest = (np.delete(np.arange(len(side.pair)), done) for side, done in ((wanted, left), (offered, right)))
+    return found, wanted.only(next(rest)), offered.only(next(rest))
 
 
-def _match_synonyms(
-    found: IntArray, wanted: IntArray, offered: IntArray, sides: tuple[_Side, _Side], stems: Sequence[str], names: Names
-) -> None:
-    """Match stems with synonyms, again from the end and to the last free place.
-
-    Args:
-        found: as of :func:`_match_equal`.
-        wanted: likewise.
-        offered: likewise.
-        sides: likewise.
-        stems: number of a word -> its stem.
-        names: stem -> its synonyms.
-    """
-    reference, prediction = sides
-    known = {stems[word] for word in np.unique(reference.word[offered])}
+def _match_synonyms(wanted: _Left, offered: _Left, stems: Sequence[str], names: Names) -> Found:
+    """Match stems with synonyms, again from the end and to the last free place."""
+    known = {stems[word] for word in np.unique(offered.word).tolist()}
     # Equal stems have found each other before. Most stems have no synonym in any text.
-    near = {word: (names(stems[word]) & known) - {stems[word]} for word in np.unique(prediction.word[wanted]).tolist()}
-    some = np.zeros(len(stems), np.bool_)
-    some[[word for word, others in near.items() if others]] = True
+    near = {word: (names(stems[word]) & known) - {stems[word]} for word in np.unique(wanted.word).tolist()}
+    near = {word: others for word, others in near.items() if others}
+    answers = set().union(*near.values())
     free: dict[int, dict[str, list[int]]] = {}
-    rows = zip(*(side[offered].tolist() for side in (reference.pair, reference.place, reference.word)), strict=True)
-    for pair, place, word in rows:
+    asking = np.isin(wanted.word, [*near])
+    able = np.array([stem in answers for stem in stems], np.bool_)
+    some = offered.only(able[offered.word] & np.isin(offered.pair, wanted.pair[asking]))
+    for pair, place, word in zip(some.pair.tolist(), some.place.tolist(), some.word.tolist(), strict=True):
         free.setdefault(pair, {}).setdefault(stems[word], []).append(place)
-    last_first = wanted[some[prediction.word[wanted]]][::-1]
-    rows = zip(last_first.tolist(), *(s[last_first].tolist() for s in (prediction.pair, prediction.word)), strict=True)
-    for token, pair, word in rows:
+    last_first = wanted.only(np.flatnonzero(asking)[::-1])
+    found = []
+    for pair, token, word in zip(
+        *(part.tolist() for part in (last_first.pair, last_first.place, last_first.word)), strict=True
+    ):
         places_of = free.get(pair, {})
         choices = [places_of[other] for other in near[word] if places_of.get(other)]
         if choices:
-            found[token] = max(choices, key=lambda places: places[-1]).pop()
-
-
-def _score(matches: int, chunks: int, predicted: int, given: int) -> float:
-    """METEOR of counts."""
-    if not matches:
-        return 0.0
-    precision, recall = matches / predicted, matches / given
-    mean = (precision * recall) / (ALPHA * precision + (1 - ALPHA) * recall)
-    scattered: float = (chunks / matches) ** BETA
-    return (1 - GAMMA * scattered) * mean
+            found.append((pair, token, max(choices, key=lambda places: places[-1]).pop()))
+    pairs, tokens, places = np.array(found, np.int64).reshape(-1, 3).T
+    return pairs, tokens, places
 
 
 def meteor(references: Sequence[str], predictions: Sequence[str], synonyms: SynonymSource = "bundled") -> FloatArray:
@@ -262,28 +277,53 @@ def meteor(references: Sequence[str], predictions: Sequence[str], synonyms: Syno
 
     Raises:
         ConfigError: the synonyms are missing.
-        ValueError: see :func:`reg2rg.evaluation.metrics.bleu.check_pairs`.
+        ValueError: see :func:`reg2rg.evaluation.metrics.ngrams.check_pairs`.
     """
-    check_pairs(references, predictions)
-    names, stem, n = names_of(synonyms), _stemmer(), len(references)
-    texts = [[meteor_tokens(text) for text in side] for side in (references, predictions)]
-    number = {word: i for i, word in enumerate(dict.fromkeys(chain.from_iterable(chain.from_iterable(texts))))}
-    stems = [stem(word) for word in number]
-    number_of_stem = {word: i for i, word in enumerate(dict.fromkeys(stems))}
-    sides = reference, prediction = _Side.of(texts[0], number), _Side.of(texts[1], number)
-    found = np.full(len(prediction.pair), -1)
-    wanted, offered = np.arange(len(prediction.pair)), np.arange(len(reference.pair))
-    wanted, offered = _match_equal(found, wanted, offered, sides, np.arange(len(number)))
-    by_stem = np.fromiter(map(number_of_stem.__getitem__, stems), np.int64, len(stems))
-    wanted, offered = _match_equal(found, wanted, offered, sides, by_stem)
+    return _scores([(references, predictions)], synonyms)[0]
+
+
+def _scores(sets: Sequence[TextSet], synonyms: SynonymSource) -> list[FloatArray]:
+    """`meteor` of each set."""
+    distinct, names = Distinct.of(sets), names_of(synonyms)
+    words = _Words.of(distinct.texts)
+    number_of_stem = {word: i for i, word in enumerate(dict.fromkeys(words.stems))}
+    by_stem = np.fromiter(map(number_of_stem.__getitem__, words.stems), np.int64, len(words.stems))
+    found = [np.zeros(len(references)) for references, _ in distinct.pairs]
+    for scores, pairs in zip(found, distinct.pairs, strict=True):
+        for part, references, predictions in blocks(pairs):
+            matches = _matches(words, references, predictions, by_stem, names)
+            scores[part] = _score(*matches, words.lengths[predictions], words.lengths[references])
+    return found
+
+
+def _matches(
+    words: _Words, references: IntArray, predictions: IntArray, by_stem: IntArray, names: Names | None
+) -> tuple[IntArray, IntArray]:
+    """(n,) matches and (n,) chunks of matches that lie side by side in both texts, of pairs of texts."""
+    given, said = words.turns[references], words.turns[predictions]
+    in_said, in_given = said.multiply(given.astype(np.bool_)), given.multiply(said.astype(np.bool_))
+    pair = np.repeat(np.arange(len(references)), np.diff(in_said.indptr))
+    found = [(pair, in_said.data.astype(np.int64), in_given.data.astype(np.int64))]
+    wanted, offered = _Left.of(said, in_said, words.word), _Left.of(given, in_given, words.word)
+    stems, wanted, offered = _match_stems(wanted, offered, by_stem)
+    found.append(stems)
     if names is not None:
-        _match_synonyms(found, wanted, offered, sides, stems, names)
-    matched = found >= 0
-    before = np.where(prediction.place > 0, np.concatenate([[-1], found[:-1]]), -1)[: len(found)]
-    begins = matched & ((before < 0) | (found != before + 1))
-    counts = (np.bincount(prediction.pair[flags], minlength=n).tolist() for flags in (matched, begins))
-    lengths = prediction.lengths.tolist(), reference.lengths.tolist()
-    return np.array([_score(*row) for row in zip(*counts, *lengths, strict=True)], np.float64)
+        found.append(_match_synonyms(wanted, offered, words.stems, names))
+    pair, token, place = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    order = np.lexsort((token, pair))
+    pair, token, place = pair[order], token[order], place[order]
+    begins = np.ones(len(pair), np.bool_)
+    begins[1:] = (np.diff(pair) != 0) | (np.diff(token) != 1) | (np.diff(place) != 1)
+    n = len(references)
+    return np.bincount(pair, minlength=n).astype(np.int64), np.bincount(pair[begins], minlength=n).astype(np.int64)
+
+
+def _score(matches: IntArray, chunks: IntArray, predicted: IntArray, given: IntArray) -> FloatArray:
+    """(n,) METEOR of counts; 0 where nothing matches."""
+    some = np.maximum(matches, 1)
+    precision, recall = some / np.maximum(predicted, 1), some / np.maximum(given, 1)
+    mean = (precision * recall) / (ALPHA * precision + (1 - ALPHA) * recall)
+    return np.where(matches > 0, (1 - GAMMA * (chunks / some) ** BETA) * mean, 0.0)
 
 
 _TEXT = "NLTK, alpha .9, beta 3, gamma .5"
@@ -291,7 +331,7 @@ _SOURCES = {"bundled": "synonyms of WordNet 3.0", "nltk": "synonyms of NLTK's ow
 
 
 @METRICS.register
-class METEOR(TextMetric):
+class METEOR(SharedTextMetric):
     """METEOR of NLTK; without synonyms, and beside the Java program's, it is another metric and is named so."""
 
     place, always, english = 20, True, True
@@ -301,9 +341,9 @@ class METEOR(TextMetric):
     plotted = ("METEOR",)
     tabled = ("METEOR",)
 
-    def measure(self, references: Sequence[str], predictions: Sequence[str], cohort: Cohort) -> NDArray[Any]:
-        """(n, 1) scores."""
-        return meteor(references, predictions, cohort.settings.synonyms)[:, None]
+    def together(self, sets: Sequence[TextSet], cohort: Cohort) -> Sequence[NDArray[Any]]:
+        """(n, 1) scores of each set."""
+        return [scores[:, None] for scores in _scores(sets, cohort.settings.synonyms)]
 
     def values(self, measured: NDArray[Any], cohort: Cohort) -> Mapping[str, Array]:
         """The scores under the name that they deserve."""

@@ -18,8 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from rapidfuzz.distance import LCSseq
 
 from reg2rg.evaluation.bootstrap import Array, Statistic, mean_statistic
-from reg2rg.evaluation.metrics.base import METRICS, TextMetric
-from reg2rg.evaluation.metrics.bleu import check_pairs, pair_ngrams, token_ids
+from reg2rg.evaluation.metrics.base import METRICS, SharedTextMetric
+from reg2rg.evaluation.metrics.ngrams import Distinct, IntArray, TextSet, Tokens, shared
 
 if TYPE_CHECKING:
     from reg2rg.evaluation.cohort import Cohort
@@ -62,28 +62,39 @@ def rouge(references: Sequence[str], predictions: Sequence[str], stemmer: bool =
         (n, 3) F of ROUGE-1, ROUGE-2 and ROUGE-L, from 0 to 1; 0 where a text has no word.
 
     Raises:
-        ValueError: see :func:`reg2rg.evaluation.metrics.bleu.check_pairs`.
+        ValueError: see :func:`reg2rg.evaluation.metrics.ngrams.check_pairs`.
     """
-    check_pairs(references, predictions)
-    n = len(references)
-    texts = [_WORD.findall(text.lower()) for side in (references, predictions) for text in side]
-    if stemmer:
-        stem = _stemmer()
-        texts = [[stem(word) if len(word) > _SHORT else word for word in words] for words in texts]
-    ids, lengths = token_ids(texts)
-    given, predicted = lengths[:n], lengths[n:]
-    scores = np.zeros((n, 3))
-    for order, grams in enumerate(pair_ngrams(ids, lengths, orders=2)):
-        scores[:, order] = _f(grams.matches(n), np.maximum(predicted - order, 0), np.maximum(given - order, 0))
-    scores[:, 2] = _f(_common(ids, lengths), predicted, given)
-    return scores
+    return _scores([(references, predictions)], stemmer)[0]
 
 
-def _common(ids: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(n,) longest common subsequence of each pair; ids and lengths as of `token_ids`, references first."""
-    n = len(lengths) // 2
-    numbers = [part.tolist() for part in np.split(ids, np.cumsum(lengths)[:-1])] if n else []
-    return np.array([LCSseq.similarity(numbers[row], numbers[n + row]) for row in range(n)], np.int64)
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.lower())
+
+
+def _stems(text: str) -> list[str]:
+    stem = _stemmer()
+    return [stem(word) if len(word) > _SHORT else word for word in _words(text)]
+
+
+def _scores(sets: Sequence[TextSet], stemmer: bool = False) -> list[FloatArray]:
+    """`rouge` of each set."""
+    distinct = Distinct.of(sets)
+    tokens = Tokens.of(distinct.texts, _stems if stemmer else _words)
+    found = [np.zeros((len(references), 3)) for references, _ in distinct.pairs]
+    for order, grams in enumerate(tokens.ngrams(2)):
+        lengths = np.maximum(tokens.lengths - order, 0)
+        for scores, pairs in zip(found, distinct.pairs, strict=True):
+            scores[:, order] = _f(shared(grams, pairs), lengths[pairs[1]], lengths[pairs[0]])
+    for scores, pairs in zip(found, distinct.pairs, strict=True):
+        scores[:, 2] = _f(_common(tokens, pairs), tokens.lengths[pairs[1]], tokens.lengths[pairs[0]])
+    return found
+
+
+def _common(tokens: Tokens, pairs: tuple[IntArray, IntArray]) -> IntArray:
+    """(n,) longest common subsequence of each pair."""
+    texts = [part.tolist() for part in np.split(tokens.ids, np.cumsum(tokens.lengths)[:-1])]
+    rows = zip(*(side.tolist() for side in pairs), strict=True)
+    return np.array([LCSseq.similarity(texts[one], texts[other]) for one, other in rows], np.int64)
 
 
 def coco_rouge_l(references: Sequence[str], predictions: Sequence[str]) -> FloatArray:
@@ -97,15 +108,24 @@ def coco_rouge_l(references: Sequence[str], predictions: Sequence[str]) -> Float
         (n,) scores from 0 to 1; 0 for an empty prediction.
 
     Raises:
-        ValueError: see :func:`reg2rg.evaluation.metrics.bleu.check_pairs`.
+        ValueError: see :func:`reg2rg.evaluation.metrics.ngrams.check_pairs`.
     """
-    check_pairs(references, predictions)
-    n = len(references)
-    ids, lengths = token_ids([text.split(" ") if text else [] for side in (references, predictions) for text in side])
-    common = _common(ids, lengths)
-    recall, precision = common / np.maximum(lengths[:n], 1), common / np.maximum(lengths[n:], 1)
-    under = recall + _COCO_BETA**2 * precision
-    return np.divide((1 + _COCO_BETA**2) * precision * recall, under, out=np.zeros(n), where=under > 0)
+    return _coco_scores([(references, predictions)])[0]
+
+
+def _coco_scores(sets: Sequence[TextSet]) -> list[FloatArray]:
+    """`coco_rouge_l` of each set."""
+    distinct = Distinct.of(sets)
+    tokens = Tokens.of(distinct.texts, lambda text: text.split(" ") if text else [])
+    found = []
+    for pairs in distinct.pairs:
+        given, said = (np.maximum(tokens.lengths[side], 1) for side in pairs)
+        common = _common(tokens, pairs)
+        recall, precision = common / given, common / said
+        under = recall + _COCO_BETA**2 * precision
+        scores = (1 + _COCO_BETA**2) * precision * recall
+        found.append(np.divide(scores, under, out=np.zeros(len(under)), where=under > 0))
+    return found
 
 
 def hf_overall(scores: ArrayLike, seed: int = 42) -> FloatArray:
@@ -138,7 +158,7 @@ _COCO_TEXT = "F with beta 1.2 of pycocoevalcap on {}"
 
 
 @METRICS.register
-class ROUGE(TextMetric):
+class ROUGE(SharedTextMetric):
     """ROUGE-1, ROUGE-2 and ROUGE-L of rouge_score, or ROUGE-L of pycocoevalcap, as the protocol says."""
 
     place, always, english = 30, True, True
@@ -148,11 +168,9 @@ class ROUGE(TextMetric):
     plotted = ("ROUGE-L",)
     tabled = ("ROUGE-L",)
 
-    def measure(self, references: Sequence[str], predictions: Sequence[str], cohort: Cohort) -> NDArray[Any]:
-        """(n, 3) scores, or (n, 1) of ROUGE-L alone."""
-        if cohort.protocol.coco:
-            return coco_rouge_l(references, predictions)[:, None]
-        return rouge(references, predictions)
+    def together(self, sets: Sequence[TextSet], cohort: Cohort) -> Sequence[NDArray[Any]]:
+        """(n, 3) scores of each set, or (n, 1) of ROUGE-L alone."""
+        return [scores[:, None] for scores in _coco_scores(sets)] if cohort.protocol.coco else _scores(sets)
 
     def values(self, measured: NDArray[Any], cohort: Cohort) -> Mapping[str, Array]:
         """The scores."""

@@ -10,7 +10,8 @@ absent      region -> why the model was not asked for it
 regions     region -> {volume_ml, box_mm: [lowest, highest corner in RAS mm], file or
             files, labels (of a label map, else null)}
 grid        {stored, ras} -> {shape, affine: voxel indices -> RAS mm}; boxes and volumes are of the masks on "ras"
-made_by     {versions, model, masks: {name, version, source} or null, options, notes, truncated}
+made_by     {versions, model, masks: {name, version, source, for_measurements} or null, options, notes, truncated};
+            not for_measurements: volumes and boxes are those of masks for trials
 ```
 """
 

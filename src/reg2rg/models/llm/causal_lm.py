@@ -138,6 +138,7 @@ class CausalLM(LanguageModel):
 
     def answer_nll(self, embeddings: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
         """Negative log-likelihood of each label, see `LanguageModel.answer_nll`."""
+        embeddings, labels = _right_padded(embeddings, attention_mask, labels)
         batch, length, _ = embeddings.shape
         self.require_context(length)
         rows, columns = (labels[:, 1:] != -100).nonzero(as_tuple=True)
@@ -152,29 +153,11 @@ class CausalLM(LanguageModel):
         hook = self._causal.get_output_embeddings().register_forward_pre_hook(only_before_labels)
         try:
             with self._autocast():
-                output = self.model(
-                    inputs_embeds=self._cast(embeddings),
-                    use_cache=False,
-                    **self._attention(attention_mask),
-                )
+                # No mask: causality hides what stands behind a row, and attention takes its fast paths.
+                output = self.model(inputs_embeds=self._cast(embeddings), attention_mask=None, use_cache=False)
         finally:
             hook.remove()
         return token_nll(output.logits.squeeze(0), wanted)  # squeezing, unlike indexing, copies nothing
-
-    def _attention(self, attention_mask: Tensor) -> dict[str, Tensor | None]:
-        """What attention needs of the padding.
-
-        Nothing where it stands on the right alone: causality hides it from all that counts, and attention takes its
-        fast paths. Elsewhere the mask, and with padding on the left positions counted over real tokens.
-        """
-        mask = attention_mask.bool()
-        starts = mask[:, 0].all()
-        if bool(starts & ~(mask[:, 1:] & ~mask[:, :-1]).any()):  # one answer: a GPU is waited for once
-            return {"attention_mask": None}
-        if bool(starts):
-            return {"attention_mask": attention_mask}
-        positions = (attention_mask.long().cumsum(1) - 1).clamp(min=0)
-        return {"attention_mask": attention_mask, "position_ids": positions}
 
     def _cast(self, embeddings: Tensor) -> Tensor:
         """To the dtype of the weights, which text embeddings would have, unless the residual stays in float32."""
@@ -246,6 +229,16 @@ class CausalLM(LanguageModel):
     @property
     def _quantized(self) -> bool:
         return bool(getattr(self._causal, "is_quantized", False))
+
+
+def _right_padded(embeddings: Tensor, attention_mask: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Embeddings (B, L, E) and labels (B, L) with real positions at the left end, where no family minds padding."""
+    mask = attention_mask.bool()
+    if not bool((mask[:, 1:] & ~mask[:, :-1]).any()):  # as training pads; a GPU is waited for once
+        return embeddings, labels
+    order = torch.argsort(~mask, dim=1, stable=True)[:, : int(mask.sum(1).max())]
+    moved = embeddings.gather(1, order.unsqueeze(-1).expand(-1, -1, embeddings.shape[-1]))
+    return moved, labels.gather(1, order)
 
 
 def _load(path: str, dtype: str, quantize_4bit: bool, revision: str | None) -> Any:

@@ -1,0 +1,25 @@
+"""The series of DICOM studies as tables: which one is read, and why each other one is not."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from reg2rg.core.errors import DataFault
+from reg2rg.scans.base import ReadOptions
+from reg2rg.scans.dicom.files import is_dicom
+from reg2rg.scans.dicom.reader import series_table
+
+_SHOWN = 8
+
+
+def print_series(scans: Sequence[Path], options: ReadOptions) -> None:
+    """Print the table of each of the first studies that has more than one series; faults are told when it is read."""
+    for scan in scans[:_SHOWN]:
+        try:
+            table = series_table(scan, options) if is_dicom(scan) else ""
+        except DataFault:
+            continue
+        if table:
+            sys.stdout.write(f"{scan}: series\n{table}\n")
