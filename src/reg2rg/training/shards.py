@@ -71,9 +71,10 @@ def read_shards(path: Path) -> Checkpoint:
 
 
 def _unreadable(path: Path, reason: str) -> CheckpointError:
+    first = reason.partition("\n")[0]
     return CheckpointError(
-        f"{path}: not a readable checkpoint in shards ({reason.partition(chr(10))[0]}). Only tensors and plain values are "
-        "accepted. Fix: copy the whole folder again from its source, or use another checkpoint"
+        f"{path}: not a readable checkpoint in shards ({first}). Only tensors and plain values are accepted. Fix: copy "
+        "the whole folder again from its source, or use another checkpoint"
     )
 
 
