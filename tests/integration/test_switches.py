@@ -10,6 +10,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
 
+from ranks import on_ranks
 from reg2rg.cli.main import main
 from reg2rg.training.checkpoints import read_checkpoint
 
@@ -93,3 +94,12 @@ def test_the_ddp_overlay_trains_in_phases(phantoms: Path, tmp_path: Path) -> Non
     two = ["-c", "strategies/ddp.yaml", "-c", str(phantoms / "two.yaml")]
     assert fit(phantoms, tmp_path, *two) == 0
     assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 2
+
+
+@pytest.mark.slow
+def test_the_fsdp2_overlay_trains_in_phases_and_is_exported(phantoms: Path, tmp_path: Path) -> None:
+    two = ["-c", "strategies/fsdp2.yaml", "--trainer.devices=2", "--trainer.accelerator=cpu"]
+    assert on_ranks(2, fit, phantoms, tmp_path, *two) == [0, 0]
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    assert read_checkpoint(last)["global_step"] == 2
+    assert main(["export", "--ckpt_path", str(last), "--out", str(tmp_path / "model")]) == 0

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
@@ -66,11 +67,15 @@ def read_shards(path: Path) -> Checkpoint:
     except (ConfigError, CheckpointError):
         raise
     except Exception as error:
-        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}".rstrip(": ")
-        raise CheckpointError(
-            f"{path}: not a readable checkpoint in shards ({reason}). Only tensors and plain values are accepted. "
-            "Fix: copy the whole folder again from its source, or use another checkpoint"
-        ) from error
+        raise _unreadable(path, f"{type(error).__name__}: {error}") from error
+
+
+def _unreadable(path: Path, reason: str) -> CheckpointError:
+    first = reason.partition("\n")[0]
+    return CheckpointError(
+        f"{path}: not a readable checkpoint in shards ({first}). Only tensors and plain values are accepted. Fix: copy "
+        "the whole folder again from its source, or use another checkpoint"
+    )
 
 
 def read_rest(path: Path) -> Checkpoint:
@@ -196,8 +201,14 @@ def load_shards(path: Path, state: Checkpoint, alone: bool = False) -> None:
         path: of the folder.
         state: is changed.
         alone: this process reads for itself; otherwise all read together.
+
+    Raises:
+        CheckpointError: something is missing, damaged, or more than plain values.
     """
-    load(state, storage_reader=PlainReader(path), planner=_Planner(), no_dist=alone)
+    try:
+        load(state, storage_reader=PlainReader(path), planner=_Planner(), no_dist=alone)
+    except CheckpointException as error:  # no Exception, but a BaseException
+        raise _unreadable(path, "; ".join(dict.fromkeys(str(one) for one, _ in error.failures.values()))) from error
 
 
 def _of_fsdp(path: Path) -> Checkpoint:
