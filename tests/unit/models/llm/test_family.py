@@ -7,6 +7,7 @@ import logging
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from families import REFUSED, TARGETS, save_tiny
 from reg2rg.core.errors import ConfigError
@@ -63,6 +64,15 @@ def test_what_would_be_wrong_in_silence_is_refused_by_name(tmp_path, family):
 def test_a_model_that_reads_in_both_directions_is_refused_whatever_rounding_hides(tmp_path, dtype):
     with pytest.raises(ConfigError, match=REFUSED["bert"]):
         CausalLM(str(save_tiny("bert", tmp_path)), dtype=dtype)
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path):
+    folder = save_tiny("llama", tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"][3] = torch.nan
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ConfigError, match=r"cannot be used: .* logits that are no numbers in torch\.fl"):
+        CausalLM(str(folder))
 
 
 def test_sparse_attention_reads_no_further_than_it_is_dense(tmp_path):
