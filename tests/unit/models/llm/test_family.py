@@ -102,6 +102,13 @@ def test_experts_as_targets_are_refused_by_name(tmp_path):
         CausalLM(str(folder), lora=LoRA(targets=("gate_up_proj",)))
 
 
+def test_targets_that_are_never_called_are_refused_by_name(tmp_path):
+    folder = str(save_tiny("jamba", tmp_path))
+    with pytest.raises(ConfigError, match=r"lora.targets: JambaForCausalLM never calls dt_proj, so adapters there"):
+        CausalLM(folder, lora=LoRA(targets=("q_proj", "dt_proj")))
+    assert CausalLM(folder, lora=LoRA(targets=("q_proj", "x_proj"))).lora
+
+
 def test_a_hybrid_says_which_layers_get_adapters(tmp_path, caplog):
     CausalLM(str(save_tiny("lfm2", tmp_path)), lora=LoRA())
     assert "q_proj, v_proj are in 1 of 2 layers (1)" in caplog.text
