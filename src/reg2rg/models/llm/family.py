@@ -166,6 +166,8 @@ def _far(found: Tensor, wanted: Tensor, model: Any) -> bool:
 def _embedding_scale(model: Any, ids: Tensor) -> float | None:
     """What the table's rows must be multiplied by to be what the model makes of ids; ``None`` if nothing does."""
     wanted = model(input_ids=ids[None], use_cache=False).logits.float()
+    if bool(wanted.isnan().any()):
+        raise ValueError(f"logits that are no numbers in {model.dtype}; weights that hold some, or too narrow a dtype")
     embedded = model.get_input_embeddings()(ids[None])
     scales = [1.0, *(float(value) for word, value in _multipliers(model.config))]
     for scale in dict.fromkeys(scales):
@@ -177,10 +179,8 @@ def _embedding_scale(model: Any, ids: Tensor) -> float | None:
 def _sees_ahead(model: Any, ids: Tensor, scale: float) -> bool:
     """Whether what stands behind a text moves its logits, as in models that read in both directions (BERT)."""
     text = model.get_input_embeddings()(ids)[None] * scale
-    found, wanted = (
-        model(inputs_embeds=torch.cat([text, behind], dim=1), use_cache=False).logits[:, : len(ids)].float()
-        for behind in (4 * text, torch.zeros_like(text))
-    )
+    both = torch.cat([torch.cat([text, behind], dim=1) for behind in (0 * text, 4 * text)])
+    wanted, found = model(inputs_embeds=both, use_cache=False).logits[:, : len(ids)].float()
     return _distance(found, wanted) > min(_UNMOVED, _tolerance(model))
 
 
@@ -195,27 +195,32 @@ def _multipliers(config: Any) -> Iterator[tuple[str, float]]:
 def _answers_differ(model: Any, rows: list[Tensor], scale: float) -> bool | None:
     """Whether rows answer otherwise in a batch than alone; ``None`` if alone they answer otherwise than uncached."""
     embedded = [model.get_input_embeddings()(row)[None] * scale for row in rows]
-    rounding = 0.0
+    answers, read, rounding = [], [], 0.0
     for inputs in embedded:
         (answer,), steps = _decoded(model, inputs, inputs.new_ones(inputs.shape[:2], dtype=torch.long))
         wanted = _uncached(model, inputs, answer, scale)
         rounding = max(rounding, _distance(steps[0], wanted[1:]))
         if not _follows(wanted, answer, model) or rounding > 3 * _tolerance(model):
             return None
-    longest = max(_LENGTHS)
-    mask = torch.tensor([[0] * (longest - n) + [1] * n for n in _LENGTHS], device=rows[0].device)
-    padded = torch.cat([torch.nn.functional.pad(inputs, (0, 0, longest - inputs.shape[1], 0)) for inputs in embedded])
-    together, steps = _decoded(model, padded, mask)
+        answers.append(answer)
+        read.append(wanted)
+    longest, shorter = embedded
+    gap = longest.shape[1] - shorter.shape[1]
+    padding = longest[:, :gap]
+    batch = torch.cat([longest, *(torch.cat([content, shorter], dim=1) for content in (0 * padding, 4 * padding))])
+    mask = torch.ones(batch.shape[:2], dtype=torch.long, device=batch.device)
+    mask[1:, :gap] = 0
+    together, steps = _decoded(model, batch, mask)
     # Whatever stands in the padding, answers are the same: this tells in half precision too. Then over all words, since
     # padding may move all of them and spare the likeliest.
-    _, others = _decoded(model, torch.where(mask.bool()[..., None], padded, 4 * embedded[0]), mask)
-    if _distance(others, steps) > min(_UNMOVED, _tolerance(model)):
+    if _distance(steps[2], steps[1]) > min(_UNMOVED, _tolerance(model)):
         return True
     limit = min(_tolerance(model), max(_tolerance(model) / 3, 3 * rounding))
-    return any(
-        _distance(steps[place], _uncached(model, inputs, answer, scale)[1:]) > limit
-        for place, (inputs, answer) in enumerate(zip(embedded, together, strict=True))
-    )
+    for place, (inputs, answer) in enumerate(zip(embedded, together, strict=False)):
+        wanted = read[place] if answer == answers[place] else _uncached(model, inputs, answer, scale)
+        if _distance(steps[place], wanted[1:]) > limit:
+            return True
+    return False
 
 
 def _decoded(model: Any, inputs: Tensor, mask: Tensor) -> tuple[list[list[int]], Tensor]:

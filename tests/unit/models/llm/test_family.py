@@ -7,6 +7,7 @@ import logging
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from families import REFUSED, TARGETS, save_tiny
 from reg2rg.core.errors import ConfigError
@@ -65,6 +66,15 @@ def test_a_model_that_reads_in_both_directions_is_refused_whatever_rounding_hide
         CausalLM(str(save_tiny("bert", tmp_path)), dtype=dtype)
 
 
+def test_weights_that_are_no_numbers_are_refused(tmp_path):
+    folder = save_tiny("llama", tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"][3] = torch.nan
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ConfigError, match=r"cannot be used: .* logits that are no numbers in torch\.fl"):
+        CausalLM(str(folder))
+
+
 def test_sparse_attention_reads_no_further_than_it_is_dense(tmp_path):
     assert CausalLM(str(save_tiny("deepseek_v32", tmp_path))).context_length == 64
 
@@ -90,6 +100,13 @@ def test_experts_as_targets_are_refused_by_name(tmp_path):
     folder = save_tiny("mixtral", tmp_path)
     with pytest.raises(ConfigError, match=r"lora.targets: .*experts"):
         CausalLM(str(folder), lora=LoRA(targets=("gate_up_proj",)))
+
+
+def test_targets_that_are_never_called_are_refused_by_name(tmp_path):
+    folder = str(save_tiny("jamba", tmp_path))
+    with pytest.raises(ConfigError, match=r"lora.targets: JambaForCausalLM never calls dt_proj, so adapters there"):
+        CausalLM(folder, lora=LoRA(targets=("q_proj", "dt_proj")))
+    assert CausalLM(folder, lora=LoRA(targets=("q_proj", "x_proj"))).lora
 
 
 def test_a_hybrid_says_which_layers_get_adapters(tmp_path, caplog):
