@@ -71,7 +71,8 @@ class Losses(L.Callback):
         self.found: list[float] = []
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        self.found.append(float(trainer.callback_metrics["train/loss"]))
+        metrics = trainer.callback_metrics
+        self.found.append(float(metrics["train/loss" if "train/loss" in metrics else "train/word_loss"]))
 
 
 class Save(L.Callback):

@@ -15,7 +15,7 @@ import torch
 from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch.strategies import DDPStrategy
 
-from ranks import fit_on_ranks, without_dropout
+from ranks import fit_on_ranks, on_ranks, without_dropout
 from reg2rg.core.errors import CheckpointError, ConfigError
 from reg2rg.training.checkpoints import read_checkpoint
 from reg2rg.training.strategies import ZeRO
@@ -117,6 +117,33 @@ def test_copies_in_float32_are_what_is_exported(toy: Any, tmp_path: Path) -> Non
     file.unlink()
     with pytest.raises(ConfigError, match="1 files of 2 ranks"):
         read_checkpoint(tmp_path / "half.ckpt")
+
+
+def reports(toy: Any, strategy: Any, path: Path) -> dict[str, str]:
+    """Of the studies to test on, after a step and a validation that end in `path`, if it is not there yet."""
+
+    def work() -> dict[str, str]:
+        module = without_dropout(toy, val_generate=1)
+        quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
+        run = L.Trainer(accelerator="cpu", devices=1, strategy=strategy(), max_steps=1, **quiet)
+        data = toy.data(module, batch_size=5)
+        if not path.exists():
+            run.fit(module, datamodule=data)
+            assert np.isfinite(float(run.callback_metrics["val/loss"]))
+            run.save_checkpoint(path)
+        if not isinstance(run.strategy, ZeRO):
+            module.load_state_dict(read_checkpoint(path)["state_dict"])
+        batches = run.predict(module, datamodule=data, ckpt_path=path if isinstance(run.strategy, ZeRO) else None)
+        return {answer.study: answer.text for answers in batches or [] for answer in answers}
+
+    return on_ranks(1, work)[0]
+
+
+def test_it_validates_and_predicts_from_its_folder(toy: Any, tmp_path: Path) -> None:
+    found = reports(toy, zero, tmp_path / "zero.ckpt")
+    assert found == reports(toy, zero, tmp_path / "zero.ckpt")
+    assert found == reports(toy, lambda: "auto", tmp_path / "zero.ckpt")
+    assert set(found) == {"s6", "s7"}
 
 
 class Harm:

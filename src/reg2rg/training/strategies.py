@@ -127,6 +127,12 @@ def prepare_strategy(strategy: Strategy, model: nn.Module, in_phases: bool) -> N
                 f"trainer.strategy: {type(strategy).__name__} divides the loss of an accumulation twice (expected "
                 "reg2rg's ZeRO, with the same arguments). Fix: strategies/deepspeed_zero2.yaml, or class_path: ZeRO"
             )
+        if in_phases:
+            raise ConfigError(
+                f"trainer.strategy: {type(strategy).__name__} steps weights that have no part in a step too, those of "
+                "the language model while words alone are aligned. Fix: strategies/ddp.yaml or fsdp2.yaml, or "
+                "model.word_alignment_steps: 0"
+            )
         frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
         strategy.exclude_frozen_parameters = frozen.isdisjoint(kept_names(model))  # they come from their own files
     if isinstance(strategy, DDPStrategy) and in_phases:

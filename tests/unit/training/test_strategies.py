@@ -60,6 +60,8 @@ def test_scalars_of_foreign_parts_are_refused_by_name():
     model.gain = nn.Parameter(torch.ones(1))
     prepare_strategy(strategy, model, in_phases=False)
     assert strategy.exclude_frozen_parameters
+    with pytest.raises(ConfigError, match=r"ZeRO steps weights that have no part .*word_alignment_steps: 0"):
+        prepare_strategy(strategy, model, in_phases=True)
 
 
 @pytest.mark.parametrize("restored", [True, False])
