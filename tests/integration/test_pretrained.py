@@ -152,6 +152,11 @@ def test_report_refuses_what_it_cannot_do_before_the_model_is_loaded(theirs, dic
     ):
         assert main([*words, *more]) == 2
         assert re.search(said, capsys.readouterr().err), said
+    assert main([*words, "--masks", "m", "--series", "9.9.9"]) == 2
+    said = capsys.readouterr()
+    assert "SERIES_UNKNOWN" in said.err
+    assert "another series was asked for" in said.out
+    assert "loading" not in said.err
     assert main(["report", "gone", "--model", str(theirs)]) == 2
     assert "gone: not there" in capsys.readouterr().err
 

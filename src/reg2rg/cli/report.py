@@ -75,7 +75,6 @@ def run(invocation: Invocation) -> int:
     begun = time.monotonic()
     options = parser().parse_args(list(invocation.args))
     _tell(f"looking at {options.input}")
-    from reg2rg.cli.series import print_series
     from reg2rg.scans.segmenters import segmenter_named
 
     if not options.input.exists():
@@ -85,6 +84,7 @@ def run(invocation: Invocation) -> int:
     task = _task_of(options.model)  # of a folder; else the model says what it needs once it is loaded
     if task is not None:
         jobs, faults = _jobs(options, task.regions)
+        _choose_series(options, jobs)
         if task.target == "regions" and options.segmenter is None and any(job.masks is None for job in jobs):
             raise _without_masks(options)
     segmenter = None if options.segmenter is None else segmenter_named(options.segmenter)
@@ -97,7 +97,7 @@ def run(invocation: Invocation) -> int:
     model = load_model(options.model, options.language_model, options.device, invocation.allow_import)
     if task is None:
         jobs, faults = _jobs(options, model.task.regions)
-    print_series([job.scan for job in jobs], _read_options(options))
+        _choose_series(options, jobs)
     for fault in faults:
         sys.stderr.write(f"error: {fault}\n")
     failed = len(faults) + sum(
@@ -140,6 +140,15 @@ def _report(
     sys.stdout.write(f"{_words(result)}  written: {', '.join(map(str, files))}\n")
     sys.stdout.flush()
     return True
+
+
+def _choose_series(options: argparse.Namespace, jobs: Sequence[_Job]) -> None:
+    """Print the series of DICOM studies; a single study of which none can be read ends it here."""
+    from reg2rg.cli.series import print_series
+
+    faults = print_series([job.scan for job in jobs], _read_options(options))
+    if faults and len(jobs) == 1:
+        raise faults[0]
 
 
 def _read_options(options: argparse.Namespace) -> ReadOptions:

@@ -14,12 +14,16 @@ from reg2rg.scans.dicom.reader import series_table
 _SHOWN = 8
 
 
-def print_series(scans: Sequence[Path], options: ReadOptions) -> None:
-    """Print the table of each of the first studies that has more than one series; faults are told when it is read."""
+def print_series(scans: Sequence[Path], options: ReadOptions) -> list[DataFault]:
+    """Print the table of each of the first studies that has more than one series, and say which cannot be read."""
+    faults = []
     for scan in scans[:_SHOWN]:
         try:
-            table = series_table(scan, options) if is_dicom(scan) else ""
-        except DataFault:
-            continue
+            table, fault = series_table(scan, options) if is_dicom(scan) else ("", None)
+        except DataFault as error:
+            table, fault = "", error
         if table:
             sys.stdout.write(f"{scan}: series\n{table}\n")
+        if fault is not None:
+            faults.append(fault)
+    return faults

@@ -70,14 +70,17 @@ def series_of(path: Path, options: ReadOptions) -> tuple[Candidate | DataFault, 
         raise DataFault.of("UNREADABLE", found=found, expected="readable files", fix=fix, path=path) from error
 
 
-def series_table(path: Path, options: ReadOptions) -> str:
-    """Every series at `path` with the verdict of the rules, a line each; ``""`` where there is no choice.
+def series_table(path: Path, options: ReadOptions) -> tuple[str, DataFault | None]:
+    """Every series at `path` with the verdict of the rules, a line each, and why none is taken, if so.
+
+    The table is empty where there is no choice.
 
     Raises:
         DataFault: as `series_of`.
     """
-    _, judged, _ = series_of(path, options)
-    return table(judged) if len(judged) > 1 else ""
+    taken, judged, said = series_of(path, options)
+    fault = taken.with_note("; ".join(said)) if isinstance(taken, DataFault) else None
+    return table(judged) if len(judged) > 1 else "", fault
 
 
 def _image(stack: Stack, path: Path) -> StoredImage:
