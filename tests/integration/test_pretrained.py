@@ -189,6 +189,11 @@ def test_report_on_a_list_of_studies(trained, theirs, dicom, capsys) -> None:
     assert main(["report", "folder", "--model", checkpoint, "-o", "both", "--formats", "JSON"]) == 0
     assert sorted(file.name for file in Path("both").iterdir()) == ["a.json", "b.json"]
 
+    shutil.rmtree("folder/masks/b")  # who makes masks needs none
+    words = ["report", "folder", "--model", checkpoint, "--segmenter", "Thresholds", "-o", "made"]
+    main([*words, "--formats", "JSON"])
+    assert "[2/2]" in capsys.readouterr().err
+
 
 def test_a_checkpoints_config_is_the_folders(trained) -> None:
     from reg2rg.training.checkpoints import read_checkpoint

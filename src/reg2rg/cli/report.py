@@ -186,7 +186,9 @@ def _jobs(options: argparse.Namespace, regions: PathOrName | RegionSet) -> tuple
         name = image_stem(path)
         return [_Job(path, name, masks and masks.replace("{id}", name))], []
     own = {"regions": regions} if isinstance(regions, str) else {}  # a set that was built in Python has no name
-    listing = DATASETS.get(found.dataset)(**{**found.arguments, **own}).listing()
+    dataset = DATASETS.get(found.dataset)(**{**found.arguments, **own})
+    dataset.needs_masks = options.segmenter is None
+    listing = dataset.listing()
     if masks is not None and "{id}" not in masks:
         raise ConfigError(
             f"--masks {masks}: {len(listing.studies)} studies, and {{id}} does not stand in it. Fix: put it there"
