@@ -50,6 +50,8 @@ def write_page(
     tables: Sequence[Table],
     curves: str,
     facts: Mapping[str, str],
+    notes: Sequence[str] = (),
+    tabs: tuple[str, str, str] = ("Studies", "Scores and floors", "Training"),
     outputs: Outputs | None = None,
 ) -> None:
     """Write the page atomically. It asks for nothing from the network.
@@ -61,6 +63,8 @@ def write_page(
         tables: score tables in the order shown; the first one is the summary.
         curves: an ``<svg>`` element, trusted (drawn by this package), or ``""``.
         facts: name -> value lines about the run.
+        notes: lines below the paragraphs.
+        tabs: headings of the studies, of the tables, which have none if there is no table, and of curves and facts.
         outputs: as in `reg2rg.show.render.write_files`.
     """
     names = sorted({region for study in studies for region in (*study.given, *study.images.window)})
@@ -70,8 +74,17 @@ def write_page(
         "tables": tables,
         "curves": to_figure("curves", curves, "Values that the runs logged, by step.") if curves else "",
         "facts": facts,
+        "notes": notes,
+        "tabs": tabs,
         "studies": studies,
-        "data": _script_json({"studies": [_study(s) for s in studies], "colours": colours, "range": HU_RANGE}),
+        "data": _script_json(
+            {
+                "studies": [_study(study) for study in studies],
+                "colours": colours,
+                "range": HU_RANGE,
+                "compared": any(study.reference for study in studies),
+            }
+        ),
     }
     write_files(Path(path).parent, {Path(path).name: lambda: to_page("case.html.j2", values)}, outputs)
 

@@ -32,21 +32,35 @@ class Page(Exporter):
         facts = {"scan": str(result.study.image), "model": made_by.model, **made_by.versions}
         if made_by.masks is not None:
             facts["masks"] = str(made_by.masks)
-        facts |= {f"no mask of {region}": reason for region, reason in result.absent.items()}
+        notes = [_made_by(made_by.masks)] if made_by.masks is not None and not made_by.masks.for_measurements else []
+        notes += [f"Not reported on: {region}. {reason}." for region, reason in result.absent.items()]
         facts |= {f"note {number}": note for number, note in enumerate(made_by.notes, 1)}
         facts.pop("reg2rg", None)  # the page says it
         # A report without regions is one paragraph of the region without a name.
         study = PageStudy(result.study.id, result.asked or ("",), result.report, {}, images)
         tables = [] if result.attributes is None else [measured_table(result.attributes, made_by.masks)]
-        write_page(path, title=f"Report on {result.study.id}", studies=[study], tables=tables, curves="", facts=facts)
+        write_page(
+            path,
+            title=f"Report on {result.study.id}",
+            studies=[study],
+            tables=tables,
+            curves="",
+            facts=facts,
+            notes=notes,
+            tabs=("Report", "Measured", "How it was made"),
+        )
         return [path]
+
+
+def _made_by(masks: MadeBy) -> str:
+    return f"Not for measurements: the masks were made by {masks.name}."
 
 
 def measured_table(attributes: Attributes, masks: MadeBy | None) -> Table:
     """What is measured of the regions, and whether it may be taken for measurements."""
     notes = []
     if masks is not None and not masks.for_measurements:
-        notes.append(f"Not for measurements: the masks were made by {masks.name}.")
+        notes.append(_made_by(masks))
     if attributes.cardiothoracic_ratio is not None:
         notes.append(f"Cardiothoracic ratio: {attributes.cardiothoracic_ratio:.2f}.")
     notes.append(

@@ -23,7 +23,7 @@ from isal import igzip
 from reg2rg.core.documents import DocumentError, read_record, write_record
 from reg2rg.core.errors import ConfigError, DataFault, Reg2RGError
 from reg2rg.core.files import atomic_write, disk_trouble, sha256
-from reg2rg.core.regions import RegionSet
+from reg2rg.core.regions import Region, RegionSet
 from reg2rg.core.types import Mask, RegionFiles
 from reg2rg.scans.base import Affine, ReadOptions
 from reg2rg.scans.read import files_of
@@ -151,12 +151,16 @@ class KeptSegmenter(Segmenter):
 
     def _absent(self, regions: RegionSet, plan: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, str]:
         """Why there is no mask of a region."""
+        absent = [region for region in regions if region.name not in found]
         unable = f"{self.name} does not give it."
         return {
-            region.name: f"{self.name} found none" if region.name in plan else f"{unable} {region.note}".rstrip(". ")
-            for region in regions
-            if region.name not in found
+            one.name: f"{self.name} found none" if one.name in plan else f"{unable} {self.hint(one)}".rstrip(". ")
+            for one in absent
         }
+
+    def hint(self, region: Region) -> str:
+        """What helps who wants a region that the segmenter does not give."""
+        return ""
 
     def _keep(self, folder: Path, masks: Mapping[str, Mask], affine: Affine, facts: Mapping[str, Any]) -> None:
         """Write masks and record into a folder that takes its place whole."""

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reg2rg.core.errors import ConfigError, DataFault
-from reg2rg.core.regions import RegionSet
+from reg2rg.core.regions import Region, RegionSet
 from reg2rg.core.registry import did_you_mean
 from reg2rg.core.types import Mask, PathText, Volume
 from reg2rg.scans.base import ReadOptions
@@ -82,6 +82,10 @@ class TotalSegmentator(KeptSegmenter):
                 parts = found.setdefault(regions.canonical(region), {})
                 parts[task] = [*parts.get(task, ()), *classes]
         return found
+
+    def hint(self, region: Region) -> str:
+        """What a region set says of the classes of TotalSegmentator."""
+        return region.note
 
     def make(self, scan: Path, plan: Mapping[str, Mapping[str, Sequence[str]]], options: ReadOptions) -> Made:
         """Run each task that a region needs, once.

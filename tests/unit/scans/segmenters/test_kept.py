@@ -19,7 +19,7 @@ from reg2rg.scans.segmenters import KeptSegmenter, Made, MadeBy
 from reg2rg.scans.segmenters import kept as module
 
 AFFINE = np.array([[-2.0, 0, 0, 5], [0, 2, 0, -7], [0, 0, 3, 11], [0, 0, 0, 1]])
-REGIONS = RegionSet("two", (Region("lung"), Region("heart"), Region("spleen", note="Look elsewhere.")))
+REGIONS = RegionSet("two", (Region("lung"), Region("heart"), Region("spleen")))
 
 
 class Halves(KeptSegmenter):
@@ -38,6 +38,9 @@ class Halves(KeptSegmenter):
 
     def settings(self):
         return {"setting": self.setting}
+
+    def hint(self, region):
+        return "Look elsewhere." if region.name == "spleen" else ""
 
     def make(self, scan, plan, options):
         self.calls += 1
