@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 DEPS := $(VENV)/deps-$(shell sha256sum pyproject.toml | cut -c1-16)
 HERE := $(VENV)/here-$(shell pwd | sha256sum | cut -c1-16)
 
-.PHONY: demo test test-llms golden skips lint docs wheel bench bench-quick minimum clean
+.PHONY: demo test test-llms golden skips lint docs wheel bench bench-quick minimum test-deepspeed clean
 
 $(DEPS): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("reg2rg needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
@@ -91,5 +91,15 @@ minimum:
 	$(MINIMUM)/bin/python -m pip install --progress-bar off --quiet --constraint $(MINIMUM)/constraints.txt --editable '.[dev]'
 	$(MINIMUM)/bin/python $(PYTEST)
 
+# DeepSpeed beside everything else, in an environment of its own: ZeRO-2 on CPUs, one and two ranks. Wants a C++ compiler.
+DEEPSPEED := $(VENV)-deepspeed
+PURELIB := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
+
+test-deepspeed: $(HERE)
+	$(BIN)/python -m venv $(DEEPSPEED)
+	$(BIN)/python $(PURELIB) > "$$($(DEEPSPEED)/bin/python $(PURELIB))/base.pth"
+	DS_BUILD_OPS=0 $(DEEPSPEED)/bin/python -m pip install --progress-bar off --quiet --editable '.[deepspeed]'
+	TORCH_EXTENSIONS_DIR=$(abspath $(DEEPSPEED))/extensions $(DEEPSPEED)/bin/python -m pytest tests/integration/test_deepspeed.py
+
 clean:
-	rm -rf .venv .venv-minimum site demo .pytest_cache .mypy_cache .ruff_cache .coverage*
+	rm -rf .venv .venv-minimum .venv-deepspeed site demo .pytest_cache .mypy_cache .ruff_cache .coverage*

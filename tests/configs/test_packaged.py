@@ -153,7 +153,7 @@ def test_parity_changes_what_it_says_and_nothing_else(capsys: pytest.CaptureFixt
     assert [key for key in difference if f"`{key.replace('.init_args', '')}" not in text] == []
 
 
-STRATEGIES = {"ddp": "DDPStrategy", "deepspeed_zero2": "DeepSpeedStrategy", "fsdp": "FSDPStrategy"}
+STRATEGIES = {"ddp": "DDPStrategy", "deepspeed_zero2": "strategies.ZeRO", "fsdp2": "fully_shard.FullyShard"}
 
 
 @pytest.mark.parametrize("name", STRATEGIES)

@@ -18,7 +18,8 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from reg2rg.config.overlay import fold, packaged_configs
 from reg2rg.config.saving import build
-from reg2rg.training.checkpoints import AtomicCheckpointIO, CheckpointError, read_checkpoint
+from reg2rg.core.errors import CheckpointError
+from reg2rg.training.checkpoints import AtomicCheckpointIO, read_checkpoint
 from reg2rg.training.optimization import OptimizerConfig
 from reg2rg.training.save_last import SaveLast
 

@@ -9,8 +9,8 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
-from lightning.pytorch.strategies import FSDPStrategy
 
+from ranks import on_ranks
 from reg2rg.cli.main import main
 from reg2rg.training.checkpoints import read_checkpoint
 
@@ -96,60 +96,10 @@ def test_the_ddp_overlay_trains_in_phases(phantoms: Path, tmp_path: Path) -> Non
     assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 2
 
 
-class OnCpu(FSDPStrategy):
-    """Lightning gives FSDP to GPUs alone; torch takes a CPU that is named."""
-
-    def _setup_model(self, model: torch.nn.Module) -> torch.nn.Module:
-        from torch.distributed.fsdp import FullyShardedDataParallel
-
-        return FullyShardedDataParallel(
-            model,
-            mixed_precision=self.mixed_precision_config,
-            sharding_strategy=self.sharding_strategy,
-            device_id=torch.device("cpu"),
-            **self.kwargs,
-        )
-
-
-def losses_of(toy: Any, precision: str, strategy: Any, results: Any) -> None:
-    torch.set_num_threads(1)
-    module = toy.module(dropout=0.0, val_generate=1)
-    run = L.Trainer(
-        accelerator="cpu",
-        devices=1,
-        strategy=strategy,
-        precision=precision,
-        max_steps=6,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        num_sanity_val_steps=0,
-        default_root_dir=toy.root,
-    )
-    run.fit(module, datamodule=toy.data(module, batch_size=5))
-    dtypes = {str(buffer.dtype) for buffer in module.reporter.llm.buffers()}
-    results.put((dtypes, [float(run.callback_metrics[name]) for name in ("train/loss", "val/loss")]))
-
-
-def test_fsdp_trains_as_one_process(toy: Any) -> None:
-    """The frequencies of positions stay float32 under its mixed precision."""
-    context = torch.multiprocessing.get_context("fork")
-    found = []
-    for precision, strategy in (
-        ("32-true", "auto"),
-        ("bf16-true", OnCpu(process_group_backend="gloo")),
-        ("bf16-mixed", OnCpu(process_group_backend="gloo")),
-    ):
-        results = context.SimpleQueue()
-        process = context.Process(
-            target=losses_of, args=(toy, precision, strategy, results)
-        )  # a process group of its own
-        process.start()
-        process.join(60)
-        assert process.exitcode == 0, precision
-        dtypes, losses = results.get()
-        assert dtypes == {"torch.float32"}
-        found.append(losses)
-    for losses in found:
-        assert losses == pytest.approx(found[0], rel=0.01)
+@pytest.mark.slow
+def test_the_fsdp2_overlay_trains_in_phases_and_is_exported(phantoms: Path, tmp_path: Path) -> None:
+    two = ["-c", "strategies/fsdp2.yaml", "--trainer.devices=2", "--trainer.accelerator=cpu"]
+    assert on_ranks(2, fit, phantoms, tmp_path, *two) == [0, 0]
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    assert read_checkpoint(last)["global_step"] == 2
+    assert main(["export", "--ckpt_path", str(last), "--out", str(tmp_path / "model")]) == 0

@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Write the model of a checkpoint into a folder: safetensors, config, input contract, model card. "
         "Reg2RG.from_pretrained, --ckpt_path and the hub take such folders.",
         allow_abbrev=False,
-        epilog="Checkpoints that DeepSpeed or FSDP write as folders are not read.",
+        epilog="Checkpoints of DeepSpeed and FSDP, which are folders, are made whole on the way.",
     )
     add = parser.add_argument
     add(
@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         type=place,
         required=True,
         metavar="FILE",
-        help="checkpoint of reg2rg fit; or a folder, to write it anew",
+        help="checkpoint of reg2rg fit, a file or a folder of shards; or a model's folder, to write it anew",
     )
     add("--out", type=place, required=True, metavar="FOLDER", help="new, empty, or a model's folder that is replaced")
     add("--metrics", type=place, metavar="FILE", help="metrics.json of reg2rg evaluate, for the card")

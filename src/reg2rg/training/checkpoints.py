@@ -16,19 +16,16 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor
 
-from reg2rg.core.errors import ConfigError, Reg2RGError
+from reg2rg.core.errors import CheckpointError, ConfigError
 from reg2rg.core.files import atomic_write, sha256
 from reg2rg.core.model_folder import is_model_folder
+from reg2rg.training.shards import is_sharded, read_rest, read_shards
 
 log = logging.getLogger(__name__)
 
 SIDECAR = ".sha256"
 HEADROOM = 1.1
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-
-
-class CheckpointError(Reg2RGError):
-    """A checkpoint that cannot be written or must not be read."""
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -90,7 +87,7 @@ class AtomicCheckpointIO(CheckpointIO):
 def read_checkpoint(
     path: str | Path, map_location: Callable[..., Any] | torch.device | str | None = "cpu"
 ) -> dict[str, Any]:
-    """Read a checkpoint file after checking its digest.
+    """Read a checkpoint file after checking its digest, or the folder of one in shards (`read_shards`).
 
     Raises:
         ConfigError: no such file.
@@ -102,10 +99,9 @@ def read_checkpoint(
             raise ConfigError(
                 f"{path}: a model's folder, no checkpoint. Fix: Reg2RG.from_pretrained, or its path as it is"
             )
-        raise ConfigError(
-            f"{path}: a folder (expected one file). Checkpoints that DeepSpeed or FSDP write in shards are read by the "
-            "strategy that wrote them alone. Fix: train with strategies/ddp.yaml or fsdp.yaml, which write one file"
-        )
+        if is_sharded(path):
+            return read_shards(path)
+        raise ConfigError(f"{path}: a folder without shards of a checkpoint (expected a checkpoint). Fix: name one")
     if not path.is_file():
         beside = sorted(p.name for p in path.parent.glob("*.ckpt")) if path.parent.is_dir() else []
         raise ConfigError(
@@ -123,6 +119,18 @@ def read_checkpoint(
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f"{path}: holds {type(checkpoint).__name__} (expected a checkpoint of reg2rg)")
     return checkpoint
+
+
+def checkpoint_size(path: Path) -> int:
+    """Bytes of a checkpoint, whether a file or a folder of shards."""
+    parts = path.rglob("*") if path.is_dir() else [path]
+    return sum(part.stat().st_size for part in parts if part.is_file())
+
+
+def step_of(path: Path) -> int:
+    """The optimiser step that a checkpoint of this run holds, without its weights."""
+    rest = read_rest(path) if path.is_dir() else torch.load(path, mmap=True, weights_only=True)
+    return int(rest["global_step"])
 
 
 def verify(path: str | Path) -> None:

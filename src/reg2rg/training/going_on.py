@@ -40,17 +40,22 @@ def check_task(then: Mapping[str, Any], task: ReportTask) -> None:
         )
 
 
-def check_trained(states: Iterable[Mapping[str, Any]], optimizer: Optimizer, fix: str) -> None:
+def check_trained(states: Iterable[Mapping[str, Any]] | None, optimizer: Optimizer, fix: str) -> None:
     """Refuse optimisers' states of other parameters.
 
     Args:
-        states: the checkpoint's.
+        states: the checkpoint's; ``None`` where it has none.
         optimizer: one as this run has it.
         fix: what to do.
 
     Raises:
-        ConfigError: other numbers of tensors train; says them by group.
+        ConfigError: other numbers of tensors train; says them by group. Or there are none.
     """
+    if states is None:
+        raise ConfigError(
+            "the checkpoint: has no optimiser's state for one process, as DeepSpeed and FSDP write it in shards "
+            "(expected one to go on from). Fix: go on with the strategy that wrote it"
+        )
     now = {group["name"]: len(group["params"]) for group in optimizer.param_groups}
     for state in states:
         then = {group.get("name", "?"): len(group["params"]) for group in state["param_groups"]}

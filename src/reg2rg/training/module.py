@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -15,21 +18,20 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from reg2rg.config.saving import CONFIG_KEY, build, read_config
-from reg2rg.core.errors import ConfigError
 from reg2rg.core.task import ReportTask, with_task
 from reg2rg.core.types import PositiveInt
 from reg2rg.data.batch import Batch
-from reg2rg.data.datamodule import RegionReportDataModule
 from reg2rg.data.order import mixed_seed
-from reg2rg.data.prompt import IGNORED, TokenCounts
+from reg2rg.data.prompt import TokenCounts
 from reg2rg.models.encoders.base import Encoder
 from reg2rg.models.llm.base import Decoding, LanguageModel, Sampling
 from reg2rg.models.reporter import GeneratedReport, ProjectorFactory, RegionReporter
 from reg2rg.models.state import check_names, check_sizes, kept_names
-from reg2rg.pretrained.contract import shortened
 from reg2rg.pretrained.mixin import FolderModel
 from reg2rg.pretrained.saving import settle_language_model
 from reg2rg.training.checkpoints import read_checkpoint
+from reg2rg.training.data_fit import check_data, check_lengths
+from reg2rg.training.fully_shard import FullyShard, in_step, shard
 from reg2rg.training.going_on import check_task, check_trained, other_settings, way_to_fit
 from reg2rg.training.half_precision import Float32Steps
 from reg2rg.training.monitor import Throughput, explained_out_of_memory, peak_memory_gib, show_sample
@@ -37,7 +39,7 @@ from reg2rg.training.nonfinite import StepGuard
 from reg2rg.training.optimization import OptimizerConfig, build_optimizer
 from reg2rg.training.region_loss import RegionLoss
 from reg2rg.training.report_scores import ReportScores
-from reg2rg.training.strategies import prepare_strategy
+from reg2rg.training.strategies import ZeRO, agree, keeps_gradients, prepare_strategy
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +126,7 @@ class Reg2RG(FolderModel, L.LightningModule):
 
     def prepare_data(self) -> None:
         """Refuse data of another task before they are listed; see `setup`."""
-        self._check_data()
+        check_data(self, getattr(self.trainer, "datamodule", None))
 
     def setup(self, stage: str) -> None:
         """Refuse data that are not as the model takes them (`conform` brings them to it); prepare the strategy.
@@ -134,41 +136,14 @@ class Reg2RG(FolderModel, L.LightningModule):
         """
         in_phases = self.word_alignment_steps > 0 and self.reporter.words is not None
         prepare_strategy(self.trainer.strategy, self, in_phases)
-        self._check_data()
-        self._check_lengths(stage)
-
-    def _check_lengths(self, stage: str) -> None:
-        """Refuse samples that the language model cannot read before anything is trained, word alignment included.
-
-        Raises:
-            ConfigError: with the arithmetic of the first of them.
-        """
         data = getattr(self.trainer, "datamodule", None)
-        if not isinstance(data, RegionReportDataModule):
-            return
-        generates = stage in ("test", "predict") or self.val_generate > 0
-        for split, study, regions, sample in data.longest(stage):
-            report, slots = int((sample.labels != IGNORED).sum()), len(sample.visual_positions)
-            answer = self.decoding.max_new_tokens if generates and split != "train" else 0
-            prompt, report = len(sample.ids) - report, 0 if stage == "predict" else report
-            self.reporter.require_context(study, regions, slots, prompt, max(report, answer))
+        check_data(self, data)
+        check_lengths(self, data, stage, self.decoding.max_new_tokens, self.val_generate > 0)
 
-    def _check_data(self) -> None:
-        data = getattr(self.trainer, "datamodule", None)
-        if not isinstance(data, RegionReportDataModule):
-            return
-        told = data.task.differences(self.known_task.adopted(data.task))
-        if data.token_counts != self.token_counts:
-            told["tokens of a region and of the image"] = (data.token_counts, self.token_counts)
-        words = data.encoder.tokenizer
-        if words is not self.tokenizer and words.get_vocab() != self.tokenizer.get_vocab():
-            told["tokenizer"] = (words.name_or_path, self.tokenizer.name_or_path)
-        if told:
-            differ = "; ".join(f"{name} {shortened(a)}, not {shortened(b)}" for name, (a, b) in told.items())
-            raise ConfigError(
-                f"the data are of another task than the model: {differ}. Fix: give both the same task, or bring the "
-                "data to the model: data = model.conform(data)"
-            )
+    def configure_model(self) -> None:
+        """Put the model in shards where the strategy asks for it."""
+        if isinstance(self.trainer.strategy, FullyShard):
+            shard(self.reporter, self.trainer.strategy.device_mesh["data_parallel"])
 
     # ---- training
 
@@ -206,11 +181,13 @@ class Reg2RG(FolderModel, L.LightningModule):
         with explained_out_of_memory(batch):
             nll, words = self.reporter.losses(batch)
         total, tokens = self._summed(nll)
-        self.guard.see(batch, nll, total)
+        finite = self.guard.see(batch, nll, total)
         self.train_losses.update(nll, batch.label_region, batch.region_names)
         self.throughput.add(batch)
         self.log("train/loss", total / tokens, prog_bar=True, batch_size=len(batch))
         loss: Tensor = nll.sum() * (self._world_size / tokens)
+        if not finite:
+            loss = loss * math.nan  # DeepSpeed skips a step by its gradient alone
         if words is not None:
             self._log_word_loss(words, len(nll), batch)
             loss = loss + self.word_alignment * words * (self._world_size / tokens)
@@ -232,14 +209,19 @@ class Reg2RG(FolderModel, L.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Leave the weights alone if the loss or its gradient is not finite; stop after three such steps in a row."""
+        if isinstance(self.trainer.strategy, ZeRO):
+            return  # which looks at the gradient itself
         scales = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        self.guard.clear(optimizer, self.global_step, check_gradients=not scales)
+        agreed = functools.partial(agree, self.trainer)
+        self.guard.clear(optimizer, self.global_step, check_gradients=not scales, agreed=agreed)
         for steps in self._float32_steps:
             steps.begin()
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log what is read now and then."""
-        step = self.global_step
+        step, strategy = self.global_step, self.trainer.strategy
+        if isinstance(strategy, ZeRO) and not self.trainer.fit_loop._should_accumulate():
+            self.guard.count(not strategy.skipped, step - 1)
         every = int(self.trainer.log_every_n_steps)  # type: ignore[attr-defined]
         if not every or step == self._logged_step or step % every:
             return
@@ -280,12 +262,13 @@ class Reg2RG(FolderModel, L.LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[GeneratedReport]:
         """A report for each study."""
-        with explained_out_of_memory(batch):
+        with explained_out_of_memory(batch), in_step(self.reporter):
             return self.reporter.generate(batch, self.decoding)
 
     def on_predict_start(self) -> None:
-        """Fold adapters into the weights, where that is faster."""
-        self._merged = self.reporter.llm.merged()
+        """Fold adapters into the weights, where that is faster; shards of them are left alone."""
+        spread = isinstance(self.trainer.strategy, FullyShard)
+        self._merged = contextlib.nullcontext() if spread else self.reporter.llm.merged()
         self._merged.__enter__()
 
     def on_predict_end(self) -> None:
@@ -310,7 +293,7 @@ class Reg2RG(FolderModel, L.LightningModule):
         kept = kept_names(self)
         checkpoint["state_dict"] = {k: v for k, v in checkpoint.get("state_dict", {}).items() if k in kept}
         checkpoint["reg2rg_non_finite_steps"] = self.guard.skipped
-        if self._between_steps():
+        if keeps_gradients(self._trainer):
             checkpoint[_GRADIENTS] = {n: p.grad for n, p in self.named_parameters() if p.grad is not None}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -324,10 +307,12 @@ class Reg2RG(FolderModel, L.LightningModule):
         self._checkpoint_config = read_config({CONFIG_KEY: "{}", **checkpoint})
         check_task(self._checkpoint_config, self.task)
         trainer = self._trainer
-        if trainer is None or trainer.state.fn != "fit" or trainer.strategy.restore_checkpoint_after_setup:
+        if trainer is None or trainer.state.fn != "fit":
+            return
+        if trainer.strategy.restore_checkpoint_after_setup and not trainer.strategy.lightning_restore_optimizer:
             return  # a sharded optimiser's state is the strategy's own
         optimizer, _ = build_optimizer(self.named_parameters(), self.optimizer_config, lambda: 0)
-        check_trained(checkpoint.get("optimizer_states", []), optimizer, self._way_to_fit())
+        check_trained(checkpoint.get("optimizer_states"), optimizer, self._way_to_fit())
         if self.run_config and (told := other_settings(self._checkpoint_config, self.run_config)):
             log.warning(
                 "Other settings than those of the checkpoint: %s. The optimiser goes on with the checkpoint's rates "
@@ -394,17 +379,13 @@ class Reg2RG(FolderModel, L.LightningModule):
             sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
         return sums[0], sums[1]
 
-    def _between_steps(self) -> bool:
-        trainer = self._trainer
-        if trainer is None or trainer.accumulate_grad_batches == 1 or trainer.state.fn != "fit":
-            return False
-        return bool(trainer.fit_loop._should_accumulate())
-
     def _evaluate(self, batch: Batch, generate: bool) -> None:
         self.eval_losses.update(self.reporter(batch), batch.label_region, batch.region_names)
         if not generate:
             return
-        for i, answer in enumerate(self.reporter.generate(batch, self.decoding)):
+        with in_step(self.reporter):
+            answers = self.reporter.generate(batch, self.decoding)
+        for i, answer in enumerate(answers):
             self.report_scores.update(answer.study, answer.regions, batch.reports[i], answer.text)
             if self._shown < self.val_samples and self.trainer.is_global_zero:
                 self._shown += 1

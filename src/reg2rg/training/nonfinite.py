@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -35,19 +36,26 @@ class StepGuard:
         self._losses_are_finite = True
         self._suspects: list[str] = []
 
-    def see(self, batch: Batch, nll: Tensor, total: Tensor) -> None:
+    def see(self, batch: Batch, nll: Tensor, total: Tensor) -> bool:
         """Look at the loss of one batch.
 
         Args:
             batch: the batch.
             nll: (K,) its losses on this process.
             total: their sum over all processes, so that all come to the same verdict.
+
+        Returns:
+            whether it is finite.
         """
-        if not bool(torch.isfinite(total)):
+        finite = bool(torch.isfinite(total))
+        if not finite:
             self._losses_are_finite = False
             self._suspects += _non_finite_studies(batch, nll)
+        return finite
 
-    def clear(self, optimizer: Optimizer, step: int, check_gradients: bool = True) -> None:
+    def clear(
+        self, optimizer: Optimizer, step: int, check_gradients: bool = True, agreed: Callable[[bool], bool] = bool
+    ) -> None:
         """Before a step: take the gradients away if something is not finite; AdamW then changes nothing.
 
         Args:
@@ -55,6 +63,7 @@ class StepGuard:
             step: number of the step, for messages.
             check_gradients: also look at the gradients. Off for float16, whose loss scaling makes infinite ones on
                 purpose and skips their steps by itself.
+            agreed: what all processes make of one's verdict, where each has a share of the gradients.
 
         Raises:
             NonFiniteLossError: the third such step in a row.
@@ -64,12 +73,26 @@ class StepGuard:
         finite = self._losses_are_finite
         if finite and check_gradients and gradients:
             finite = math.isfinite(float(torch.nn.utils.get_total_norm(gradients)))
+        finite = agreed(finite)
+        if not finite:
+            for parameter in parameters:
+                parameter.grad = None
+        self.count(finite, step)
+
+    def count(self, finite: bool, step: int) -> None:
+        """Count a step that was or will be taken, or was skipped.
+
+        Args:
+            finite: it is taken.
+            step: number of the step, for messages.
+
+        Raises:
+            NonFiniteLossError: the third in a row that is not.
+        """
         suspects, self._suspects, self._losses_are_finite = self._suspects, [], True
         if finite:
             self._in_a_row = 0
             return
-        for parameter in parameters:
-            parameter.grad = None
         self.skipped += 1
         self._in_a_row += 1
         studies = ", ".join(dict.fromkeys(suspects)) or "none by itself: the gradient is at fault"

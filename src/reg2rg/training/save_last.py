@@ -18,7 +18,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from reg2rg.core.types import PathText
 from reg2rg.models.state import kept_names
-from reg2rg.training.checkpoints import HEADROOM, require_space, tensor_bytes
+from reg2rg.training.checkpoints import HEADROOM, checkpoint_size, require_space, step_of, tensor_bytes
+from reg2rg.training.strategies import spreads_gradients
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class SaveLast(L.Callback):
             checkpoint_bytes(pl_module),
             1 + sum(max(k.save_top_k, k.save_top_k != 0) for k in _keepers(trainer)),
         )
-        standing = sorted((found.stat().st_size for found in path.parent.glob("*.ckpt")), reverse=True)[:files]
+        standing = sorted((checkpoint_size(found) for found in path.parent.glob("*.ckpt")), reverse=True)[:files]
         needed = (files + 1) * size - sum(min(size, found) for found in standing)  # one is written beside the others
         require_space(path, needed, f"the run's checkpoints ({files} files and one being written) need")
 
@@ -92,6 +93,8 @@ class SaveLast(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save if it is time or the end, or let Lightning end the run: it does so in order when told by SIGTERM."""
+        if spreads_gradients(trainer.strategy) and trainer.fit_loop._should_accumulate():
+            return  # what is spread over processes is whole after a step
         wish = self._agreed(trainer)
         if wish > _SAVE:
             self._told = wish
@@ -169,10 +172,10 @@ class SaveLast(L.Callback):
         path, step = self._path(trainer), trainer.global_step
         if not self._trained(trainer):
             _say(trainer, "Interrupted before the first batch was done: nothing is lost")
-        elif path is None or not path.is_file():
+        elif path is None or not path.exists():
             _say(trainer, f"Interrupted at step {step}: all of it is lost, for no checkpoint was written yet")
         else:
-            kept = torch.load(path, mmap=True, weights_only=True)["global_step"]
+            kept = step_of(path)
             lost = f"the steps after {kept} are lost" if kept < step else "no step is lost"
             _say(trainer, f"Interrupted at step {step}: {lost}; {path} has step {kept}. Go on with --ckpt_path last")
 

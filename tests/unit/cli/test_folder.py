@@ -118,7 +118,7 @@ def test_export_refuses_before_it_loads_anything(folder: Path, capsys: pytest.Ca
         capsys, "--ckpt_path", "gone.ckpt", "--out", "new"
     )
     Path("sharded.ckpt").mkdir()
-    assert "DeepSpeed or FSDP write in shards" in error_of(capsys, "--ckpt_path", "sharded.ckpt", "--out", "new")
+    assert "a folder without shards of a checkpoint" in error_of(capsys, "--ckpt_path", "sharded.ckpt", "--out", "new")
     assert not Path("new").exists()
 
 

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 import reg2rg.training.checkpoints as checkpoints
-from reg2rg.core.errors import ConfigError
+from reg2rg.core.errors import CheckpointError, ConfigError
 from reg2rg.models.encoders.wrappers import Frozen
 from reg2rg.models.state import kept_names
-from reg2rg.training.checkpoints import AtomicCheckpointIO, CheckpointError, read_checkpoint, require_space
+from reg2rg.training.checkpoints import AtomicCheckpointIO, read_checkpoint, require_space
 
 SOME = {"state_dict": {"w": torch.arange(1000.0)}, "epoch": 3}
 

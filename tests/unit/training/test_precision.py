@@ -10,7 +10,6 @@ import torch
 from lightning.pytorch.plugins.precision import (
     DeepSpeedPrecision,
     DoublePrecision,
-    FSDPPrecision,
     HalfPrecision,
 )
 from torch.optim import AdamW
@@ -65,8 +64,6 @@ def batch(toy):
         (HalfPrecision("bf16-true"), torch.bfloat16),
         (HalfPrecision("16-true"), torch.float16),
         (DoublePrecision(), torch.float64),
-        (FSDPPrecision("bf16-true"), torch.bfloat16),
-        (FSDPPrecision("bf16-mixed"), torch.float32),
         (DeepSpeedPrecision("bf16-mixed"), torch.bfloat16),
     ],
     ids=lambda value: f"{type(value).__name__} {value.precision}" if hasattr(value, "precision") else None,

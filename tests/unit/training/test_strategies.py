@@ -3,11 +3,11 @@
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.strategies import DeepSpeedStrategy
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from torch import nn
 
 from reg2rg.core.errors import ConfigError
-from reg2rg.training.strategies import prepare_strategy
+from reg2rg.training.strategies import ZeRO, prepare_strategy
 
 
 def trainer(toy, **options):
@@ -52,10 +52,32 @@ def test_no_parameter_is_a_scalar(toy):
 
 
 def test_scalars_of_foreign_parts_are_refused_by_name():
-    strategy = DeepSpeedStrategy.__new__(DeepSpeedStrategy)  # its constructor wants the package
+    strategy = ZeRO.__new__(ZeRO)  # its constructor wants the package
     model = nn.Module()
     model.gain = nn.Parameter(torch.tensor(1.0))
     with pytest.raises(ConfigError, match=r"without a dimension: gain \(expected shape \(1,\)"):
         prepare_strategy(strategy, model, in_phases=False)
     model.gain = nn.Parameter(torch.ones(1))
     prepare_strategy(strategy, model, in_phases=False)
+    assert strategy.exclude_frozen_parameters
+
+
+@pytest.mark.parametrize("restored", [True, False])
+def test_zero_leaves_out_what_comes_from_its_own_file(toy, restored):
+    """Frozen weights of an encoder without a file would be lost."""
+    strategy, model = ZeRO.__new__(ZeRO), toy.module(lora=True)
+    model.reporter.texture.conv.requires_grad_(restored)
+    prepare_strategy(strategy, model, in_phases=False)
+    assert strategy.exclude_frozen_parameters == restored
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        (DeepSpeedStrategy, r"DeepSpeedStrategy divides the loss .* twice .* class_path: ZeRO"),
+        (FSDPStrategy, r"FSDPStrategy takes neither weights of two dtypes .* class_path: FullyShard"),
+    ],
+)
+def test_strategies_that_would_train_otherwise_are_refused(kind, told):
+    with pytest.raises(ConfigError, match=told):
+        prepare_strategy(kind.__new__(kind), nn.Module(), in_phases=False)
