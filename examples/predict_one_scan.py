@@ -46,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", help="folder, or hub id")
     parser.add_argument("--language_model", help="where the base language model is, if not where the folder says")
-    parser.add_argument("--image", type=Path, help="CT in Hounsfield units, NIfTI or NRRD")
+    parser.add_argument("--image", type=Path, help="CT in Hounsfield units: NIfTI, NRRD or DICOM")
     parser.add_argument("--masks", help='one file a region, as "folder/{region}.nii.gz", or one file of labels')
     parser.add_argument("--out", type=Path, default=Path("runs/predict_one_scan"))
     options = parser.parse_args()

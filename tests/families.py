@@ -46,6 +46,32 @@ _LINEAR: dict[str, Any] = {
     "linear_value_head_dim": 8,
 }
 
+_DEEPSEEK: dict[str, Any] = {
+    "n_routed_experts": 4,
+    "n_shared_experts": 1,
+    "n_group": 1,
+    "topk_group": 1,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+    "q_lora_rank": 16,
+    "kv_lora_rank": 16,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 8,
+    "first_k_dense_replace": 1,
+    "num_key_value_heads": 4,
+    "index_n_heads": 2,
+    "index_head_dim": 16,
+}
+_GPT: dict[str, Any] = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256}
+_GEMMA_4: dict[str, Any] = {
+    "sliding_window": 8,
+    "layer_types": ["sliding_attention", "full_attention"],
+    "global_head_dim": 8,
+    "num_kv_shared_layers": 0,
+    "vocab_size_per_layer_input": VOCABULARY,
+}
+
 FAST: dict[str, dict[str, Any]] = {
     "llama": {},
     "mistral": {"sliding_window": 8},
@@ -56,7 +82,7 @@ FAST: dict[str, dict[str, Any]] = {
     "gemma2": {"sliding_window": 8, "query_pre_attn_scalar": 8},
     "gemma3_text": {"sliding_window": 8, "query_pre_attn_scalar": 8},
     "phi3": {},
-    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256},
+    "gpt2": _GPT,
     "gpt_neox": {"num_key_value_heads": 4},
     "bloom": {"n_layer": 2, "n_head": 4},
     "falcon": {"alibi": False, "new_decoder_architecture": False, "head_dim": None},
@@ -88,20 +114,7 @@ SLOW: dict[str, dict[str, Any]] = {
     "granite": {"embedding_multiplier": 12.0, "residual_multiplier": 0.22, "logits_scaling": 8.0},
     "glm4": {},
     "cohere2": {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]},
-    "deepseek_v3": {
-        "n_routed_experts": 4,
-        "n_group": 1,
-        "topk_group": 1,
-        "num_experts_per_tok": 2,
-        "moe_intermediate_size": 16,
-        "q_lora_rank": 16,
-        "kv_lora_rank": 16,
-        "qk_rope_head_dim": 8,
-        "qk_nope_head_dim": 8,
-        "v_head_dim": 8,
-        "first_k_dense_replace": 1,
-        "num_key_value_heads": 4,
-    },
+    "deepseek_v3": _DEEPSEEK,
     "jamba": {
         "mamba_d_state": 8,
         "attn_layer_period": 2,
@@ -115,9 +128,9 @@ SLOW: dict[str, dict[str, Any]] = {
     "stablelm": {},
     "phi": {},
     "olmo3": {"sliding_window": 8},
-    "codegen": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256, "rotary_dim": 4},
-    "gptj": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256, "rotary_dim": 4},
-    "gpt_bigcode": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256},
+    "codegen": {**_GPT, "rotary_dim": 4},
+    "gptj": {**_GPT, "rotary_dim": 4},
+    "gpt_bigcode": _GPT,
     "xglm": {"d_model": 32, "ffn_dim": 48, "num_layers": 2, "attention_heads": 4},
     "exaone4": {"sliding_window": 8},
     "granitemoe": {**_EXPERTS, "embedding_multiplier": 12.0},
@@ -142,6 +155,69 @@ SLOW: dict[str, dict[str, Any]] = {
     "falcon_mamba": {"state_size": 8},
     "rwkv": {"attention_hidden_size": 32, "context_length": 256},
     "mpt": {"d_model": 32, "n_layers": 2, "n_heads": 4, "expansion_ratio": 2},
+    "gemma4_text": {**_GEMMA_4, "hidden_size_per_layer_input": 0},
+    "gemma4_per_layer": {**_GEMMA_4, "hidden_size_per_layer_input": 8},
+    "vaultgemma": {"sliding_window": 8},
+    "jetmoe": {"kv_channels": 8, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "deepseek_v2": _DEEPSEEK,
+    "deepseek_v32": {**_DEEPSEEK, "index_topk": 64},
+    "deepseek_v32_beyond": {**_DEEPSEEK, "index_topk": 4},
+    "deepseek_v4": _DEEPSEEK,
+    "glm_moe_dsa": {**_DEEPSEEK, "index_topk": 64},
+    "glm_moe_dsa_beyond": {**_DEEPSEEK, "index_topk": 4},
+    "glm": {},
+    "glm4_moe": {**_EXPERTS, "n_routed_experts": 4, "n_shared_experts": 1, "first_k_dense_replace": 1},
+    "dots1": {**_EXPERTS, "n_routed_experts": 4, "n_shared_experts": 1, "first_k_dense_replace": 1},
+    "qwen2_moe": _EXPERTS,
+    "qwen3_5_text": {**_LINEAR, **_HYBRID},
+    "qwen3_5_moe_text": {**_EXPERTS, **_LINEAR, **_HYBRID},
+    "phimoe": _EXPERTS,
+    "olmo": {},
+    "olmoe": _EXPERTS,
+    "flex_olmo": _EXPERTS,
+    "olmo_hybrid": {**_LINEAR, **_HYBRID},
+    "ernie4_5_moe": {**_EXPERTS, "moe_num_experts": 4, "moe_k": 2},
+    "llama4_text": {**_EXPERTS, "interleave_moe_layer_step": 1, "intermediate_size_mlp": 48, "attention_chunk_size": 8},
+    "bamba": {**_MAMBA, "attn_layer_indices": [1]},
+    "granitemoehybrid": {**_EXPERTS, **_MAMBA, "layer_types": ["mamba", "attention"], "shared_intermediate_size": 16},
+    "granite_swa": {"sliding_window": 8},
+    "nemotron_h": {
+        "mamba_num_heads": 4,
+        "mamba_head_dim": 16,
+        "ssm_state_size": 8,
+        "n_groups": 1,
+        "layer_types": ["mamba", "attention", "mlp"],
+        "num_hidden_layers": 3,
+    },
+    "zamba": {
+        "mamba_d_state": 8,
+        "layers_block_type": ["linear_attention", "linear_attention", "hybrid", "linear_attention", "hybrid"],
+        "num_hidden_layers": 5,
+        "num_key_value_heads": 4,
+        "attention_head_dim": 16,
+        "attention_hidden_size": 64,
+    },
+    "lfm2_moe": {**_EXPERTS, "layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
+    "minimax_m2": _EXPERTS,
+    "mimo_v2_flash": {**_EXPERTS, "sliding_window": 8},
+    "hunyuan_v1_dense": {},
+    "hunyuan_v1_moe": {**_EXPERTS, "moe_topk": 2},
+    "cohere": {},
+    "ministral": {"sliding_window": 8},
+    "apertus": {},
+    "arcee": {},
+    "internlm3": {},
+    "exaone": {},
+    "modernbert-decoder": {"num_key_value_heads": 4, "global_attn_every_n_layers": 2, "local_attention": 8},
+    "nanochat": {},
+    "bitnet": {},
+    "doge": {},
+    "diffllama": {},
+    "ctrl": {**_GPT, "dff": 48},
+    "openai-gpt": _GPT,
+    "xlstm": {"num_heads": 4},
+    "bert": {},
+    "roberta": {},
 }
 """Families of the long run."""
 
@@ -150,12 +226,27 @@ REFUSED = {
     "minimax": "MiniMax uses cache of its own",
     "mamba": "what it writes with its cache is not what it writes without",
     "falcon_mamba": "what it writes with its cache is not what it writes without",
-    "rwkv": "it keeps its state under state",
+    "rwkv": r"it keeps its state under state \(",
     "mpt": "lora: peft gives MPT ids alone",
+    "gemma4_per_layer": "It seems like you tried to call `forward` from `inputs_embeds` without providing `input_ids`",
+    "deepseek_v32_beyond": "what it writes with its cache is not what it writes without",
+    "deepseek_v4": "reading a few embeddings ends in AttributeError",
+    "glm_moe_dsa_beyond": "what it writes with its cache is not what it writes without",
+    "openai-gpt": "it has no cache",
+    "xlstm": "has no attribute 'rnn_state'",
+    "bert": "what it makes of a text depends on what comes later",
+    "roberta": "what it makes of a text depends on what comes later",
 }
 """Why a family is refused."""
 
-TYPES = {"falcon_alibi": "falcon"}
+TYPES = {
+    "falcon_alibi": "falcon",
+    "gemma4_per_layer": "gemma4_text",
+    "deepseek_v32_beyond": "deepseek_v32",
+    "glm_moe_dsa_beyond": "glm_moe_dsa",
+}
+"""Model types of those that have another name here."""
+
 TARGETS: dict[str, tuple[str, ...]] = {
     "phi3": ("qkv_proj",),
     "gpt2": ("c_attn",),
@@ -163,7 +254,9 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "bloom": ("query_key_value",),
     "falcon": ("query_key_value",),
     "falcon_alibi": ("query_key_value",),
-    "deepseek_v3": ("q_b_proj", "kv_b_proj"),
+    **dict.fromkeys(("deepseek_v2", "deepseek_v3", "deepseek_v32", "glm_moe_dsa"), ("q_b_proj", "kv_b_proj")),
+    "jetmoe": ("kv_proj",),
+    "ctrl": ("Wq", "Wv"),
     "mamba2": ("in_proj",),
     "mpt": ("Wqkv",),
     "codegen": ("qkv_proj",),
@@ -183,11 +276,14 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=made, **dict(zip(names, SPECIAL, strict=True)))
 
 
-def save_tiny(family: str, folder: Path) -> Path:
-    """Write a model of a family with random weights, whose vectors of one dimension are random too."""
-    settings = {**_BASE, **FAST, **SLOW}.get(family) or {}
+def save_tiny(family: str, folder: Path, **more: Any) -> Path:
+    """Write a model of a family with random weights, whose vectors of one dimension are random too.
+
+    `more` goes into its config.
+    """
+    settings = {**FAST, **SLOW}[family]
     torch.manual_seed(0)
-    asked = {name: value for name, value in {**_BASE, **settings}.items() if value is not None}
+    asked = {name: value for name, value in {**_BASE, **settings, **more}.items() if value is not None}
     config = AutoConfig.for_model(TYPES.get(family, family), **asked)
     model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():

@@ -3,18 +3,21 @@
 The fast half by default; `make test-llms` runs all.
 """
 
+import re
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 
-from families import FAST, REFUSED, SLOW, TARGETS, save_tiny
+from families import FAST, REFUSED, SLOW, TARGETS, TYPES, save_tiny
 from reg2rg.core.errors import ConfigError
 from reg2rg.models.llm.adapters import weights_to_fold
 from reg2rg.models.llm.causal_lm import CausalLM, LoRA
 from reg2rg.testing import ContractError, check_language_model
 
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "llms.md"
 FAMILIES = [*FAST, *(pytest.param(family, marks=pytest.mark.slow) for family in SLOW)]
 
 
@@ -27,6 +30,13 @@ def test_right_or_refused(family, tmp_path):
             build()
     else:
         check_language_model(build)
+
+
+def test_the_page_has_a_row_for_every_family():
+    """Written by docs/make_llms.py, which holds each against the same check."""
+    rows = re.findall(r"^\| `([\w-]+)`[^|]* \| (right|refused) \|", PAGE.read_text(), flags=re.MULTILINE)
+    families = [(TYPES.get(name, name), "refused" if name in REFUSED else "right") for name in (*FAST, *SLOW)]
+    assert sorted(rows) == sorted(families), "python docs/make_llms.py"
 
 
 class Scaled(CausalLM):

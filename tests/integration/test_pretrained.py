@@ -174,6 +174,16 @@ def test_report_on_a_list_of_studies(trained, theirs, dicom, capsys) -> None:
     assert "2 of 3 studies have no report" in said
     assert [file.name for file in Path("out").iterdir()] == ["a.json"]
 
+    for study in ("images/a.nii.gz", "images/b.nii.gz"):
+        Path(study).parent.mkdir(exist_ok=True)
+        shutil.copy(image, study)
+    for study in "ab":
+        shutil.copytree(Path(masks).parent, f"folder/masks/{study}")
+    shutil.move("images", "folder/images")
+    checkpoint = str(trained[0] / "runs/checkpoints/last.ckpt")
+    assert main(["report", "folder", "--model", checkpoint, "-o", "both", "--formats", "JSON"]) == 0
+    assert sorted(file.name for file in Path("both").iterdir()) == ["a.json", "b.json"]
+
 
 def test_a_checkpoints_config_is_the_folders(trained) -> None:
     from reg2rg.training.checkpoints import read_checkpoint

@@ -19,7 +19,7 @@ from reg2rg.inference.result import ReportResult
 from reg2rg.models.encoders import Encoder
 from reg2rg.models.projectors import LinearProjector, Projector
 from reg2rg.runners import Local, Outcome, Runner
-from reg2rg.scans.base import Reader, StoredImage
+from reg2rg.scans.base import Reader, ReadOptions, StoredImage
 from reg2rg.scans.nifti import NIfTI
 from reg2rg.scans.segmenters import MadeBy, Segmentation, Segmenter
 from reg2rg.testing import (
@@ -279,7 +279,7 @@ class Found(Segmenter):
     def __init__(self, masks: RegionFiles | LabelMap, name: str = "Found") -> None:
         self.found = Segmentation(masks, MadeBy(name))
 
-    def segment(self, scan: Path, regions: RegionSet) -> Segmentation:
+    def segment(self, scan: Path, regions: RegionSet, options: ReadOptions | None = None) -> Segmentation:
         return self.found
 
 

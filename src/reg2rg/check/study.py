@@ -14,6 +14,7 @@ from reg2rg.core.errors import DataFault
 from reg2rg.core.regions import RegionSet
 from reg2rg.core.types import RegionFiles, RegionVolume, Study
 from reg2rg.scans.base import ReadOptions
+from reg2rg.scans.dicom.region_file import region_file
 from reg2rg.scans.read import read_image, read_study, read_volume
 from reg2rg.store.crop import Detail, crop_to_foreground
 
@@ -103,7 +104,7 @@ def _faults_of_files(job: StudyJob) -> Iterator[tuple[str, str]]:
             if volume_fault is None:
                 alone = replace(job.study, masks=RegionFiles({region: path}))
                 read_study(alone, job.regions, options, needs_regions=False)  # an empty one is no fault
-            else:
+            elif region_file(path) is None:
                 read_image(path)
         except Exception as error:
             code, message = _named(error, job.study.id)

@@ -16,10 +16,15 @@ from reg2rg.cli.paths import place, place_or_name
 from reg2rg.core.errors import EXIT_OK, ConfigError, DataFault, TooManySkippedError
 
 if TYPE_CHECKING:
+    from reg2rg.core.regions import RegionSet
+    from reg2rg.core.task import ReportTask
+    from reg2rg.core.types import PathOrName, Study
+    from reg2rg.inference.exporters import Exporter
     from reg2rg.inference.result import ReportResult
     from reg2rg.scans.base import ReadOptions
     from reg2rg.scans.find_masks import MaskSource
     from reg2rg.scans.segmenters import Segmenter
+    from reg2rg.training.module import Reg2RG
 
 _TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
 
@@ -71,44 +76,70 @@ def run(invocation: Invocation) -> int:
     options = parser().parse_args(list(invocation.args))
     _tell(f"looking at {options.input}")
     from reg2rg.cli.series import print_series
+    from reg2rg.scans.segmenters import segmenter_named
 
-    read = _read_options(options)
-    jobs, faults = _jobs(options.input, options.masks)
-    listed = len(jobs) + len(faults)
-    _refuse_without_masks(options, jobs)
-    print_series([job.scan for job in jobs], read)
-    segmenter = _segmenter(options.segmenter)
+    if not options.input.exists():
+        raise ConfigError(f"{options.input}: not there (expected a scan, a DICOM study, or a list of studies)")
+    if options.masks is not None and options.segmenter is not None:
+        raise ConfigError("command line: both --masks and --segmenter are given. Fix: leave one out")
+    task = _task_of(options.model)  # of a folder; else the model says what it needs once it is loaded
+    if task is not None:
+        jobs, faults = _jobs(options, task.regions)
+        if task.target == "regions" and options.segmenter is None and any(job.masks is None for job in jobs):
+            raise _without_masks(options)
+    segmenter = None if options.segmenter is None else segmenter_named(options.segmenter)
     _tell(f"loading {options.model}")
 
-    from reg2rg.inference.generate import export, exporter_named, generate_report, load_model
+    from reg2rg.inference.generate import exporter_named, load_model
     from reg2rg.training.monitor import peak_memory_gib
 
     exporters = [exporter_named(word) for word in options.formats.split(",") if word]
     model = load_model(options.model, options.language_model, options.device, invocation.allow_import)
+    if task is None:
+        jobs, faults = _jobs(options, model.task.regions)
+    print_series([job.scan for job in jobs], _read_options(options))
     for fault in faults:
         sys.stderr.write(f"error: {fault}\n")
-    for number, job in enumerate(jobs, 1):
-        count = f"[{number}/{len(jobs)}] " if len(jobs) > 1 else ""
-
-        def step(what: str = "", count: str = count) -> None:
-            _tell(f"{count}{what}")
-
-        try:
-            result = generate_report(
-                job.scan, model, job.masks, segmenter=segmenter, read=read, name=job.name, step=step
-            )
-        except (DataFault, ConfigError) as fault:
-            if len(jobs) == 1:
-                raise
-            sys.stderr.write(f"{count}error: {fault}\n")
-            faults.append(str(fault))
-            continue
-        files = export(result, options.out, exporters)
-        sys.stdout.write(f"{_words(result)}  written: {', '.join(map(str, files))}\n")
+    failed = len(faults) + sum(
+        not _report(options, job, model, segmenter, exporters, f"[{number}/{len(jobs)}] " if len(jobs) > 1 else "")
+        for number, job in enumerate(jobs, 1)
+    )
     _tell(f"{time.monotonic() - begun:.1f} s, {peak_memory_gib(model.device):.2f} GiB at the peak")
-    if faults:
-        raise TooManySkippedError(f"{len(faults)} of {listed} studies have no report, as said above")
+    if failed:
+        raise TooManySkippedError(f"{failed} of {len(jobs) + len(faults)} studies have no report, as said above")
     return EXIT_OK
+
+
+def _report(
+    options: argparse.Namespace,
+    job: _Job,
+    model: Reg2RG,
+    segmenter: Segmenter | None,
+    exporters: Sequence[Exporter],
+    count: str,
+) -> bool:
+    """Report on one scan; whether that could be done, where there are others."""
+    from reg2rg.inference.generate import export, generate_report
+
+    try:
+        result = generate_report(
+            job.scan,
+            model,
+            job.masks,
+            segmenter=segmenter,
+            read=_read_options(options),
+            name=job.name,
+            step=lambda what="": _tell(f"{count}{what}"),
+        )
+    except (DataFault, ConfigError) as fault:
+        if not count:
+            raise
+        sys.stderr.write(f"{count}error: {fault}\n")
+        return False
+    files = export(result, options.out, exporters)
+    sys.stdout.write(f"{_words(result)}  written: {', '.join(map(str, files))}\n")
+    sys.stdout.flush()
+    return True
 
 
 def _read_options(options: argparse.Namespace) -> ReadOptions:
@@ -133,70 +164,60 @@ def _words(result: ReportResult) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _jobs(path: Path, masks: str | None) -> tuple[list[_Job], list[str]]:
+def _jobs(options: argparse.Namespace, regions: PathOrName | RegionSet) -> tuple[list[_Job], list[str]]:
     """The scans of the input, each with its id and where its masks are, and what is wrong with the others."""
     from reg2rg.datasets import DATASETS
     from reg2rg.datasets.recognise import recognise
     from reg2rg.datasets.scan_folder import ONE
     from reg2rg.scans.find_masks import image_stem
 
-    if not path.exists():
-        raise ConfigError(f"{path}: not there (expected a scan, a DICOM study, or a list of studies). Fix: the path")
+    path, masks = options.input, options.masks
     found = recognise(path.absolute()) if path.is_dir() or path.suffix.lower() in _TABLES else None
     if found is None or found.arguments.get("images") == ONE:
-        return [_Job(path, image_stem(path), masks)], []
-    listing = DATASETS.get(found.dataset)(**found.arguments).listing()
+        name = image_stem(path)
+        return [_Job(path, name, masks and masks.replace("{id}", name))], []
+    own = {"regions": regions} if isinstance(regions, str) else {}  # a set that was built in Python has no name
+    listing = DATASETS.get(found.dataset)(**{**found.arguments, **own}).listing()
     if masks is not None and "{id}" not in masks:
         raise ConfigError(
             f"--masks {masks}: {len(listing.studies)} studies, and {{id}} does not stand in it. Fix: put it there"
         )
     jobs = [
-        _Job(study.image, study.id, study.masks if masks is None else masks.replace("{id}", study.id))
+        _Job(study.image, study.id, _masks_of(study, masks) if options.segmenter is None else None)
         for study in listing.studies
     ]
     return jobs, [skip.message for skip in listing.skipped]
 
 
-def _refuse_without_masks(options: argparse.Namespace, jobs: Sequence[_Job]) -> None:
-    """Say what can give masks, before a model is loaded that needs some."""
-    from reg2rg.config.sources import components
+def _masks_of(study: Study, masks: str | None) -> MaskSource | None:
+    return study.masks if masks is None else masks.replace("{id}", study.id)
+
+
+def _task_of(model: str) -> ReportTask | None:
+    """What the model of a folder sees and writes; ``None`` for a checkpoint or a hub id, which have to be loaded."""
     from reg2rg.core.documents import read_yaml
-    from reg2rg.core.model_folder import CONFIG, is_model_folder
-    from reg2rg.core.task import with_task
+    from reg2rg.core.model_folder import CONFIG, is_model_folder, localise
+    from reg2rg.core.task import ReportTask
 
-    if options.masks is not None and options.segmenter is not None:
-        raise ConfigError("command line: both --masks and --segmenter are given. Fix: leave one out")
-    if options.segmenter is not None or all(job.masks is not None for job in jobs):
-        return
-    if not is_model_folder(options.model):
-        return  # the model itself says whether it needs masks
-    fix = "take the whole folder from its source again"
-    config = read_yaml(Path(options.model) / CONFIG, fix)
-    if with_task(config)["task"].get("target", "regions") == "regions":
-        names = ", ".join(found.name for found in components() if found.kind == "segmenter")
-        raise ConfigError(
-            f"{options.input}: no masks, and {options.model} reports region by region. Fix, one of:\n"
-            "  --masks FOLDER               one file a region, or a class of TotalSegmentator\n"
-            "  --masks 'DIR/{region}.nii.gz'\n"
-            "  --masks FILE                 one file of labels, as TotalSegmentator's --ml writes\n"
-            f"  --segmenter NAME             makes them: {names}"
-        )
-
-
-def _segmenter(name: str | None) -> Segmenter | None:
-    """A segmenter by its name, with the defaults of its arguments."""
-    from reg2rg.core.registry import load_plugins
-    from reg2rg.scans.segmenters import SEGMENTERS
-
-    if name is None:
+    if not is_model_folder(model):
         return None
-    if name not in SEGMENTERS:
-        load_plugins()
-    component = SEGMENTERS.get(name)
-    try:
-        return component()
-    except TypeError as error:
-        raise ConfigError(f"--segmenter {name}: it needs arguments ({error}). Fix: use it from Python") from None
+    config = read_yaml(Path(model) / CONFIG, "take the whole folder from its source again")
+    localise(config, Path(model))
+    return ReportTask.of(config.get("task") or {})
+
+
+def _without_masks(options: argparse.Namespace) -> ConfigError:
+    """What can give masks."""
+    from reg2rg.config.sources import components
+
+    names = ", ".join(found.name for found in components() if found.kind == "segmenter")
+    return ConfigError(
+        f"{options.input}: no masks, and {options.model} reports region by region. Fix, one of:\n"
+        "  --masks FOLDER               one file a region, or a class of TotalSegmentator\n"
+        "  --masks 'DIR/{region}.nii.gz'\n"
+        "  --masks FILE                 labels, as TotalSegmentator's --ml writes, DICOM SEG or RTSTRUCT\n"
+        f"  --segmenter NAME             makes them: {names}"
+    )
 
 
 def _tell(text: str) -> None:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from reg2rg.cli.data import command_parser, config_arguments, folder_of, section_of_folder, shard_of
 from reg2rg.cli.main import EXIT_INTERRUPTED, Invocation
@@ -17,6 +17,9 @@ from reg2rg.cli.paths import place
 from reg2rg.cli.runner import add_runner_options, build_runner
 from reg2rg.core.errors import EXIT_OK, EXIT_RUNTIME, ConfigError
 from reg2rg.runners import Command, Stop
+
+if TYPE_CHECKING:
+    from reg2rg.cli.section import Sections
 
 _EXIT_TERMINATED = 143
 
@@ -31,14 +34,14 @@ class _Shard(Command):
 def parser() -> argparse.ArgumentParser:
     """Options of ``reg2rg data segment``."""
     parser = command_parser("segment", "Make the region masks of a data set's scans. Run it again to go on.")
-    parser.usage = "reg2rg data segment [-h] (DIR | --config FILE ...) --segmenter NAME --out DIR [options]"
+    parser.usage = "reg2rg data segment [-h] (DIR | --config FILE ...) [--segmenter NAME] [--out DIR] [options]"
     parser.epilog = (
         "DIR: a folder, or a table, in a known layout, without a config. Masks lie in OUT/<study>/<region>.nii.gz. "
         "'reg2rg list' has the segmenters with their arguments; --segmenter.KEY VALUE gives one."
     )
     config_arguments(parser)
     add = parser.add_argument
-    add("--segmenter", metavar="NAME", help="makes the masks: TotalSegmentator, LungMask, Thresholds, a plug-in's")
+    add("--segmenter", metavar="NAME", help="makes the masks; the config's data.segmenter by default")
     add("--out", type=place, default=Path("masks"), help="folder of the studies' folders")
     add("--folder", default="{id}", help="name of a study's folder; seg_{id} is RadGenome-ChestCT's")
     add("--workers", type=whole(0), default=0, help="processes; 0 for none, which is right for a GPU")
@@ -53,29 +56,20 @@ def run(invocation: Invocation) -> int:
     """Run ``reg2rg data segment``; see `reg2rg.cli.main`."""
     words = list(invocation.args)
     options, rest = parser().parse_known_args(words)
-    if options.segmenter is None:
+    if options.shards > 1 and options.shard is not None:
+        raise ConfigError("command line: both --shard and --shards. Fix: --shards N alone makes all N parts")
+    section = _section(invocation, options, rest)  # what is wrong is said before any job begins
+    if section.data.segmenter is None:
         from reg2rg.scans.segmenters import SEGMENTERS
 
-        raise ConfigError(f"command line: --segmenter NAME is needed. Known: {', '.join(SEGMENTERS)}.")
+        raise ConfigError(
+            f"command line: what makes the masks? Give --segmenter NAME, or data.segmenter in a config. Known: "
+            f"{', '.join(SEGMENTERS)}."
+        )
     if options.shards > 1:
-        if options.shard is not None:
-            raise ConfigError("command line: both --shard and --shards. Fix: --shards N alone makes all N parts")
         return _hand_out(invocation, options, words)
-    return _segment(invocation, options, rest)
-
-
-def _segment(invocation: Invocation, options: argparse.Namespace, rest: Sequence[str]) -> int:
-    from reg2rg.cli.section import read_section
     from reg2rg.datasets.segment import segment
 
-    folder, rest = folder_of(rest)
-    arguments = [f"--data.{word[2:]}" if word.startswith("--segmenter.") else word for word in rest]
-    arguments.insert(0, f"--data.segmenter={options.segmenter}")
-    if folder is None:
-        section = read_section(invocation, arguments, options.config)
-    else:
-        section = section_of_folder(folder, invocation, arguments, options.config)
-    assert section.data.segmenter is not None
     summary = segment(
         section.data.dataset.scans(),
         section.data.segmenter,
@@ -85,9 +79,23 @@ def _segment(invocation: Invocation, options: argparse.Namespace, rest: Sequence
         options.workers,
         shard_of(options.shard or "1/1"),
         options.max_skip,
+        section.data.read,
     )
     sys.stdout.write(f"{summary.describe()}\n")
     return EXIT_OK
+
+
+def _section(invocation: Invocation, options: argparse.Namespace, rest: Sequence[str]) -> Sections:
+    """What configs, folder and options describe, the segmenter among it."""
+    from reg2rg.cli.section import read_section
+
+    folder, rest = folder_of(rest)
+    arguments = [f"--data.{word[2:]}" if word.startswith("--segmenter.") else word for word in rest]
+    if options.segmenter is not None:
+        arguments.insert(0, f"--data.segmenter={options.segmenter}")
+    if folder is None:
+        return read_section(invocation, arguments, options.config)
+    return section_of_folder(folder, invocation, arguments, options.config)
 
 
 def _hand_out(invocation: Invocation, options: argparse.Namespace, words: Sequence[str]) -> int:

@@ -8,6 +8,7 @@ not recognised is passed on as it is.
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from reg2rg.config.reading import Key, Tree, lookup, walk
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.registry import did_you_mean
 
+_REFERENCE = re.compile(r"\$\{([\w.]+)\}")
+_MOST_SIGNS, _DEEPEST = 1_000_000, 100
 _BLOCK = re.compile(r"""( *)(?:- )?(?:Parser key "([^"]+)"|Problem with given class_path '([^']+)')""")
 _EXPECTED = re.compile(r"Expected (?:an? )?(.+?)(?:\. Got value: (.+))?$")
 _OF_TYPE = re.compile(r"Not of type (\w+): (?:[Ee]xpected (?:an? )?)?(.+?)(?: but got .+|, not \w+)?$")
@@ -131,7 +134,41 @@ def check_references(tree: Tree) -> list[str]:
                 break
             seen.add(match[1])
             following = lookup(tree.values, tuple(match[1].split(".")))
-    return mistakes
+    return mistakes or _overgrown(tree)
+
+
+def _overgrown(tree: Tree) -> list[str]:
+    """References that double and double again, or stand behind one another: measured before anything is written out."""
+    known: dict[Key, tuple[float, int]] = {}
+
+    def measure(path: Key, value: Any, depth: int) -> tuple[float, int]:
+        """Signs and values in `value` once all references are followed, and how many stand behind one another."""
+        if depth > _DEEPEST:
+            return math.inf, depth
+        if path not in known:
+            known[path] = 1, 0  # for what refers to itself, which is said elsewhere
+            if isinstance(value, dict | list):
+                below = value.items() if isinstance(value, dict) else enumerate(value)
+                parts = [measure((*path, key), part, depth + 1) for key, part in below]
+            else:
+                referred = [tuple(name.split(".")) for name in _REFERENCE.findall(str(value))]
+                parts = [measure(key, lookup(tree.values, key), depth + 1) for key in referred]
+            signs = len(value) if isinstance(value, str) else 1
+            known[path] = signs + sum(size for size, _ in parts), 1 + max((deep for _, deep in parts), default=0)
+        return known[path]
+
+    for path, value in walk(tree.values):
+        if isinstance(value, str) and "${" in value:
+            size, deep = measure(path, value, 0)
+            if size > _MOST_SIGNS or deep > _DEEPEST:
+                found = (
+                    f"its references take {size:.2g} signs"
+                    if deep <= _DEEPEST
+                    else f"its references stand more than {_DEEPEST} deep"
+                )
+                most = f"at most {_MOST_SIGNS:,} signs"
+                return [tree.say(path, f"written out, {found} (expected {most}). Fix: write the value out")]
+    return []
 
 
 def refuse(mistakes: Sequence[str]) -> None:

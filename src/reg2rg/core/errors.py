@@ -68,7 +68,13 @@ class DataFault(Reg2RGError):  # noqa: N818 (a fault of the data, not of the pro
         """The same fault with the study id in its message, for code that learns the id later."""
         if self.study or not study:
             return self
-        message = str(self)
-        named = type(self)(message.replace(self.code, f"{self.code} {study}", 1))
-        named.code, named.study, named.path = self.code, study, self.path
-        return named
+        return self._said_as(str(self).replace(self.code, f"{self.code} {study}", 1), study)
+
+    def with_note(self, note: str) -> DataFault:
+        """The same fault with something more to know at the end of its message; ``""`` adds nothing."""
+        return self._said_as(f"{self} ({note})", self.study) if note else self
+
+    def _said_as(self, message: str, study: str) -> DataFault:
+        other = type(self)(message)
+        other.code, other.study, other.path = self.code, study, self.path
+        return other

@@ -159,7 +159,7 @@ class PromptEncoder:
         self.eos_id = int(tokenizer.eos_token_id)
         self.pad_id = _first_id(tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.eos_token_id)
         self._control = _control_ids(tokenizer)
-        self._bos = _leading_specials(tokenizer)
+        self._bos = leading_specials(tokenizer)
         self._prompts: dict[int, Prompt] = {}
         self._anchor_ids = self._tokens(_ANCHOR)
 
@@ -334,9 +334,11 @@ def _control_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     return frozenset({*special, *tokenizer.all_special_ids} - {tokenizer.unk_token_id} | {tokenizer.eos_token_id})
 
 
-def _leading_specials(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """What the tokenizer puts before a text by itself: BOS for LLaMA, nothing for GPT-2."""
-    bare = list(tokenizer("a", add_special_tokens=False)["input_ids"])
-    full = list(tokenizer("a")["input_ids"])
-    first = next((i for i in range(len(full)) if full[i : i + len(bare)] == bare), 0)
-    return full[:first]
+def leading_specials(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What the tokenizer puts before a text by itself: BOS for LLaMA, nothing for GPT-2.
+
+    Its post-processor decides; a fast tokenizer ignores ``add_bos_token``.
+    """
+    encoded = tokenizer("a", return_special_tokens_mask=True)
+    mask = [*encoded["special_tokens_mask"], 0]
+    return list(encoded["input_ids"])[: mask.index(0)]

@@ -47,7 +47,7 @@ def check_published_ids(tokenizer: PreTrainedTokenizerBase) -> None:
         if found != _FIXED[kind]:
             faults.append(f"{kind} has the id {found} (expected {_FIXED[kind]})")
     if list(tokenizer("a")["input_ids"])[:1] != [_FIXED["BOS"]]:
-        faults.append("no BOS is put before a text (expected one; add_bos_token in tokenizer_config.json)")
+        faults.append("no BOS is put before a text (expected one, from post_processor in tokenizer.json)")
     if faults:
         raise ConfigError(
             f"tokenizer {name} does not give the token ids of the published code: {'; '.join(faults)}. The published "

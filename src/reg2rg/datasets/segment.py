@@ -30,6 +30,7 @@ from reg2rg.core.parallel import run_tasks
 from reg2rg.core.regions import RegionSet
 from reg2rg.core.types import LabelMap, RegionFiles, Study
 from reg2rg.datasets.base import Skip, check_skip_limit, count_codes
+from reg2rg.scans.base import ReadOptions
 from reg2rg.scans.find_masks import image_stem
 from reg2rg.scans.footprint import workers_that_fit
 from reg2rg.scans.read import read_image
@@ -81,6 +82,7 @@ class _Job:
     segmenter: bytes
     regions: RegionSet
     folder: Path
+    options: ReadOptions | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ def segment(
     workers: int = 0,
     shard: tuple[int, int] = (1, 1),
     max_skip: float = 0.05,
+    options: ReadOptions | None = None,
 ) -> SegmentSummary:
     """Make the masks of studies.
 
@@ -114,6 +117,7 @@ def segment(
             for a network on a GPU.
         shard: (i, n): of the sorted studies, every n-th from the i-th on, counted from 1.
         max_skip: share of studies that may be skipped.
+        options: how scans are read.
 
     Returns:
         what was done; it stands in ``segment.json`` in `out` too.
@@ -133,7 +137,7 @@ def segment(
     remove_abandoned(out)
     mine = sorted(studies, key=lambda study: study.id)[index - 1 :: count]
     packed = pickle.dumps(segmenter)
-    jobs = [_Job(study, packed, regions, out / folder.replace("{id}", study.id)) for study in mine]
+    jobs = [_Job(study, packed, regions, out / folder.replace("{id}", study.id), options) for study in mine]
     statuses: Counter[str] = Counter()
     found: Counter[str] = Counter()
     skipped = []
@@ -166,7 +170,7 @@ def _segment_one(job: _Job) -> _Outcome:
     """Bring the masks of one study into its folder. Never lets an exception out but a keyboard interrupt."""
     study = job.study
     try:
-        found = _unpacked(job.segmenter).segment(study.image, job.regions)
+        found = _unpacked(job.segmenter).segment(study.image, job.regions, job.options)
         facts = {"made_by": asdict(found.made_by), "absent": dict(found.absent), "regions": list(job.regions.names)}
         there = _is_there(job.folder, found, facts)
         if not there:

@@ -27,7 +27,7 @@ def generate_report(
     model: Reg2RG | str | Path,
     masks: MaskSource | None = None,
     *,
-    segmenter: Segmenter | None = None,
+    segmenter: Segmenter | str | None = None,
     out: str | Path | None = None,
     formats: Sequence[str] = FORMATS,
     read: ReadOptions = ReadOptions(),  # noqa: B008 (frozen)
@@ -42,7 +42,7 @@ def generate_report(
         scan: a NIfTI or NRRD file; a folder, zip or DICOMDIR of a DICOM study; an Enhanced DICOM file.
         model: a folder, a checkpoint, a hub id, or a loaded model, which stays on its device.
         masks: as `report_on` takes them.
-        segmenter: makes the masks instead.
+        segmenter: makes the masks instead; by its name, or one that is built.
         out: folder for the files; ``None`` writes none.
         formats: names of exporters.
         read: how scan and masks are read; HU and clipping are as the model says.

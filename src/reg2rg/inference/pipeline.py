@@ -28,6 +28,7 @@ from reg2rg.scans.find_masks import MaskSource, find_masks, image_stem
 from reg2rg.scans.masks import canonical
 from reg2rg.scans.read import read_study
 from reg2rg.scans.segmenters import SEGMENTERS, MadeBy, Segmentation, Segmenter, segmenter_named
+from reg2rg.store.attributes import measure
 from reg2rg.store.crop import Detail, crop_to_foreground
 from reg2rg.store.frame import conform
 from reg2rg.store.views import ALL_VIEWS, StudyViews, compute_views
@@ -96,14 +97,15 @@ def report_on(
         min_slices, contract.hu, mask_grid, implausible, series=series, kernel=kernel, tilt=tilt, uneven=uneven
     ).for_views(contract.task.views)
     tell = step or (lambda what="": None)
-    tell(f"looking for the masks of {scan}")
-    found = _segmentation(scan, masks, segmenter, contract)
+    tell(f"{'looking for the masks of' if segmenter is None else 'segmenting'} {scan}")
+    found = _segmentation(scan, masks, segmenter, contract, options)
     name = name or image_stem(scan)
     tell(f"reading {scan}")
     study = Study(name, name, "test", scan, None if found is None else found.masks)
     source = read_study(study, contract.task.region_set, options, needs_regions=found is not None)
     views = contract.task.views
     detail = crop_to_foreground(conform(source, views.orientation, views.spacing))
+    attributes = measure(crop_to_foreground(source), contract.task.region_set) if source.masks else None
     for note in detail.notes:
         log.info("%s: %s", scan, note)
     tell(f"writing the report on {name}")
@@ -129,6 +131,7 @@ def report_on(
             notes=detail.notes,
             truncated=answer.truncated,
         ),
+        attributes=attributes,
     )
 
 
@@ -139,7 +142,11 @@ def _report(answer: GeneratedReport, contract: InputContract) -> Report:
 
 
 def _segmentation(
-    scan: Path, masks: MaskSource | None, segmenter: Segmenter | str | None, contract: InputContract
+    scan: Path,
+    masks: MaskSource | None,
+    segmenter: Segmenter | str | None,
+    contract: InputContract,
+    options: ReadOptions,
 ) -> Segmentation | None:
     """Where the masks are, ``None`` for a model that needs none."""
     if masks is not None and segmenter is not None:
@@ -148,7 +155,7 @@ def _segmentation(
         return None
     if segmenter is not None:
         segmenter = segmenter_named(segmenter) if isinstance(segmenter, str) else segmenter
-        return segmenter.segment(scan, contract.task.region_set)
+        return segmenter.segment(scan, contract.task.region_set, options)
     if masks is None:
         raise ConfigError(
             "report_on: the model reports region by region, and masks is None. Fix: give the masks (a folder with a "

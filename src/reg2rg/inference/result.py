@@ -13,6 +13,7 @@ from reg2rg.core.types import Grid, Mask, RegionVolume, Study
 from reg2rg.scans.base import ReadOptions
 from reg2rg.scans.grid import Orientation, bounding_box
 from reg2rg.scans.segmenters import MadeBy
+from reg2rg.store.attributes import Attributes
 
 Corner = tuple[float, float, float]
 
@@ -49,6 +50,7 @@ class ReportResult:
         asked: the regions that the model was asked for, in slot order; empty for a report without regions.
         absent: region of the model's set that it was not asked for -> why.
         made_by: how it came about.
+        attributes: what is measured of the regions, ``None`` where that was not done.
     """
 
     study: Study
@@ -57,6 +59,7 @@ class ReportResult:
     asked: tuple[str, ...]
     absent: Mapping[str, str]
     made_by: Provenance
+    attributes: Attributes | None = None
 
     @property
     def text(self) -> str:

@@ -12,6 +12,10 @@ from reg2rg.core.regions import RegionSet
 from reg2rg.core.types import LabelMap, RegionFiles
 from reg2rg.scans.base import READERS
 from reg2rg.scans.class_names import label_of
+from reg2rg.scans.dicom.files import is_dicom
+from reg2rg.scans.dicom.frames import is_slice
+from reg2rg.scans.dicom.region_file import region_file
+from reg2rg.scans.label_names import by_name
 
 log = logging.getLogger(__name__)
 
@@ -24,11 +28,12 @@ def find_masks(masks: MaskSource, regions: RegionSet) -> RegionFiles | LabelMap:
     Args:
         masks: a pattern such as ``"masks/{region}.nii.gz"``; a folder with one file a region, or a class of
             TotalSegmentator; a mapping from region to file; one file of labels, such as TotalSegmentator's ``--ml``
-            writes, as a path or as a `LabelMap`; `RegionFiles` are what they are.
+            writes, or DICOM SEG or RTSTRUCT, as a path or as a `LabelMap`; `RegionFiles` are what they are.
         regions: which regions are looked for.
 
     Raises:
         ConfigError: nothing there, or files of no region of the set.
+        DataFault: of DICOM: LABEL_NAMES, no segment is named as a region; CORRUPT.
     """
     if isinstance(masks, LabelMap | RegionFiles):
         return masks
@@ -45,6 +50,8 @@ def find_masks(masks: MaskSource, regions: RegionSet) -> RegionFiles | LabelMap:
             '"masks/{region}.nii.gz"). Fix: the path'
         )
     labels = regions.from_totalsegmentator()
+    if (drawn := region_file(path)) is not None:
+        return LabelMap(path, by_name(drawn, labels, regions)[0])
     if not labels:
         raise ConfigError(
             f"masks {path}: one file of labels, but region set '{regions.name}' says no label for any of its regions. "
@@ -107,12 +114,15 @@ def matching(pattern: str | Path) -> dict[str, Path]:
 
 
 def images_in(folder: Path) -> dict[str, Path]:
-    """Name without suffix -> file, of all files of a known kind in a folder; empty if there is no such folder."""
+    """Name without suffix -> file, of all files of a known kind in a folder; empty if there is no such folder.
+
+    Slices of DICOM are left out: their folder is the image.
+    """
     try:
         files = sorted(folder.iterdir())
     except (OSError, ValueError):
         return {}
-    images = [file for file in files if _suffix(file) and not file.name.startswith(".")]
+    images = [file for file in files if _suffix(file) and not file.name.startswith(".") and _is_whole(file)]
     found: dict[str, Path] = {}
     for file in images:
         found.setdefault(image_stem(file), file)
@@ -126,6 +136,13 @@ def image_stem(path: Path) -> str:
     if path.is_dir():
         return path.resolve().name
     return path.name[: -len(suffix)] if (suffix := _suffix(path)) else path.stem
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether a file can be an image by itself: no slice of a DICOM series, no zip of something else."""
+    if file.suffix.lower() == ".zip":
+        return is_dicom(file)
+    return file.suffix.lower() != ".dcm" or not is_slice(file)
 
 
 def _suffix(path: Path) -> str:

@@ -8,8 +8,10 @@ from reg2rg.core.errors import DataFault
 from reg2rg.core.regions import RegionSet
 from reg2rg.scans.base import StoredImage
 from reg2rg.scans.class_names import VERSION_1, label_of
+from reg2rg.scans.dicom.region_file import RegionFile
 
 Labels = Mapping[str, tuple[int, ...]]
+Named = StoredImage | RegionFile
 _LISTED = 6
 
 
@@ -22,14 +24,14 @@ def version_1(regions: RegionSet) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def by_name(image: StoredImage, wanted: Labels, regions: RegionSet) -> tuple[Labels, list[str]]:
+def by_name(image: Named, wanted: Labels, regions: RegionSet) -> tuple[Labels, list[str]]:
     """The labels of each region by the names in the file, if there are any, and notes.
 
     Numbers that are TotalSegmentator's own (of version 2) are only a guess: names take their place. Numbers that
     somebody gave must agree with the names that the region set knows.
 
     Args:
-        image: a label map.
+        image: a label map, or another file with names.
         wanted: region -> its labels.
         regions: says what names mean, by its spellings and by the classes behind its labels.
 
@@ -70,7 +72,7 @@ def _regions_of(name: str, regions: RegionSet) -> set[str]:
     return {region for region, labels in regions.from_totalsegmentator().items() if label in labels}
 
 
-def _contradiction(image: StoredImage, region: str, label: int, name: str) -> DataFault:
+def _contradiction(image: Named, region: str, label: int, name: str) -> DataFault:
     return DataFault.of(
         "LABEL_NAMES",
         found=f"label {label}, which label_map gives to '{region}', is named '{name}' in the file",

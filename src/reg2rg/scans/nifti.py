@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from reg2rg.scans.base import (
     EXPORT,
     READERS,
     Reader,
+    ReadOptions,
     Shape,
     StoredImage,
     known_kinds,
@@ -55,6 +57,20 @@ class NIfTI(Reader):
         names = caret_labels(header.extensions(data))
         placed = max(int(header.fields["sform_code"]), int(header.fields["qform_code"])) > 0
         return StoredImage(path, voxels, slope, inter, affine, (*notes, *scaled, *odd), names, placed)
+
+    def read_scan(self, path: Path, options: ReadOptions) -> StoredImage:
+        """As `read`; a note says where dcm2niix put a better form of the scan beside it."""
+        image = self.read(path)
+        end = next((end for end in self.suffixes if path.name.endswith(end)), "")
+        names = {path.name.removesuffix(end) + mark + end: why for mark, why in _BESIDE}
+        said = [f"{name} lies beside it: {why}" for name, why in names.items() if path.with_name(name).is_file()]
+        return replace(image, notes=(*image.notes, *said))
+
+
+_BESIDE = (
+    ("_Tilt_1", "dcm2niix took a gantry tilt back there, which this file still has"),
+    ("_Eq_1", "dcm2niix interpolated uneven or missing slices there, which this file takes for even"),
+)
 
 
 def _byte_order(head: bytes, size: int) -> str | None:

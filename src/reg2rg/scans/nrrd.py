@@ -17,6 +17,7 @@ from reg2rg.scans.base import (
     READERS,
     Affine,
     Reader,
+    ReadOptions,
     Shape,
     StoredImage,
     affine_notes,
@@ -42,6 +43,7 @@ _GZIP = ("gzip", "gz")
 _SAME_LENGTH = 0.01  # relative
 _MOST_LINES, _MOST_BYTES = 1 << 20, 1 << 31  # to skip
 _ONE_FILE = "save it as one .nrrd file with its voxels in it, as 3D Slicer does by default"
+_NO_SIZE = "the header has no spacings: voxels are taken as 1 mm"
 
 
 @READERS.register
@@ -68,6 +70,19 @@ class NRRD(Reader):
         stored = np.frombuffer(data, dtype).reshape(shape, order="F")
         names, placed = segment_labels(header.fields), "space directions" in header.fields
         return StoredImage(path, native_order(stored), 1.0, 0.0, affine, notes, names, placed)
+
+    def read_scan(self, path: Path, options: ReadOptions) -> StoredImage:
+        """Read a CT, whose voxels must have a size; a mask without one can be laid on its scan.
+
+        Raises:
+            DataFault: as `read`.
+        """
+        image = self.read(path)
+        if _NO_SIZE in image.notes:
+            header_of = "{'space': 'left-posterior-superior', 'space directions': ..., 'space origin': ...}"
+            fix = f"write it with its grid: nrrd.write(path, array, {header_of})"
+            raise _fault(path, "AFFINE", "neither space directions nor spacings", "the size and place of a voxel", fix)
+        return image
 
     def files(self, path: Path) -> tuple[Path, ...]:
         """The header, and the file of its voxels if they lie apart."""
@@ -140,6 +155,9 @@ class _Header:
         spacings = self._spacings()
         if directions is None:
             notes.append("the header has no space directions: orientation is taken on trust")
+            if not np.isfinite(spacings).all():
+                notes.append(_NO_SIZE)
+                spacings = np.ones(3)
             if (spacings < 0).any():
                 notes.append(f"spacings {' x '.join(f'{size:.4g}' for size in spacings)}: read without signs")
             directions = np.diag(np.abs(spacings))

@@ -16,6 +16,7 @@ from reg2rg.core.regions import RegionSet
 from reg2rg.core.registry import load_plugins
 from reg2rg.core.types import LabelMap, Mask, RegionFiles, RegionVolume, Study, Volume
 from reg2rg.scans.base import READERS, Reader, ReadOptions, Scan, StoredImage
+from reg2rg.scans.dicom.region_file import region_file
 from reg2rg.scans.hounsfield import to_hounsfield
 from reg2rg.scans.inflate import refuse
 from reg2rg.scans.label_names import by_name
@@ -153,8 +154,7 @@ def _read_masks(
     if masks is None:
         return {}, []
     masks = canonical(masks, regions)
-    found: dict[str, Mask] = {}
-    notes: list[str] = []
+    found, notes = _drawn(masks, scan, regions)
     lost: ReadOptions | None = None  # for files without an affine; all of a set lie on the same grid
     for name, image in _mask_images(masks):
         here = options
@@ -175,12 +175,35 @@ def _read_masks(
     return found, notes
 
 
-def _mask_images(masks: RegionFiles | LabelMap) -> Iterator[tuple[str, StoredImage]]:
-    """The mask files of a study, read one after the other, each with its region."""
+def _drawn(masks: RegionFiles | LabelMap, scan: Scan, regions: RegionSet) -> tuple[dict[str, Mask], list[str]]:
+    """Masks from DICOM SEG and RTSTRUCT: by name from the one file of all, or all that the file of a region holds."""
+    found: dict[str, Mask] = {}
+    notes: list[str] = []
+    for name, path in _mask_files(masks):
+        if (file := region_file(path)) is None:
+            continue
+        if isinstance(masks, LabelMap):
+            wanted, said = by_name(file, masks.labels, regions)
+            notes += said
+        else:
+            wanted = {name: tuple(file.names)}
+        drawn, said = file.masks(wanted, scan)
+        notes += said
+        for region, mask in drawn.items():
+            found[region] = found[region] | mask if region in found else mask
+    return found, notes
+
+
+def _mask_files(masks: RegionFiles | LabelMap) -> Iterator[tuple[str, Path]]:
     if isinstance(masks, LabelMap):
-        yield "labels", read_image(masks.file)
+        yield "labels", masks.file
     else:
-        yield from ((name, read_image(path)) for name, paths in masks.parts().items() for path in paths)
+        yield from ((name, path) for name, paths in masks.parts().items() for path in paths)
+
+
+def _mask_images(masks: RegionFiles | LabelMap) -> Iterator[tuple[str, StoredImage]]:
+    """The mask files of a study that hold an image, read one after the other, each with its region."""
+    yield from ((name, read_image(path)) for name, path in _mask_files(masks) if region_file(path) is None)
 
 
 def _without_affine(masks: RegionFiles | LabelMap, scan: Scan) -> Iterator[tuple[StoredImage, Mask]]:

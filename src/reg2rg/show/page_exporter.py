@@ -6,8 +6,11 @@ from pathlib import Path
 
 from reg2rg.inference.exporters.base import EXPORTERS, Exporter
 from reg2rg.inference.result import ReportResult
+from reg2rg.scans.segmenters import MadeBy
 from reg2rg.show.case_page import PageStudy, write_page
 from reg2rg.show.slices import draw_study
+from reg2rg.show.table import Column, Table, make_table
+from reg2rg.store.attributes import Attributes
 
 
 @EXPORTERS.register
@@ -34,5 +37,35 @@ class Page(Exporter):
         facts.pop("reg2rg", None)  # the page says it
         # A report without regions is one paragraph of the region without a name.
         study = PageStudy(result.study.id, result.asked or ("",), result.report, {}, images)
-        write_page(path, title=f"Report on {result.study.id}", studies=[study], tables=[], curves="", facts=facts)
+        tables = [] if result.attributes is None else [measured_table(result.attributes, made_by.masks)]
+        write_page(path, title=f"Report on {result.study.id}", studies=[study], tables=tables, curves="", facts=facts)
         return [path]
+
+
+def measured_table(attributes: Attributes, masks: MadeBy | None) -> Table:
+    """What is measured of the regions, and whether it may be taken for measurements."""
+    notes = []
+    if masks is not None and not masks.for_measurements:
+        notes.append(f"Not for measurements: the masks were made by {masks.name}.")
+    if attributes.cardiothoracic_ratio is not None:
+        notes.append(f"Cardiothoracic ratio: {attributes.cardiothoracic_ratio:.2f}.")
+    notes.append(
+        "Air: below -500 HU. Calcium: 130 HU and more, contrast too. Sizes: left-right x back-front x bottom-top."
+    )
+    notes.append("Cut: the scan ends in the region, so that volume and size may be those of a part.")
+    rows = [
+        (
+            region,
+            found.volume_ml,
+            found.mean_hu,
+            found.sd_hu,
+            found.percentiles_hu[2],
+            f"{found.air:.1%}",
+            f"{found.calcium:.1%}",
+            " x ".join(f"{size:.0f}" for size in found.extent_mm),
+            found.cut,
+        )
+        for region, found in attributes.regions.items()
+    ]
+    heads = ("region", "ml", "mean HU", "sd", "median", "air", "calcium", Column("size, mm", "words"), "cut")
+    return make_table("measured", "Measured under the masks", heads, rows, notes)

@@ -45,6 +45,7 @@ class PrepareSummary:
         rebuilt: entries whose inputs or settings had changed.
         repaired: entries whose bytes were damaged.
         baked: entries to which only views were added.
+        measured: entries to which only attributes were added.
         skipped: studies that are not in the store, with their reasons.
         regions: region name -> number of prepared studies that have it.
         size: bytes of the prepared studies, native detail and baked views.
@@ -57,6 +58,7 @@ class PrepareSummary:
     rebuilt: int
     repaired: int
     baked: int
+    measured: int
     skipped: tuple[Skip, ...]
     regions: dict[str, int]
     size: int
@@ -65,14 +67,15 @@ class PrepareSummary:
     @property
     def ready(self) -> int:
         """Studies that are in the store now."""
-        return self.kept + self.built + self.rebuilt + self.repaired + self.baked
+        return self.kept + self.built + self.rebuilt + self.repaired + self.baked + self.measured
 
     def describe(self) -> str:
         """A few lines for people."""
         parts = [
             f"{self.ready} of {self.studies} studies are in the store ({self.size / 1e6:,.1f} MB): {self.built} built, "
             f"{self.kept} kept, {self.rebuilt} rebuilt (other inputs or settings), {self.repaired} repaired (damaged), "
-            f"{self.baked} given views, {len(self.skipped)} skipped; {self.seconds:.1f} s"
+            f"{self.baked} given views, {self.measured} given attributes, {len(self.skipped)} skipped; "
+            f"{self.seconds:.1f} s"
         ]
         parts += [f"  skipped {code}: {count}" for code, count in _codes(self.skipped).items()]
         return "\n".join(parts)
@@ -177,6 +180,7 @@ def prepare(
             rebuilt=counts["rebuilt"],
             repaired=counts["repaired"],
             baked=counts["baked"],
+            measured=counts["measured"],
             skipped=skipped,
             regions={name: tally.regions[name] for name in region_set.names},
             size=tally.size,
@@ -247,9 +251,9 @@ def _remove_leftovers(store: Store, studies: Sequence[str], bake: Views | None, 
     """Remove temporary files that a killed run of this shard left behind."""
     mine = frozenset(studies)
     folders = [store.root / "native", *([] if bake is None else [store.root / "views" / views_key(bake)])]
-    for folder in folders:
+    for folder in (*folders, store.root / "attributes"):
         for path in folder.glob(".*.tmp.*"):
-            if path.name[1:].split(".r2g.tmp.")[0] in mine:
+            if path.name[1:].partition(".tmp.")[0].rpartition(".")[0] in mine:
                 path.unlink(missing_ok=True)
     now = time.time()
     for path in store.root.glob(".*.json.tmp.*"):  # those of other shards may be in use, for a moment

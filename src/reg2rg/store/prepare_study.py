@@ -86,7 +86,14 @@ def entry_key(study: Study, regions: RegionSet, options: ReadOptions, contents: 
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-_DONE = {"absent": "built", "stale": "rebuilt", "corrupt": "repaired", "unbaked": "baked", "good": "kept"}
+_DONE = {
+    "absent": "built",
+    "stale": "rebuilt",
+    "corrupt": "repaired",
+    "unbaked": "baked",
+    "unmeasured": "measured",
+    "good": "kept",
+}
 
 
 def prepare_one(job: Job) -> Outcome:
@@ -97,6 +104,7 @@ def prepare_one(job: Job) -> Outcome:
         known = {} if job.check_contents else load_known(job.root)
         key = entry_key(study, job.regions, job.options, lambda file: digest(file, known, seen))
         state = store.state(study.id, key, job.bake, full=job.verify, native=job.native)
+        measured = store.measured(study.id, key)
         if state == "unbaked" and job.bake is not None:
             store.bake(study.id, key, store.read(study.id).detail, job.bake)
         elif state != "good":
@@ -106,6 +114,11 @@ def prepare_one(job: Job) -> Outcome:
                 store.remove(study.id)  # what is there was made from other inputs, or is damaged
                 raise
             store.write(study.id, key, detail, job.bake, native=job.native)
+            store.measure(study.id, key, detail, job.regions)
+            measured = True
+        if not measured and job.native:  # without native detail the scan would have to be read for it
+            store.measure(study.id, key, store.read(study.id).detail, job.regions)
+            state = "unmeasured" if state == "good" else state
         regions, size = store.describe(study.id, job.bake)
         if job.needs_regions and not regions:  # kept from a run that needed none
             store.remove(study.id)

@@ -4,6 +4,7 @@
 <root>/native/<study>.r2g              the scan cropped to its foreground (int16) and boxed masks, losslessly packed;
                                        or, where views alone are kept, what is told of them
 <root>/views/<settings>/<study>.r2g    views of stated settings, ready to be unpacked into a batch
+<root>/attributes/<study>.json         what is measured of each region, if it was
 <root>/index.json                      regions of every study, a mere cache of the files' headers
 ```
 
@@ -20,9 +21,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reg2rg.core.errors import DataFault
+from reg2rg.core.regions import RegionSet
 from reg2rg.core.task import Views
 from reg2rg.core.types import RegionVolume
-from reg2rg.store.container import Header, read_header, verify
+from reg2rg.store.attributes import (
+    ATTRIBUTES_FORMAT,
+    Attributes,
+    attributes_key,
+    measure,
+    read_attributes,
+    write_attributes,
+)
+from reg2rg.store.container import SUFFIX, Header, read_header, verify
 from reg2rg.store.crop import Detail, crop_to_foreground
 from reg2rg.store.files import file_name, read_native, read_views, write_native, write_views
 from reg2rg.store.index import INDEX, NATIVE_FORMAT, VIEWS_FORMAT, Listing, load_index, save_index
@@ -113,6 +123,27 @@ class Store:
             return compute_views(views, self.read(study, regions), regions, asked)
         return read_views(path, header, regions, asked, views.size)
 
+    def attributes(self, study: str) -> Attributes:
+        """What was measured of a study's regions.
+
+        Raises:
+            DataFault: ``NOT_PREPARED``: nothing was measured, on other inputs, or by another version.
+        """
+        path = self.attributes_path(study)
+        known = self.index().get(study)
+        if known is None:
+            raise self._missing(study)
+        if attributes_key(path) != (known.key, ATTRIBUTES_FORMAT):
+            raise DataFault.of(
+                "NOT_PREPARED",
+                found="no attributes of this entry",
+                expected=f"those of format {ATTRIBUTES_FORMAT}, measured on the same inputs",
+                fix="run `reg2rg data prepare` again, without --views-only: it measures what it lacks",
+                path=path,
+                study=study,
+            )
+        return read_attributes(path)
+
     def index(self) -> dict[str, Listing]:
         """Regions and keys of all studies by id, from ``index.json`` and, for what it lacks, from the files."""
         if self._index is None:
@@ -156,6 +187,17 @@ class Store:
             views: settings.
         """
         write_views(self.views_path(study, views), study, key, detail, views)
+
+    def measure(self, study: str, key: str, detail: Detail, regions: RegionSet) -> None:
+        """Measure the regions of an entry and write that.
+
+        Args:
+            study: id.
+            key: key of the native entry that the attributes belong to.
+            detail: its native detail.
+            regions: the region set.
+        """
+        write_attributes(self.attributes_path(study), study, key, measure(detail, regions))
 
     def write_index(self) -> None:
         """Write ``index.json`` anew from the files, atomically."""
@@ -205,6 +247,10 @@ class Store:
             return "corrupt"
         return "good" if baked["key"] == key and baked["format"] == VIEWS_FORMAT else lacking
 
+    def measured(self, study: str, key: str) -> bool:
+        """Whether the attributes of an entry with this key are there."""
+        return attributes_key(self.attributes_path(study)) == (key, ATTRIBUTES_FORMAT)
+
     def describe(self, study: str, views: Views | None) -> tuple[tuple[str, ...], int]:
         """Regions of an entry, and bytes of its files."""
         header = read_header(self.native_path(study))
@@ -215,7 +261,11 @@ class Store:
         """Remove an entry and all its baked views."""
         self.drop_index()
         name = file_name(study)
-        for path in [self.native_path(study), *self.root.glob(f"views/*/{glob.escape(name)}")]:
+        for path in [
+            self.native_path(study),
+            self.attributes_path(study),
+            *self.root.glob(f"views/*/{glob.escape(name)}"),
+        ]:
             path.unlink(missing_ok=True)
 
     def native_path(self, study: str) -> Path:
@@ -225,6 +275,10 @@ class Store:
     def views_path(self, study: str, views: Views) -> Path:
         """File of a study's baked views of one setting."""
         return self.root / "views" / views_key(views) / file_name(study)
+
+    def attributes_path(self, study: str) -> Path:
+        """File of a study's attributes."""
+        return self.root / "attributes" / f"{file_name(study).removesuffix(SUFFIX)}.json"
 
     # Details
 

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
+from reg2rg.core.regions import load_region_set
 from reg2rg.core.report import Paragraph, Report
 from reg2rg.core.types import Grid, RegionFiles, RegionVolume, Study, Volume
 from reg2rg.inference.exporters import Exporter
 from reg2rg.inference.result import Provenance, ReportResult
 from reg2rg.scans.base import ReadOptions
 from reg2rg.scans.segmenters import MadeBy
+from reg2rg.store.attributes import measure
+from reg2rg.store.crop import crop_to_foreground
 from reg2rg.testing.contract import require
 
 
@@ -65,11 +68,13 @@ def sample_result(regions: bool = True) -> ReportResult:
     affine = np.diag([2.0, 2.0, 3.0, 1.0])
     stored = Grid((24, 20, 16), affine @ np.diag([-1.0, -1.0, 1.0, 1.0]))
     files = {name: Path(f"{name}.nii.gz") for name in masks}
+    source = RegionVolume(Volume(array, affine), masks, stored=stored)
     return ReportResult(
         study=Study("sample", "sample", "test", Path("sample.nii.gz"), RegionFiles(files) if regions else None),
         report=Report(parts),
-        source=RegionVolume(Volume(array, affine), masks, stored=stored),
+        source=source,
         asked=("lung", "heart") if regions else (),
         absent={"thyroid": "no mask of it"} if regions else {},
         made_by=Provenance({"reg2rg": "0"}, "0123456789abcdef", MadeBy("files") if regions else None, ReadOptions()),
+        attributes=measure(crop_to_foreground(source), load_region_set()) if regions else None,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load, save
@@ -12,9 +13,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from reg2rg.core.errors import ConfigError
 from reg2rg.models.llm.base import Decoding, LanguageModel
-from reg2rg.models.llm.causal_lm import CausalLM
 from reg2rg.models.state import kept_names
 from reg2rg.testing.contract import require
+
+if TYPE_CHECKING:
+    from reg2rg.models.llm.causal_lm import CausalLM
 
 _LENGTHS, _ANSWER = (13, 9, 5), 6
 _LIMITS = Decoding(max_new_tokens=_ANSWER, stop_on_loop=0)
@@ -49,6 +52,8 @@ def check_language_model(
     Raises:
         ContractError: naming the first part that is broken, and by how much.
     """
+    from reg2rg.models.llm.causal_lm import CausalLM  # with transformers, which the other checks do without
+
     torch.manual_seed(0)
     model = build(dtype="float32")
     require(isinstance(model, LanguageModel), model, "type", "no subclass of LanguageModel", "one")

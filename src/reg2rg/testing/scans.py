@@ -48,6 +48,9 @@ def check_reader(build: Callable[[], Reader], path: Path) -> None:
     again = pickle.loads(pickle.dumps(build().read(path)))
     same = np.array_equal(again.stored, stored) and np.array_equal(again.affine, affine) and again.notes == image.notes
     require(same, reader, "read", "another image the second time", "the same")
+    scan = build().read_scan(path, ReadOptions(min_slices=1))
+    same = np.array_equal(scan.stored, stored) and np.array_equal(scan.affine, affine)
+    require(same, reader, "read_scan", "another image than read, where there is one", "the same")
     with tempfile.TemporaryDirectory() as folder:
         text, absent = Path(folder, "text" + reader.suffixes[0]), Path(folder, "absent" + reader.suffixes[0])
         text.write_text("no image at all\n")
@@ -91,7 +94,8 @@ def check_segmenter(build: Callable[[], Segmenter], scan: Path, regions: RegionS
     """
     segmenter = build()
     require(isinstance(segmenter, Segmenter), segmenter, "type", "no subclass of Segmenter", "one")
-    found = segmenter.segment(scan, regions)
+    options = ReadOptions(min_slices=1, hu="trust")
+    found = segmenter.segment(scan, regions, options)
     require(isinstance(found, Segmentation), segmenter, "segment", type(found).__name__, "a Segmentation")
     labels = isinstance(found.masks, LabelMap)
     named = found.masks.labels if isinstance(found.masks, LabelMap) else found.masks.files
@@ -107,7 +111,13 @@ def check_segmenter(build: Callable[[], Segmenter], scan: Path, regions: RegionS
     require(not absent, segmenter, "labels" if labels else "files", f"nothing at {absent}", "files that are there")
     require(bool(found.made_by.name), segmenter, "made_by.name", "none", "what made the masks")
     try:
-        read_study(Study("scan", "scan", "test", scan, found.masks), regions, ReadOptions(min_slices=1, hu="trust"))
+        read_study(Study("scan", "scan", "test", scan, found.masks), regions, options)
     except DataFault as error:
         raise ContractError(f"{type(segmenter).__name__}: masks: {error}") from error
-    require(build().segment(scan, regions) == found, segmenter, "segment", "other masks the second time", "the same")
+    require(
+        build().segment(scan, regions, options) == found,
+        segmenter,
+        "segment",
+        "other masks the second time",
+        "the same",
+    )

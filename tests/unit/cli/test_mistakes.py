@@ -239,6 +239,18 @@ MISTAKES: list[tuple[str, Edit, str, tuple[str, ...]]] = [
     ),
     ("open reference", put("data.store", "${task.views"), "store:", ("without closing it",)),
     ("circular reference", put("data.store", "${data.store}"), "store:", ("refers to itself",)),
+    (
+        "references that double again and again",
+        put("vars", {"a0": "lol", **{f"a{n + 1}": f"${{vars.a{n}}}${{vars.a{n}}}" for n in range(40)}}),
+        "a16:",
+        ("written out, its references take 1.5e+06 signs", "at most 1,000,000", "write the value out"),
+    ),
+    (
+        "references one behind another without end",
+        put("vars", {"b0": "x", **{f"b{n + 1}": f"${{vars.b{n}}}" for n in reversed(range(300))}}),
+        "b300:",
+        ("its references stand more than 100 deep",),
+    ),
     ("linked value", put("data.token_counts", {}), "token_counts:", ("is filled from model.token_counts",)),
     ("size of zero", put("data.batch_size", 0), "batch_size:", ("must be 1 or more, found 0",)),
     ("negative size", put("model.texture.init_args.dim", -3), "dim:", ("must be 1 or more, found -3",)),

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from reg2rg.cli.main import main
+from reg2rg.cli.main import Invocation, main
+from reg2rg.cli.section import read_section
 from reg2rg.datasets import RadGenome, ScanFolder
+from reg2rg.runners import Outcome
+from reg2rg.scans.segmenters import TotalSegmentator
 
 SEGMENT = ["data", "segment", "scans", "--segmenter", "Thresholds", "--out", "scans/masks"]
 
@@ -76,26 +82,63 @@ def test_parts_by_a_runner_and_the_same_in_one(capsys: pytest.CaptureFixture[str
     assert "0 made, 1 kept" in Path("scans/masks/.logs/segment-2-of-2.txt").read_text()
     assert len(list(Path("scans/masks").glob("*/lung.nii.gz"))) == 3
     assert json.loads(Path("scans/masks/segment-1-of-2.json").read_text())["ready"] == 2
-    assert main([*SEGMENT, "--segmenter.kep=there", "--shards", "2", "--jobs", "0"]) == 1
-    assert "Thresholds has no argument 'kep'" in capsys.readouterr().out
+
+
+def test_arguments_that_are_mappings() -> None:
+    extra = "--data.segmenter.extra={breasts: {breast: [breast]}}"
+    words = ["--data.dataset=ScanFolder", "--data.dataset.root=scans", "--data.segmenter=TotalSegmentator", extra]
+    found = read_section(Invocation("data segment", ()), [*words, "--data.segmenter.fast=true"]).data.segmenter
+    assert isinstance(found, TotalSegmentator)
+    assert (found.fast, found.extra) == (True, {"breasts": {"breast": ["breast"]}})
+
+
+def test_parts_that_fail(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    class Failing:
+        def run(self, jobs, begin, stop):
+            for job, status in zip(jobs, ("done", "failed"), strict=True):
+                begin(job)
+                yield job, Outcome(status, 1.0, "" if status == "done" else "no GPU")
+
+    monkeypatch.setattr("reg2rg.cli.segment.build_runner", lambda options, folder: Failing())
+    assert main([*SEGMENT, "--shards", "2", "--allow-import", "numpy"]) == 1
+    assert "1 of 2 parts done; scans/masks/.logs/segment-2-of-2.txt: no GPU" in capsys.readouterr().out
+
+
+def test_killed_and_run_again() -> None:
+    words = [sys.executable, "-m", "reg2rg.cli.main", *SEGMENT]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not list(Path("scans/masks").glob("*/made_by.json")):
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    there = {path: path.stat().st_ino for path in Path("scans/masks").glob("*/*.nii.gz")}
+    assert there
+    assert main(SEGMENT) == 0
+    assert {path: path.stat().st_ino for path in there} == there  # what was finished is kept
+    assert len(list(Path("scans/masks").glob("*/lung.nii.gz"))) == 3
 
 
 def test_by_a_config_with_arguments_and_a_name_for_folders() -> None:
     Path("run.yaml").write_text(
-        "task: {regions: radgenome}\ndata: {dataset: {class_path: ScanFolder, init_args: {root: scans, masks: null}}}\n"
+        "task: {regions: radgenome}\ndata:\n"
+        "  dataset: {class_path: ScanFolder, init_args: {root: scans, masks: null}}\n"
     )
     words = ["data", "segment", "-c", "run.yaml", "--segmenter=Thresholds", "--segmenter.kept=kept", "--out=masks"]
     assert main([*words, "--folder", "seg_{id}", "--workers", "1"]) == 0
     assert len(list(Path("masks").glob("seg_*/lung.nii.gz"))) == 3
     assert len(list(Path("kept").glob("Thresholds-*/made_by.json"))) == 3
+    with open("run.yaml", "a") as stream:
+        stream.write("  segmenter: {class_path: Thresholds, init_args: {kept: kept}}\n")
+    assert main([*words[:4], "--out=masks", "--folder", "seg_{id}"]) == 0
+    assert len(list(Path("kept").iterdir())) == 3  # found again
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["data", "segment", "scans"], "--segmenter NAME is needed. Known: LungMask, SATFolder, Thresholds"),
+        (["data", "segment", "scans"], "Give --segmenter NAME, or data.segmenter in a config. Known: LungMask, SATF"),
         ([*SEGMENT[:4], "Treshold"], "unknown segmenter 'Treshold'. Did you mean 'Thresholds'?"),
-        ([*SEGMENT, "--segmenter.kep=x"], "Thresholds has no argument 'kep'. Did you mean 'kept'?"),
+        ([*SEGMENT, "--segmenter.kep=x", "--shards", "2"], "Thresholds has no argument 'kep'. Did you mean 'kept'?"),
         ([*SEGMENT, "--shard", "3/2"], "expected I/N with 1 <= I <= N"),
         ([*SEGMENT, "--shard", "1/2", "--shards", "2"], "both --shard and --shards"),
         ([*SEGMENT, "--folder", "seg"], "{id} must stand in it, once"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import nibabel as nib
@@ -144,6 +145,22 @@ def test_dicom(tmp_path: Path) -> None:
         found = recognise(one)
         assert found.what == "one DICOM study"
         assert [study[0] for study in built(found)] == [one.name]
+    for file in [*(tmp_path / "s1/series").iterdir()]:
+        file.rename(file.with_suffix(".dcm"))
+    assert built(recognise(tmp_path / "s1/series")) == [("series", "test", "none")]
+    assert built(recognise(tmp_path / "s1")) == [("s1", "test", "none")]
+    (tmp_path / "s1").rename(tmp_path / "images")
+    for file in [*(tmp_path / "images/series").iterdir()]:
+        file.rename(tmp_path / "images" / file.name)
+    assert built(recognise(tmp_path / "images")) == [("images", "test", "none")]
+    (tmp_path / "images").rename(tmp_path / "s1")
     (tmp_path / "studies.csv").write_text("id,image,split,report\na,s1,test,\nb,s1/gone,test,\nc,notes,test,\n")
     table = recognise(tmp_path)
     assert built(table) == [("a", "test", "none")]
+
+
+def test_a_zip_of_something_else_is_no_scan(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.nii.gz", "images/b.dcm")
+    with zipfile.ZipFile(tmp_path / "images/all.zip", "w") as archive:
+        archive.writestr("readme.txt", "nothing")
+    assert built(recognise(tmp_path)) == [("a", "test", "none"), ("b", "test", "none")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import ClassVar
 
 import nibabel as nib
 import numpy as np
@@ -13,6 +14,7 @@ from reg2rg.core.errors import ConfigError, Reg2RGError
 from reg2rg.core.regions import Region, RegionSet
 from reg2rg.core.types import LabelMap, RegionFiles, Study
 from reg2rg.datasets.segment import segment
+from reg2rg.scans.base import ReadOptions
 from reg2rg.scans.find_masks import find_masks
 from reg2rg.scans.segmenters import MadeBy, Segmentation, Segmenter
 
@@ -23,20 +25,30 @@ AFFINE = np.diag([-2.0, 2, 3, 1])
 class Labels(Segmenter):
     """One file of labels; a scan called odd it does not survive."""
 
-    def segment(self, scan: Path, regions: RegionSet) -> Segmentation:
+    def segment(self, scan: Path, regions: RegionSet, options: ReadOptions | None = None) -> Segmentation:
         if scan.name == "odd.nii":
             raise ZeroDivisionError("no scan")
         return Segmentation(LabelMap(scan, {"lung": (1, 2), "heart": (3,)}), MadeBy("Labels"))
 
 
 class Parts(Segmenter):
-    def segment(self, scan: Path, regions: RegionSet) -> Segmentation:
+    def segment(self, scan: Path, regions: RegionSet, options: ReadOptions | None = None) -> Segmentation:
         return Segmentation(RegionFiles({"lung": (scan, scan)}), MadeBy("Parts"))
 
 
 class Same(Segmenter):
-    def segment(self, scan: Path, regions: RegionSet) -> Segmentation:
+    def segment(self, scan: Path, regions: RegionSet, options: ReadOptions | None = None) -> Segmentation:
         return Segmentation(RegionFiles({"lung": scan}), MadeBy("Same"), {"heart": "not looked for"})
+
+
+class Network(Same):
+    """It notes which object was asked."""
+
+    asked: ClassVar[list[int]] = []
+
+    def segment(self, scan: Path, regions: RegionSet, options: ReadOptions | None = None) -> Segmentation:
+        self.asked.append(id(self))
+        return super().segment(scan, regions, options)
 
 
 @pytest.fixture
@@ -57,6 +69,12 @@ def test_a_file_of_labels_becomes_a_file_a_region(studies, tmp_path: Path) -> No
     assert segment(studies, Labels(), REGIONS, tmp_path / "out", max_skip=0.5).kept == 1
     found["heart"].unlink()
     assert segment(studies, Labels(), REGIONS, tmp_path / "out", max_skip=0.5).made == 1
+
+
+def test_one_segmenter_does_all_scans_so_that_its_model_stays_loaded(studies, tmp_path: Path) -> None:
+    several = [Study(name, name, "test", studies[0].image) for name in "abc"]
+    assert segment(several, Network(), REGIONS, tmp_path / "out").made == 3
+    assert (len(Network.asked), len(set(Network.asked))) == (3, 1)
 
 
 def test_files_are_copied_where_there_are_no_links(studies, tmp_path: Path, monkeypatch) -> None:

@@ -242,7 +242,9 @@ def test_a_segmenter_by_name_whose_masks_are_no_measurement(tmp_path, model, mon
     [path] = JSON().write(result, tmp_path)
     assert json.loads(path.read_text())["made_by"]["masks"]["for_measurements"] is False
     [page] = Page(max_pixels=32).write(result, tmp_path)
-    assert "(not for measurements)" in page.read_text(encoding="utf-8")
+    html = page.read_text(encoding="utf-8")
+    assert "(not for measurements)" in html
+    assert "Not for measurements: the masks were made by Thresholds." in html
     with pytest.raises(ConfigError, match=r"Unknown segmenter 'Threshold'\. Did you mean 'Thresholds'"):
         report_on(tmp_path / "ct.nii.gz", None, model, segmenter="Threshold")
     with pytest.raises(ConfigError, match=r"segmenter SATFolder needs root\. Fix: build it, SATFolder\(root=\.\.\.\)"):
@@ -263,6 +265,10 @@ def test_a_result_as_json(files, model, asked, tmp_path, labels):
     lung = content["regions"]["lung"]
     assert lung["volume_ml"] == pytest.approx(18.432)
     assert lung["box_mm"] == [[19.0, 23.0, 10.5], [35.0, 47.0, 58.5]]
+    assert lung["measured"]["volume_ml"] == lung["volume_ml"]
+    assert (lung["measured"]["mean_hu"], lung["measured"]["air"], lung["measured"]["cut"]) == (-800, 1.0, False)
+    assert lung["measured"]["extent_mm"] == [16.0, 24.0, 48.0]
+    assert set(content["measured"]) == {"body_extent_mm", "cardiothoracic_ratio"}
     file = files / "labels.nii.gz" if labels else files / "masks" / "lung.nii.gz"
     assert (lung["file"], lung["labels"]) == (str(file), [10] if labels else None)
     assert content["grid"]["stored"] == {"shape": [40, 36, 24], "affine": np.diag([2.0, 2.0, 3.0, 1.0]).tolist()}
@@ -278,6 +284,10 @@ def test_a_result_as_a_page(files, model, asked, tmp_path):
     [study] = data["studies"]
     assert [slot["predicted"]["region"] for slot in study["slots"]] == list(result.asked)
     assert study["window"] == {"lung": "lung", "heart": "soft"}
+    table = html.partition("Measured under the masks")[2]
+    for words in ("18.43", "16 x 24 x 48", "100.0%", "-800"):
+        assert words in table
+    assert "Not for measurements" not in html
     assert set(study["planes"]["axial"]["best"]) == set(result.masks)
     assert result.made_by.model in html
 

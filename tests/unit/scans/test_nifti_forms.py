@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from reg2rg.core.errors import DataFault
-from reg2rg.scans.read import read_image
+from reg2rg.scans.base import ReadOptions
+from reg2rg.scans.read import read_image, read_scan
 
 A_HALF_TURN = np.array([[-2.0, 0, 0, 40], [0, -1.5, 0, 30], [0, 0, 3, -20], [0, 0, 0, 1]])
 SHAPE = (26, 22, 18)
@@ -157,3 +158,16 @@ def test_an_intercept_without_a_slope(tmp_path, slope):
         "intercept -1024: not scaled, as the standard says (SimpleITK adds -1024)" in note for note in image.notes
     )
     assert not read_image(written(tmp_path / "b.nii", (SLOPE, "<2f", slope, 0.0))).notes
+
+
+def test_what_dcm2niix_put_beside_a_scan_is_said(tmp_path):
+    options = ReadOptions(hu="trust", min_slices=1)
+    path = written(tmp_path / "ct.nii")
+    before = read_scan(path, options).notes
+    for mark in ("_Tilt_1", "_Eq_1"):
+        written(tmp_path / f"ct{mark}.nii")
+    tilt, even, *others = read_scan(path, options).notes
+    assert tilt == "ct_Tilt_1.nii lies beside it: dcm2niix took a gantry tilt back there, which this file still has"
+    assert even.startswith("ct_Eq_1.nii lies beside it: dcm2niix interpolated uneven or missing slices there")
+    assert tuple(others) == before
+    assert read_scan(tmp_path / "ct_Eq_1.nii", options).notes == before

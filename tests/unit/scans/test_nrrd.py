@@ -14,7 +14,7 @@ from reg2rg.core.errors import DataFault
 from reg2rg.core.regions import Region, RegionSet
 from reg2rg.core.types import LabelMap, RegionFiles, Study
 from reg2rg.scans.base import READERS, Reader, ReadOptions, StoredImage
-from reg2rg.scans.read import files_of, read_image, read_study, read_volume
+from reg2rg.scans.read import files_of, read_image, read_scan, read_study, read_volume
 
 SHAPE = (18, 16, 14)
 LOOSE = ReadOptions(min_slices=8)
@@ -113,7 +113,6 @@ def test_spacings_beside_other_directions_are_noted(tmp_path):
         (np.zeros((3, *SHAPE), np.uint8), {}, "NOT_3D"),
         (np.zeros(SHAPE[:2], np.uint8), {}, "NOT_3D"),
         (np.zeros(SHAPE, np.uint8), {"spacings": [1, 1, 90]}, "SPACING"),
-        (np.zeros(SHAPE, np.uint8), {}, "AFFINE"),
         (np.zeros(SHAPE, np.uint8), {"spacings": [1, 1, 1], "encoding": "bzip2"}, "DATATYPE"),
     ],
 )
@@ -283,3 +282,13 @@ def test_a_chest_ct_with_its_lungs(shared_ct):
     for mask in found.masks.values():
         assert found.volume.array[mask].mean() < -600
         assert 1.0 < mask.sum() * np.prod(found.volume.spacing) / 1e6 < 4.0  # litres
+
+
+def test_an_array_written_without_a_header_is_a_mask_but_no_scan(tmp_path):
+    nrrd.write(str(tmp_path / "plain.nrrd"), np.ones(SHAPE, np.uint8))
+    image = read_image(tmp_path / "plain.nrrd")
+    assert not image.placed
+    assert "the header has no spacings: voxels are taken as 1 mm" in image.notes
+    with pytest.raises(DataFault, match=r"neither space directions nor spacings.*nrrd\.write") as caught:
+        read_scan(tmp_path / "plain.nrrd", ReadOptions())
+    assert caught.value.code == "AFFINE"

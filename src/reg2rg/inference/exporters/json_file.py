@@ -8,7 +8,9 @@ faults      {invalid, duplicate, missing} of the text, see `reg2rg.core.report.R
 asked       regions in slot order
 absent      region -> why the model was not asked for it
 regions     region -> {volume_ml, box_mm: [lowest, highest corner in RAS mm], file or
-            files, labels (of a label map, else null)}
+            files, labels (of a label map, else null), measured: see `reg2rg.store.attributes.RegionAttributes`,
+            null for a region that was not}
+measured    {body_extent_mm, cardiothoracic_ratio} or null
 grid        {stored, ras} -> {shape, affine: voxel indices -> RAS mm}; boxes and volumes are of the masks on "ras"
 made_by     {versions, model, masks: {name, version, source, for_measurements} or null, options, notes, truncated};
             not for_measurements: volumes and boxes are those of masks for trials
@@ -25,6 +27,7 @@ from reg2rg.core.files import write_json
 from reg2rg.core.types import Grid, LabelMap, RegionFiles
 from reg2rg.inference.exporters.base import EXPORTERS, Exporter
 from reg2rg.inference.result import ReportResult
+from reg2rg.store.attributes import Attributes
 
 SCHEMA = "reg2rg.report/1"
 
@@ -42,7 +45,7 @@ class JSON(Exporter):
 
 def as_json(result: ReportResult) -> dict[str, Any]:
     """The file's content."""
-    report = result.report
+    report, measured = result.report, result.attributes
     return {
         "schema": SCHEMA,
         "study": result.study.id,
@@ -53,6 +56,7 @@ def as_json(result: ReportResult) -> dict[str, Any]:
         "asked": list(result.asked),
         "absent": dict(result.absent),
         "regions": {region: _region(result, region) for region in result.masks},
+        "measured": None if measured is None else _without_regions(measured),
         "grid": {"stored": _grid(result.stored_grid), "ras": _grid(result.grid)},
         "made_by": asdict(result.made_by),
     }
@@ -60,13 +64,19 @@ def as_json(result: ReportResult) -> dict[str, Any]:
 
 def _region(result: ReportResult, region: str) -> dict[str, Any]:
     low, high = result.box_mm(region)
-    measured = {"volume_ml": result.volume_ml(region), "box_mm": [list(low), list(high)]}
+    of_all = {} if result.attributes is None else result.attributes.regions
+    attributes = asdict(of_all[region]) if region in of_all else None
+    measured = {"volume_ml": result.volume_ml(region), "box_mm": [list(low), list(high)], "measured": attributes}
     masks = result.study.masks
     if isinstance(masks, LabelMap):
         return measured | {"file": str(masks.file), "labels": list(masks.labels.get(region, ()))}
     parts = masks.parts().get(region, ()) if isinstance(masks, RegionFiles) else ()
     files = [str(part) for part in parts]
     return measured | {"file": files[0] if len(parts) == 1 else files or None, "labels": None}
+
+
+def _without_regions(attributes: Attributes) -> dict[str, Any]:
+    return {name: value for name, value in asdict(attributes).items() if name != "regions"}
 
 
 def _grid(grid: Grid) -> dict[str, Any]:

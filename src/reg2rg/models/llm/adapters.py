@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from reg2rg.core.errors import ConfigError
@@ -36,8 +37,8 @@ def with_adapters(base: Any, lora: LoRA) -> Any:
     """The model with adapters; it is changed.
 
     Raises:
-        ConfigError: a target that no layer is named, or that names experts, whose weights are no layers; a family that
-            peft gives no embeddings.
+        ConfigError: a target that no layer is named, that is never called, or that names experts, whose weights are no
+            layers; a family that peft gives no embeddings.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -84,8 +85,31 @@ def with_adapters(base: Any, lora: LoRA) -> Any:
         raise ConfigError(f"{with_experts}name the attention projections of this family")
     for parameter in trainable:  # peft freezes the base; weights_trainable beside lora asked for both
         parameter.requires_grad_(True)
+    _require_reached(base, lora)
     _tell_reach(base, lora)
     return model
+
+
+@torch.no_grad()
+def _require_reached(base: nn.Module, lora: LoRA) -> None:
+    """Refuse targets whose layers are never called: Jamba reads the weights of its ``dt_proj`` beside them."""
+    from peft.tuners.lora import LoraLayer
+
+    called: set[str] = set()
+    adapted = [(name.rpartition(".")[2], part) for name, part in base.named_modules() if isinstance(part, LoraLayer)]
+    hooks = [part.register_forward_pre_hook(lambda *_, name=name: called.add(name)) for name, part in adapted]
+    training = base.training
+    try:
+        base.eval()(input_ids=torch.arange(4, device=next(base.parameters()).device)[None], use_cache=False)
+    finally:
+        base.train(training)
+        for hook in hooks:
+            hook.remove()
+    if missed := sorted({name for name, _ in adapted} - called):
+        raise ConfigError(
+            f"lora.targets: {type(base).__name__} never calls {', '.join(missed)}, so adapters there would not train "
+            "(expected layers that it calls). Fix: leave them out"
+        )
 
 
 def _adaptable() -> tuple[type[nn.Module], ...]:

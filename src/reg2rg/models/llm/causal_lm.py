@@ -93,7 +93,9 @@ class CausalLM(LanguageModel):
             _checkpoint_activations(base, path)
         self.config = base.config
         self.hidden_size = int(base.get_input_embeddings().embedding_dim)
-        self.context_length = int(getattr(base.config, "max_position_embeddings", None) or _UNBOUNDED)
+        # Beyond index_topk sparse attention chooses what it looks at, with a cache otherwise than without one.
+        lengths = (getattr(base.config, name, None) for name in ("max_position_embeddings", "index_topk"))
+        self.context_length = min(int(length) for length in (*lengths, _UNBOUNDED) if length)
         self._check_vocabulary(base.get_input_embeddings().num_embeddings)
         eos = getattr(base.generation_config, "eos_token_id", None)
         extra = eos if isinstance(eos, list) else [] if eos is None else [eos]
@@ -245,7 +247,13 @@ def _load(path: str, dtype: str, quantize_4bit: bool, revision: str | None) -> A
     options: dict[str, Any] = {"dtype": getattr(torch, dtype), "revision": revision}
     if quantize_4bit:
         options["quantization_config"] = _four_bit(dtype)
-    return with_attention(lambda kind: load_whole(path, {**options, "attn_implementation": kind}), path)
+    model = with_attention(lambda kind: load_whole(path, {**options, "attn_implementation": kind}), path)
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            # A CPU with AVX512-BF16 would repack 4-bit weights at their first reading in eval mode, coarser than they
+            # were, for a kernel through which no gradient comes.
+            module.support_avx512bf16_for_cpu = False
+    return model
 
 
 def _from_nothing(path: str, dtype: str, revision: str | None) -> Any:

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 _LENGTHS, _ANSWER = (7, 4), 3
 _CLOSE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
 """Largest difference of logits, over their spread, that rounding in a dtype explains."""
+_UNMOVED = 0.01
+"""Likewise where other numbers stand at places that must not matter: sums are the same, and so is their rounding."""
 _FAILS = (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError)
 _SETTINGS: Mapping[str, Any] = {
     "repetition_penalty": 1.0,
@@ -101,14 +103,17 @@ def habits_of(model: Any, path: str) -> Habits:
     """
     name = type(model).__name__
     if cache_argument(model) not in inspect.signature(model.forward).parameters:
-        own = [word for word in inspect.signature(model.forward).parameters if "cache" in word or "state" in word]
-        raise _refused(path, name, f"it keeps its state under {', '.join(own) or 'a name of its own'}")
+        taken = set(inspect.signature(model.forward).parameters) - {"use_cache", "output_hidden_states"}
+        own = sorted(word for word in taken if "cache" in word or "state" in word)
+        raise _refused(path, name, f"it keeps its state under {', '.join(own)}" if own else "it has no cache")
     with _reading(model):
         rows = _rows(model)
         try:
             scale = _embedding_scale(model, rows[0])
             if scale is None:
                 raise _refused(path, name, "what it makes of ids is not what it makes of their embeddings")
+            if _sees_ahead(model, rows[0], scale):
+                raise _refused(path, name, "what it makes of a text depends on what comes later")
             alone = _answers_differ(model, rows, scale)
         except torch.OutOfMemoryError:
             raise
@@ -161,12 +166,22 @@ def _far(found: Tensor, wanted: Tensor, model: Any) -> bool:
 def _embedding_scale(model: Any, ids: Tensor) -> float | None:
     """What the table's rows must be multiplied by to be what the model makes of ids; ``None`` if nothing does."""
     wanted = model(input_ids=ids[None], use_cache=False).logits.float()
+    if bool(wanted.isnan().any()):
+        raise ValueError(f"logits that are no numbers in {model.dtype}; weights that hold some, or too narrow a dtype")
     embedded = model.get_input_embeddings()(ids[None])
     scales = [1.0, *(float(value) for word, value in _multipliers(model.config))]
     for scale in dict.fromkeys(scales):
         if not _far(model(inputs_embeds=embedded * scale, use_cache=False).logits.float(), wanted, model):
             return scale
     return None
+
+
+def _sees_ahead(model: Any, ids: Tensor, scale: float) -> bool:
+    """Whether what stands behind a text moves its logits, as in models that read in both directions (BERT)."""
+    text = model.get_input_embeddings()(ids)[None] * scale
+    both = torch.cat([torch.cat([text, behind], dim=1) for behind in (0 * text, 4 * text)])
+    wanted, found = model(inputs_embeds=both, use_cache=False).logits[:, : len(ids)].float()
+    return _distance(found, wanted) > min(_UNMOVED, _tolerance(model))
 
 
 def _multipliers(config: Any) -> Iterator[tuple[str, float]]:
@@ -180,27 +195,32 @@ def _multipliers(config: Any) -> Iterator[tuple[str, float]]:
 def _answers_differ(model: Any, rows: list[Tensor], scale: float) -> bool | None:
     """Whether rows answer otherwise in a batch than alone; ``None`` if alone they answer otherwise than uncached."""
     embedded = [model.get_input_embeddings()(row)[None] * scale for row in rows]
-    rounding = 0.0
+    answers, read, rounding = [], [], 0.0
     for inputs in embedded:
         (answer,), steps = _decoded(model, inputs, inputs.new_ones(inputs.shape[:2], dtype=torch.long))
         wanted = _uncached(model, inputs, answer, scale)
-        if not _follows(wanted, answer, model):
-            return None
         rounding = max(rounding, _distance(steps[0], wanted[1:]))
-    longest = max(_LENGTHS)
-    mask = torch.tensor([[0] * (longest - n) + [1] * n for n in _LENGTHS], device=rows[0].device)
-    padded = torch.cat([torch.nn.functional.pad(inputs, (0, 0, longest - inputs.shape[1], 0)) for inputs in embedded])
-    together, steps = _decoded(model, padded, mask)
-    # What stands in the padding moves nothing at all, in whatever dtype; where it does, what rounding might do is
-    # no excuse. Then over all words, since padding may move all of them and spare the likeliest.
-    _, others = _decoded(model, torch.where(mask.bool()[..., None], padded, 4 * embedded[0]), mask)
-    if _distance(others, steps) > _CLOSE[torch.float32]:
+        if not _follows(wanted, answer, model) or rounding > 3 * _tolerance(model):
+            return None
+        answers.append(answer)
+        read.append(wanted)
+    longest, shorter = embedded
+    gap = longest.shape[1] - shorter.shape[1]
+    padding = longest[:, :gap]
+    batch = torch.cat([longest, *(torch.cat([content, shorter], dim=1) for content in (0 * padding, 4 * padding))])
+    mask = torch.ones(batch.shape[:2], dtype=torch.long, device=batch.device)
+    mask[1:, :gap] = 0
+    together, steps = _decoded(model, batch, mask)
+    # Whatever stands in the padding, answers are the same: this tells in half precision too. Then over all words, since
+    # padding may move all of them and spare the likeliest.
+    if _distance(steps[2], steps[1]) > min(_UNMOVED, _tolerance(model)):
         return True
     limit = min(_tolerance(model), max(_tolerance(model) / 3, 3 * rounding))
-    return any(
-        _distance(steps[place], _uncached(model, inputs, answer, scale)[1:]) > limit
-        for place, (inputs, answer) in enumerate(zip(embedded, together, strict=True))
-    )
+    for place, (inputs, answer) in enumerate(zip(embedded, together, strict=False)):
+        wanted = read[place] if answer == answers[place] else _uncached(model, inputs, answer, scale)
+        if _distance(steps[place], wanted[1:]) > limit:
+            return True
+    return False
 
 
 def _decoded(model: Any, inputs: Tensor, mask: Tensor) -> tuple[list[list[int]], Tensor]:

@@ -19,7 +19,8 @@ import numpy as np
 from reg2rg.core.errors import DataFault
 from reg2rg.scans.base import ReadOptions
 from reg2rg.scans.dicom.frames import Frame, Series
-from reg2rg.scans.dicom.stack import Stack, by_place, counted, is_localizer, stack
+from reg2rg.scans.dicom.library import counted
+from reg2rg.scans.dicom.stack import Stack, by_place, is_localizer, stack
 
 AXIAL = np.cos(np.radians(45))
 _COVERAGE = 0.8

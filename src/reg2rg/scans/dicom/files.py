@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import os
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self, cast
 
 from reg2rg.core.errors import DataFault
 from reg2rg.scans.dicom.library import damage, pydicom
@@ -35,12 +34,28 @@ class Source:
     path: Path
     member: str = ""
 
-    def open(self) -> BinaryIO:
-        """Its bytes, from the first on."""
-        if not self.member:
-            return open(self.path, "rb")
-        with zipfile.ZipFile(self.path) as archive:
-            return io.BytesIO(archive.read(self.member))
+
+class Opener:
+    """Opens sources, in a ``with`` block; a zip stays open from one of its files to the next."""
+
+    def __init__(self) -> None:
+        self._archive: zipfile.ZipFile | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._archive is not None:
+            self._archive.close()
+
+    def open(self, source: Source) -> BinaryIO:
+        """The bytes of a file, from the first on."""
+        if not source.member:
+            return open(source.path, "rb")
+        if self._archive is None or self._archive.filename != str(source.path):
+            self.__exit__()
+            self._archive = zipfile.ZipFile(source.path)
+        return cast(BinaryIO, self._archive.open(source.member))
 
 
 def is_dicom(path: Path) -> bool:
@@ -50,7 +65,7 @@ def is_dicom(path: Path) -> bool:
             return any(_sniff(_head(file)) for file in _walk(path))
         head = _head(path)
         return _sniff(head) or (head.startswith(_ZIP) and next(_members(path), None) is not None)
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError):
+    except Exception:  # zipfile and the codecs behind it raise whatever comes of damaged bytes
         return False
 
 
@@ -69,9 +84,11 @@ def find(path: Path) -> tuple[Source, ...]:
         found_text = f"cannot be read ({getattr(error, 'strerror', None) or error})"
         fix = "check the path and its permissions"
         raise DataFault.of("UNREADABLE", found=found_text, expected="DICOM", fix=fix, path=path) from error
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except (DataFault, MemoryError):
+        raise
+    except Exception as error:  # as above
         fix = "download the zip again, or unpack it"
-        text = f"a zip that cannot be read ({error})"
+        text = f"a zip that cannot be read ({type(error).__name__}: {error})"
         raise DataFault.of("CORRUPT", found=text, expected="a sound zip", fix=fix, path=path) from error
     if not found:
         fix = "give the folder of the series, a zip of it, its DICOMDIR, or one Enhanced file"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from reg2rg.core.errors import DataFault
-from reg2rg.scans.dicom.files import Source, find
-from reg2rg.scans.dicom.library import pydicom, quiet
+from reg2rg.scans.dicom.files import Opener, Source, find
+from reg2rg.scans.dicom.library import counted, pydicom, quiet
+from reg2rg.scans.dicom.plain import Plain, plain_pixels
 
 Vector = npt.NDArray[np.float64]
 
@@ -42,6 +43,10 @@ _TAGS = (
     "Rows",
     "Columns",
     "SamplesPerPixel",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
     "NumberOfFrames",
     "ImagePositionPatient",
     "ImageOrientationPatient",
@@ -71,6 +76,7 @@ class Frame:
         slope, inter: HU = stored * slope + inter.
         kinds: ImageType in capitals.
         traits: what tells reconstructions apart.
+        plain: where its pixels are, if they are not compressed.
     """
 
     source: Source
@@ -84,6 +90,7 @@ class Frame:
     inter: float
     kinds: tuple[str, ...]
     traits: Mapping[str, str]
+    plain: Plain | None = None
 
     @property
     def normal(self) -> Vector:
@@ -125,30 +132,41 @@ def read_series(path: Path) -> tuple[list[Series], tuple[str, ...]]:
     found: dict[str, Series] = {}
     damaged: list[str] = []
     sources = find(path)
-    for source in sources:
-        try:
-            with quiet(), source.open() as stream:
-                _add(pydicom().dcmread(stream, stop_before_pixels=True, force=True, specific_tags=_TAGS), source, found)
-        except (DataFault, OSError, MemoryError):
-            raise
-        except Exception:  # pydicom raises whatever comes of a value that it cannot read
-            damaged.append(source.member or source.path.name)
+    tags = [pydicom().tag.Tag(name) for name in _TAGS]
+    with quiet(), Opener() as opener:
+        for source in sources:
+            try:
+                with opener.open(source) as stream:
+                    header = pydicom().dcmread(stream, stop_before_pixels=True, force=True, specific_tags=tags)
+                    _add(header, plain_pixels(header, stream.tell()), source, found)
+            except (DataFault, OSError, MemoryError):
+                raise
+            except Exception:  # pydicom raises whatever comes of a value that it cannot read
+                damaged.append(source.member or source.path.name)
     if not found:
         fix = "export or download the series again"
         text = f"{len(sources)} files whose headers cannot be read"
         raise DataFault.of("CORRUPT", found=text, expected="sound DICOM", fix=fix, path=path)
-    if damaged:
-        return list(found.values()), (f"{len(damaged)} DICOM files cannot be read: {', '.join(damaged[:3])}",)
-    return list(found.values()), ()
+    said = f"{counted(len(damaged), 'DICOM file')} cannot be read: {', '.join(damaged[:3])}"
+    return list(found.values()), (said,) if damaged else ()
 
 
 def study_uid(path: Path) -> str:
     """StudyInstanceUID of the first DICOM file at `path`, ``""`` if it cannot be read."""
+    return _peek(path, "StudyInstanceUID")
+
+
+def is_slice(path: Path) -> bool:
+    """Whether a file is one of the slices of a series."""
+    return _peek(path, "SOPClassUID") == CT_CLASSES[0]
+
+
+def _peek(path: Path, keyword: str) -> str:
     try:
-        with quiet(), find(path)[0].open() as stream:
-            header = pydicom().dcmread(stream, stop_before_pixels=True, force=True, specific_tags=["StudyInstanceUID"])
-            return text(header.get("StudyInstanceUID"))
-    except Exception:  # whatever is wrong is said when the study is read
+        with quiet(), Opener() as opener, opener.open(find(path)[0]) as stream:
+            header = pydicom().dcmread(stream, stop_before_pixels=True, force=True, specific_tags=[keyword])
+            return text(header.get(keyword))
+    except Exception:  # whatever is wrong is said when the file is read
         return ""
 
 
@@ -159,7 +177,7 @@ def text(value: Any) -> str:
     return ", ".join(str(part) for part in value) if hasattr(value, "__iter__") else str(value)
 
 
-def _add(header: Any, source: Source, found: dict[str, Series]) -> None:
+def _add(header: Any, plain: Plain | None, source: Source, found: dict[str, Series]) -> None:
     uid = text(header.get("SeriesInstanceUID"))
     if not any(name in header for name in ("SeriesInstanceUID", "SOPClassUID", "Modality")):
         raise ValueError("no header")
@@ -176,25 +194,26 @@ def _add(header: Any, source: Source, found: dict[str, Series]) -> None:
     known.pictures += colour or (known.modality == "CT" and sop_class not in ("", *CT_CLASSES))
     if text(header.get("LossyImageCompression")) == "01":
         known.oddities["compressed with loss: HU are not exact"] = None
-    frames = [] if colour or not header.get("Rows") else list(_frames(header, source))
+    frames = [] if colour or not header.get("Rows") else [replace(one, plain=plain) for one in _frames(header, source)]
     known.frames += frames
     known.unplaced += not frames
 
 
 def _frames(header: Any, source: Source) -> Iterator[Frame]:
-    shared = _first(header, "SharedFunctionalGroupsSequence")
+    shared = first(header, "SharedFunctionalGroupsSequence")
     groups = header.get("PerFrameFunctionalGroupsSequence")
     if not groups:
         if int(header.get("NumberOfFrames") or 1) == 1 and (frame := _frame(header, header, source, None, {})):
             yield frame
         return
     for index, group in enumerate(groups):
-        values = _functional(shared) | _functional(group)
+        values = functional(shared) | functional(group)
         if frame := _frame(header, values, source, index, values):
             yield frame
 
 
 _MACROS = (
+    "SegmentIdentificationSequence",
     "PlanePositionSequence",
     "PlaneOrientationSequence",
     "PixelMeasuresSequence",
@@ -205,16 +224,17 @@ _MACROS = (
 )
 
 
-def _functional(group: Any) -> dict[str, Any]:
+def functional(group: Any) -> dict[str, Any]:
     """Keyword -> value of what is said of a frame, or of all frames."""
     values: dict[str, Any] = {}
     for macro in _MACROS if group is not None else ():
-        if (item := _first(group, macro)) is not None:
+        if (item := first(group, macro)) is not None:
             values |= {element.keyword: element.value for element in item}
     return values
 
 
-def _first(dataset: Any, keyword: str) -> Any:
+def first(dataset: Any, keyword: str) -> Any:
+    """The first item of a sequence, ``None`` where there is none."""
     sequence = dataset.get(keyword)
     return sequence[0] if sequence else None
 

@@ -1,4 +1,4 @@
-"""pydicom, imported when it is needed, and what its readers raise as faults of the file."""
+"""pydicom, imported when it is needed, what its readers raise as faults of the file, and numbers in messages."""
 
 from __future__ import annotations
 
@@ -52,3 +52,8 @@ def damage(path: Path, what: str) -> Iterator[None]:
     except Exception as error:  # pydicom and its codecs raise whatever comes of a value that they cannot read
         found = f"{what} that cannot be read ({type(error).__name__})"
         raise DataFault.of("CORRUPT", found=found, expected="sound DICOM", fix=_AGAIN, path=path) from error
+
+
+def counted(number: int, what: str, many: str = "") -> str:
+    """``1 slice``, ``2 slices``."""
+    return f"{number} {what if number == 1 else many or what + 's'}"

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from reg2rg.core.errors import DataFault
-from reg2rg.scans.dicom.files import Source
+from reg2rg.scans.dicom.files import Opener, Source
 from reg2rg.scans.dicom.frames import Frame
 from reg2rg.scans.dicom.library import damage, pydicom
+from reg2rg.scans.dicom.plain import read_plain
 
 Plane = npt.NDArray[Any]
 
@@ -45,10 +46,27 @@ def planes(frames: Sequence[Frame]) -> Iterator[tuple[int, Plane]]:
     files: dict[Source, list[int]] = {}
     for place, frame in enumerate(frames):
         files.setdefault(frame.source, []).append(place)
-    for source, places in files.items():
-        dataset = _dataset(source)
-        for place in places:
-            yield place, _plane(dataset, frames[place])
+    with Opener() as opener:
+        for source, places in files.items():
+            dataset = None
+            with damage(source.path, source.member or "a file"), opener.open(source) as stream:
+                for place in places:
+                    plane = _plain(stream, frames[place])
+                    if plane is None:
+                        dataset = _dataset(stream) if dataset is None else dataset
+                        plane = _plane(dataset, frames[place])
+                    yield place, plane
+                if source.member:
+                    stream.read()  # to its end, where the zip's checksum is held against it
+
+
+def _dataset(stream: BinaryIO) -> Any:
+    stream.seek(0)
+    return pydicom().dcmread(stream, force=True, specific_tags=_TAGS)
+
+
+def _plain(stream: BinaryIO, frame: Frame) -> Plane | None:
+    return None if frame.plain is None else read_plain(stream, frame.plain, frame.index or 0, frame.shape)
 
 
 def rescaled(plane: Plane, slope: float, inter: float) -> Plane:
@@ -82,11 +100,6 @@ def _as_integers(plane: Plane) -> Plane:
     whole = np.rint(plane)
     fits = _INT16[0] <= whole.min() and whole.max() <= _INT16[1]
     return whole.astype(np.int16 if fits else np.int32)
-
-
-def _dataset(source: Source) -> Any:
-    with damage(source.path, f"{source.member or 'a file'}"), source.open() as stream:
-        return pydicom().dcmread(stream, force=True, specific_tags=_TAGS)
 
 
 def _plane(dataset: Any, frame: Frame) -> Plane:

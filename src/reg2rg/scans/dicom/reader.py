@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from reg2rg.core.errors import DataFault
-from reg2rg.scans.base import READERS, Reader, ReadOptions, StoredImage, affine_notes
+from reg2rg.scans.base import READERS, Reader, ReadOptions, StoredImage, affine_notes, volume_shape
 from reg2rg.scans.dicom import files, regrid
 from reg2rg.scans.dicom.choose import Candidate, candidates_of, choose, note, table
 from reg2rg.scans.dicom.frames import read_series
@@ -42,10 +42,12 @@ class DICOM(Reader):
         """
         taken, judged, said = series_of(path, options)
         if isinstance(taken, DataFault):
-            raise taken
+            raise taken.with_note("; ".join(said))
         assert taken.stack is not None  # it was chosen for it
         image = _image(taken.stack, path)
-        notes = (*note(taken, judged), *taken.series.oddities, *said, *image.notes)
+        kinds = taken.frames[0].kinds
+        derived = (f"a reformat: ImageType {', '.join(kinds)}",) if kinds and "ORIGINAL" not in kinds else ()
+        notes = (*note(taken, judged), *derived, *taken.series.oddities, *said, *image.notes)
         return StoredImage(path, image.stored, image.slope, image.inter, image.affine, notes)
 
     def files(self, path: Path) -> tuple[Path, ...]:
@@ -80,6 +82,8 @@ def series_table(path: Path, options: ReadOptions) -> str:
 
 def _image(stack: Stack, path: Path) -> StoredImage:
     """The voxels of sorted slices, brought onto an even and upright grid where they lie on none."""
+    rows, columns = stack.frames[0].shape
+    volume_shape([columns, rows, len(stack.frames)], path)
     stored, slope, inter = volume(stack.frames)
     affine, notes = stack.affine(), [*stack.notes]
     if stack.uneven or stack.tilt:

@@ -12,6 +12,7 @@ import numpy as np
 from reg2rg.core.errors import DataFault
 from reg2rg.scans.base import Affine
 from reg2rg.scans.dicom.frames import Frame, Vector
+from reg2rg.scans.dicom.library import counted
 from reg2rg.scans.dicom.pixels import planes
 
 ORIENTATION_TOLERANCE = 1e-4
@@ -82,11 +83,6 @@ def stack(frames: Sequence[Frame], path: Path) -> Stack:
 def is_localizer(frame: Frame) -> bool:
     """Whether it is a survey of the patient, by its ImageType."""
     return "LOCALIZER" in frame.kinds
-
-
-def counted(number: int, what: str, many: str = "") -> str:
-    """``1 slice``, ``2 slices``."""
-    return f"{number} {what if number == 1 else many or what + 's'}"
 
 
 def _without_localizers(frames: Sequence[Frame], path: Path) -> tuple[list[Frame], list[str]]:

@@ -12,6 +12,7 @@ from reg2rg.core.errors import ConfigError
 from reg2rg.core.regions import RegionSet
 from reg2rg.core.registry import Registry, load_plugins
 from reg2rg.core.types import LabelMap, RegionFiles
+from reg2rg.scans.base import ReadOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +55,13 @@ class Segmenter(ABC):
     """Makes the masks of a scan, or says where they lie."""
 
     @abstractmethod
-    def segment(self, scan: Path, regions: RegionSet) -> Segmentation:
+    def segment(self, scan: Path, regions: RegionSet, options: ReadOptions | None = None) -> Segmentation:
         """Masks of one scan. Called again with the same scan, it gives the same.
 
         Args:
             scan: the scan's file, or its folder.
             regions: the regions that are wanted; those that the segmenter cannot give are absent from the result.
+            options: how the scan is read: of a folder with several DICOM series they say which is meant.
 
         Raises:
             DataFault: a scan that cannot be segmented.

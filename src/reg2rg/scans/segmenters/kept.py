@@ -12,7 +12,7 @@ import tempfile
 import time
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,7 +25,7 @@ from reg2rg.core.errors import ConfigError, DataFault, Reg2RGError
 from reg2rg.core.files import atomic_write, disk_trouble, sha256
 from reg2rg.core.regions import RegionSet
 from reg2rg.core.types import Mask, RegionFiles
-from reg2rg.scans.base import Affine
+from reg2rg.scans.base import Affine, ReadOptions
 from reg2rg.scans.read import files_of
 from reg2rg.scans.segmenters.base import MadeBy, Segmentation, Segmenter
 
@@ -34,6 +34,8 @@ RECORD = "made_by.json"
 _LOG = logging.getLogger(__name__)
 NEW = ".new-"
 """How folders begin that are being written."""
+_OF_MASKS = ("mask_grid", "implausible", "min_slices")
+"""Options that change no voxel of a scan."""
 _ABANDONED_SECONDS = 24 * 3600
 
 
@@ -86,8 +88,8 @@ class KeptSegmenter(Segmenter):
         """
 
     @abstractmethod
-    def make(self, scan: Path, plan: Mapping[str, Any]) -> Made:
-        """Masks of one scan.
+    def make(self, scan: Path, plan: Mapping[str, Any], options: ReadOptions) -> Made:
+        """Masks of one scan, which is to be read by these options.
 
         Raises:
             DataFault: a scan that cannot be segmented.
@@ -102,7 +104,7 @@ class KeptSegmenter(Segmenter):
         """As it is registered."""
         return type(self).__name__
 
-    def segment(self, scan: Path, regions: RegionSet) -> Segmentation:
+    def segment(self, scan: Path, regions: RegionSet, options: ReadOptions | None = None) -> Segmentation:
         """The masks that are kept of this scan, or new ones.
 
         Raises:
@@ -116,18 +118,22 @@ class KeptSegmenter(Segmenter):
                 f"{self.name} can give none of the regions of the set '{regions.name}': {', '.join(regions.names)}. "
                 "Fix: another segmenter or region set, or masks of your own"
             )
+        options = replace(options, clip=True) if options is not None else ReadOptions(min_slices=1)
+        usual = asdict(ReadOptions())
+        reading = {name: value for name, value in asdict(options).items() if value != usual[name]}
         facts = {
             "segmenter": self.name,
             "version": self.version,
             "settings": dict(self.settings()),
             "regions": dict(plan),
+            "read": {name: value for name, value in reading.items() if name not in _OF_MASKS},
             "scan": [sha256(file) for file in files_of(scan)],
         }
         key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
         folder = self.kept / f"{self.name}-{key}"
         names = _kept(folder)
         if names is None:
-            made = self.make(scan, plan)
+            made = self.make(scan, plan, options)
             masks = {name: mask for name, mask in made.masks.items() if mask.any()}
             if not masks:
                 raise DataFault.of(

@@ -76,7 +76,7 @@ class LungMask(KeptSegmenter):
                 found[region] = labels
         return found
 
-    def make(self, scan: Path, plan: Mapping[str, Sequence[int]]) -> Made:
+    def make(self, scan: Path, plan: Mapping[str, Sequence[int]], options: ReadOptions) -> Made:
         """Run the model, which stays in memory for the next scan.
 
         Raises:
@@ -84,7 +84,7 @@ class LungMask(KeptSegmenter):
         """
         from lungmask import LMInferer
 
-        volume = read_scan(scan, ReadOptions(min_slices=1)).volume
+        volume = read_scan(scan, options).volume
         try:
             if self._inferer is None:
                 self._inferer = LMInferer(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.regions import RegionSet
+from reg2rg.scans.base import ReadOptions
 from reg2rg.scans.find_masks import by_region, image_stem, images_in
 from reg2rg.scans.segmenters.base import SEGMENTERS, MadeBy, Segmentation, Segmenter
 
@@ -29,7 +30,7 @@ class SATFolder(Segmenter):
             )
         self.root, self.folder = Path(root).expanduser(), folder
 
-    def segment(self, scan: Path, regions: RegionSet) -> Segmentation:
+    def segment(self, scan: Path, regions: RegionSet, options: ReadOptions | None = None) -> Segmentation:
         """The files of the scan's folder that are named as a region.
 
         Raises:

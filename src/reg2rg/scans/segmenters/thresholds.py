@@ -71,13 +71,13 @@ class Thresholds(KeptSegmenter):
         """Region -> which of its four."""
         return {regions.canonical(word): word for word in _WORDS if word in regions}
 
-    def make(self, scan: Path, plan: Mapping[str, str]) -> Made:
+    def make(self, scan: Path, plan: Mapping[str, str], options: ReadOptions) -> Made:
         """Masks on a grid of voxels of 1.4 mm or more in RAS.
 
         Raises:
             DataFault: a scan that cannot be read.
         """
-        volume, affine = averaged(read_scan(scan, ReadOptions(min_slices=1)).volume)
+        volume, affine = averaged(read_scan(scan, options).volume)
         found = segment(volume)
         return Made({name: found[word] for name, word in plan.items() if word in found}, affine)
 

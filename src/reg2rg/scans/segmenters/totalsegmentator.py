@@ -83,7 +83,7 @@ class TotalSegmentator(KeptSegmenter):
                 parts[task] = [*parts.get(task, ()), *classes]
         return found
 
-    def make(self, scan: Path, plan: Mapping[str, Mapping[str, Sequence[str]]]) -> Made:
+    def make(self, scan: Path, plan: Mapping[str, Mapping[str, Sequence[str]]], options: ReadOptions) -> Made:
         """Run each task that a region needs, once.
 
         Raises:
@@ -93,7 +93,7 @@ class TotalSegmentator(KeptSegmenter):
         """
         tasks = list(dict.fromkeys(task for parts in plan.values() for task in parts))
         numbers = {task: _numbers(task, plan) for task in tasks}
-        volume = read_scan(scan, ReadOptions(min_slices=1)).volume
+        volume = read_scan(scan, options).volume
         masks: dict[str, Mask] = {}
         for task in tasks:
             labels = self._run(task, volume, scan)

@@ -7,6 +7,7 @@ import logging
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from families import REFUSED, TARGETS, save_tiny
 from reg2rg.core.errors import ConfigError
@@ -19,6 +20,18 @@ def test_a_family_without_fused_attention_attends_plainly_and_says_so(tmp_path, 
     model = CausalLM(str(save_tiny("gemma2", tmp_path)))
     assert model._causal.config._attn_implementation == "eager"
     assert "has no fused attention" in caplog.text
+
+
+def test_architecture_alone_attends_plainly_too(tmp_path, caplog):
+    model = CausalLM(str(save_tiny("gemma2", tmp_path)), pretrained=False, weights_trainable=True)
+    assert model._causal.config._attn_implementation == "eager"
+    assert "has no fused attention" in caplog.text
+
+
+def test_a_table_of_embeddings_may_be_longer_than_the_vocabulary(tmp_path):
+    """Qwen's is padded to a multiple of 64 or 128."""
+    model = CausalLM(str(save_tiny("qwen2", tmp_path, vocab_size=128)))
+    assert len(model.tokenizer) < 128 == model.model.get_input_embeddings().num_embeddings
 
 
 def test_several_ends_of_an_answer_are_no_trouble(tmp_path):
@@ -47,6 +60,25 @@ def test_what_would_be_wrong_in_silence_is_refused_by_name(tmp_path, family):
         CausalLM(str(save_tiny(family, tmp_path)))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_model_that_reads_in_both_directions_is_refused_whatever_rounding_hides(tmp_path, dtype):
+    with pytest.raises(ConfigError, match=REFUSED["bert"]):
+        CausalLM(str(save_tiny("bert", tmp_path)), dtype=dtype)
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path):
+    folder = save_tiny("llama", tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"][3] = torch.nan
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ConfigError, match=r"cannot be used: .* logits that are no numbers in torch\.fl"):
+        CausalLM(str(folder))
+
+
+def test_sparse_attention_reads_no_further_than_it_is_dense(tmp_path):
+    assert CausalLM(str(save_tiny("deepseek_v32", tmp_path))).context_length == 64
+
+
 def test_adapters_of_a_shared_weight_are_never_folded_in(tmp_path):
     """A head that is the table of embeddings would take the table with it."""
     folder = save_tiny("gpt2", tmp_path)
@@ -68,6 +100,13 @@ def test_experts_as_targets_are_refused_by_name(tmp_path):
     folder = save_tiny("mixtral", tmp_path)
     with pytest.raises(ConfigError, match=r"lora.targets: .*experts"):
         CausalLM(str(folder), lora=LoRA(targets=("gate_up_proj",)))
+
+
+def test_targets_that_are_never_called_are_refused_by_name(tmp_path):
+    folder = str(save_tiny("jamba", tmp_path))
+    with pytest.raises(ConfigError, match=r"lora.targets: JambaForCausalLM never calls dt_proj, so adapters there"):
+        CausalLM(folder, lora=LoRA(targets=("q_proj", "dt_proj")))
+    assert CausalLM(folder, lora=LoRA(targets=("q_proj", "x_proj"))).lora
 
 
 def test_a_hybrid_says_which_layers_get_adapters(tmp_path, caplog):

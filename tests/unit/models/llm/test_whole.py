@@ -198,6 +198,18 @@ def test_a_packed_weight_that_cannot_be_made_up(changed, monkeypatch):
         CausalLM(changed(name="other"))
 
 
+def test_nothing_is_left_at_random(llama_folder):
+    one, other = CausalLM(llama_folder), CausalLM(llama_folder)
+    assert all(torch.equal(p, q) for p, q in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_weights_under_another_name(llama_folder, tmp_path):
+    folder = shutil.copytree(llama_folder, tmp_path / "lm")
+    (folder / "model.safetensors").rename(folder / "other.safetensors")
+    with pytest.raises(ConfigError, match=r"no file named model\.safetensors.*The folder holds: .*other\.safetensors"):
+        CausalLM(str(folder))
+
+
 def test_shards(llama_folder, tmp_path):
     from transformers import AutoModelForCausalLM
 

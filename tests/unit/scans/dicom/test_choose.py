@@ -102,6 +102,24 @@ def test_zip(study, tmp_path) -> None:
     assert refused(path).code in ("NOT_NIFTI", "CORRUPT")
 
 
+@pytest.mark.parametrize("packing", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_zip_with_a_damaged_byte(tmp_path, packing) -> None:
+    path = tmp_path / "a.zip"
+    folder = save(slices(), tmp_path / "a")
+    with zipfile.ZipFile(path, "w", packing) as archive:
+        for file in folder.iterdir():
+            archive.write(file, file.name)
+        last = archive.infolist()[-1]
+    data = bytearray(path.read_bytes())
+    for place in (last.header_offset + 60, last.header_offset + last.compress_size // 2):
+        damaged = data.copy()
+        damaged[place] ^= 0x10
+        path.write_bytes(damaged)
+        assert refused(path).code in ("CORRUPT", "MISSING_SLICE")
+    path.write_bytes(data)
+    chosen(path)
+
+
 def test_dicomdir(study, tmp_path) -> None:
     files = FileSet()
     for file in study.rglob("*"):
@@ -165,6 +183,8 @@ def test_original_before_reformatted_and_long_before_thin(tmp_path) -> None:
     [note] = chosen(tmp_path).notes
     assert "1.2.3.4.6: reformatted, an original is there" in note
     assert "1.2.3.4.9: covers 19 mm of 69 mm" in note
+    notes = read_scan(tmp_path, ReadOptions(series="1.2.3.4.6")).notes
+    assert "a reformat: ImageType DERIVED, PRIMARY, AXIAL" in notes
 
 
 def test_several_patients(tmp_path) -> None:

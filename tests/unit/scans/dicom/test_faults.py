@@ -44,6 +44,15 @@ def test_missing_slice(tmp_path) -> None:
     assert "the step is 3 mm" in str(fault)
 
 
+def test_a_file_whose_header_cannot_be_read_is_named(tmp_path) -> None:
+    folder = save(slices(), tmp_path)
+    file = next(file for file in folder.iterdir() if b"124.0" in file.read_bytes()[:2000])
+    file.write_bytes(file.read_bytes()[:128] + b"DICM" + b"\xff" * 2000)
+    fault = refused(folder)
+    assert fault.code == "MISSING_SLICE"
+    assert str(fault).endswith(f"(1 DICOM file cannot be read: {file.name})")
+
+
 def test_identical_copy(tmp_path) -> None:
     series = slices()
     twin = copy.deepcopy(series[7])
@@ -220,6 +229,15 @@ def test_slices_of_two_sizes(tmp_path) -> None:
     fault = refused(save(series, tmp_path))
     assert fault.code == "MIXED_SIZE"
     assert "23 of 60 x 64 (5 x 4 mm), 1 of 60 x 50" in str(fault)
+
+
+def test_a_header_that_claims_too_much_fills_no_memory(tmp_path) -> None:
+    series = slices()
+    for one in series:
+        one.Rows = one.Columns = 40000
+    fault = refused(save(series, tmp_path))
+    assert fault.code == "HEADER"
+    assert "1 to 2048 voxels an axis" in str(fault)
 
 
 def test_slices_beside_each_other(tmp_path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from reg2rg.core.errors import ConfigError, DataFault, Reg2RGError
 from reg2rg.core.regions import Region, RegionSet
+from reg2rg.scans.base import ReadOptions
 from reg2rg.scans.read import read_image
 from reg2rg.scans.segmenters import KeptSegmenter, Made, MadeBy
 from reg2rg.scans.segmenters import kept as module
@@ -38,8 +39,9 @@ class Halves(KeptSegmenter):
     def settings(self):
         return {"setting": self.setting}
 
-    def make(self, scan, plan):
+    def make(self, scan, plan, options):
         self.calls += 1
+        self.read = options
         image = read_image(scan)
         lung = np.zeros(image.stored.shape, bool)
         lung[:, :, : lung.shape[2] // 2] = image.stored[:, :, : lung.shape[2] // 2] > -2000
@@ -91,6 +93,16 @@ def test_a_copy_is_known_and_any_change_is_not(scan, segmenter, tmp_path: Path) 
     assert (len(folders), segmenter.calls) == (5, 5)
 
 
+def test_how_a_scan_is_read_counts_where_it_changes_the_scan(scan, segmenter) -> None:
+    first = segmenter.segment(scan, REGIONS)
+    same = ReadOptions(min_slices=4, implausible="note", mask_grid="ras", clip=False)  # it segments what is clipped
+    assert segmenter.segment(scan, REGIONS, same) == first
+    for options in (ReadOptions(series="1.2.3"), ReadOptions(kernel="B30f"), ReadOptions(padding="air")):
+        assert segmenter.segment(scan, REGIONS, options).made_by.source != first.made_by.source
+        assert segmenter.read == options
+    assert segmenter.calls == 4
+
+
 @pytest.mark.parametrize("damage", ["flip", "cut", "gone", "record", "no record"])
 def test_a_damaged_or_half_written_folder_is_made_anew(scan, segmenter, damage: str) -> None:
     found = segmenter.segment(scan, REGIONS)
@@ -132,8 +144,8 @@ def test_of_two_processes_the_faster_one_counts(scan, segmenter, tmp_path: Path)
     class Slow(Halves):
         name = "Halves"
 
-        def make(self, scan, plan):
-            made = super().make(scan, plan)
+        def make(self, scan, plan, options):
+            made = super().make(scan, plan, options)
             self.other = segmenter.segment(scan, REGIONS)
             self.inode = self.other.masks.files["lung"].stat().st_ino
             return made
