@@ -3,8 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+OWN = """
+task:
+  views: {size: [32, 32, 32]}
+data:
+  dataset: {init_args: {root: ROOT/data}}
+  store: ROOT/store
+  batch_size: 1
+model:
+  llm: {init_args: {path: ROOT/lm}}
+  max_new_tokens: 4
+  val_generate: 1
+  word_alignment_steps: 1
+trainer: {max_steps: 2, limit_val_batches: 1, val_check_interval: 1.0, check_val_every_n_epoch: 1}
+"""
+TWO = """
+trainer: {devices: 2, strategy: {init_args: {start_method: fork, process_group_backend: gloo}}}
+"""
 
 
 @pytest.fixture
@@ -21,3 +40,21 @@ def components() -> Iterator[None]:
     for registry, classes in zip(registries, before, strict=True):
         registry._classes.clear()
         registry._classes.update(classes)
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with six phantoms, their store, a tiny language model, `own.yaml` that names them, and `two.yaml`."""
+    from reg2rg.cli.main import main
+
+    root = tmp_path_factory.mktemp("switches")
+    (root / "own.yaml").write_text(OWN.replace("ROOT", str(root)))
+    (root / "two.yaml").write_text(TWO)
+    config = ["-c", "phantom.yaml", "-c", str(root / "own.yaml")]
+    for command in (
+        ["data", "phantom", str(root / "data"), "--studies", "6", "--size", "48", "48", "32", "--workers", "1"],
+        ["data", "prepare", *config, "--workers", "1"],
+        ["lm", str(root / "lm"), *config, "--steps", "0", "--hidden_size", "32", "--layers", "2", "--heads", "2"],
+    ):
+        assert main(command) == 0
+    return root

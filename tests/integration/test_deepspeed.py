@@ -5,6 +5,7 @@ Needs the package: `make test-deepspeed`.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch.strategies import DDPStrategy
 
 from ranks import fit_on_ranks, on_ranks, without_dropout
+from reg2rg.cli.main import main
 from reg2rg.core.errors import CheckpointError, ConfigError
-from reg2rg.training.checkpoints import read_checkpoint
+from reg2rg.training.checkpoints import read_checkpoint, step_of
 from reg2rg.training.strategies import ZeRO
 
 pytest.importorskip("deepspeed", reason="deepspeed is not installed (make test-deepspeed)")
@@ -144,6 +146,29 @@ def test_it_validates_and_predicts_from_its_folder(toy: Any, tmp_path: Path) -> 
     assert found == reports(toy, zero, tmp_path / "zero.ckpt")
     assert found == reports(toy, lambda: "auto", tmp_path / "zero.ckpt")
     assert set(found) == {"s6", "s7"}
+
+
+def test_the_overlay_by_the_command_line(phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trained, gone on with, exported and predicted with; and refused in a line where it cannot go on."""
+    for name in ("root_device", "setup_environment", "setup_distributed"):
+        monkeypatch.setattr(ZeRO, name, OnCpu.__dict__[name])
+    (tmp_path / "cpu.yaml").write_text("trainer: {strategy: {init_args: {process_group_backend: gloo}}}")
+    own = ["-c", "phantom.yaml", "-c", str(phantoms / "own.yaml"), "--model.word_alignment_steps=0"]
+    own += ["--model.llm.lora={rank: 2}", f"--trainer.default_root_dir={tmp_path}"]
+    zero = ["-c", "strategies/deepspeed_zero2.yaml", "-c", str(tmp_path / "cpu.yaml"), "--trainer.devices=2"]
+    last, model = str(tmp_path / "checkpoints" / "last.ckpt"), str(tmp_path / "model")
+    for more in ([], ["--trainer.max_steps=4", "--ckpt_path=last"]):
+        command = ["fit", *own, *zero, "--trainer.accelerator=cpu", *more]
+        assert on_ranks(2, main, command) == [0, 0]
+    assert step_of(Path(last)) == 4
+    assert main(["export", "--ckpt_path", last, "--out", model]) == 0
+    texts = []
+    for path in (last, model):
+        assert main(["predict", *own, "--ckpt_path", path]) == 0
+        texts.append((tmp_path / "predictions" / "predictions.csv").read_text())
+        shutil.rmtree(tmp_path / "predictions")
+    assert texts[0] == texts[1]
+    assert main(["fit", *own, "--ckpt_path", last]) == 2
 
 
 class Harm:

@@ -14,24 +14,6 @@ from ranks import on_ranks
 from reg2rg.cli.main import main
 from reg2rg.training.checkpoints import read_checkpoint
 
-OWN = """
-task:
-  views: {size: [32, 32, 32]}
-data:
-  dataset: {init_args: {root: ROOT/data}}
-  store: ROOT/store
-  batch_size: 1
-model:
-  llm: {init_args: {path: ROOT/lm}}
-  max_new_tokens: 4
-  val_generate: 1
-  word_alignment_steps: 1
-trainer: {max_steps: 2, limit_val_batches: 1, val_check_interval: 1.0, check_val_every_n_epoch: 1}
-"""
-TWO = """
-trainer: {devices: 2, strategy: {init_args: {start_method: fork, process_group_backend: gloo}}}
-"""
-
 
 @pytest.fixture(autouse=True)
 def one_thread():
@@ -40,21 +22,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("switches")
-    (root / "own.yaml").write_text(OWN.replace("ROOT", str(root)))
-    (root / "two.yaml").write_text(TWO)
-    config = ["-c", "phantom.yaml", "-c", str(root / "own.yaml")]
-    for command in (
-        ["data", "phantom", str(root / "data"), "--studies", "6", "--size", "48", "48", "32", "--workers", "1"],
-        ["data", "prepare", *config, "--workers", "1"],
-        ["lm", str(root / "lm"), *config, "--steps", "0", "--hidden_size", "32", "--layers", "2", "--heads", "2"],
-    ):
-        assert main(command) == 0
-    return root
 
 
 def fit(phantoms: Path, runs: Path, *options: str) -> int:

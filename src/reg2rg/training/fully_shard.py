@@ -24,7 +24,7 @@ from reg2rg.core.errors import ConfigError
 from reg2rg.models.reporter import RegionReporter
 from reg2rg.models.state import kept_names
 from reg2rg.training.checkpoints import read_checkpoint
-from reg2rg.training.shards import has_table, load_shards, read_rest
+from reg2rg.training.shards import has_table, load_shards, new_shards, read_rest
 
 _TIMEOUT = timedelta(minutes=30)
 _CALLED = ("losses", "word_loss", "generate")
@@ -80,6 +80,14 @@ class FullyShard(ModelParallelStrategy):
             return dict(super().optimizer_state(optimizer))
         plain = optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         return dict(_each_tensor(plain.state_dict(), _whole))
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None) -> None:
+        """Write a file, or a folder that takes its place when it is whole; the processes share the disk then."""
+        if not self._save_distributed_checkpoint:
+            super().save_checkpoint(checkpoint, filepath, storage_options)
+            return
+        with new_shards(Path(self.broadcast(filepath)), self.is_global_zero, self.barrier) as new:
+            super().save_checkpoint(checkpoint, new, storage_options)
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
         """Read tensors and plain values alone: one file, or for training a folder that this strategy wrote."""

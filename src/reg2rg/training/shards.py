@@ -9,7 +9,9 @@ from __future__ import annotations
 import io
 import math
 import pickle
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,38 @@ def _unreadable(path: Path, reason: str) -> CheckpointError:
         f"{path}: not a readable checkpoint in shards ({first}). Only tensors and plain values are accepted. Fix: copy "
         "the whole folder again from its source, or use another checkpoint"
     )
+
+
+@contextmanager
+def new_shards(path: Path, first: bool, barrier: Callable[[], None]) -> Iterator[Path]:
+    """A folder beside `path`, written by all processes, that takes its place at the end.
+
+    Args:
+        path: where a checkpoint of before may stand.
+        first: this process is the one that renames.
+        barrier: waits for the others.
+    """
+    new, old = (path.with_name(f".{path.name}.tmp.{state}") for state in ("new", "old"))
+    if first:
+        if old.exists() and not path.exists():  # killed between the two renames below
+            old.rename(path)
+        _remove(new, old)
+    barrier()
+    yield new
+    barrier()
+    if first:
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+        _remove(old)
+    barrier()
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path)
+        path.unlink(missing_ok=True)
 
 
 def read_rest(path: Path) -> Checkpoint:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch.optim import Optimizer
 from reg2rg.core.errors import ConfigError
 from reg2rg.models.state import kept_names
 from reg2rg.training.fully_shard import FullyShard
-from reg2rg.training.shards import is_sharded, load_plain
+from reg2rg.training.shards import is_sharded, load_plain, new_shards
 
 log = logging.getLogger(__name__)
 
@@ -53,21 +52,9 @@ class ZeRO(DeepSpeedStrategy):
         return super().backward(closure_loss, optimizer, *args, scale_wrt_gas=False, **kwargs)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None) -> None:
-        """Write a folder beside `filepath` that takes its place when it is whole; the processes share the disk."""
-        path = Path(self.broadcast(filepath))
-        new, old = (path.with_name(f".{path.name}.tmp.{state}") for state in ("new", "old"))
-        if self.is_global_zero:
-            for leftover in (new, old):
-                shutil.rmtree(leftover, ignore_errors=True)
-        self.barrier()
-        super().save_checkpoint(checkpoint, new, storage_options)
-        self.barrier()
-        if self.is_global_zero:
-            if path.exists():
-                path.rename(old)
-            new.rename(path)
-            shutil.rmtree(old, ignore_errors=True)
-        self.barrier()
+        """Write a folder that takes its place when it is whole; the processes share the disk."""
+        with new_shards(Path(self.broadcast(filepath)), self.is_global_zero, self.barrier) as new:
+            super().save_checkpoint(checkpoint, new, storage_options)
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
         """Read tensors and plain values alone."""

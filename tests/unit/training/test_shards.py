@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import pickle
+import shutil
 import sys
 import types
 from collections import OrderedDict
@@ -178,6 +179,12 @@ def test_a_folder_of_zero_takes_its_place_when_it_is_whole(tmp_path: Path, monke
     with pytest.raises(AssertionError):
         strategy.save_checkpoint({"text": "half", "fails": True}, path)
     assert (path / "one").read_text() == "new"
+    path.rename(tmp_path / ".last.ckpt.tmp.old")  # as a kill between the two renames leaves it
+    with pytest.raises(AssertionError):
+        strategy.save_checkpoint({"text": "half", "fails": True}, path)
+    assert (path / "one").read_text() == "new"
+    shutil.rmtree(path)
+    path.write_text("the file of another strategy")
     strategy.save_checkpoint({"text": "next"}, path)
     assert [part.name for part in tmp_path.iterdir()] == ["last.ckpt"]
     strategy.model = types.SimpleNamespace(checkpoint_engine=types.SimpleNamespace())

@@ -7,6 +7,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from torch import nn
 
 from reg2rg.core.errors import ConfigError
+from reg2rg.training.fully_shard import shard
 from reg2rg.training.strategies import ZeRO, prepare_strategy
 
 
@@ -71,6 +72,14 @@ def test_zero_leaves_out_what_comes_from_its_own_file(toy, restored):
     model.reporter.texture.conv.requires_grad_(restored)
     prepare_strategy(strategy, model, in_phases=False)
     assert strategy.exclude_frozen_parameters == restored
+
+
+def test_packed_weights_and_scalars_are_not_split():
+    for weight in (torch.zeros(4, dtype=torch.uint8), torch.tensor(1.0)):
+        model = nn.Module()
+        model.weight = nn.Parameter(weight, requires_grad=False)
+        with pytest.raises(ConfigError, match=r"FullyShard splits neither packed weights nor scalars \(1: weight"):
+            shard(model, None)
 
 
 @pytest.mark.parametrize(
