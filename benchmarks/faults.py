@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,11 +152,12 @@ def fresh(base: Path, job: Job, folder: Path) -> Path:
     return folder
 
 
-def kills(base: Path, count: int, dice: random.Random) -> list[dict[str, Any]]:
+def kills(base: Path, count: int, dice: random.Random, names: Sequence[str]) -> list[dict[str, Any]]:
     """Kill each command so many times; one row a command."""
     rows = []
-    for place, job in enumerate(JOBS):
-        wanted = count // len(JOBS) + (place < count % len(JOBS))
+    jobs = [job for job in JOBS if job.name in names]
+    for place, job in enumerate(jobs):
+        wanted = count // len(jobs) + (place < count % len(jobs))
         begun = time.monotonic()
         finish(fresh(base, job, base / "work"), *job.words)
         whole, expected = time.monotonic() - begun, job.leaves(base / "work")
@@ -383,7 +384,9 @@ def make_base(base: Path) -> None:
 def main() -> int:
     """Run both, print two tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=40, help="over four commands (default 40)")
+    names = [job.name for job in JOBS]
+    parser.add_argument("--kills", type=int, default=40, help="over the commands (default 40)")
+    parser.add_argument("--commands", nargs="+", choices=names, default=names, help="which are killed (default: all)")
     parser.add_argument("--damages", type=int, default=600, help="over eleven kinds of files (default 600)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the counts here too")
@@ -403,7 +406,7 @@ def main() -> int:
             found["damages"] = damages(base, options.damages, random.Random(options.seed))
         if options.kills:
             print("\n| command | kills | equal | failed | seconds of a run |\n|---|--:|--:|--:|--:|", flush=True)
-            found["kills"] = kills(base, options.kills, random.Random(options.seed))
+            found["kills"] = kills(base, options.kills, random.Random(options.seed), options.commands)
     print(f"\n{time.monotonic() - begun:.0f} s in all")
     if options.json:
         options.json.write_text(json.dumps(found, indent=2))
