@@ -9,7 +9,7 @@ nothing of what a region should look like, so disease inside a region hardly cha
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from reg2rg.core.types import Mask, Volume
+from reg2rg.scans.boxed import BoxedMasks
 from reg2rg.scans.grid import bounding_box
 
 T = TypeVar("T", bound=np.generic)
@@ -85,15 +86,15 @@ class MaskFit:
     origin: npt.NDArray[np.float64]
 
     @classmethod
-    def of(cls, volume: Volume, masks: Mapping[str, Mask]) -> MaskFit:
+    def of(cls, volume: Volume, masks: BoxedMasks) -> MaskFit:
         """Sample a CT and masks on its grid, both in RAS."""
         sizes = np.array(volume.spacing)
         step = np.maximum(1, np.floor(_SPACING / sizes)).astype(np.intp)
         names: list[str] = []
         points: list[npt.NDArray[np.intp]] = []
         classes: list[npt.NDArray[np.intp]] = []
-        for name, mask in masks.items():
-            inside, shell = _inside_and_shell(thinned(mask, step))
+        for name in masks:
+            inside, shell = _inside_and_shell(masks.thinned(name, step))
             if len(inside) < _FEWEST or len(shell) < _FEWEST:
                 continue
             points += [inside, shell]

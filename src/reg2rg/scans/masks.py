@@ -12,6 +12,7 @@ from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.regions import RegionSet
 from reg2rg.core.types import LabelMap, Mask, RegionFiles
 from reg2rg.scans.base import ReadOptions, Scan, StoredImage
+from reg2rg.scans.boxed import BoxedMasks
 from reg2rg.scans.grid import Orientation, bounding_box, box_slices
 from reg2rg.scans.placement import Placement
 
@@ -78,7 +79,7 @@ def mask_of(image: StoredImage, name: str, scan: Scan, options: ReadOptions) -> 
 
 def masks_of_labels(
     image: StoredImage, wanted: Mapping[str, tuple[int, ...]], scan: Scan, options: ReadOptions
-) -> tuple[dict[str, Mask], list[str]]:
+) -> tuple[BoxedMasks, list[str]]:
     """Masks on the scan's grid of the regions that have a voxel there, and notes.
 
     Args:
@@ -98,12 +99,12 @@ def masks_of_labels(
     other = sorted(seen - known - {0})
     if other:
         notes.append(f"labels of no region: {_list(other)}")
-    masks: dict[str, Mask] = {}
+    masks = BoxedMasks(scan.volume.array.shape)
     for name in wanted:
         if name not in found:
             notes.append(f"{name}: the label map has no voxel of it")
         elif (mask := _inside(name, placement.onto_scan(found.pop(name)), notes)) is not None:
-            masks[name] = mask
+            masks.add(name, mask)
     return masks, notes
 
 

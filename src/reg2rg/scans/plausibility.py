@@ -27,6 +27,7 @@ from reg2rg.core.errors import DataFault
 from reg2rg.core.expected import Expected
 from reg2rg.core.regions import RegionSet
 from reg2rg.core.types import HU, Mask, Volume
+from reg2rg.scans.boxed import BoxedMasks
 from reg2rg.scans.mask_fit import MaskFit, Move, thinned
 
 # Over phantoms, phantoms with disease, metal and narrow fields of view, and real masks, all in place, the contrast
@@ -101,13 +102,14 @@ def judge(volume: Volume, masks: Mapping[str, Mask], regions: RegionSet) -> Verd
     Returns:
         the gravest verdict, ``None`` if nothing is odd, or if too little is there to tell.
     """
-    expected = {region.name: region.expected for region in regions if region.expected and region.name in masks}
+    boxed = BoxedMasks.of(masks)
+    expected = {region.name: region.expected for region in regions if region.expected and region.name in boxed}
     if min(n * mm for n, mm in zip(volume.array.shape, volume.spacing, strict=True)) < _SMALLEST_FRAME:
         return None
-    fit = MaskFit.of(volume, {name: masks[name] for name in expected})
+    fit = MaskFit.of(volume, boxed.only(expected))
     if not fit.names:
         return None
-    measured = _measure(volume, {name: masks[name] for name in fit.names}, fit.step)
+    measured = _measure(volume, boxed.only(fit.names), fit.step)
     doubts = [doubt for name in fit.names for doubt in _doubts(name, measured[name], expected[name])]
     needed = 1 if any(_contrasted(expected[name]) for name in fit.names) else 2
     certain = sum(doubt.points for doubt in doubts) >= needed
@@ -168,15 +170,15 @@ def _remedy(move: Move) -> str:
     return f"write the masks again with the origin of the array they were made on, and of this series; {_LOOK}"
 
 
-def _measure(volume: Volume, masks: Mapping[str, Mask], step: npt.NDArray[np.intp]) -> dict[str, _Measured]:
+def _measure(volume: Volume, masks: BoxedMasks, step: npt.NDArray[np.intp]) -> dict[str, _Measured]:
     array = thinned(volume.array, step)
     spacing = np.array(volume.spacing) * step
     ml = float(np.prod(spacing)) / 1000
     outside, lungs = _air(array, ml)
     middle = np.flatnonzero(~outside.all(axis=(1, 2))).mean() if not outside.all() else array.shape[0] / 2
     result = {}
-    for name, mask in masks.items():
-        where = np.flatnonzero(thinned(mask, step))
+    for name in masks:
+        where = np.flatnonzero(masks.thinned(name, step))
         values = array.reshape(-1)[where]
         i, _, k = np.unravel_index(where, array.shape)
         result[name] = _Measured(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from reg2rg.core.regions import RegionSet
 from reg2rg.core.registry import load_plugins
 from reg2rg.core.types import LabelMap, Mask, RegionFiles, RegionVolume, Study, Volume
 from reg2rg.scans.base import READERS, Reader, ReadOptions, Scan, StoredImage
+from reg2rg.scans.boxed import BoxedMasks
 from reg2rg.scans.dicom.region_file import region_file
 from reg2rg.scans.hounsfield import to_hounsfield
 from reg2rg.scans.inflate import refuse
@@ -55,7 +56,7 @@ def read_study(
         raise fault.for_study(study.id) from fault.__cause__
     if needs_regions and not found:
         raise no_region(study, regions)
-    masks = {name: found[name] for name in regions.names if name in found}
+    masks = found.only(name for name in regions.names if name in found)
     return RegionVolume(scan.volume, masks, (*scan.notes, *notes), scan.stored)
 
 
@@ -130,9 +131,7 @@ def no_region(study: Study, regions: RegionSet) -> DataFault:
     )
 
 
-def _judged(
-    found: Mapping[str, Mask], study: Study, scan: Scan, regions: RegionSet, options: ReadOptions
-) -> tuple[str, ...]:
+def _judged(found: BoxedMasks, study: Study, scan: Scan, regions: RegionSet, options: ReadOptions) -> tuple[str, ...]:
     """A note on masks that look implausible, as far as they are no error."""
     if study.masks is None or options.implausible == "ignore":
         return ()
@@ -150,9 +149,9 @@ def _judged(
 
 def _read_masks(
     masks: RegionFiles | LabelMap | None, scan: Scan, regions: RegionSet, options: ReadOptions
-) -> tuple[Mapping[str, Mask], list[str]]:
+) -> tuple[BoxedMasks, list[str]]:
     if masks is None:
-        return {}, []
+        return BoxedMasks(scan.volume.array.shape), []
     masks = canonical(masks, regions)
     found, notes = _drawn(masks, scan, regions)
     lost: ReadOptions | None = None  # for files without an affine; all of a set lie on the same grid
@@ -171,13 +170,13 @@ def _read_masks(
         mask, said_of_mask = mask_of(image, name, scan, here)
         notes += said_of_mask
         if mask is not None:
-            found[name] = found[name] | mask if name in found else mask
+            found.add(name, mask)
     return found, notes
 
 
-def _drawn(masks: RegionFiles | LabelMap, scan: Scan, regions: RegionSet) -> tuple[dict[str, Mask], list[str]]:
+def _drawn(masks: RegionFiles | LabelMap, scan: Scan, regions: RegionSet) -> tuple[BoxedMasks, list[str]]:
     """Masks from DICOM SEG and RTSTRUCT: by name from the one file of all, or all that the file of a region holds."""
-    found: dict[str, Mask] = {}
+    found = BoxedMasks(scan.volume.array.shape)
     notes: list[str] = []
     for name, path in _mask_files(masks):
         if (file := region_file(path)) is None:
@@ -190,7 +189,7 @@ def _drawn(masks: RegionFiles | LabelMap, scan: Scan, regions: RegionSet) -> tup
         drawn, said = file.masks(wanted, scan)
         notes += said
         for region, mask in drawn.items():
-            found[region] = found[region] | mask if region in found else mask
+            found.add(region, mask)
     return found, notes
 
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.types import HU, Mask, RegionVolume, Volume
+from reg2rg.scans.boxed import BoxedMasks
 from reg2rg.scans.grid import Box, bounding_box, box_slices
 
 FOREGROUND_HU = -1000
@@ -110,13 +111,13 @@ def crop_to_foreground(source: RegionVolume, needs_regions: bool = True) -> Deta
         )
     notes = list(source.notes)
     masks: dict[str, RegionMask] = {}
-    for name, mask in source.masks.items():
-        inside = mask[box_slices(box)]
-        own = bounding_box(inside)
-        if own is None:
+    whole = BoxedMasks.of(source.masks)
+    for name in source.masks:
+        cut = _cut(*whole.part(name), box) if name in whole else None
+        if cut is None:
             notes.append(f"{name}: its mask lies wholly outside the scan's foreground")
-            continue
-        masks[name] = RegionMask(own, inside[box_slices(own)])
+        else:
+            masks[name] = cut
     if needs_regions and source.masks and not masks:
         raise DataFault.of(
             "NO_REGION",
@@ -133,6 +134,19 @@ def crop_to_foreground(source: RegionVolume, needs_regions: bool = True) -> Deta
         masks=masks,
         notes=tuple(notes),
     )
+
+
+def _cut(box: Box, mask: Mask, crop: Box) -> RegionMask | None:
+    """The mask of a box inside a crop of the scan; ``None`` if no voxel of it lies there."""
+    spans = [(max(low, first), min(high, last)) for (low, high), (first, last) in zip(box, crop, strict=True)]
+    if any(low >= high for low, high in spans):
+        return None
+    inside = mask[tuple(slice(low - start, high - start) for (low, high), (start, _) in zip(spans, box, strict=True))]
+    own = bounding_box(inside)
+    if own is None:
+        return None
+    at = [(low - first + a, low - first + b) for (low, _), (first, _), (a, b) in zip(spans, crop, own, strict=True)]
+    return RegionMask((at[0], at[1], at[2]), inside[box_slices(own)])
 
 
 def _shifted(affine: npt.NDArray[np.float64], origin: tuple[int, int, int]) -> npt.NDArray[np.float64]:
