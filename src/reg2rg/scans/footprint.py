@@ -22,12 +22,15 @@ _LOOKED_AT: Final = 64
 """Studies, about, whose headers tell how much memory the others take."""
 _SHARE: Final = 0.9
 """Of the free memory, what workers may take."""
-_PROCESS: Final = 150e6
+_PROCESS: Final = 180e6
 """Bytes of a worker with its libraries; 30 MB of them are pydicom's, which nibabel imports where it is installed."""
 _SCAN: Final = 8.0
-"""Bytes a voxel of a scan that takes up to 4 on disk, while it becomes HU in RAS and is cropped. Measured on NIfTI of
-256 x 256 x 400 (peak of the process over voxels): 7.9 without masks, 10.4 of float64, 16.3 with five masks."""
-_MASK: Final = 1.7
+"""Bytes a voxel of a scan that takes up to 4 on disk, while it becomes HU in RAS and is cropped. Measured (peak of the
+process over voxels): 7.9 of a NIfTI of 256 x 256 x 400 without masks, 10.4 of float64; 6.8 of 512 x 512 x 1200 with ten."""
+_READ: Final = 4.0
+"""Bytes a voxel after that: the HU, and the mask that is being read."""
+_MASK: Final = 0.6
+"""Bytes a voxel of a mask that is kept as its box."""
 _PACKED: Final = 4.0
 """Voxels a byte of a file that is no NIfTI: two bytes a voxel, packed to an eighth."""
 _SLICE: Final = 512 * 512
@@ -42,7 +45,7 @@ def estimated_peak(study: Study) -> int:
     voxels, itemsize = _size(study.image)
     masks = study.masks
     count = 0 if masks is None else len(masks.labels if isinstance(masks, LabelMap) else masks.files)
-    return int(_PROCESS + voxels * (max(_SCAN, itemsize + 3) + _MASK * count))
+    return int(_PROCESS + voxels * max(_SCAN, itemsize + 3, _READ + _MASK * count))
 
 
 def workers_that_fit(workers: int, studies: Sequence[Study]) -> int:

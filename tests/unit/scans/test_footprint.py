@@ -46,8 +46,8 @@ def test_it_grows_with_voxels_masks_and_width(tmp_path):
     assert (estimated_peak(study(plain)) - none) == 2 * (estimated_peak(study(small)) - none)
     wide = save(tmp_path / "c.nii.gz", (64, 64, 40), "float64")
     assert estimated_peak(study(wide)) > estimated_peak(study(plain))
-    files = study(plain, RegionFiles(dict.fromkeys("abc", plain)))
-    labels = study(plain, LabelMap(plain, dict.fromkeys("abc", (1,))))
+    files = study(plain, RegionFiles(dict.fromkeys("abcdefghij", plain)))
+    labels = study(plain, LabelMap(plain, dict.fromkeys("abcdefghij", (1,))))
     assert estimated_peak(study(plain)) < estimated_peak(files) == estimated_peak(labels)
 
 
