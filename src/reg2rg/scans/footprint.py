@@ -26,7 +26,8 @@ _PROCESS: Final = 180e6
 """Bytes of a worker with its libraries; 30 MB of them are pydicom's, which nibabel imports where it is installed."""
 _SCAN: Final = 8.0
 """Bytes a voxel of a scan that takes up to 4 on disk, while it becomes HU in RAS and is cropped. Measured (peak of the
-process over voxels): 7.9 of a NIfTI of 256 x 256 x 400 without masks, 10.4 of float64; 6.8 of 512 x 512 x 1200 with ten."""
+process over voxels): 7.9 of a NIfTI of 256 x 256 x 400 without masks, 10.4 of float64; 6.8 of 512 x 512 x 1200 with
+ten."""
 _READ: Final = 4.0
 """Bytes a voxel after that: the HU, and the mask that is being read."""
 _MASK: Final = 0.6
