@@ -239,6 +239,7 @@ LONG = "trainer: {max_steps: 40, val_check_interval: 40}\nmodel: {word_alignment
 """Steps enough to be stopped between; most of them are cheap."""
 
 
+@pytest.mark.slow
 def test_told_to_end_it_saves_itself_and_goes_on_to_the_same_reports(
     swept: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

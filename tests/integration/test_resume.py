@@ -152,8 +152,8 @@ def test_a_callback_that_asks_for_the_number_of_steps_costs_no_place(six, whole)
     [
         {"reload_dataloaders_every_n_epochs": 1},
         {"limit_train_batches": 4},
-        {"overfit_batches": 3},
-        {"max_epochs": 1000, "max_steps": 8},
+        pytest.param({"overfit_batches": 3}, marks=pytest.mark.slow),
+        pytest.param({"max_epochs": 1000, "max_steps": 8}, marks=pytest.mark.slow),
         {"max_epochs": -1, "max_steps": 8},
     ],
     ids=str,
@@ -207,7 +207,8 @@ def sections():
         if not name.startswith("sweeps/"):
             configs = (name,) if name in BASES else ("phantom.yaml" if "phantom" in name else "reg2rg.yaml", name)
             section = stand_in(*configs)
-            found.setdefault(repr(section), pytest.param(section, id=name))
+            marks = [pytest.mark.slow] if name.startswith(("ablations/", "peers/")) else []
+            found.setdefault(repr(section), pytest.param(section, id=name, marks=marks))
     return list(found.values())
 
 
