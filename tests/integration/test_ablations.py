@@ -203,6 +203,7 @@ def test_one_failing_run_is_reported_and_the_rest_goes_on(first: Swept, capsys: 
     assert "  failed " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_changed_config_is_a_new_run_and_says_so(swept: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("faster.yaml").write_text("model: {optimizer: {lr: 0.002}}\n")
     words = ("toy.yaml", "--jobs", "0", "--runs", "no_rra", "--seeds", "0")

@@ -295,7 +295,9 @@ def signalled(toy, folder, *callbacks, resume=None, **options):
     return run(toy, callbacks=[*callbacks, SaveLast(**options.pop("save", {})), keeper], resume=resume, **options)
 
 
-@pytest.mark.parametrize("validation", [False, True], ids=["training", "validation"])
+@pytest.mark.parametrize(
+    "validation", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["training", "validation"]
+)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_at_the_end_of_the_batch(six, tmp_path, caplog, number, code, validation):
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
@@ -388,7 +390,11 @@ def test_room_for_all_checkpoints_is_asked_for_before_the_first_step(six, tmp_pa
     signalled(six, tmp_path / "run", resume="last", max_epochs=3)  # what stands there is replaced
 
 
-@pytest.mark.parametrize("limit", [{"max_steps": 8}, {"max_epochs": 2, "limit_train_batches": 4}], ids=str)
+@pytest.mark.parametrize(
+    "limit",
+    [{"max_steps": 8}, pytest.param({"max_epochs": 2, "limit_train_batches": 4}, marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_the_last_steps_are_saved_where_no_validation_follows_them(six, tmp_path, limit):
     """Whether a run was stopped on its way or not, and told to end in its last batch, too."""
     options = {"val_check_interval": 3, "check_val_every_n_epoch": None, **limit}
