@@ -30,16 +30,22 @@ trainer: {devices: 2, strategy: {init_args: {start_method: fork, process_group_b
 def components() -> Iterator[None]:
     """Registries as they were: an example may register a component that no other test shall see."""
     from reg2rg.datasets.base import DATASETS
+    from reg2rg.evaluation.labelers import LABELERS
+    from reg2rg.evaluation.metrics.base import METRICS
+    from reg2rg.inference.exporters import EXPORTERS
     from reg2rg.models.encoders import ENCODERS
     from reg2rg.models.projectors import PROJECTORS
     from reg2rg.runners import RUNNERS
+    from reg2rg.scans.base import READERS
+    from reg2rg.scans.segmenters import SEGMENTERS
 
-    registries = (ENCODERS, PROJECTORS, DATASETS, RUNNERS)
+    registries = (ENCODERS, PROJECTORS, DATASETS, RUNNERS, READERS, SEGMENTERS, EXPORTERS, METRICS, LABELERS)
     before = [dict(registry._classes) for registry in registries]
     yield
     for registry, classes in zip(registries, before, strict=True):
+        own = {name: cls for name, cls in registry._classes.items() if cls.__module__.startswith("reg2rg.")}
         registry._classes.clear()
-        registry._classes.update(classes)
+        registry._classes.update(own | classes)
 
 
 @pytest.fixture(scope="module")
