@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tiny_runs import make_phantoms
+
 OWN = """
 task:
   views: {size: [32, 32, 32]}
@@ -50,17 +52,5 @@ def components() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with six phantoms, their store, a tiny language model, `own.yaml` that names them, and `two.yaml`."""
-    from reg2rg.cli.main import main
-
-    root = tmp_path_factory.mktemp("switches")
-    (root / "own.yaml").write_text(OWN.replace("ROOT", str(root)))
-    (root / "two.yaml").write_text(TWO)
-    config = ["-c", "phantom.yaml", "-c", str(root / "own.yaml")]
-    for command in (
-        ["data", "phantom", str(root / "data"), "--studies", "6", "--size", "48", "48", "32", "--workers", "1"],
-        ["data", "prepare", *config, "--workers", "1"],
-        ["lm", str(root / "lm"), *config, "--steps", "0", "--hidden_size", "32", "--layers", "2", "--heads", "2"],
-    ):
-        assert main(command) == 0
-    return root
+    """The folder of `make_phantoms`."""
+    return make_phantoms(tmp_path_factory.mktemp("switches"), OWN, TWO)

@@ -10,6 +10,7 @@ import torch
 
 from reg2rg.cli.main import main
 from reg2rg.training.checkpoints import read_checkpoint
+from tiny_runs import make_phantoms
 
 PLUGIN = '''
 from torch import Tensor, nn
@@ -72,17 +73,7 @@ trainer:
 
 @pytest.fixture(scope="module")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("third_party")
-    (root / "own.yaml").write_text(OWN.replace("ROOT", str(root)))
-    (root / "two.yaml").write_text(TWO)
-    config = ["-c", "phantom.yaml", "-c", str(root / "own.yaml")]
-    for command in (
-        ["data", "phantom", str(root / "data"), "--studies", "6", "--size", "48", "48", "32", "--workers", "1"],
-        ["data", "prepare", *config, "--workers", "1"],
-        ["lm", str(root / "lm"), *config, "--steps", "0", "--hidden_size", "32", "--layers", "2", "--heads", "2"],
-    ):
-        assert main(command) == 0
-    return root
+    return make_phantoms(tmp_path_factory.mktemp("third_party"), OWN, TWO)
 
 
 @pytest.fixture
