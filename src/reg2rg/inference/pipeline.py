@@ -104,8 +104,9 @@ def report_on(
     study = Study(name, name, "test", scan, None if found is None else found.masks)
     source = read_study(study, contract.task.region_set, options, needs_regions=found is not None)
     views = contract.task.views
-    detail = crop_to_foreground(conform(source, views.orientation, views.spacing))
-    attributes = measure(crop_to_foreground(source), contract.task.region_set) if source.masks else None
+    native, conformed = crop_to_foreground(source), conform(source, views.orientation, views.spacing)
+    detail = native if conformed is source else crop_to_foreground(conformed)
+    attributes = measure(native, contract.task.region_set) if source.masks else None
     for note in detail.notes:
         log.info("%s: %s", scan, note)
     tell(f"writing the report on {name}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -10,6 +11,45 @@ import numpy.typing as npt
 
 from reg2rg.core.types import Mask
 from reg2rg.scans.grid import Box, bounding_box, box_slices
+
+
+@dataclass(frozen=True, slots=True)
+class RegionMask:
+    """The mask of one region in its box.
+
+    Attributes:
+        box: where `array` stands in the whole.
+        array: bool, of the box's shape; true on all six faces of the box somewhere.
+    """
+
+    box: Box
+    array: Mask
+
+    @classmethod
+    def of(cls, mask: Mask) -> Self | None:
+        """The part of a mask that has voxels, a view of it; ``None`` if there is none."""
+        box = bounding_box(mask)
+        return None if box is None else cls(box, mask[box_slices(box)])
+
+    def whole(self, shape: tuple[int, ...]) -> Mask:
+        """The mask with the zeros around it, the first axis fastest in memory."""
+        result = np.zeros(shape, bool, order="F")
+        result[box_slices(self.box)] = self.array
+        return result
+
+    def within(self, crop: Box) -> Self | None:
+        """The mask in a crop of the whole, in the crop's indices; ``None`` if no voxel of it lies there."""
+        spans = [(max(low, first), min(high, last)) for (low, high), (first, last) in zip(self.box, crop, strict=True)]
+        if any(low >= high for low, high in spans):
+            return None
+        starts = [start for start, _ in self.box]
+        inside = self.array[tuple(slice(a - start, b - start) for (a, b), start in zip(spans, starts, strict=True))]
+        part = type(self).of(inside)
+        if part is None:
+            return None
+        moves = [low - first for (low, _), (first, _) in zip(spans, crop, strict=True)]
+        at = [(move + low, move + high) for move, (low, high) in zip(moves, part.box, strict=True)]
+        return type(self)((at[0], at[1], at[2]), part.array)
 
 
 class BoxedMasks(Mapping[str, Mask]):
@@ -21,7 +61,7 @@ class BoxedMasks(Mapping[str, Mask]):
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.shape = shape
-        self._parts: dict[str, tuple[Box, Mask]] = {}
+        self._parts: dict[str, RegionMask] = {}
 
     @classmethod
     def of(cls, masks: Mapping[str, Mask]) -> Self:
@@ -35,16 +75,13 @@ class BoxedMasks(Mapping[str, Mask]):
 
     def add(self, name: str, mask: Mask) -> None:
         """Keep a mask, together with what is kept under the same name. One without a voxel is left out."""
-        box = bounding_box(mask)
-        if box is None:
-            return
-        part = np.array(mask[box_slices(box)], order="F")
-        if name in self._parts:
-            box, part = _together(self._parts[name], (box, part))
-        self._parts[name] = box, part
+        part = RegionMask.of(mask)
+        if part is not None:
+            own = replace(part, array=np.array(part.array, order="F"))
+            self._parts[name] = _together(self._parts[name], own) if name in self._parts else own
 
-    def part(self, name: str) -> tuple[Box, Mask]:
-        """The smallest box that holds the mask, and the mask in it."""
+    def part(self, name: str) -> RegionMask:
+        """The mask in the smallest box that holds it."""
         return self._parts[name]
 
     def only(self, names: Iterable[str]) -> Self:
@@ -55,7 +92,7 @@ class BoxedMasks(Mapping[str, Mask]):
 
     def thinned(self, name: str, step: npt.NDArray[np.intp]) -> Mask:
         """Every so many voxels of the whole mask along each axis, as ``whole[::i, ::j, ::k]`` has them."""
-        box, part = self._parts[name]
+        box, part = self._parts[name].box, self._parts[name].array
         result = np.zeros([-(-n // int(by)) for n, by in zip(self.shape, step, strict=True)], bool)
         firsts = [-(-start // int(by)) for (start, _), by in zip(box, step, strict=True)]
         offsets = [first * int(by) - start for first, by, (start, _) in zip(firsts, step, box, strict=True)]
@@ -64,10 +101,7 @@ class BoxedMasks(Mapping[str, Mask]):
         return result
 
     def __getitem__(self, name: str) -> Mask:
-        box, part = self._parts[name]
-        whole = np.zeros(self.shape, bool, order="F")
-        whole[box_slices(box)] = part
-        return whole
+        return self._parts[name].whole(self.shape)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._parts)
@@ -76,15 +110,11 @@ class BoxedMasks(Mapping[str, Mask]):
         return len(self._parts)
 
 
-def _together(*parts: tuple[Box, Mask]) -> tuple[Box, Mask]:
-    ranges = [
-        (min(low for low, _ in spans), max(high for _, high in spans))
-        for spans in zip(*(b for b, _ in parts), strict=True)
-    ]
-    hull: Box = (ranges[0], ranges[1], ranges[2])
-    result = np.zeros([high - low for low, high in hull], bool, order="F")
-    for box, part in parts:
-        result[tuple(slice(low - first, high - first) for (low, high), (first, _) in zip(box, hull, strict=True))] |= (
-            part
-        )
-    return hull, result
+def _together(*parts: RegionMask) -> RegionMask:
+    spans = zip(*(part.box for part in parts), strict=True)
+    ranges = [(min(low for low, _ in both), max(high for _, high in both)) for both in spans]
+    result = np.zeros([high - low for low, high in ranges], bool, order="F")
+    for part in parts:
+        places = zip(part.box, ranges, strict=True)
+        result[tuple(slice(low - first, high - first) for (low, high), (first, _) in places)] |= part.array
+    return RegionMask((ranges[0], ranges[1], ranges[2]), result)

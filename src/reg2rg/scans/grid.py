@@ -56,6 +56,11 @@ class Orientation:
                 result[:3, axis] *= -1
         return result
 
+    def empty_mask(self, stored_shape: tuple[int, ...]) -> tuple[Mask, Mask]:
+        """A mask of zeros in RAS, first axis fastest, and the view of it that has the stored axes."""
+        mask = np.zeros([stored_shape[axis] for axis in self.axes], bool, order="F")
+        return mask, self.from_ras(mask)
+
     @property
     def _steps(self) -> tuple[slice, slice, slice]:
         first, second, third = (slice(None, None, -1 if flipped else 1) for flipped in self.flipped)

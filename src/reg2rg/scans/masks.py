@@ -72,7 +72,7 @@ def mask_of(image: StoredImage, name: str, scan: Scan, options: ReadOptions) -> 
     if box is None:
         return None, [*notes, f"{name}: the mask is empty"]
     # Only the box is written: the rest of the zeros never takes up memory.
-    mask, as_stored = _empty(stored.shape, placement.orientation)
+    mask, as_stored = placement.orientation.empty_mask(stored.shape)
     as_stored[box_slices(box)] = stored[box_slices(box)]
     return _inside(name, placement.onto_scan(mask), notes), notes
 
@@ -123,12 +123,6 @@ def _inside(name: str, mask: Mask, notes: list[str]) -> Mask | None:
     return None
 
 
-def _empty(stored_shape: tuple[int, ...], orientation: Orientation) -> tuple[Mask, Mask]:
-    """A mask of zeros in RAS, first axis fastest, and the view of it that has the stored axes."""
-    mask = np.zeros([stored_shape[axis] for axis in orientation.axes], bool, order="F")
-    return mask, orientation.from_ras(mask)
-
-
 def _split(
     labels: npt.NDArray[Any], wanted: Mapping[str, tuple[int, ...]], orientation: Orientation
 ) -> tuple[dict[str, Mask], set[int]]:
@@ -145,7 +139,7 @@ def _split(
                 hit = plane == value if hit is None else np.logical_or(hit, plane == value, out=hit)
             if hit is not None:
                 if name not in masks:
-                    masks[name] = _empty(labels.shape, orientation)
+                    masks[name] = orientation.empty_mask(labels.shape)
                 masks[name][1][:, :, k] = hit
     return {name: pair[0] for name, pair in masks.items()}, seen
 

@@ -16,10 +16,11 @@ import numpy.typing as npt
 
 from reg2rg.core.documents import DocumentError, read_record, write_record
 from reg2rg.core.regions import RegionSet
+from reg2rg.scans.boxed import RegionMask
 from reg2rg.scans.class_names import TOTAL
 from reg2rg.scans.grid import box_slices
 from reg2rg.scans.hounsfield import HU_MAX, HU_MIN
-from reg2rg.store.crop import Detail, RegionMask
+from reg2rg.store.crop import Detail
 
 ATTRIBUTES_FORMAT = 1
 """Version of the section; a change makes `prepare` measure anew, from native detail, and nothing else."""

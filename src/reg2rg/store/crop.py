@@ -14,24 +14,11 @@ import numpy.typing as npt
 
 from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.types import HU, Mask, RegionVolume, Volume
-from reg2rg.scans.boxed import BoxedMasks
-from reg2rg.scans.grid import Box, bounding_box, box_slices
+from reg2rg.scans.boxed import BoxedMasks, RegionMask
+from reg2rg.scans.grid import bounding_box, box_slices
 
 FOREGROUND_HU = -1000
 """Voxels above this value are foreground (published code: CropForeground with ``value > -1000``)."""
-
-
-@dataclass(frozen=True, slots=True)
-class RegionMask:
-    """The mask of one region inside the foreground crop.
-
-    Attributes:
-        box: where `array` stands in the crop.
-        array: bool, of the box's shape; true on all six faces of the box somewhere.
-    """
-
-    box: Box
-    array: Mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +53,7 @@ class Detail:
 
     def mask(self, region: str) -> Mask:
         """The mask of one region on the whole crop, (h, w, d) bool."""
-        part = self.region(region)
-        full = np.zeros(self.array.shape, dtype=bool, order="F")
-        full[box_slices(part.box)] = part.array
-        return full
+        return self.region(region).whole(self.array.shape)
 
     def region(self, region: str) -> RegionMask:
         """The boxed mask of one region.
@@ -113,7 +97,7 @@ def crop_to_foreground(source: RegionVolume, needs_regions: bool = True) -> Deta
     masks: dict[str, RegionMask] = {}
     whole = BoxedMasks.of(source.masks)
     for name in source.masks:
-        cut = _cut(*whole.part(name), box) if name in whole else None
+        cut = whole.part(name).within(box) if name in whole else None
         if cut is None:
             notes.append(f"{name}: its mask lies wholly outside the scan's foreground")
         else:
@@ -134,19 +118,6 @@ def crop_to_foreground(source: RegionVolume, needs_regions: bool = True) -> Deta
         masks=masks,
         notes=tuple(notes),
     )
-
-
-def _cut(box: Box, mask: Mask, crop: Box) -> RegionMask | None:
-    """The mask of a box inside a crop of the scan; ``None`` if no voxel of it lies there."""
-    spans = [(max(low, first), min(high, last)) for (low, high), (first, last) in zip(box, crop, strict=True)]
-    if any(low >= high for low, high in spans):
-        return None
-    inside = mask[tuple(slice(low - start, high - start) for (low, high), (start, _) in zip(spans, box, strict=True))]
-    own = bounding_box(inside)
-    if own is None:
-        return None
-    at = [(low - first + a, low - first + b) for (low, _), (first, _), (a, b) in zip(spans, crop, own, strict=True)]
-    return RegionMask((at[0], at[1], at[2]), inside[box_slices(own)])
 
 
 def _shifted(affine: npt.NDArray[np.float64], origin: tuple[int, int, int]) -> npt.NDArray[np.float64]:

@@ -11,9 +11,10 @@ import numpy as np
 
 from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.task import Views
+from reg2rg.scans.boxed import RegionMask
 from reg2rg.store.codecs import view_codec
 from reg2rg.store.container import SUFFIX, Header, read_arrays, read_into, write_container
-from reg2rg.store.crop import Detail, RegionMask
+from reg2rg.store.crop import Detail
 from reg2rg.store.index import NATIVE_FORMAT, VIEWS_FORMAT
 from reg2rg.store.views import STORE_FRAME, StudyViews, compute_views, framed_detail, views_key
 

@@ -15,6 +15,7 @@ from reg2rg.scans.grid import Orientation, resample_nearest
 
 _SAME_SPACING = 0.01  # relative; less than the difference of two vendors' rounding
 _MOST_VOXELS = 1 << 31
+_AS_IT_IS = Orientation((0, 1, 2), (False, False, False))
 
 
 def conform(
@@ -34,11 +35,14 @@ def conform(
     turn = _Turn.between(source.volume.affine, orientation)
     array, affine = turn.array(source.volume.array), turn.affine(source.volume.affine, source.volume.array.shape)
     volume = Volume(array, affine)
+    resized = spacing is not None and any(
+        abs(a / b - 1) > _SAME_SPACING for a, b in zip(volume.spacing, spacing, strict=True)
+    )
+    if turn.into == _AS_IT_IS and not resized:
+        return source
     masks = {name: turn.array(mask) for name, mask in source.masks.items()}
     notes = list(source.notes)
-    if spacing is not None and any(
-        abs(a / b - 1) > _SAME_SPACING for a, b in zip(volume.spacing, spacing, strict=True)
-    ):
+    if spacing is not None and resized:
         shown = [" x ".join(f"{mm:g}" for mm in one) for one in (volume.spacing, spacing)]
         notes.append(f"resampled from {shown[0]} to {shown[1]} mm")
         volume, masks = _resampled(volume, masks, spacing)

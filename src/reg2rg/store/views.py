@@ -23,9 +23,10 @@ import numpy.typing as npt
 from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.task import Views
 from reg2rg.core.types import HU, RegionVolume
+from reg2rg.scans.boxed import RegionMask
 from reg2rg.scans.grid import bounding_box, box_slices
 from reg2rg.scans.hounsfield import BEYOND, CLIPPED, HU_MAX, HU_MIN
-from reg2rg.store.crop import FOREGROUND_HU, Detail, RegionMask, crop_to_foreground
+from reg2rg.store.crop import FOREGROUND_HU, Detail, crop_to_foreground
 from reg2rg.store.frame import conform
 from reg2rg.store.resize import Size, SlabSum, area_pool, area_pool_boxed
 

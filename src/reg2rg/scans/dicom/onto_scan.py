@@ -46,9 +46,7 @@ class OntoScan:
     def stored(self, name: str) -> Mask:
         """The mask of a region with the axes of the scan's file."""
         if name not in self.masks:
-            orientation, shape = Orientation.of(self.scan.stored.affine), self.scan.stored.shape
-            mask = np.zeros([shape[axis] for axis in orientation.axes], bool, order="F")
-            self.masks[name] = mask, orientation.from_ras(mask)
+            self.masks[name] = Orientation.of(self.scan.stored.affine).empty_mask(self.scan.stored.shape)
         return self.masks[name][1]
 
     def slice_of(self, index: float, axis: int) -> int:
