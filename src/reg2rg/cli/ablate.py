@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import copy
 import platform
-import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,7 @@ from reg2rg.ablation.plan import Plan, make_plan, resolved
 from reg2rg.ablation.progress import Estimate, Watch, measured_seconds
 from reg2rg.ablation.state import code_digest, read_run, state_of
 from reg2rg.ablation.sweep import load_sweep, packaged_sweeps
-from reg2rg.cli.main import EXIT_INTERRUPTED, Invocation, main
+from reg2rg.cli.main import EXIT_INTERRUPTED, Invocation, exit_of, main
 from reg2rg.cli.numbers import above_zero, whole
 from reg2rg.cli.paths import place
 from reg2rg.cli.runner import add_runner_options, build_runner
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from reg2rg.cli.section import Sections
 
 EXIT_UNFINISHED = 4
-EXIT_TERMINATED = 143
 _OF_DATA = ("dataset", "store", "read")
 
 
@@ -224,7 +222,7 @@ class Ablation:
                 watch.end(task, outcome)
                 statuses.append(outcome.status)
         if got:
-            return EXIT_INTERRUPTED if got[0] == signal.SIGINT else EXIT_TERMINATED
+            return exit_of(got[0])
         if (
             self.here and "stopped" in statuses and not stop.event.is_set()
         ):  # the run heard the signal, and saved itself

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 import textwrap
 import traceback
@@ -23,9 +24,14 @@ from reg2rg.core.files import disk_trouble
 from reg2rg.core.registry import did_you_mean
 from reg2rg.runners.parent import end_with_parent
 
-EXIT_INTERRUPTED = 130
+EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
 COMMAND_GROUP = "reg2rg.commands"
 """Entry points of plug-ins that bring commands of their own."""
+
+
+def exit_of(number: int) -> int:
+    """Exit code of a command that a signal told to end, and that did so in order."""
+    return EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_TERMINATED
 
 
 @dataclass(frozen=True, slots=True)

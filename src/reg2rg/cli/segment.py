@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from reg2rg.cli.data import command_parser, config_arguments, folder_of, section_of_folder, shard_of
-from reg2rg.cli.main import EXIT_INTERRUPTED, Invocation
+from reg2rg.cli.main import Invocation, exit_of
 from reg2rg.cli.numbers import whole
 from reg2rg.cli.paths import place
 from reg2rg.cli.runner import add_runner_options, build_runner
@@ -20,8 +19,6 @@ from reg2rg.runners import Command, Stop
 
 if TYPE_CHECKING:
     from reg2rg.cli.section import Sections
-
-_EXIT_TERMINATED = 143
 
 
 @dataclass(frozen=True)
@@ -118,7 +115,7 @@ def _hand_out(invocation: Invocation, options: argparse.Namespace, words: Sequen
             sys.stdout.write(f"{done} of {len(jobs)} parts done; {job.log}: {outcome.message or outcome.status}\n")
             sys.stdout.flush()
     if got:
-        return EXIT_INTERRUPTED if got[0] == signal.SIGINT else _EXIT_TERMINATED
+        return exit_of(got[0])
     return EXIT_OK if done == len(jobs) else EXIT_RUNTIME
 
 

@@ -228,8 +228,9 @@ def _fill(folder: Path, found: Segmentation, facts: Mapping[str, Any]) -> None:
         new.mkdir()
         if isinstance(found.masks, LabelMap):
             image = read_image(found.masks.file)
+            values = image.values()
             for region, labels in found.masks.labels.items():
-                write_mask(new / f"{region}.nii.gz", np.isin(image.values(), labels), image.affine)
+                write_mask(new / f"{region}.nii.gz", np.isin(values, labels), image.affine)
         else:
             for target, path in _named(found.masks):
                 try:

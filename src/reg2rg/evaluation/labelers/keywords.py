@@ -100,7 +100,6 @@ class KeywordReader:
             label: re.compile(rf"\b(?:{'|'.join(rule.words[0] for rule in rules)})", re.IGNORECASE)
             for label, rules in keywords.items()
         }
-        self._any_hint = re.compile("|".join(f"(?:{hint.pattern})" for hint in self._hints.values()), re.IGNORECASE)
         self._seen: dict[str, tuple[Mention, ...]] = {}
 
     def read(self, text: str) -> dict[str, bool]:
@@ -135,8 +134,6 @@ class KeywordReader:
             yield from known
 
     def _read_sentence(self, sentence: str) -> Iterator[Mention]:
-        if not self._any_hint.search(sentence):
-            return
         labels = [label for label, hint in self._hints.items() if hint.search(sentence)]
         if labels:
             for clause, bare in _clauses(sentence):
