@@ -4,6 +4,7 @@
                                             than 19 GiB of free memory, which the published recipe needs, both
                                             stand beside each other at the quick size instead
     python benchmarks/prepare.py --quick    256 x 256 x 150
+    python benchmarks/prepare.py --slices 1200    ours alone, 512 x 512 x 1200
 
 The published recipe (the data set of Reg2RG) is composed from the same library calls: nibabel's get_fdata in float64,
 masks multiplied in, MONAI's CropForeground and area Resize, everything stacked. It runs for every sample of every
@@ -207,6 +208,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="256 x 256 x 150 only")
     parser.add_argument("--ours-only", action="store_true", help="leave the published recipe out")
+    parser.add_argument("--slices", type=int, metavar="N", help="ours alone, 512 x 512 x N")
     parser.add_argument("--json", type=Path, help="write all figures there")
     parser.add_argument("--side", choices=["published", "ours"], help=argparse.SUPPRESS)
     parser.add_argument("--size", type=lambda text: tuple(map(int, text.split("x"))), help=argparse.SUPPRESS)
@@ -222,6 +224,8 @@ def main() -> None:
     both, alone = [FULL], [LONG]
     if options.quick:
         both, alone = [QUICK], []
+    elif options.slices:
+        both, alone = [], [(*FULL[:2], options.slices)]
     elif options.ours_only:
         both, alone = [], [FULL, LONG]
     elif free_memory() < PUBLISHED_NEEDS:
