@@ -264,8 +264,8 @@ def targets(base: Path) -> list[Target]:
     from reg2rg.training.checkpoints import read_checkpoint
 
     regions = load_region_set("radgenome")
-    scan = next((base / "data").glob("train_preprocessed/**/*.nii.gz"))
-    mask = next(file for file in (base / "data").glob("train_region_mask/**/*.nii.gz") if "lung" in file.name)
+    scan = min((base / "data").glob("train_preprocessed/**/*.nii.gz"))
+    [mask] = (base / "data").glob(f"train_region_mask/seg_{scan.name.removesuffix('.nii.gz')}/lung.nii.gz")
     home = base / "damage"
     home.mkdir()
     for source, name in ((scan, "scan"), (mask, "mask")):
