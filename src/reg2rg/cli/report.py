@@ -70,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
         default="error",
         help="masks that cannot be the scan's; drop: leave out regions that are not what they are called",
     )
+    add("--operating-point", metavar="POINT", help="of a model with a head: f1, precision=P or recall=R")
     add("--language_model", type=place_or_name, metavar="PATH", help="where the base language model is now")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs")
     return parser
@@ -95,11 +96,16 @@ def run(invocation: Invocation) -> int:
     segmenter = None if options.segmenter is None else segmenter_named(options.segmenter)
     _tell(f"loading {options.model}")
 
+    from reg2rg.inference.calibration import head_of
     from reg2rg.inference.generate import exporter_named, load_model
+    from reg2rg.models.heads.operating import OperatingPoint
     from reg2rg.training.monitor import peak_memory_gib
 
     exporters = [exporter_named(word) for word in options.formats.split(",") if word]
     model = load_model(options.model, options.language_model, options.device, invocation.allow_import)
+    if options.operating_point is not None:
+        head_of(model)
+        model.reporter.operating_point = OperatingPoint.of(options.operating_point)
     if task is None:
         jobs, faults = _jobs(options, model.task.regions)
         _choose_series(options, jobs)

@@ -49,7 +49,7 @@ _EXTRAS = {"deepspeed": "deepspeed", "wandb": "wandb", "bitsandbytes": "quant"}
 
 def run(invocation: Invocation) -> int:
     """Run a trainer command; see `reg2rg.cli.main`."""
-    configs, rest = split_config_options(invocation.args)
+    configs, rest = split_config_options([_spelt_out(word) for word in invocation.args])
     flags, options = split_flags(rest)
     tree = with_folder(fold(configs), options)
     apply_options(tree, options)
@@ -74,6 +74,12 @@ def run(invocation: Invocation) -> int:
                 raise ConfigError(f"trainer: {error}") from error
             raise
     return 0
+
+
+def _spelt_out(word: str) -> str:
+    """``--operating-point`` is short for its key, as ``reg2rg report`` has it."""
+    option, equals, value = word.partition("=")
+    return f"--model.operating_point{equals}{value}" if option == "--operating-point" else word
 
 
 def _quieten() -> None:
@@ -102,10 +108,11 @@ def component_registries() -> tuple[Registry[Any], ...]:
     import reg2rg.models.llm.causal_lm  # noqa: F401 (registers itself)
     from reg2rg.datasets import DATASETS
     from reg2rg.models.encoders import ENCODERS
+    from reg2rg.models.heads import HEADS
     from reg2rg.models.llm.base import LANGUAGE_MODELS
     from reg2rg.models.projectors import PROJECTORS
 
-    return ENCODERS, PROJECTORS, LANGUAGE_MODELS, DATASETS
+    return ENCODERS, PROJECTORS, LANGUAGE_MODELS, DATASETS, HEADS
 
 
 class TrainerParser(Parser, LightningArgumentParser):

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from reg2rg.data.prompt import IGNORED, EncodedSample, TokenCounts, rebase_sources
+from reg2rg.data.prompt import IGNORED, REGION_OPEN, EncodedSample, TokenCounts, rebase_sources
 from reg2rg.data.scaling import fraction, to_input
 
 Views = npt.NDArray[np.int16]
@@ -30,6 +30,8 @@ class Sample:
         texture: (R, H, W, D) int16, slot order, or ``None`` when no encoder looks at it.
         geometry: (R, H, W, D) int16, or ``None``.
         global_: (H, W, D) int16, or ``None``.
+        attributes: (R, A) float32, slot order, what is measured of each region (`reg2rg.store.attributes.vector`), or
+            ``None``.
     """
 
     study: str
@@ -39,6 +41,7 @@ class Sample:
     texture: Views | None = None
     geometry: Views | None = None
     global_: Views | None = None
+    attributes: npt.NDArray[np.float32] | None = None
 
 
 @dataclass  # nothing changes one, but it is not frozen: Lightning's precision plugins copy it field by field
@@ -55,12 +58,13 @@ class Batch:
         labels: (B, L) token ids, -100 where there is no loss; not shifted.
         visual_rows: (M,) row of `input_ids` of every slot.
         visual_cols: (M,) its column.
-        visual_source: (M,) row of the table ``[4 tags | B * Tg global | N * (Tt + Tgeo) region]`` that fills it.
+        visual_source: (M,) row of the table ``[4 tags | B * Tg global | N * Tr region]`` that fills it.
         label_region: (K,) for each label, in row-major order: index among the N regions, -1 for EOS.
         study_ids: ids of the B studies.
         regions: names in slot order, for each study.
         reports: their texts, for each study; of a study without regions the whole report alone.
         sentences_cut: sentences that did not fit, over all studies.
+        attributes: (N, 1, A, 1, 1) float32, what is measured of each region, shaped as encoders take it; or ``None``.
     """
 
     texture: Tensor | None
@@ -77,6 +81,7 @@ class Batch:
     regions: tuple[tuple[str, ...], ...]
     reports: tuple[tuple[str, ...], ...]
     sentences_cut: int = 0
+    attributes: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.study_ids)
@@ -115,6 +120,40 @@ class Batch:
             if isinstance(value := getattr(self, field.name), Tensor)
         }
         return replace(self, **changes)
+
+    def cued(self, words: Sequence[Sequence[int]], pad_id: int) -> Self:
+        """The same studies with text before the visual tokens of each region.
+
+        Args:
+            words: token ids of each of the N packed regions; none for a region without.
+            pad_id: id that stands in padding.
+        """
+        opens = self.visual_source == REGION_OPEN
+        rows, cols = self.visual_rows[opens], self.visual_cols[opens]
+        device = self.input_ids.device
+        lengths = torch.tensor([len(ids) for ids in words], device=device)
+        added = torch.zeros_like(self.input_ids)
+        added[rows, cols] = lengths
+        shift = added.cumsum(1)  # (B, L): how far each position moves
+        longest = self.input_ids.shape[1] + int(shift[:, -1].max())
+        place = torch.arange(self.input_ids.shape[1], device=device) + shift
+        region = torch.repeat_interleave(torch.arange(len(words), device=device), lengths)
+        within = torch.arange(len(region), device=device) - (lengths.cumsum(0) - lengths)[region]
+        to = rows[region], (cols + shift[rows, cols] - lengths)[region] + within
+
+        def moved(old: Tensor, empty: int, new: Tensor | int) -> Tensor:
+            wider = old.new_full((len(self), longest), empty).scatter_(1, place, old)
+            wider[to] = torch.as_tensor(new, dtype=old.dtype, device=device)
+            return wider
+
+        ids = torch.tensor([token for own in words for token in own], dtype=self.input_ids.dtype)
+        return replace(
+            self,
+            input_ids=moved(self.input_ids, pad_id, ids),
+            attention_mask=moved(self.attention_mask, False, True),
+            labels=moved(self.labels, IGNORED, IGNORED),
+            visual_cols=self.visual_cols + shift[self.visual_rows, self.visual_cols],
+        )
 
     def prompts(self, pad_id: int) -> Self:
         """The same studies without their targets, padded on the left: what generation starts from."""
@@ -174,6 +213,7 @@ def collate(samples: Sequence[Sample], counts: TokenCounts, pad_id: int, pad_to:
         regions=tuple(sample.regions for sample in samples),
         reports=tuple(sample.reports for sample in samples),
         sentences_cut=sum(one.sentences_cut for one in encoded),
+        attributes=_measured([sample.attributes for sample in samples]),
     )
 
 
@@ -181,3 +221,9 @@ def _packed(views: Sequence[Views | None]) -> Tensor | None:
     """(R, H, W, D) arrays to one (N, 1, H, W, D) tensor."""
     present = [view for view in views if view is not None]
     return torch.from_numpy(np.concatenate(present)).unsqueeze(1) if present else None
+
+
+def _measured(vectors: Sequence[npt.NDArray[np.float32] | None]) -> Tensor | None:
+    """(R, A) arrays to one (N, 1, A, 1, 1) tensor."""
+    present = [vector for vector in vectors if vector is not None]
+    return torch.from_numpy(np.concatenate(present))[:, None, :, None, None] if present else None

@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from reg2rg.core.task import Views
 from reg2rg.data.batch import Sample
-from reg2rg.data.order import EVAL_SEED, scheduled_regions, shuffled_regions
+from reg2rg.data.order import EVAL_SEED, kept_regions, scheduled_regions, shuffled_regions
 from reg2rg.data.prompt import EncodedSample, PromptEncoder
+from reg2rg.store.attributes import Attributes, vector
 from reg2rg.store.views import StudyViews
 
 _CHARACTERS_PER_TOKEN = 4
@@ -30,6 +31,9 @@ class ViewSource(Protocol):
 
     def views(self, study: str, views: Views, regions: Sequence[str], want: Collection[str]) -> StudyViews:
         """Views of some regions, in the order asked for."""
+
+    def attributes(self, study: str) -> Attributes:
+        """What is measured of the study's regions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +115,7 @@ class StudySamples:
         train: the region order depends on the epoch.
         shuffled: shuffle the regions; otherwise they come in the order of the region set.
         schedule: curriculum: first epoch -> most regions a sample; see `scheduled_regions`.
+        dropout: share of the training samples that have some of their regions only; see `kept_regions`.
         with_target: append the report, labelled.
         cache_bytes: memory for views; 0 keeps none.
     """
@@ -126,15 +131,18 @@ class StudySamples:
         train: bool = False,
         shuffled: bool = True,
         schedule: Mapping[int, int] | None = None,
+        dropout: float = 0.0,
         with_target: bool = True,
         cache_bytes: int = 0,
     ) -> None:
         self.entries, self.source, self.views, self.encoder = list(entries), source, views, encoder
         self.seed, self.train = (seed if train else EVAL_SEED), train
+        self.dropout = dropout if train else 0.0
         self.shuffled, self.schedule, self.with_target = shuffled, (schedule if train else None), with_target
         counts = encoder.counts
         wanted = {"texture": counts.texture, "geometry": counts.geometry, "global": counts.global_}
         self.want = frozenset(name for name, count in wanted.items() if count)
+        self._vectors: dict[str, Mapping[str, npt.NDArray[np.float32]]] | None = {} if counts.attributes else None
         lengths = [len(entry.regions) for entry in self.entries]
         self.cache = ViewCache(lengths, self.want, views.size, cache_bytes) if cache_bytes else None
 
@@ -146,10 +154,13 @@ class StudySamples:
         return self.entries[index].study
 
     def order(self, index: int, epoch: int) -> tuple[str, ...]:
-        """Regions of a study in slot order. A curriculum takes the first of the shuffled ones."""
+        """Regions of a study in slot order. A curriculum and dropout take the first of the shuffled ones."""
         entry = self.entries[index]
         epoch = epoch if self.train else 0
+        count = len(entry.regions)
         bound = scheduled_regions(self.schedule, epoch)
+        if self.dropout and count:
+            bound = kept_regions(min(bound or count, count), self.dropout, self.seed, epoch, entry.study)
         if not self.shuffled and (bound is None or bound >= len(entry.regions)):
             return entry.regions
         names = shuffled_regions(entry.regions, self.seed, epoch, entry.study)[:bound]
@@ -165,7 +176,7 @@ class StudySamples:
         names, texts, encoded = self.written(index, epoch)
         found = self._views(index, names)
         views = (found.get("texture"), found.get("geometry"), found.get("global"))
-        return Sample(self.entries[index].study, names, texts, encoded, *views)
+        return Sample(self.entries[index].study, names, texts, encoded, *views, self._measured(index, names))
 
     def written(self, index: int, epoch: int) -> tuple[tuple[str, ...], tuple[str, ...], EncodedSample]:
         """Regions in slot order, their texts, and both as tokens: a sample without its views.
@@ -191,6 +202,16 @@ class StudySamples:
             characters = sum(map(len, entry.reports)) * (count or 1) // max(1, len(entry.regions))
             lengths.append(count * region + characters // _CHARACTERS_PER_TOKEN)
         return lengths
+
+    def _measured(self, index: int, names: tuple[str, ...]) -> npt.NDArray[np.float32] | None:
+        """Attributes in slot order; each study's are read once."""
+        if self._vectors is None or not names:
+            return None
+        entry = self.entries[index]
+        if entry.study not in self._vectors:
+            measured = self.source.attributes(entry.study)
+            self._vectors[entry.study] = {name: vector(measured, name) for name in entry.regions}
+        return np.stack([self._vectors[entry.study][name] for name in names])
 
     def _views(self, index: int, names: tuple[str, ...]) -> dict[str, npt.NDArray[np.int16]]:
         if not self.want:

@@ -28,7 +28,7 @@ from reg2rg.scans.find_masks import MaskSource, find_masks, image_stem
 from reg2rg.scans.masks import canonical
 from reg2rg.scans.read import read_study
 from reg2rg.scans.segmenters import SEGMENTERS, MadeBy, Segmentation, Segmenter, segmenter_named
-from reg2rg.store.attributes import measure
+from reg2rg.store.attributes import Attributes, measure
 from reg2rg.store.crop import Detail, crop_to_foreground
 from reg2rg.store.frame import conform
 from reg2rg.store.views import ALL_VIEWS, StudyViews, compute_views
@@ -112,7 +112,7 @@ def report_on(
     tell(f"writing the report on {name}")
     weights = digest(model.state_dict())
     with model.reporter.llm.merged():
-        [answer] = model.reporter.generate(_batch(model, contract, name, detail), model.decoding)
+        [answer] = model.reporter.generate(_batch(model, contract, name, detail, attributes), model.decoding)
     if answer.truncated:
         log.warning("%s: the report was stopped by its length or by a loop, not by its own end", scan)
     if study.masks is not None:
@@ -133,6 +133,7 @@ def report_on(
             truncated=answer.truncated,
         ),
         attributes=attributes,
+        findings=answer.findings,
     )
 
 
@@ -187,8 +188,8 @@ def _absent(detail: Detail, contract: InputContract, found: Segmentation) -> dic
 class _OneScan:
     """Views of one scan, for `StudySamples`."""
 
-    def __init__(self, study: str, detail: Detail) -> None:
-        self.study, self.detail = study, detail
+    def __init__(self, study: str, detail: Detail, measured: Attributes | None) -> None:
+        self.study, self.detail, self.measured = study, detail, measured
 
     def studies(self) -> list[str]:
         return [self.study]
@@ -205,8 +206,12 @@ class _OneScan:
     ) -> StudyViews:
         return compute_views(views, self.detail, regions, want)
 
+    def attributes(self, study: str) -> Attributes:
+        assert self.measured is not None  # of a scan with regions it is
+        return self.measured
 
-def _batch(model: Reg2RG, contract: InputContract, study: str, detail: Detail) -> Batch:
+
+def _batch(model: Reg2RG, contract: InputContract, study: str, detail: Detail, measured: Attributes | None) -> Batch:
     """A batch of one study, scaled, on the model's device."""
     task = contract.task
     names = detail.regions if task.target == "regions" else ()
@@ -214,7 +219,7 @@ def _batch(model: Reg2RG, contract: InputContract, study: str, detail: Detail) -
     encoder = PromptEncoder(model.tokenizer, counts, task.identity, task.max_length, task.instruction_text)
     samples = StudySamples(
         [Entry(study, names, ("",) * max(1, len(names)))],
-        _OneScan(study, detail),
+        _OneScan(study, detail, measured),
         task.views,
         encoder,
         shuffled=task.order == "shuffled",

@@ -10,6 +10,7 @@ import numpy as np
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.report import Report
 from reg2rg.core.types import Grid, Mask, RegionVolume, Study
+from reg2rg.models.findings import StudyFindings
 from reg2rg.scans.base import ReadOptions
 from reg2rg.scans.grid import Orientation, bounding_box
 from reg2rg.scans.segmenters import MadeBy
@@ -51,6 +52,8 @@ class ReportResult:
         absent: region of the model's set that it was not asked for -> why.
         made_by: how it came about.
         attributes: what is measured of the regions, ``None`` where that was not done.
+        findings: what the model's head told: probabilities, what was detected, paragraphs to review; ``None`` without
+            a head.
     """
 
     study: Study
@@ -60,6 +63,7 @@ class ReportResult:
     absent: Mapping[str, str]
     made_by: Provenance
     attributes: Attributes | None = None
+    findings: StudyFindings | None = None
 
     @property
     def text(self) -> str:

@@ -139,6 +139,7 @@ class PredictionWriter(L.Callback):
             "model": _weights_digest(trainer, pl_module),
             "decoding": str(getattr(pl_module, "decoding", "")),
             **data.prediction_facts(),
+            **_findings_facts(pl_module),
         }
         path = self.out / RUN
         before = read_record(path, "give another folder, or delete this one") if path.is_file() else run
@@ -192,7 +193,16 @@ def record(answer: GeneratedReport, texts: tuple[str, ...], question: str, ident
         "missing": list(report.missing),
         "reference": dict(zip(answer.regions or ("",), texts, strict=True)),
         "question": question,
+        **({} if answer.findings is None else {"findings": answer.findings.plain()}),
     }
+
+
+def _findings_facts(model: L.LightningModule) -> dict[str, Any]:
+    """What decides the predictions of a model with a head."""
+    reporter = getattr(model, "reporter", None)
+    if getattr(reporter, "head", None) is None:
+        return {}
+    return {"operating_point": str(reporter.operating_point)}
 
 
 def _damaged(path: Path, error: DocumentError) -> None:

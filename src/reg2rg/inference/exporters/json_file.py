@@ -12,6 +12,9 @@ regions     region -> {volume_ml, box_mm: [lowest, highest corner in RAS mm], fi
             null for a region that was not}
 measured    {body_extent_mm, cardiothoracic_ratio} or null
 grid        {stored, ras} -> {shape, affine: voxel indices -> RAS mm}; boxes and volumes are of the masks on "ras"
+findings    what the model's head told, or null: {operating_point, cued, omissions: {alpha, caveat} or null, regions:
+            region -> {probabilities: label -> share, detected, review: whether the paragraph may leave a finding out
+            (null without a calibration), wanting: which}, review: regions to review}
 made_by     {versions, model, masks: {name, version, source, for_measurements} or null, options, notes, truncated};
             not for_measurements: volumes and boxes are those of masks for trials
 ```
@@ -58,6 +61,7 @@ def as_json(result: ReportResult) -> dict[str, Any]:
         "regions": {region: _region(result, region) for region in result.masks},
         "measured": None if measured is None else _without_regions(measured),
         "grid": {"stored": _grid(result.stored_grid), "ras": _grid(result.grid)},
+        "findings": None if result.findings is None else result.findings.plain(),
         "made_by": asdict(result.made_by),
     }
 
