@@ -29,7 +29,14 @@ PERCENTILES = (5, 25, 50, 75, 95)
 AIR_BELOW, CALCIUM_FROM = -500, 130
 """HU: gas, as in `reg2rg.core.expected`; the threshold of Agatston et al., 1990."""
 
-VECTOR = 23
+VECTOR_NAMES = (
+    *("log of volume", "log of its share of the body", "mean HU", "sd of HU"),
+    *(f"percentile {share} of HU" for share in PERCENTILES),
+    *("root of air", "root of calcium"),
+    *(f"{what} {axis}" for what in ("extent", "centroid") for axis in ("left-right", "back-front", "bottom-top")),
+    *("body width", "body depth", "body height", "cut", "cardiothoracic ratio", "ratio known"),
+)
+VECTOR = len(VECTOR_NAMES)
 """Numbers in the `vector` of a region."""
 
 Triple = tuple[float, float, float]

@@ -181,11 +181,11 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(toy, tmp_path) -> None:
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
-def test_a_folder_keeps_head_attributes_and_thresholds(toy, trained, tmp_path) -> None:
-    module, _ = trained
-    [batch, *_] = batches(toy, module)
+def test_a_folder_keeps_head_attributes_and_thresholds(toy, tmp_path) -> None:
+    small = toy.module(texture=None, geometry=None, global_=None)
+    [batch, *_] = batches(toy, small)
     config = {
-        "task": {**module.task.values(), "regions": "radgenome"},
+        "task": {**small.task.values(), "regions": "radgenome"},
         "model": {
             "texture": None,
             "geometry": None,
@@ -198,7 +198,6 @@ def test_a_folder_keeps_head_attributes_and_thresholds(toy, trained, tmp_path) -
         },
         "data": {},
     }
-    small = toy.module(texture=None, geometry=None, global_=None)
     small.describe(config)
     assert small.contract.inputs == ("attributes",)
     stated = np.zeros((10, 18), np.int64)
