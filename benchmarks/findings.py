@@ -35,10 +35,9 @@ from reg2rg.evaluation.attribute_rules import AttributeRules
 from reg2rg.evaluation.calibration import average_precision, expected_calibration_error, reliability, roc_area
 from reg2rg.evaluation.labelers import RuleLabeler
 from reg2rg.evaluation.records import read_records
-from reg2rg.evaluation.shift import table
 from reg2rg.inference.calibration import covered, detect, head_of
 from reg2rg.inference.generate import load_model
-from reg2rg.store.attributes import measure
+from reg2rg.store.attributes import VECTOR_NAMES, density_table, measure, vectors
 from reg2rg.store.crop import Detail
 from reg2rg.store.store import Store
 
@@ -134,12 +133,16 @@ def rules(options: argparse.Namespace) -> None:
     demo = read_section(Invocation("data", ()), ["--config", options.config, "--vars.folder", options.demo])
     train = [study for study in demo.data.dataset.studies() if study.split == "train"]
     store = Store(demo.data.store)
-    fitted = AttributeRules.fit([(store.attributes(study.id), study.reports) for study in train], reader)
+    fitted = AttributeRules.fit(
+        [(vectors(store.attributes(study.id)), study.reports) for study in train], reader, VECTOR_NAMES
+    )
     for region, own in fitted.rules.items():
         for label, rule in own.items():
             print(f"{region:22}{label:38}{rule}")
     studies, there = held.data.dataset.studies(), Store(held.data.store)
-    told = [" ".join(fitted.write(there.attributes(study.id), list(study.reports)).values()) for study in studies]
+    told = [
+        " ".join(fitted.write(vectors(there.attributes(study.id)), list(study.reports)).values()) for study in studies
+    ]
     truth = np.array([[bool(study.findings[name]) for name in FINDINGS] for study in studies])
     micro, macro, *_ = f1_lines(reader.label(told), truth)
     print(f"micro-F1 {micro:.3f}, macro-F1 {macro:.3f} of {len(studies)} studies")
@@ -162,7 +165,7 @@ def shift(options: argparse.Namespace) -> None:
     model, where = load_model(options.paths[0]), section(options)
     control, regions, store = head_of(model).omissions, model.task.region_set, Store(where.data.store)
     studies = [study.id for study in where.data.dataset.studies()]
-    plain = table([store.attributes(study) for study in studies], regions.names)
+    plain = density_table([store.attributes(study) for study in studies], regions.names)
     random = np.random.default_rng(0)
     alarms = [
         control.shift(plain[random.permutation(len(studies))[:SAMPLE]], regions.names).p < 0.01
@@ -174,7 +177,7 @@ def shift(options: argparse.Namespace) -> None:
         moved = [
             measure(changed(store.read(study).detail, kind, seed), regions) for seed, study in enumerate(chosen)
         ]  # fmt: skip
-        print(f"{kind}: {control.shift(table(moved, regions.names), regions.names)}")
+        print(f"{kind}: {control.shift(density_table(moved, regions.names), regions.names)}")
 
 
 def fewer(options: argparse.Namespace) -> None:

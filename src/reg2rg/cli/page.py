@@ -144,16 +144,17 @@ def _by_rules(
 ) -> dict[str, dict[str, dict[str, str]]]:
     """The floor that looks at measured numbers alone, where the store has them of the training studies."""
     from reg2rg.evaluation.attribute_rules import NAME, AttributeRules
+    from reg2rg.store.attributes import VECTOR_NAMES, vectors
     from reg2rg.store.store import Store
 
     if section.store is None:
         return {}
     store, ready = Store(section.store), set(Store(section.store).studies())
     try:
-        fitted = [(store.attributes(study.id), study.reports) for study in train if study.id in ready]
-        rules = AttributeRules.fit(fitted, RuleLabeler())
+        fitted = [(vectors(store.attributes(study.id)), study.reports) for study in train if study.id in ready]
+        rules = AttributeRules.fit(fitted, RuleLabeler(), VECTOR_NAMES)
         told = [study for study in studies.values() if study.split != "train" and study.id in ready]
-        written = {study.id: rules.write(store.attributes(study.id), list(study.reports)) for study in told}
+        written = {study.id: rules.write(vectors(store.attributes(study.id)), list(study.reports)) for study in told}
     except DataFault as fault:
         if fault.code != "NOT_PREPARED":
             raise

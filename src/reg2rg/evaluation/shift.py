@@ -15,11 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import kstwobign
 
-from reg2rg.store.attributes import Attributes, RegionAttributes
-
 Floats = NDArray[np.float64]
-NUMBERS = ("mean", "standard deviation", "5th percentile", "median", "95th percentile", "air", "calcium")
-"""What is compared of each region."""
 QUANTILES = 65
 FEWEST = 20
 """Studies with a region on either side, for it to be compared."""
@@ -42,24 +38,8 @@ class Shift:
     studies: int
 
     def __str__(self) -> str:
-        where = f"; most of all in {self.number} HU of {self.region}" if self.region else ""
+        where = f"; most of all in {self.number} of {self.region}" if self.region else ""
         return f"p = {self.p:.2g} over {self.studies} studies{where}"
-
-
-def numbers(own: RegionAttributes) -> tuple[float, ...]:
-    """`NUMBERS` of one region."""
-    low, _, middle, _, high = own.percentiles_hu
-    return own.mean_hu, own.sd_hu, low, middle, high, own.air, own.calcium
-
-
-def table(studies: Sequence[Attributes], regions: Sequence[str]) -> Floats:
-    """(S, R, len(NUMBERS)), nan where a study lacks a region."""
-    found = np.full((len(studies), len(regions), len(NUMBERS)), np.nan)
-    for row, study in enumerate(studies):
-        for place, region in enumerate(regions):
-            if region in study.regions:
-                found[row, place] = numbers(study.regions[region])
-    return found
 
 
 def reference(values: Floats) -> tuple[Floats, NDArray[np.int64]]:
@@ -73,8 +53,17 @@ def reference(values: Floats) -> tuple[Floats, NDArray[np.int64]]:
     return quantiles, count.astype(np.int64)
 
 
-def compare(values: Floats, quantiles: Floats, count: NDArray[np.int64], regions: Sequence[str]) -> Shift:
-    """Hold studies (S, R, len(NUMBERS)) against a `reference`.
+def compare(
+    values: Floats, quantiles: Floats, count: NDArray[np.int64], regions: Sequence[str], numbers: Sequence[str]
+) -> Shift:
+    """Hold studies against a `reference`.
+
+    Args:
+        values: (S, R, K) numbers of their regions, nan where a study lacks one.
+        quantiles: of the reference.
+        count: of the reference.
+        regions: R names.
+        numbers: K names.
 
     Returns:
         p and where the largest difference is; regions with fewer than `FEWEST` studies on a side are left out.
@@ -84,12 +73,12 @@ def compare(values: Floats, quantiles: Floats, count: NDArray[np.int64], regions
     found: dict[tuple[int, int], float] = {}
     for place in places.tolist():
         known = values[np.isfinite(values[:, place, 0]), place]
-        for index in range(len(NUMBERS)):
+        for index in range(len(numbers)):
             found[place, index] = _p(known[:, index], quantiles[place, index], int(count[place]))
     if not found:
         return Shift(1.0, "", "", len(values))
     (place, index), least = min(found.items(), key=lambda item: item[1])
-    return Shift(min(1.0, least * len(found)), regions[place], NUMBERS[index], len(values))
+    return Shift(min(1.0, least * len(found)), regions[place], numbers[index], len(values))
 
 
 def _p(sample: Floats, quantiles: Floats, count: int) -> float:

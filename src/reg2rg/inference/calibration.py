@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.progress import Step
 from reg2rg.data.datamodule import RegionReportDataModule, Split
-from reg2rg.evaluation.shift import Floats, table
+from reg2rg.evaluation.shift import Floats
 from reg2rg.models.heads import Head
+from reg2rg.store.attributes import density_table
 from reg2rg.training.module import Reg2RG
 
 log = logging.getLogger(__name__)
@@ -90,8 +91,8 @@ def calibrate(model: Reg2RG, found: Detections, alpha: float, measured: Floats |
         model: whose head said `found`.
         found: of studies that it was neither trained on nor given thresholds by.
         alpha: share of the paragraphs with findings that may leave one out unmarked.
-        measured: (S, R, K) what was measured of these studies (`reg2rg.evaluation.shift.table`), to tell later whether
-            others look like them; ``None`` where nothing was.
+        measured: (S, R, K) what was measured of these studies (`reg2rg.store.attributes.density_table`), to tell later
+            whether others look like them; ``None`` where nothing was.
 
     Raises:
         ConfigError: a share that cannot be.
@@ -122,7 +123,7 @@ def measured_of(data: RegionReportDataModule, studies: Sequence[str]) -> Floats:
     Raises:
         DataFault: nothing was measured.
     """
-    return table([data.store.attributes(study) for study in studies], data.task.region_set.names)
+    return density_table([data.store.attributes(study) for study in studies], data.task.region_set.names)
 
 
 def covered(found: Detections, head: Head, said: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:

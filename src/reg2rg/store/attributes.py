@@ -7,7 +7,7 @@ the masks: see `MadeBy.for_measurements`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ VECTOR_NAMES = (
 )
 VECTOR = len(VECTOR_NAMES)
 """Numbers in the `vector` of a region."""
+DENSITY_NAMES = ("mean HU", "sd of HU", "percentile 5 of HU", "median HU", "percentile 95 of HU", "air", "calcium")
+"""What a `density_table` has of each region."""
 
 Triple = tuple[float, float, float]
 _TISSUE = -300  # HU: the body without its gas
@@ -142,6 +144,22 @@ def vector(attributes: Attributes, region: str) -> npt.NDArray[np.float32]:
         float(ratio is not None),
     )
     return np.asarray(values, dtype=np.float32)
+
+
+def vectors(attributes: Attributes) -> dict[str, npt.NDArray[np.float32]]:
+    """Region -> its `vector`."""
+    return {region: vector(attributes, region) for region in attributes.regions}
+
+
+def density_table(studies: Sequence[Attributes], regions: Sequence[str]) -> npt.NDArray[np.float64]:
+    """`DENSITY_NAMES` of each study and region, (S, R, K); nan where a study lacks a region."""
+    found = np.full((len(studies), len(regions), len(DENSITY_NAMES)), np.nan)
+    for row, study in enumerate(studies):
+        for place, region in enumerate(regions):
+            if (own := study.regions.get(region)) is not None:
+                low, _, middle, _, high = own.percentiles_hu
+                found[row, place] = own.mean_hu, own.sd_hu, low, middle, high, own.air, own.calcium
+    return found
 
 
 def write_attributes(path: Path, study: str, key: str, attributes: Attributes) -> None:

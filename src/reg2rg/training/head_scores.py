@@ -74,7 +74,7 @@ class HeadScores:
             head.points.count(head.probabilities(logits, region), region, targets & head.possible[region])
         can = head.possible[region].cpu().numpy()
         shares, truth = head.probabilities(logits, region).cpu().numpy()[can], targets.cpu().numpy()[can]
-        found = {"findings_ece": expected_calibration_error(shares, truth)}
+        found = {"head_ece": expected_calibration_error(shares, truth)}
         if truth.any() and not truth.all():
-            found |= {"findings_auroc": roc_area(shares, truth), "findings_ap": average_precision(shares, truth)}
-        return {**found, "findings_temperature": float(head.temperature)}
+            found |= {"head_auroc": roc_area(shares, truth), "head_ap": average_precision(shares, truth)}
+        return {**found, "head_temperature": float(head.temperature)}

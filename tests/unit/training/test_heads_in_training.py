@@ -81,7 +81,7 @@ def test_it_learned_from_the_training_texts_and_is_calibrated_by_validation(trai
     assert possible == [("heart", "Cardiomegaly"), ("lung", "Lung nodule")]
     assert float(head.temperature) != 1.0
     assert head.points.present.sum() == 1.0  # one validation study, s5: its lung has a nodule, its heart is normal
-    assert {"val/findings_ece", "val/findings_temperature"} <= set(trainer.callback_metrics)
+    assert {"val/head_ece", "val/head_temperature"} <= set(trainer.callback_metrics)
 
 
 def test_its_loss_reaches_the_encoders(toy) -> None:

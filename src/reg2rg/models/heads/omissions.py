@@ -18,7 +18,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from reg2rg.evaluation.shift import NUMBERS, QUANTILES, Floats, Shift, compare, reference
+from reg2rg.evaluation.shift import QUANTILES, Floats, Shift, compare, reference
+from reg2rg.store.attributes import DENSITY_NAMES
 
 
 class OmissionControl(nn.Module):
@@ -47,7 +48,7 @@ class OmissionControl(nn.Module):
         self.register_buffer("bound", torch.full((regions,), 2.0))
         self.register_buffer("used", torch.zeros(regions))
         self.register_buffer("alpha", torch.zeros(1))
-        self.register_buffer("quantiles", torch.zeros(regions, len(NUMBERS), QUANTILES))
+        self.register_buffer("quantiles", torch.zeros(regions, len(DENSITY_NAMES), QUANTILES))
         self.register_buffer("measured", torch.zeros(regions, dtype=torch.long))
 
     @property
@@ -82,7 +83,8 @@ class OmissionControl(nn.Module):
 
     def shift(self, measured: Floats, regions: Sequence[str]) -> Shift:
         """Whether studies (S, R, K) look like those of the calibration."""
-        return compare(measured, self.quantiles.double().cpu().numpy(), self.measured.cpu().numpy(), regions)
+        quantiles, count = self.quantiles.double().cpu().numpy(), self.measured.cpu().numpy()
+        return compare(measured, quantiles, count, regions, DENSITY_NAMES)
 
     def wanting(self, probabilities: Tensor, region: Tensor, said: Tensor, possible: Tensor) -> Tensor:
         """What each paragraph leaves out and may not, unmarked, (N, L) bool.
