@@ -140,9 +140,9 @@ def rules(options: argparse.Namespace) -> None:
         for label, rule in own.items():
             print(f"{region:22}{label:38}{rule}")
     studies, there = held.data.dataset.studies(), Store(held.data.store)
-    told = [
-        " ".join(fitted.write(vectors(there.attributes(study.id)), list(study.reports)).values()) for study in studies
-    ]
+    measured = [vectors(there.attributes(study.id)) for study in studies]
+    reports = [fitted.write(own, list(study.reports)) for own, study in zip(measured, studies, strict=True)]
+    told = [" ".join(report.values()) for report in reports]
     truth = np.array([[bool(study.findings[name]) for name in FINDINGS] for study in studies])
     micro, macro, *_ = f1_lines(reader.label(told), truth)
     print(f"micro-F1 {micro:.3f}, macro-F1 {macro:.3f} of {len(studies)} studies")
