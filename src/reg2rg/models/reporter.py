@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from reg2rg.core.errors import ConfigError
+from reg2rg.core.task import ReportTask
 from reg2rg.data.batch import Batch
 from reg2rg.data.prompt import IGNORED, TAGS, TokenCounts
 from reg2rg.models.cues import CueWriter
@@ -85,6 +86,22 @@ class FindingsOptions:
     cues: bool = False
     cue_dropout: float = 0.15
     operating_point: str = "f1"
+
+    @classmethod
+    def for_task(
+        cls, task: ReportTask, head: HeadFactory | None, cues: bool, cue_dropout: float, operating_point: str
+    ) -> Self:
+        """The options of a model with this task.
+
+        Raises:
+            ConfigError: a head, and a report without regions.
+        """
+        if head is not None and task.target != "regions":
+            raise ConfigError(
+                f"model.head tells findings of regions, and task.target '{task.target}' has none. Fix: set model.head "
+                "to null and model.cues to false"
+            )
+        return cls(head, task.region_set.names, task.identity, cues, cue_dropout, operating_point)
 
 
 class RegionReporter(nn.Module):
@@ -183,6 +200,8 @@ class RegionReporter(nn.Module):
         Raises:
             ConfigError: as `forward`.
         """
+        if write:
+            self._require_context(batch)
         table = self.visual_table(batch)
         words = None if self.words is None else self._word_loss(batch, table)
         losses = Losses(None, words)
@@ -195,7 +214,7 @@ class RegionReporter(nn.Module):
             kept = torch.rand(len(region)) >= self.findings.cue_dropout if self.training else None
             told = stated if self.training else self.head.detected(logits, region, self.operating_point)
             batch = self._cued(batch, region, told, kept)
-        self._require_context(batch)
+            self._require_context(batch)
         losses.nll = self.llm.answer_nll(self._filled(batch, table), batch.attention_mask, batch.labels)
         return losses
 
@@ -274,15 +293,18 @@ class RegionReporter(nn.Module):
         tokenizer = self.llm.tokenizer
         training = self.training
         self.eval()
+        pad = int(tokenizer.pad_token_id or 0)
         try:
+            prompts = batch.prompts(pad)
+            self._require_context(prompts, decoding.max_new_tokens)
             table = self.visual_table(batch)
             logits = region = None
             if self.head is not None:
                 logits, region = self._head_logits(batch, table)
                 if self.cues is not None:
-                    batch = self._cued(batch, region, self.head.detected(logits, region, self.operating_point))
-            prompts = batch.prompts(int(tokenizer.pad_token_id or 0))
-            self._require_context(prompts, decoding.max_new_tokens)
+                    told = self.head.detected(logits, region, self.operating_point)
+                    prompts = self._cued(batch, region, told).prompts(pad)
+                    self._require_context(prompts, decoding.max_new_tokens)
             embedded = self._filled(prompts, table)
             answers = self.llm.decode(embedded, prompts.attention_mask, decoding, names=batch.study_ids)
         finally:
@@ -294,8 +316,8 @@ class RegionReporter(nn.Module):
         ]
         if self.head is not None and logits is not None and region is not None:
             identity, cued = self.findings.identity, self.cues is not None
-            told = self.head.told(reports, logits, region, self.operating_point, identity, cued)
-            for report, findings in zip(reports, told, strict=True):
+            found = self.head.told(reports, logits, region, self.operating_point, identity, cued)
+            for report, findings in zip(reports, found, strict=True):
                 report.findings = findings
         return reports
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch import nn
 
 from reg2rg.models.heads import Head, HeadInputs
 from reg2rg.testing.contract import require
@@ -50,12 +51,17 @@ def check_head(build: Callable[[HeadInputs], Head], tolerance: float = 1e-5) -> 
     check_gradients(head, lambda: head(*given))
     head.eval()
     _check_learning(head, given)
-    check_round_trip(head, lambda: build(_INPUTS), lambda copy: copy.probabilities(copy(*given), given[2]))
+    check_round_trip(head, lambda: build(_INPUTS), lambda copy: _shares(copy, given))
 
 
 def _given(inputs: HeadInputs, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     tokens, image = torch.randn(count, inputs.tokens, inputs.width), torch.randn(count, inputs.image, inputs.width)
     return tokens, image, torch.arange(count) % len(inputs.regions)
+
+
+def _shares(head: nn.Module, given: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    assert isinstance(head, Head)
+    return head.probabilities(head(*given), given[2])
 
 
 def _check_targets(head: Head) -> None:

@@ -112,7 +112,7 @@ class Reg2RG(FolderModel, L.LightningModule):
     ) -> None:
         super().__init__()
         names = task.region_set.names
-        findings = FindingsOptions(head, names, task.identity, cues, cue_dropout, operating_point)
+        findings = FindingsOptions.for_task(task, head, cues, cue_dropout, operating_point)
         self.reporter = RegionReporter(
             texture, geometry, global_, projector, llm, tag_std, word_alignment > 0, attributes, findings
         )

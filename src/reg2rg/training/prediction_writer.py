@@ -199,7 +199,7 @@ def record(answer: GeneratedReport, texts: tuple[str, ...], question: str, ident
 
 def _findings_facts(model: L.LightningModule) -> dict[str, Any]:
     """What decides the predictions of a model with a head."""
-    reporter = getattr(model, "reporter", None)
+    reporter: Any = getattr(model, "reporter", None)
     if getattr(reporter, "head", None) is None:
         return {}
     return {"operating_point": str(reporter.operating_point)}

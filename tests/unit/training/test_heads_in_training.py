@@ -218,6 +218,8 @@ def test_a_folder_keeps_head_attributes_and_thresholds(toy, tmp_path) -> None:
 def test_cues_need_a_head(toy) -> None:
     with pytest.raises(ConfigError, match=r"model.cues needs a head"):
         toy.module(head=None)
+    with pytest.raises(ConfigError, match=r"task.target 'joined' has none"):
+        toy.module(target="joined", texture=None, geometry=None, attributes=None)
 
 
 def test_predictions_of_two_operating_points_are_not_mixed(toy, trained, tmp_path) -> None:

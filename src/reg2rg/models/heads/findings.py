@@ -32,6 +32,8 @@ class FindingsHead(Head):
         rarest: share of a region's training texts that must state a label for the region to be able to have it.
     """
 
+    odds: Tensor
+
     def __init__(
         self,
         inputs: HeadInputs,
@@ -53,7 +55,7 @@ class FindingsHead(Head):
         self.beside = nn.Linear(size, len(self.labels), bias=False)
         nn.init.zeros_(self.beside.weight)
         # Log odds of each label in each region, as the training texts have them; what is seen moves them.
-        self.odds = nn.Parameter(torch.zeros(len(inputs.regions), len(self.labels)))
+        self.register_buffer("odds", torch.zeros(len(inputs.regions), len(self.labels)))
 
     def forward(self, tokens: Tensor, image: Tensor, region: Tensor) -> Tensor:
         """(N, T, E), (N, Tg, E) and (N,) to (N, L)."""
