@@ -37,7 +37,7 @@ demo: $(HERE)
 	$(RUN) data phantom demo/data --studies $(STUDIES) --seed $(SEED) --dicom demo/dicom
 	$(RUN) data check $(FULL) --out demo/check
 	$(RUN) data prepare $(FULL) --bake
-	test -f demo/lm/config.json || $(RUN) lm demo/lm $(FULL) --seed $(SEED)
+	test -f demo/lm/config.json || $(RUN) lm demo/lm $(FULL) --seed $(SEED) --cues
 	$(RUN) fit $(FULL) --ckpt_path last
 	test -d demo/model || $(RUN) calibrate $(FULL) --model demo/runs/checkpoints/last.ckpt --rest 60 --out demo/model
 	$(RUN) predict $(FULL) --ckpt_path demo/model

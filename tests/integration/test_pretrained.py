@@ -124,6 +124,8 @@ def test_calibrated_on_studies_of_its_own_and_told_in_every_output(trained, thei
 
     point = ["--operating-point", "recall=.9"]
     assert main(["predict", "--ckpt_path", "calibrated", "--config", "mine.yaml", *point]) == 0
+    with_a_model = ["--config", str(theirs / "config.yaml"), "--config", "mine.yaml", "--ckpt_path", "calibrated"]
+    assert main(["predict", *with_a_model, *point]) == 0  # the same predictions: all are complete
     given = ["report", str(image), "--model", "calibrated", "--masks", masks, "-o", "out", "--formats", "JSON"]
     assert main([*given, *point]) == 0
     [file] = Path("out").glob("*.json")

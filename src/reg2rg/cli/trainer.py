@@ -49,7 +49,7 @@ _EXTRAS = {"deepspeed": "deepspeed", "wandb": "wandb", "bitsandbytes": "quant"}
 
 def run(invocation: Invocation) -> int:
     """Run a trainer command; see `reg2rg.cli.main`."""
-    configs, rest = split_config_options([_spelt_out(word) for word in invocation.args])
+    configs, rest = split_config_options(invocation.args)
     flags, options = split_flags(rest)
     tree = with_folder(fold(configs), options)
     apply_options(tree, options)
@@ -74,12 +74,6 @@ def run(invocation: Invocation) -> int:
                 raise ConfigError(f"trainer: {error}") from error
             raise
     return 0
-
-
-def _spelt_out(word: str) -> str:
-    """``--operating-point`` is short for its key, as ``reg2rg report`` has it."""
-    option, equals, value = word.partition("=")
-    return f"--model.operating_point{equals}{value}" if option == "--operating-point" else word
 
 
 def _quieten() -> None:

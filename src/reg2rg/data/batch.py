@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from reg2rg.data.prompt import IGNORED, REGION_OPEN, EncodedSample, TokenCounts, rebase_sources
+from reg2rg.data.prompt import IGNORED, REGION_CLOSE, EncodedSample, TokenCounts, rebase_sources
 from reg2rg.data.scaling import fraction, to_input
 
 Views = npt.NDArray[np.int16]
@@ -122,14 +122,14 @@ class Batch:
         return replace(self, **changes)
 
     def cued(self, words: Sequence[Sequence[int]], pad_id: int) -> Self:
-        """The same studies with text before the visual tokens of each region.
+        """The same studies with text behind the visual tokens of each region.
 
         Args:
             words: token ids of each of the N packed regions; none for a region without.
             pad_id: id that stands in padding.
         """
-        opens = self.visual_source == REGION_OPEN
-        rows, cols = self.visual_rows[opens], self.visual_cols[opens]
+        closes = self.visual_source == REGION_CLOSE
+        rows, cols = self.visual_rows[closes], self.visual_cols[closes] + 1  # where other text stands now
         device = self.input_ids.device
         lengths = torch.tensor([len(ids) for ids in words], device=device)
         added = torch.zeros_like(self.input_ids)

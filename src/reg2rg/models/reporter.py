@@ -261,7 +261,11 @@ class RegionReporter(nn.Module):
         able = self.head.possible.any(1)[region]
         chosen = able if kept is None else able & kept.to(able.device)
         rows = zip((told & self.head.possible[region]).tolist(), chosen.tolist(), strict=True)
-        words = [self.cues.ids(self.head.named(row) if keep else None) for row, keep in rows]
+        slots = [slot for own in batch.regions for slot in range(len(own))]
+        words = [
+            self.cues.ids(slot, self.head.named(row) if keep else None)
+            for slot, (row, keep) in zip(slots, rows, strict=True)
+        ]
         return batch.cued(words, int(self.llm.tokenizer.pad_token_id or 0))
 
     def _word_loss(self, batch: Batch, table: Tensor) -> Tensor:

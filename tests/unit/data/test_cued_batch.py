@@ -1,4 +1,4 @@
-"""Text before the visual tokens of a region is what the prompt would have had there from the start."""
+"""Text behind the visual tokens of a region is what the prompt would have had there from the start."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ import torch
 
 from reg2rg.data.batch import Sample, collate
 from reg2rg.data.prompt import IGNORED, REGION_PREFIX, PromptEncoder, TokenCounts
+from reg2rg.models.cues import CueWriter, cue_text
 
 COUNTS = TokenCounts(texture=2, geometry=1, global_=2)
 
@@ -39,16 +40,16 @@ def tokens(batch, row: int) -> list[int]:
     return ids[batch.attention_mask[row]].tolist()
 
 
-def test_cues_stand_before_the_tokens_of_their_region(encoder, batch) -> None:
+def test_cues_stand_behind_the_tokens_of_their_region(encoder, batch) -> None:
     cued = batch.cued(CUES, encoder.pad_id)
     for row, cues in enumerate((CUES[:3], CUES[3:])):
-        before, opens = tokens(batch, row), -1 - 2  # the tag that opens a region
+        before, closes = tokens(batch, row), -1 - 3  # the tag that closes a region
         wanted, count = [], 0
         for token in before:
-            if token == opens:
+            wanted.append(token)
+            if token == closes:
                 wanted += cues[count]
                 count += 1
-            wanted.append(token)
         assert tokens(cued, row) == wanted
     assert torch.equal(cued.labels[cued.labels != IGNORED], batch.labels[batch.labels != IGNORED])
     assert torch.equal(cued.label_region, batch.label_region)
@@ -67,11 +68,17 @@ def test_they_stand_there_in_prompts_for_generation_too(encoder, batch) -> None:
 
 def test_what_the_prompt_encoder_would_write(encoder, batch) -> None:
     """A cue that is tokenised by itself is the piece that a prompt of such pieces has."""
-    words = encoder._tokens("with cardiomegaly ")
+    words = CueWriter(encoder.tokenizer).ids(0, ("Cardiomegaly",))
+    assert words == encoder._tokens(". The region 0 is with cardiomegaly")
     cued = batch.cued([words, [], [], [], []], encoder.pad_id)
-    start = tokens(cued, 0).index(-1 - 2)
-    prefix = encoder._tokens(". " + REGION_PREFIX.format(slot=0))
-    assert tokens(cued, 0)[start - len(words) - len(prefix) : start] == [*prefix, *words]
+    end = tokens(cued, 0).index(-1 - 3) + 1
+    after = encoder._tokens(". " + REGION_PREFIX.format(slot=1))
+    assert tokens(cued, 0)[end : end + len(words) + len(after)] == [*words, *after]
+
+
+def test_the_words_of_a_cue() -> None:
+    assert cue_text(3, ("Hiatal hernia", "Lung nodule")) == ". The region 3 is with hiatal hernia, lung nodule"
+    assert cue_text(0, ()) == ". The region 0 is with no finding"
 
 
 def test_no_cues_change_nothing(encoder, batch) -> None:

@@ -100,7 +100,7 @@ def test_in_training_the_prompt_names_what_the_texts_state_and_in_validation_wha
     module.reporter.head.learn(np.eye(10, 18, dtype=np.int64)[:, ::-1] * 0 + 50, np.full(10, 100))
     [batch, *_] = batches(toy, module)
     seen = []
-    module.reporter.cues.ids = lambda labels: seen.append(labels) or []
+    module.reporter.cues.ids = lambda slot, labels: seen.append(labels) or []
     module.train()
     module.reporter.losses(batch)
     stated = [row.nonzero()[0].tolist() for row in module.reporter.head.targets(sum(batch.reports, ()))]
@@ -117,7 +117,7 @@ def test_cue_dropout_leaves_regions_without_a_word(toy) -> None:
     module = toy.module(cue_dropout=0.4)
     module.reporter.head.learn(np.full((10, 18), 50), np.full(10, 100))
     seen = []
-    module.reporter.cues.ids = lambda labels: seen.append(labels) or []
+    module.reporter.cues.ids = lambda slot, labels: seen.append(labels) or []
     module.train()
     for _ in range(12):
         for batch in batches(toy, module):
