@@ -11,14 +11,15 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from reg2rg.core.claims import CAMPAIGNS, Claims, crashed
 from reg2rg.core.errors import ConfigError, Reg2RGError, TooManySkippedError
 from reg2rg.core.files import write_json
-from reg2rg.core.parallel import run_tasks, usable_cores
+from reg2rg.core.parallel import own_first, run_shared, run_tasks, shard_of, usable_cores
 from reg2rg.core.regions import RegionSet, load_region_set
 from reg2rg.core.task import Views
 from reg2rg.core.types import Study
@@ -89,6 +90,30 @@ class _Tally:
     size: int = 0
     seen: Known = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, outcomes: Mapping[str, Mapping[str, Any]], seen: Known) -> Self:
+        """What all processes of a campaign did."""
+        tally = cls(seen=seen)
+        for study, facts in outcomes.items():
+            tally.add(study, Outcome(**facts))
+        return tally
+
+    def summary(self, before: Sequence[Skip], regions: RegionSet, seconds: float) -> PrepareSummary:
+        counts = self.counts
+        return PrepareSummary(
+            studies=sum(counts.values()) + len(self.skipped),
+            kept=counts["kept"],
+            built=counts["built"],
+            rebuilt=counts["rebuilt"],
+            repaired=counts["repaired"],
+            baked=counts["baked"],
+            measured=counts["measured"],
+            skipped=tuple(sorted([*before, *self.skipped], key=lambda skip: (skip.study, skip.code))),
+            regions={name: self.regions[name] for name in regions.names},
+            size=self.size,
+            seconds=seconds,
+        )
+
     def add(self, study: str, outcome: Outcome) -> None:
         self.seen |= outcome.seen
         if outcome.status == "fatal":
@@ -114,6 +139,7 @@ def prepare(
     native: bool = True,
     needs_regions: bool = True,
     check_contents: bool = False,
+    campaign: str = "",
 ) -> PrepareSummary:
     """Bring studies into the store.
 
@@ -132,9 +158,12 @@ def prepare(
             and pages need the studies prepared again.
         needs_regions: skip studies without any region; otherwise they are kept as scans alone.
         check_contents: read every input file to see whether it is what it was, also where size, times and inode are.
+        campaign: a name that all shards of one piece of work share. With it a shard that is through takes over what
+            others have not begun, or left behind when they died; no study is worked on twice at a time, and what the
+            campaign has finished is not looked at again.
 
     Returns:
-        what was done.
+        what was done by this call, or by all shards of a campaign that is complete.
 
     Raises:
         TooManySkippedError: more than `max_skip` of the studies were skipped; what could be prepared is in the store.
@@ -144,7 +173,7 @@ def prepare(
     started = time.monotonic()
     store = store if isinstance(store, Store) else Store(store)
     studies, before = _studies(dataset)
-    mine = _shard(studies, shard)
+    mine = shard_of(studies, shard)
     workers = usable_cores() if workers is None else workers
     if workers < 0:
         raise ConfigError(f"workers is {workers} (expected 0 or more)")
@@ -153,45 +182,50 @@ def prepare(
     region_set = load_region_set(regions)
     options = (options or ReadOptions()).for_views(bake or Views())
     workers = workers_that_fit(workers, mine)
-    tally = _Tally()
-    with _only_run(store.root, shard):
-        seen_before = load_known(store.root)
-        jobs = [
-            Job(study, store.root, region_set, options, bake, verify, native, needs_regions, check_contents)
-            for study in mine
-        ]
-        _remove_leftovers(store, [study.id for study in mine], bake, alone=shard[1] == 1)
-        tasks = run_tasks(prepare_one, jobs, name=job_name, workers=workers, title="prepare")
-        inputs = _of_shard("inputs", shard)
+    order = own_first(studies, shard) if campaign else mine
+    jobs = {
+        study.id: Job(study, store.root, region_set, options, bake, verify, native, needs_regions, check_contents)
+        for study in order
+    }
+    tally, inputs, seen_before = _Tally(), _of_shard("inputs", shard), load_known(store.root)
+    alone = None if campaign else _only_run(store.root, shard)
+    with alone or campaign_claims(store.root, jobs, campaign) as claims:
         try:
-            with contextlib.closing(tasks):
+            with contextlib.closing(_tasks(store, jobs, bake, shard, claims, workers)) as tasks:
                 for job, outcome in tasks:
                     tally.add(job.study.id, outcome)
         except BaseException:  # what was seen need not be read again
             with contextlib.suppress(OSError):
                 save_known(store.root, inputs, seen_before | tally.seen)
             raise
-        skipped = tuple(sorted([*before, *tally.skipped], key=lambda skip: (skip.study, skip.code)))
-        counts = tally.counts
-        summary = PrepareSummary(
-            studies=len(mine),
-            kept=counts["kept"],
-            built=counts["built"],
-            rebuilt=counts["rebuilt"],
-            repaired=counts["repaired"],
-            baked=counts["baked"],
-            measured=counts["measured"],
-            skipped=skipped,
-            regions={name: tally.regions[name] for name in region_set.names},
-            size=tally.size,
-            seconds=time.monotonic() - started,
-        )
+        complete = claims is None or claims.finished() >= jobs.keys()
+        if claims is not None and complete:
+            tally, shard = _Tally.of(claims.outcomes(), tally.seen), (1, 1)
+        summary = tally.summary(before, region_set, time.monotonic() - started)
         with _writing(store.root):
             save_known(store.root, inputs, seen_before | tally.seen)
             store.write_index()
-            _write_summary(store.root, shard, summary, region_set, options, bake)
-    _hold_limit(tally.skipped, len(mine), max_skip)
+            if complete:
+                _write_summary(store.root, shard, summary, region_set, options, bake)
+    _hold_limit(tally.skipped, summary.studies, max_skip)
     return summary
+
+
+def _tasks(
+    store: Store,
+    jobs: Mapping[str, Job],
+    bake: Views | None,
+    shard: tuple[int, int],
+    claims: Claims | None,
+    workers: int,
+) -> Generator[tuple[Job, Outcome], None, None]:
+    """The outcomes of jobs, shared with other processes where there are claims."""
+    if claims is None:
+        _remove_leftovers(store, list(jobs), bake, alone=shard[1] == 1)
+        return run_tasks(prepare_one, jobs.values(), name=job_name, workers=workers, title="prepare")
+    return run_shared(
+        prepare_one, jobs, claims=claims, told=_told, given_up=_given_up, workers=workers, title="prepare"
+    )
 
 
 def _studies(dataset: Dataset | Sequence[Study]) -> tuple[list[Study], tuple[Skip, ...]]:
@@ -204,11 +238,20 @@ def _studies(dataset: Dataset | Sequence[Study]) -> tuple[list[Study], tuple[Ski
     return studies, ()
 
 
-def _shard(studies: Sequence[Study], shard: tuple[int, int]) -> list[Study]:
-    index, count = shard
-    if not 1 <= index <= count:
-        raise ConfigError(f"shard is {index}/{count} (expected i/n with 1 <= i <= n, for example 1/8)")
-    return list(studies[index - 1 :: count])
+def campaign_claims(root: Path, jobs: Mapping[str, Job], name: str) -> Claims:
+    """Who works on what in a campaign; it is another one where anything but the shards differs."""
+    first = next(iter(jobs.values()), None)
+    settings = {} if first is None else {key: value for key, value in asdict(first).items() if key != "study"}
+    return Claims.of(root / CAMPAIGNS, name, [settings, sorted(jobs)])
+
+
+def _told(outcome: Outcome) -> dict[str, Any] | None:
+    """What other processes of a campaign need to know of an outcome."""
+    return None if outcome.status == "fatal" else asdict(replace(outcome, seen={}))
+
+
+def _given_up(job: Job, attempts: int) -> Outcome:
+    return Outcome("skipped", "CRASHED", crashed(job.study.id, attempts))
 
 
 @contextlib.contextmanager
