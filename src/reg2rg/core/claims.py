@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import secrets
-import shutil
 import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -36,6 +35,24 @@ LEASE_SECONDS = 60.0
 ATTEMPTS = 5
 """An item that so many attempts did not survive is given up."""
 _OF_A_JOB = ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT", "RAY_JOB_ID")
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """One piece of work that several processes share.
+
+    Attributes:
+        name: that all of them give it.
+        lease: seconds after which a silent process is taken for dead; the same in all of them.
+    """
+
+    name: str
+    lease: float = LEASE_SECONDS
+
+    def claims(self, folder: Path, facts: Any) -> Claims:
+        """Its claims, below a folder that all processes see; another campaign where `facts`, plain data, differ."""
+        key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]
+        return Claims(folder / CAMPAIGNS / f"{self.name}-{key}", self.lease)
 
 
 class ClaimLostError(Reg2RGError):
@@ -84,12 +101,6 @@ class Claims:
         self._finished: set[str] = set()
         self._read_to: dict[str, int] = {}  # manifest -> bytes that were looked at
         self._manifest: IO[str] | None = None
-
-    @classmethod
-    def of(cls, folder: Path, name: str, facts: Any) -> Self:
-        """Claims of a campaign by its name, below `folder`; another campaign where `facts`, plain data, differ."""
-        key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]
-        return cls(folder / f"{name}-{key}")
 
     def __enter__(self) -> Self:
         for name in ("leases", "attempts", "manifests"):
@@ -211,10 +222,6 @@ class Claims:
             except FileNotFoundError:
                 return False
         return True
-
-    def remove(self) -> None:
-        """Remove the campaign, when all is done."""
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def crashed(item: str, attempts: int) -> str:

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from reg2rg.core.claims import CAMPAIGNS, Claims, crashed
+from reg2rg.core.claims import Campaign, crashed
 from reg2rg.core.documents import DocumentError, read_record, write_record
 from reg2rg.core.errors import ConfigError, DataFault, Reg2RGError
 from reg2rg.core.files import disk_trouble, hold_fence, write_json
@@ -105,7 +105,7 @@ def segment(
     shard: tuple[int, int] = (1, 1),
     max_skip: float = 0.05,
     options: ReadOptions | None = None,
-    campaign: str = "",
+    campaign: Campaign | None = None,
 ) -> SegmentSummary:
     """Make the masks of studies.
 
@@ -143,7 +143,7 @@ def segment(
     packed = pickle.dumps(segmenter)
     jobs = {
         study.id: _Job(study, packed, regions, out / folder.replace("{id}", study.id), options)
-        for study in (own_first(ordered, shard) if campaign else mine)
+        for study in (mine if campaign is None else own_first(ordered, shard))
     }
     workers, outcomes = workers_that_fit(workers, mine), {}
     facts = [
@@ -153,7 +153,7 @@ def segment(
         list(regions.names),
         sorted(jobs),
     ]
-    with Claims.of(out / CAMPAIGNS, campaign, facts) if campaign else contextlib.nullcontext() as claims:
+    with contextlib.nullcontext() if campaign is None else campaign.claims(out, facts) as claims:
         if claims is None:
             tasks = run_tasks(_segment_one, jobs.values(), name=_name, workers=workers, title="segment")
         else:

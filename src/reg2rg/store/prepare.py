@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from reg2rg.core.claims import CAMPAIGNS, Claims, crashed
+from reg2rg.core.claims import Campaign, Claims, crashed
 from reg2rg.core.errors import ConfigError, Reg2RGError, TooManySkippedError
 from reg2rg.core.files import write_json
 from reg2rg.core.parallel import own_first, run_shared, run_tasks, shard_of, usable_cores
@@ -139,7 +139,7 @@ def prepare(
     native: bool = True,
     needs_regions: bool = True,
     check_contents: bool = False,
-    campaign: str = "",
+    campaign: Campaign | None = None,
 ) -> PrepareSummary:
     """Bring studies into the store.
 
@@ -158,7 +158,7 @@ def prepare(
             and pages need the studies prepared again.
         needs_regions: skip studies without any region; otherwise they are kept as scans alone.
         check_contents: read every input file to see whether it is what it was, also where size, times and inode are.
-        campaign: a name that all shards of one piece of work share. With it a shard that is through takes over what
+        campaign: that the shards of one piece of work share. With it a shard that is through takes over what
             others have not begun, or left behind when they died; no study is worked on twice at a time, and what the
             campaign has finished is not looked at again.
 
@@ -182,14 +182,13 @@ def prepare(
     region_set = load_region_set(regions)
     options = (options or ReadOptions()).for_views(bake or Views())
     workers = workers_that_fit(workers, mine)
-    order = own_first(studies, shard) if campaign else mine
+    order = mine if campaign is None else own_first(studies, shard)
     jobs = {
         study.id: Job(study, store.root, region_set, options, bake, verify, native, needs_regions, check_contents)
         for study in order
     }
     tally, inputs, seen_before = _Tally(), _of_shard("inputs", shard), load_known(store.root)
-    alone = None if campaign else _only_run(store.root, shard)
-    with alone or campaign_claims(store.root, jobs, campaign) as claims:
+    with _only_run(store.root, shard) if campaign is None else _claims(store.root, jobs, campaign) as claims:
         try:
             with contextlib.closing(_tasks(store, jobs, bake, shard, claims, workers)) as tasks:
                 for job, outcome in tasks:
@@ -238,11 +237,11 @@ def _studies(dataset: Dataset | Sequence[Study]) -> tuple[list[Study], tuple[Ski
     return studies, ()
 
 
-def campaign_claims(root: Path, jobs: Mapping[str, Job], name: str) -> Claims:
+def _claims(root: Path, jobs: Mapping[str, Job], campaign: Campaign) -> Claims:
     """Who works on what in a campaign; it is another one where anything but the shards differs."""
     first = next(iter(jobs.values()), None)
     settings = {} if first is None else {key: value for key, value in asdict(first).items() if key != "study"}
-    return Claims.of(root / CAMPAIGNS, name, [settings, sorted(jobs)])
+    return campaign.claims(root, [settings, sorted(jobs)])
 
 
 def _told(outcome: Outcome) -> dict[str, Any] | None:
