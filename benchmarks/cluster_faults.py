@@ -1,7 +1,7 @@
 """Shards on a real one-node Slurm or local Ray while things die: whether they make what one process makes.
 
-python benchmarks/cluster_faults.py --slurm SCRIPT --trials 20    SCRIPT up DIR | down DIR starts and stops a Slurm
-python benchmarks/cluster_faults.py --ray --trials 5
+python benchmarks/cluster_faults.py                    20 trials on a Slurm that it starts (slurm-wlm, munge; root)
+python benchmarks/cluster_faults.py --ray --trials 8   on a Ray cluster that the command starts
 
 Each trial prepares the same phantoms as three shards and does one thing in the middle of it: kills a shard's process,
 its worker or the command itself, preempts its job by one of a higher partition, requeues it, stops slurmd for a while.
@@ -28,6 +28,7 @@ from collections import Counter
 from pathlib import Path
 
 import psutil
+from one_node_slurm import kill_node, one_node_slurm, start_node
 
 FAULTS = {
     "slurm": ("kill shard", "kill worker", "kill command", "preempt", "requeue", "restart slurmd", "freeze shard"),
@@ -38,30 +39,22 @@ LEASE_S = 4
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--slurm", type=Path, metavar="SCRIPT", help="starts and stops a Slurm")
     parser.add_argument("--ray", action="store_true")
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--studies", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     engine = "ray" if options.ray else "slurm"
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        if engine == "slurm":
-            os.environ["PREEMPT_SEND_USER_SIGNAL"] = "1"
-            subprocess.run(["bash", str(options.slurm), "up", str(folder / "slurm")], check=True)
-            os.environ["SLURM_CONF"] = str(folder / "slurm/slurm.conf")
-        else:
-            os.environ["RAY_AUTH_MODE"] = "disabled"
-        try:
-            trials(folder, engine, options)
-        finally:
-            if engine == "slurm":
-                subprocess.run(["scancel", f"--user={os.getuid()}"], check=False)
-                subprocess.run(["bash", str(options.slurm), "down", str(folder / "slurm")], check=False)
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        if not options.ray:
+            stack.enter_context(one_node_slurm(folder / "slurm"))
+        equal = trials(folder, engine, options)
+    raise SystemExit(0 if equal == options.trials else 1)
 
 
-def trials(folder: Path, engine: str, options: argparse.Namespace) -> None:
+def trials(folder: Path, engine: str, options: argparse.Namespace) -> int:
     os.chdir(folder)
     reg2rg("data", "phantom", "data", "--studies", str(options.studies), "--size", "48", "48", "40")
     Path("run.yaml").write_text(
@@ -88,6 +81,7 @@ def trials(folder: Path, engine: str, options: argparse.Namespace) -> None:
         )  # fmt: skip
         shutil.rmtree(store)
     print(f"{equal} of {options.trials} trials: bytes as of one process, no study finished twice")
+    return equal
 
 
 def keep_manifests(store: Path, counts: Counter[str]) -> None:
@@ -148,11 +142,9 @@ def strike(fault: str, process: subprocess.Popen[bytes], draw: random.Random) ->
             subprocess.run(["scontrol", "requeue", draw.choice(jobs)], check=False)
         begin_requeued()
     elif fault == "restart slurmd":
-        for daemon in psutil.process_iter(["name"]):
-            if daemon.info["name"] == "slurmd":
-                daemon.kill()
+        kill_node()
         time.sleep(2)
-        subprocess.run(["slurmd"], check=True)
+        start_node()
 
 
 def begin_requeued() -> None:
