@@ -4,13 +4,14 @@
     python benchmarks/splitter.py --tables FOLDER --held-out   the other half
     python benchmarks/splitter.py --tables FOLDER --errors lung   sentences of a region that went elsewhere
 
-FOLDER holds ``<region>_reports.csv`` with the columns AccNum and GT_combined_report (default: ../shared, $REG2RG_SHARED).
+FOLDER holds ``<region>_reports.csv`` with the columns AccNum and GT_combined_report (default: below ../shared, or in
+$REG2RG_SHARED).
 A study's region texts are put in random order and joined to one report, which is cut into sentences and placed again. A
 sentence is right if it is placed in its region, and in no other. A sentence that the tables have under several regions
 of the study has no one right place: it is left out and counted. One that the cutting joins across two regions is wrong.
 
-A study belongs to the half that words may be tuned on if the first byte of the SHA-256 of its id is even. Whoever changes
-a vocabulary looks at errors of that half only: there is no option that shows the others.
+A study belongs to the half that words may be tuned on if the first byte of the SHA-256 of its id is even. Whoever
+changes a vocabulary looks at errors of that half only: there is no option that shows the others.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ def read_tables(folder: Path, regions: RegionSet) -> dict[str, dict[str, str]]:
     return texts
 
 
-def placed(study: str, texts: Mapping[str, str], regions: RegionSet) -> Iterator[tuple[str, set[str], tuple[str, ...], str]]:
+def placed(
+    study: str, texts: Mapping[str, str], regions: RegionSet
+) -> Iterator[tuple[str, set[str], tuple[str, ...], str]]:
     """Sentences of a study: text, the regions that have it in the tables, where it was placed, and why."""
     names = sorted(texts)
     random.Random(study).shuffle(names)
@@ -110,7 +113,8 @@ def main() -> int:
     count, commonest = total.total(), total.most_common(1)[0]
     half = "held out" if options.held_out else "tuned on"
     print(f"{len(chosen):,} studies of the half {half}; {count:,} sentences under one region, {torn} of them torn")
-    print(f"left out: {shared:,} sentences under several regions; all places of {within / max(1, shared):.1%} are among these")
+    some = within / max(1, shared)
+    print(f"left out: {shared:,} sentences under several regions; all places of {some:.1%} are among these")
     print(f"{seconds:.1f} s, {1000 * seconds / (count + shared):.2f} ms a sentence")
     print(f"\n{'region':<22}{'sentences':>10}{'right':>8}{'found':>8}{'precision':>11}")
     for region in regions.names:
@@ -119,8 +123,11 @@ def main() -> int:
             row = f"{right[region] / total[region]:>8.1%}{among[region] / total[region]:>8.1%}{precision:>11.1%}"
             print(f"{region:<22}{total[region]:>10,}{row}")
     micro = right.total() / count
-    print(f"{'all (micro)':<22}{count:>10,}{micro:>8.1%}{among.total() / count:>8.1%}{among.total() / given.total():>11.1%}")
-    print(f"{'all ' + commonest[0]:<22}{'':>10}{commonest[1] / count:>8.1%}   (the commonest region for every sentence)")
+    row = f"{micro:>8.1%}{among.total() / count:>8.1%}{among.total() / given.total():>11.1%}"
+    print(f"{'all (micro)':<22}{count:>10,}{row}")
+    print(
+        f"{'all ' + commonest[0]:<22}{'':>10}{commonest[1] / count:>8.1%}   (the commonest region for every sentence)"
+    )
     print(f"\nbar {BAR:.0%}: {'held' if micro >= BAR else 'MISSED'}")
     return 0 if micro >= BAR else 1
 

@@ -1,8 +1,8 @@
-"""Another program's placing of sentences, by way of files: sentences out, regions in. For a language model of one's own.
+"""Another program's placing of sentences by way of files, sentences out, regions in: for a language model of one's own.
 
 Out: a JSON object a line, ``{"id": "007", "sentences": ["Clear lungs.", "..."], "regions": null}``. In: the same with a
-list of regions for each sentence, ``"regions": [["lung"], []]``; a list that is empty stands for no region. Sentences are
-compared as they come back: none may be lost, invented or altered.
+list of regions for each sentence, ``"regions": [["lung"], []]``; a list that is empty stands for no region. Sentences
+are compared as they come back: none may be lost, invented or altered.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def read_answers(path: Path, *, torn: bool = False) -> dict[tuple[str, ...], tup
 def _answer(line: str, where: str) -> tuple[tuple[str, ...], tuple[Placement, ...]]:
     value = parse_json(line, where)
     if not isinstance(value, dict):
-        raise ValueError("no object")  # noqa: TRY004 (of the file's text, not of a call)
+        raise ValueError("no object")
     sentences, regions = value.get("sentences"), value.get("regions")
     if not _texts(sentences):
         raise ValueError("'sentences' is no list of texts")

@@ -111,7 +111,7 @@ def checked(
 
 
 def by_region(placed: Iterable[Sentence], regions: RegionSet) -> dict[str, str]:
-    """Region -> its sentences joined by blanks, in the order of the set; `OTHER` last. What has no sentence is absent."""
+    """Region -> its sentences joined by blanks, in the order of the set, `OTHER` last; only those that have one."""
     texts: dict[str, list[str]] = {}
     for sentence in placed:
         for region in sentence.regions or (OTHER,):

@@ -1,10 +1,10 @@
 """Words of a language -> regions of a set: the vocabulary that `RuleSplitter` goes by, a YAML file.
 
-Keys of a file: ``language`` (``en`` or ``zh``), ``base`` (vocabularies whose entries come too; one's own win), ``neutral``
-(phrases that are not looked at), ``landmarks`` (a word behind one of these is a landmark), ``anatomy`` (region -> words),
-``conventions`` (words and the regions they stand for), ``over`` (region -> regions that are no more than its place) and
-``findings`` (words and the regions they may belong to, the likeliest first). Or ``each_of`` alone: vocabularies that
-each place a sentence by themselves, whose regions are put together.
+Keys of a file: ``language`` (``en`` or ``zh``), ``base`` (vocabularies whose entries come too; one's own win),
+``neutral`` (phrases that are not looked at), ``landmarks`` (a word behind one of these is a landmark), ``anatomy``
+(region -> words), ``conventions`` (words and the regions they stand for), ``over`` (region -> regions that are no more
+than its place) and ``findings`` (words and the regions they may belong to, the likeliest first). Or ``each_of`` alone:
+vocabularies that each place a sentence by themselves, whose regions are put together.
 """
 
 from __future__ import annotations
@@ -172,7 +172,9 @@ def _parse(data: Any, source: str, name: str, folder: Path, above: tuple[str, ..
     _mapping(data, source)
     for key in data:
         if key not in _KEYS:
-            raise ConfigError(f"{source}: unknown key '{key}'.{did_you_mean(str(key), _KEYS)} Known: {', '.join(_KEYS)}.")
+            raise ConfigError(
+                f"{source}: unknown key '{key}'.{did_you_mean(str(key), _KEYS)} Known: {', '.join(_KEYS)}."
+            )
     language = data.get("language", "en")
     if language not in ("en", "zh"):
         raise ConfigError(f"{source}: 'language' is {language!r} (expected en or zh)")
