@@ -60,7 +60,7 @@ def check_dataset(
     checks = dict(_read_all([StudyJob(study, regions, options, needs_regions) for study in chosen], workers, "check"))
     findings += _of_studies(chosen, checks) + _duplicates(chosen, checks)
     if needs_regions:
-        findings += _never_seen(checks, regions)
+        findings += [*_never_seen(checks, regions), *_not_split(listing.studies)]
     good = [place for place, _ in enumerate(chosen) if not checks[place].faults]
     pictures: tuple[str, ...] = ()
     if out is not None and overlays:
@@ -122,6 +122,18 @@ def _never_seen(checks: dict[int, StudyCheck], regions: RegionSet) -> Iterator[F
         which = "no study" if not any(check.faults for check in checks.values()) else "no study without an error"
         message = f"{which} has a voxel of: {', '.join(never)}. If masks of them exist, look at their names and labels"
         yield Finding("note", "REGION_NEVER_SEEN", "", "", message, len(never))
+
+
+def _not_split(studies: Sequence[Study]) -> Iterator[Finding]:
+    """Studies to train on whose report is not split by region: by region they teach nothing."""
+    whole = [study.id for study in studies if study.split != "test" and study.whole and not study.reports]
+    if whole:
+        message = (
+            f"NO_REGION_TEXT {len(whole)} studies to train on have a whole report and no text of a region, such as "
+            f"{whole[0]} (expected report:<region>). Fix: `reg2rg data split`, or a splitter for the dataset; or train "
+            "on whole reports with task.target: whole"
+        )
+        yield Finding("error", "NO_REGION_TEXT", "", "", message, len(whole))
 
 
 def _duplicates(studies: Sequence[Study], checks: dict[int, StudyCheck]) -> list[Finding]:
