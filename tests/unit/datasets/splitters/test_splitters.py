@@ -87,7 +87,7 @@ def test_a_set_of_some_regions_takes_its_own_and_leaves_the_rest() -> None:
         ("", "anatomy: liver (no region of the set)"),
         ("lung", "anatomy: lungs"),
     ]
-    with pytest.raises(ConfigError, match="no vocabulary for the region set 'knee' in en .packaged: lobes_en"):
+    with pytest.raises(ConfigError, match=r"no vocabulary for the region set 'knee' in en .packaged: lobes_en"):
         placed("Meniscus.", RegionSet("knee", (type(REGIONS.regions[0])("meniscus"),)))
 
 
@@ -160,7 +160,7 @@ def test_packaged_vocabularies_name_regions_of_their_sets() -> None:
         assert load_vocabulary(name).language == name[-2:]
     with pytest.raises(ConfigError, match="language is zh, but the vocabulary radgenome_en is en"):
         RuleSplitter("radgenome_en", "zh")
-    with pytest.raises(ConfigError, match="language is 'de' .expected auto, en or zh."):
+    with pytest.raises(ConfigError, match=r"language is 'de' .expected auto, en or zh."):
         RuleSplitter(language="de")
 
 
@@ -205,10 +205,10 @@ def test_answers_of_another_program(tmp_path) -> None:
         Placement(("heart", "lung"), "answered"),
         Placement((), "answered"),
     ]
-    with pytest.raises(DataFault, match="SPLIT_MISSING .*: no answer for the 1 sentences that begin 'Clear lung'"):
+    with pytest.raises(DataFault, match=r"SPLIT_MISSING .*: no answer for the 1 sentences that begin 'Clear lung'"):
         splitter.place(["Clear lung"], REGIONS)  # an altered sentence is another one
     path.write_text(answer_line("7", ["A."], [Placement(("knee",))]))
-    with pytest.raises(DataFault, match="SPLIT .*: Unknown region 'knee'"):
+    with pytest.raises(DataFault, match=r"SPLIT .*: Unknown region 'knee'"):
         AnsweredSplitter(str(path)).place(["A."], REGIONS)
 
 
