@@ -82,6 +82,8 @@ class Manifest(Dataset):
         carve_validation((), val_fraction)
         self.path = Path(path)
         self.root = (Path(root) if root is not None else self.path.parent).resolve()
+        beside = self.path.parent.resolve()
+        self.starts = tuple(dict.fromkeys((self.root, *((beside,) if beside.is_relative_to(self.root) else ()))))
         self.regions = load_region_set(regions)
         self.masks, self.encoding, self.val_fraction = masks, encoding, val_fraction
         self.label_map = _label_values(label_map, self.regions)
@@ -98,6 +100,7 @@ class Manifest(Dataset):
         """
         notes, studies, skipped = Notes(), [], []
         first_line: dict[str, int] = {}
+        folders: dict[str, str] = {}  # of this listing: links may lead elsewhere by the next
         keys = Keys(self.path, self.columns, self.regions)
         gate = TextGate()
         rows = list(self.rows(gate))
@@ -122,7 +125,7 @@ class Manifest(Dataset):
                         "delete or rename one of the rows",
                     )
                 first_line[study] = row.line
-                studies.append(_RowReader(self, study, where, cells, notes).study(masked))
+                studies.append(_RowReader(self, study, where, cells, notes, folders).study(masked))
             except DataFault as fault:
                 skipped.append(Skip.of(fault, where))
         for column in keys.unused:
@@ -170,8 +173,16 @@ class Manifest(Dataset):
 class _RowReader:
     """One row made into a study."""
 
-    def __init__(self, manifest: Manifest, study: str, where: str, cells: Mapping[Key, str], notes: Notes) -> None:
-        self.manifest, self.id, self.where, self.notes = manifest, study, where, notes
+    def __init__(
+        self,
+        manifest: Manifest,
+        study: str,
+        where: str,
+        cells: Mapping[Key, str],
+        notes: Notes,
+        folders: dict[str, str],
+    ) -> None:
+        self.manifest, self.id, self.where, self.notes, self.folders = manifest, study, where, notes, folders
         self.cells = {key: text.strip() for key, text in cells.items() if not is_empty(text)}
 
     def study(self, masked: bool) -> Study:
@@ -273,15 +284,15 @@ class _RowReader:
         if Key("mask") in self.cells:
             return LabelMap(self._file(Key("mask"), "MASK_MISSING"), self._label_map())
         if template is not None and "{region}" in template:
-            pattern = self._path(template.format(id=self.id, region="{region}"))
+            pattern, _ = self._path(template.format(id=self.id, region="{region}"))
             there, _ = masks_by_region(matching(pattern), self.manifest.regions)
             if there.files:
                 for file in itertools.chain.from_iterable(there.parts().values()):
                     inside(self.manifest.root, str(file), self.id)  # a link may lead anywhere
                 return there
         elif template is not None:
-            path = self._path(template.format(id=self.id))
-            if path.is_file():
+            path, there = self._path(template.format(id=self.id))
+            if there and path.is_file():
                 return LabelMap(path, labels or {})
         raise _fault(
             "NO_MASK",
@@ -300,18 +311,19 @@ class _RowReader:
             )
         return self.manifest.label_map
 
-    def _path(self, text: str) -> Path:
-        root, beside = self.manifest.root, self.manifest.path.parent.resolve()
-        for start in (root, beside) if beside.is_relative_to(root) else ():
+    def _path(self, text: str) -> tuple[Path, bool]:
+        """A file by its path in the table, and whether it is there."""
+        root, folders = self.manifest.root, self.folders
+        for start in self.manifest.starts if text else ():
             with contextlib.suppress(DataFault):
-                if text and _is_there(path := inside(root, text, self.id, start)):
-                    return path
-        return inside(root, text, self.id)
+                if _is_there(path := inside(root, text, self.id, start, folders)):
+                    return path, True
+        return inside(root, text, self.id, folders=folders), False
 
     def _file(self, key: Key, code: str) -> Path:
         text = self.cells.get(key, "")
-        path = self._path(text)
-        if text and _is_there(path):
+        path, there = self._path(text)
+        if there:
             return path
         name = f"{key.kind}:{key.item}" if key.item else key.kind
         raise _fault(

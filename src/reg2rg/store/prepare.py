@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -25,13 +26,17 @@ from reg2rg.core.types import Study
 from reg2rg.datasets.base import Dataset, Skip
 from reg2rg.scans.base import ReadOptions
 from reg2rg.scans.footprint import workers_that_fit
+from reg2rg.store.attributes import ATTRIBUTES_FORMAT
+from reg2rg.store.index import NATIVE_FORMAT, VIEWS_FORMAT
 from reg2rg.store.inputs import Known, load_known, save_known
+from reg2rg.store.ledger import Ledger
 from reg2rg.store.prepare_study import Job, Outcome, job_name, prepare_one
 from reg2rg.store.store import Store
 from reg2rg.store.views import views_key
 
 _LOG = logging.getLogger(__name__)
 _STALE_SECONDS = 60
+_VERSIONS = (NATIVE_FORMAT, VIEWS_FORMAT, ATTRIBUTES_FORMAT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +105,18 @@ class _Tally:
         self.regions.update(outcome.regions)
         self.size += outcome.size
 
+    def summary(self, studies: int, before: Sequence[Skip], regions: RegionSet, seconds: float) -> PrepareSummary:
+        """All that was counted."""
+        counts = {name: self.counts[name] for name in ("kept", "built", "rebuilt", "repaired", "baked", "measured")}
+        return PrepareSummary(
+            studies=studies,
+            **counts,
+            skipped=tuple(sorted([*before, *self.skipped], key=lambda skip: (skip.study, skip.code))),
+            regions={name: self.regions[name] for name in regions.names},
+            size=self.size,
+            seconds=seconds,
+        )
+
 
 def prepare(
     dataset: Dataset | Sequence[Study],
@@ -146,52 +163,74 @@ def prepare(
     studies, before = _studies(dataset)
     mine = _shard(studies, shard)
     workers = usable_cores() if workers is None else workers
+    _check(workers, bake, native=native)
+    region_set = load_region_set(regions)
+    options = (options or ReadOptions()).for_views(bake or Views())
+    tally = _Tally()
+    settings = (region_set.regions, options, bake, verify, native, needs_regions, _VERSIONS)
+    with _only_run(store.root, shard):
+        _remove_leftovers(store, [study.id for study in mine], bake, alone=shard[1] == 1)
+        ledger = Ledger.open(store.root / _of_shard("done", shard), settings)
+        if check_contents:
+            ledger.rows.clear()
+        jobs = [
+            Job(study, store.root, region_set, options, bake, verify, native, needs_regions, check_contents)
+            for study in mine
+            if not _is_done(study, store, bake, ledger, tally, native=native)
+        ]
+        inputs, seen_before = _of_shard("inputs", shard), load_known(store.root) if jobs else {}
+        try:
+            _bring(jobs, workers, tally, ledger, store)
+        except BaseException:  # what was seen need not be read again
+            with contextlib.suppress(OSError):
+                save_known(store.root, inputs, seen_before | tally.seen)
+                ledger.save()
+            raise
+        summary = tally.summary(len(mine), before, region_set, time.monotonic() - started)
+        with _writing(store.root):
+            if jobs:
+                save_known(store.root, inputs, seen_before | tally.seen)
+                ledger.save()
+            if jobs or not store.has_index():
+                store.write_index()
+            _write_summary(store.root, shard, summary, region_set, options, bake)
+    _hold_limit(tally.skipped, len(mine), max_skip)
+    return summary
+
+
+def _check(workers: int, bake: Views | None, *, native: bool) -> None:
     if workers < 0:
         raise ConfigError(f"workers is {workers} (expected 0 or more)")
     if bake is None and not native:
         raise ConfigError("native is false and there are no views to bake, so nothing would be kept. Fix: give bake")
-    region_set = load_region_set(regions)
-    options = (options or ReadOptions()).for_views(bake or Views())
-    workers = workers_that_fit(workers, mine)
-    tally = _Tally()
-    with _only_run(store.root, shard):
-        seen_before = load_known(store.root)
-        jobs = [
-            Job(study, store.root, region_set, options, bake, verify, native, needs_regions, check_contents)
-            for study in mine
-        ]
-        _remove_leftovers(store, [study.id for study in mine], bake, alone=shard[1] == 1)
-        tasks = run_tasks(prepare_one, jobs, name=job_name, workers=workers, title="prepare")
-        inputs = _of_shard("inputs", shard)
-        try:
-            with contextlib.closing(tasks):
-                for job, outcome in tasks:
-                    tally.add(job.study.id, outcome)
-        except BaseException:  # what was seen need not be read again
-            with contextlib.suppress(OSError):
-                save_known(store.root, inputs, seen_before | tally.seen)
-            raise
-        skipped = tuple(sorted([*before, *tally.skipped], key=lambda skip: (skip.study, skip.code)))
-        counts = tally.counts
-        summary = PrepareSummary(
-            studies=len(mine),
-            kept=counts["kept"],
-            built=counts["built"],
-            rebuilt=counts["rebuilt"],
-            repaired=counts["repaired"],
-            baked=counts["baked"],
-            measured=counts["measured"],
-            skipped=skipped,
-            regions={name: tally.regions[name] for name in region_set.names},
-            size=tally.size,
-            seconds=time.monotonic() - started,
-        )
-        with _writing(store.root):
-            save_known(store.root, inputs, seen_before | tally.seen)
-            store.write_index()
-            _write_summary(store.root, shard, summary, region_set, options, bake)
-    _hold_limit(tally.skipped, len(mine), max_skip)
-    return summary
+
+
+def _bring(jobs: Sequence[Job], workers: int, tally: _Tally, ledger: Ledger, store: Store) -> None:
+    """Do the work, and count and note what became of it."""
+    workers = workers_that_fit(workers, [job.study for job in jobs])
+    tasks = run_tasks(prepare_one, jobs, name=job_name, workers=workers, title="prepare")
+    with contextlib.closing(tasks):
+        for job, outcome in tasks:
+            tally.add(job.study.id, outcome)
+            if outcome.status != "skipped":
+                outputs = _outputs(job.study, store, job.bake, native=job.native)
+                ledger.add(job.study, [list(outcome.regions), outcome.size], outputs, outcome.seen)
+
+
+def _is_done(study: Study, store: Store, bake: Views | None, ledger: Ledger, tally: _Tally, *, native: bool) -> bool:
+    """Whether nothing of a study has changed since its entry was found good; it is counted then."""
+    row = ledger.find(study, _outputs(study, store, bake, native=native))
+    if row is None:
+        return False
+    regions, size = row.kept  # type: ignore[misc]  # as it was added below
+    tally.add(study.id, Outcome("kept", regions=tuple(regions), size=size))
+    return True
+
+
+def _outputs(study: Study, store: Store, bake: Views | None, *, native: bool) -> list[Path]:
+    """The files of an entry."""
+    views = [store.views_path(study.id, bake)] if bake is not None else []
+    return [store.native_path(study.id), *([store.attributes_path(study.id)] if native else []), *views]
 
 
 def _studies(dataset: Dataset | Sequence[Study]) -> tuple[list[Study], tuple[Skip, ...]]:
@@ -252,9 +291,13 @@ def _remove_leftovers(store: Store, studies: Sequence[str], bake: Views | None, 
     mine = frozenset(studies)
     folders = [store.root / "native", *([] if bake is None else [store.root / "views" / views_key(bake)])]
     for folder in (*folders, store.root / "attributes"):
-        for path in folder.glob(".*.tmp.*"):
-            if path.name[1:].partition(".tmp.")[0].rpartition(".")[0] in mine:
-                path.unlink(missing_ok=True)
+        if not folder.is_dir():
+            continue
+        with os.scandir(folder) as entries:
+            left = [entry.name for entry in entries if entry.name.startswith(".") and ".tmp." in entry.name]
+        for name in left:
+            if name[1:].partition(".tmp.")[0].rpartition(".")[0] in mine:
+                (folder / name).unlink(missing_ok=True)
     now = time.time()
     for path in store.root.glob(".*.json.tmp.*"):  # those of other shards may be in use, for a moment
         with contextlib.suppress(FileNotFoundError):
