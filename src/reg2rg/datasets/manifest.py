@@ -288,11 +288,11 @@ class _RowReader:
             there, _ = masks_by_region(matching(pattern), self.manifest.regions)
             if there.files:
                 for file in itertools.chain.from_iterable(there.parts().values()):
-                    inside(self.manifest.root, str(file), self.id)  # a link may lead anywhere
+                    inside(self.manifest.root, str(file), self.id, folders=self.folders)  # a link may lead anywhere
                 return there
         elif template is not None:
-            path, there = self._path(template.format(id=self.id))
-            if there and path.is_file():
+            path, found = self._path(template.format(id=self.id))
+            if found and path.is_file():
                 return LabelMap(path, labels or {})
         raise _fault(
             "NO_MASK",

@@ -14,6 +14,7 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from reg2rg.core.documents import DocumentError, read_record, write_record
 from reg2rg.core.types import LabelMap, Study
@@ -34,7 +35,7 @@ class Row:
 
     stamp: str
     more: tuple[str, ...]
-    kept: object
+    kept: Any
 
 
 @dataclass

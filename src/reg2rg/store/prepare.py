@@ -222,7 +222,7 @@ def _is_done(study: Study, store: Store, bake: Views | None, ledger: Ledger, tal
     row = ledger.find(study, _outputs(study, store, bake, native=native))
     if row is None:
         return False
-    regions, size = row.kept  # type: ignore[misc]  # as it was added below
+    regions, size = row.kept
     tally.add(study.id, Outcome("kept", regions=tuple(regions), size=size))
     return True
 

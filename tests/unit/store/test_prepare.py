@@ -63,7 +63,8 @@ def digests(root: Path) -> dict[str, str]:
     return {
         str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(root.rglob("*"))
-        if path.is_file() and path.name not in ("inputs.json", "done.json")  # times and inodes of the inputs: of this machine
+        if path.is_file()
+        and path.name not in ("inputs.json", "done.json")  # times and inodes of the inputs: of this machine
     }
 
 

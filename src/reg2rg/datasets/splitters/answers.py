@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from reg2rg.core.documents import DocumentError, parse_json
 from reg2rg.core.errors import ConfigError, DataFault
@@ -106,7 +106,7 @@ def _answer(line: str, where: str) -> tuple[tuple[str, ...], tuple[Placement, ..
     value = parse_json(line, where)
     if not isinstance(value, dict):
         raise ValueError("no object")
-    sentences, regions = value.get("sentences"), value.get("regions")
+    sentences, regions = value.get("sentences") or [], value.get("regions")
     if not _texts(sentences):
         raise ValueError("'sentences' is no list of texts")
     if not isinstance(regions, list) or not all(map(_texts, regions)):
@@ -120,7 +120,7 @@ def _answer(line: str, where: str) -> tuple[tuple[str, ...], tuple[Placement, ..
     return tuple(sentences), tuple(places)
 
 
-def _texts(value: Any) -> bool:
+def _texts(value: Any) -> TypeGuard[list[str]]:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 

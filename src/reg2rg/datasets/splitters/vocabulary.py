@@ -108,8 +108,9 @@ class Vocabulary:
 
     def joined(self, other: Vocabulary) -> Vocabulary:
         """This one with the entries of another."""
-        entries, neutral, landmarks = (mine + theirs for mine, theirs in zip(self._given, other._given, strict=True))
-        return Vocabulary(self.name, self.language, entries, neutral, landmarks, {**other.over, **self.over})
+        (entries, neutral, landmarks), (more, others, further) = self._given, other._given
+        over = {**other.over, **self.over}
+        return Vocabulary(self.name, self.language, entries + more, neutral + others, landmarks + further, over)
 
     def _found(self, sentence: str) -> Iterator[Match]:
         told = self._neutral.sub(lambda found: "_" * len(found[0]), sentence)
