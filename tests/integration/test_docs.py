@@ -37,7 +37,7 @@ NOTEST = {
     "strategies.md": 1,
 }
 """Blocks that are not run, by page; the others have none."""
-RUNS_TRAINER = ("quickstart.md", "pretrained.md")
+RUNS_TRAINER = ("quickstart.md", "pretrained.md", "split.md")
 """The pages whose training commands run; elsewhere their arguments are folded and checked."""
 NOT_OURS = {"git", "pip", "python3", "pre-commit", "tensorboard"}
 
@@ -179,6 +179,8 @@ def toy(args: list[str], page: Path) -> list[str]:
         return [*args, "--overlays", "1", "--workers", "1"]
     if what == ["data", "prepare"]:
         return [*args, "--workers", "1"]
+    if what == ["evaluate"] and page.name in RUNS_TRAINER:
+        return [*args, "--resamples", "20"]
     if what == ["lm"]:
         return [*args, *_LM]
     if what[0] in ("fit", "validate", "test", "predict"):

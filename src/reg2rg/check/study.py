@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
@@ -51,6 +52,23 @@ class StudyCheck:
     shape: tuple[int, ...] = ()
     spacing: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def kept(self) -> list[Any]:
+        """What was found in a study without a fault, as plain values."""
+        return [
+            list(self.present),
+            list(self.empty),
+            self.digest,
+            list(self.shape),
+            list(self.spacing),
+            list(self.notes),
+        ]
+
+    @classmethod
+    def of(cls, kept: Any) -> Self:
+        """What `kept` gave."""
+        present, empty, digest, shape, spacing, notes = kept
+        return cls((), tuple(present), tuple(empty), digest, tuple(shape), tuple(spacing), tuple(notes))
 
 
 def check_study(job: StudyJob) -> StudyCheck:

@@ -54,6 +54,7 @@ def check_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=place, default=Path("check"), help="folder for check.json and overlays")
     parser.add_argument("--overlays", type=whole(0), default=6, help="studies to draw with their regions outlined")
     parser.add_argument("--series", metavar="UID", help="of a DICOM study the series to read, or the end of its UID")
+    parser.add_argument("--check-contents", action="store_true", help="read again what has not changed since, too")
     parser.add_argument("--sample", type=whole(1), default=None, help="read so many studies only, evenly spread")
     return parser
 
@@ -85,6 +86,7 @@ def check(invocation: Invocation) -> int:
         out=options.out,
         sample=options.sample,
         needs_regions=section.task.target == "regions",
+        check_contents=options.check_contents,
     )
     print_check(result)
     return result.exit_code

@@ -79,6 +79,14 @@ COMMANDS: dict[str, Command] = {
         "make the region masks of a data set's scans; resumable",
         "reg2rg.cli.segment:parser",
     ),
+    "data summary": Command(
+        "reg2rg.cli.summary:run",
+        "what a data set holds, by tables and headers, as one page",
+        "reg2rg.cli.summary:parser",
+    ),
+    "data split": Command(
+        "reg2rg.cli.split:run", "put the sentences of whole reports under regions", "reg2rg.cli.split:parser"
+    ),
     "data prepare": Command(
         "reg2rg.cli.data:prepare",
         "bring the studies of a data folder into a store; resumable",

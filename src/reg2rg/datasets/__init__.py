@@ -5,15 +5,20 @@ from reg2rg.datasets.base import DATASETS, Dataset, Listing, Note, Skip
 from reg2rg.datasets.manifest import Manifest
 from reg2rg.datasets.radgenome import RadGenome
 from reg2rg.datasets.scan_folder import ScanFolder
+from reg2rg.datasets.splitters import SPLITTERS, RuleSplitter, Splitter, split_report
 
 __all__ = [
     "DATASETS",
+    "SPLITTERS",
     "Dataset",
     "Listing",
     "Manifest",
     "Note",
     "RadGenome",
+    "RuleSplitter",
     "ScanFolder",
     "Skip",
+    "Splitter",
     "TooManySkippedError",
+    "split_report",
 ]

@@ -150,6 +150,14 @@ class Reader(ABC):
         """
         return self.read(path)
 
+    def grid(self, path: Path, options: ReadOptions) -> Grid | None:
+        """Where the voxels of a CT lie, by its header alone; ``None`` where only reading it would tell.
+
+        Raises:
+            DataFault: a header that `read_scan` would refuse.
+        """
+        return None
+
     def files(self, path: Path) -> tuple[Path, ...]:
         """All files that the image at `path` is made of, so that a change of any is noticed."""
         return (path,)

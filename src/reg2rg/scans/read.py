@@ -14,7 +14,7 @@ import reg2rg.scans.nrrd  # noqa: F401 (they register their readers)
 from reg2rg.core.errors import DataFault
 from reg2rg.core.regions import RegionSet
 from reg2rg.core.registry import load_plugins
-from reg2rg.core.types import LabelMap, Mask, RegionFiles, RegionVolume, Study, Volume
+from reg2rg.core.types import Grid, LabelMap, Mask, RegionFiles, RegionVolume, Study, Volume
 from reg2rg.scans.base import READERS, Reader, ReadOptions, Scan, StoredImage
 from reg2rg.scans.boxed import BoxedMasks
 from reg2rg.scans.dicom.region_file import region_file
@@ -84,6 +84,16 @@ def read_image(path: str | Path) -> StoredImage:
     """
     path = Path(path)
     return _reader(path).read(path)
+
+
+def read_grid(path: str | Path, options: ReadOptions | None = None) -> Grid | None:
+    """Where the voxels of a CT lie, by its header alone; ``None`` for a kind of file whose header does not tell.
+
+    Raises:
+        DataFault: MISSING_FILE, NOT_NIFTI (of no known kind), or a header that its reader refuses.
+    """
+    path = Path(path)
+    return _reader(path).grid(path, options or ReadOptions())
 
 
 def _reader(path: Path) -> Reader:

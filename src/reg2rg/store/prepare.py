@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -26,13 +27,17 @@ from reg2rg.core.types import Study
 from reg2rg.datasets.base import Dataset, Skip
 from reg2rg.scans.base import ReadOptions
 from reg2rg.scans.footprint import workers_that_fit
+from reg2rg.store.attributes import ATTRIBUTES_FORMAT
+from reg2rg.store.index import NATIVE_FORMAT, VIEWS_FORMAT
 from reg2rg.store.inputs import Known, load_known, save_known
+from reg2rg.store.ledger import Ledger
 from reg2rg.store.prepare_study import Job, Outcome, job_name, prepare_one
 from reg2rg.store.store import Store
 from reg2rg.store.views import views_key
 
 _LOG = logging.getLogger(__name__)
 _STALE_SECONDS = 60
+_VERSIONS = (NATIVE_FORMAT, VIEWS_FORMAT, ATTRIBUTES_FORMAT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +104,11 @@ class _Tally:
         return tally
 
     def summary(self, before: Sequence[Skip], regions: RegionSet, seconds: float) -> PrepareSummary:
-        counts = self.counts
+        """All that was counted."""
+        counts = {name: self.counts[name] for name in ("kept", "built", "rebuilt", "repaired", "baked", "measured")}
         return PrepareSummary(
             studies=sum(counts.values()) + len(self.skipped),
-            kept=counts["kept"],
-            built=counts["built"],
-            rebuilt=counts["rebuilt"],
-            repaired=counts["repaired"],
-            baked=counts["baked"],
-            measured=counts["measured"],
+            **counts,
             skipped=tuple(sorted([*before, *self.skipped], key=lambda skip: (skip.study, skip.code))),
             regions={name: self.regions[name] for name in regions.names},
             size=self.size,
@@ -175,56 +176,95 @@ def prepare(
     studies, before = _studies(dataset)
     mine = shard_of(studies, shard)
     workers = usable_cores() if workers is None else workers
-    if workers < 0:
-        raise ConfigError(f"workers is {workers} (expected 0 or more)")
-    if bake is None and not native:
-        raise ConfigError("native is false and there are no views to bake, so nothing would be kept. Fix: give bake")
+    _check(workers, bake, native=native)
     region_set = load_region_set(regions)
     options = (options or ReadOptions()).for_views(bake or Views())
-    workers = workers_that_fit(workers, mine)
-    order = mine if campaign is None else own_first(studies, shard)
-    jobs = {
-        study.id: Job(study, store.root, region_set, options, bake, verify, native, needs_regions, check_contents)
-        for study in order
-    }
-    tally, inputs, seen_before = _Tally(), _of_shard("inputs", shard), load_known(store.root)
+    tally = _Tally()
+    settings = (region_set.regions, options, bake, verify, native, needs_regions, _VERSIONS)
+    jobs = [
+        Job(study, store.root, region_set, options, bake, verify, native, needs_regions, check_contents)
+        for study in (mine if campaign is None else own_first(studies, shard))
+    ]
+    everything = {job.study.id for job in jobs}
     with _only_run(store.root, shard) if campaign is None else _claims(store.root, jobs, campaign) as claims:
-        try:
-            with contextlib.closing(_tasks(store, jobs, bake, shard, claims, workers)) as tasks:
-                for job, outcome in tasks:
-                    tally.add(job.study.id, outcome)
-        except BaseException:  # what was seen need not be read again
-            with contextlib.suppress(OSError):
-                save_known(store.root, inputs, seen_before | tally.seen)
-            raise
-        complete = claims is None or claims.finished() >= jobs.keys()
+        ledger = Ledger.open(store.root / _of_shard("done", shard), settings)
+        if check_contents:
+            ledger.rows.clear()
+        if claims is None:
+            _remove_leftovers(store, [study.id for study in mine], bake, alone=shard[1] == 1)
+            jobs = [job for job in jobs if not _is_done(job.study, store, bake, ledger, tally, native=native)]
+        inputs, seen_before = _of_shard("inputs", shard), load_known(store.root) if jobs else {}
+        with _kept_on_error(store.root / inputs, seen_before, tally, ledger):
+            _bring(jobs, workers, tally, ledger, store, claims)
+        complete = claims is None or claims.finished() >= everything
         if claims is not None and complete:
             tally, shard = _Tally.of(claims.outcomes(), tally.seen), (1, 1)
         summary = tally.summary(before, region_set, time.monotonic() - started)
         with _writing(store.root):
-            save_known(store.root, inputs, seen_before | tally.seen)
-            store.write_index()
+            if jobs:
+                save_known(store.root, inputs, seen_before | tally.seen)
+                ledger.save()
+            if jobs or not store.has_index():
+                store.write_index()
             if complete:
                 _write_summary(store.root, shard, summary, region_set, options, bake)
     _hold_limit(tally.skipped, summary.studies, max_skip)
     return summary
 
 
-def _tasks(
-    store: Store,
-    jobs: Mapping[str, Job],
-    bake: Views | None,
-    shard: tuple[int, int],
-    claims: Claims | None,
-    workers: int,
-) -> Generator[tuple[Job, Outcome], None, None]:
-    """The outcomes of jobs, shared with other processes where there are claims."""
+@contextlib.contextmanager
+def _kept_on_error(inputs: Path, before: Known, tally: _Tally, ledger: Ledger) -> Iterator[None]:
+    """Whatever ends the work, what was seen need not be read again."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            save_known(inputs.parent, inputs.name, before | tally.seen)
+            ledger.save()
+        raise
+
+
+def _check(workers: int, bake: Views | None, *, native: bool) -> None:
+    if workers < 0:
+        raise ConfigError(f"workers is {workers} (expected 0 or more)")
+    if bake is None and not native:
+        raise ConfigError("native is false and there are no views to bake, so nothing would be kept. Fix: give bake")
+
+
+def _bring(
+    jobs: Sequence[Job], workers: int, tally: _Tally, ledger: Ledger, store: Store, claims: Claims | None
+) -> None:
+    """Do the work, shared with other processes where there are claims; count and note what became of it."""
+    workers = workers_that_fit(workers, [job.study for job in jobs])
     if claims is None:
-        _remove_leftovers(store, list(jobs), bake, alone=shard[1] == 1)
-        return run_tasks(prepare_one, jobs.values(), name=job_name, workers=workers, title="prepare")
-    return run_shared(
-        prepare_one, jobs, claims=claims, told=_told, given_up=_given_up, workers=workers, title="prepare"
-    )
+        tasks = run_tasks(prepare_one, jobs, name=job_name, workers=workers, title="prepare")
+    else:
+        named = {job.study.id: job for job in jobs}
+        tasks = run_shared(
+            prepare_one, named, claims=claims, told=_told, given_up=_given_up, workers=workers, title="prepare"
+        )
+    with contextlib.closing(tasks):
+        for job, outcome in tasks:
+            tally.add(job.study.id, outcome)
+            if outcome.status != "skipped":
+                outputs = _outputs(job.study, store, job.bake, native=job.native)
+                ledger.add(job.study, [list(outcome.regions), outcome.size], outputs, outcome.seen)
+
+
+def _is_done(study: Study, store: Store, bake: Views | None, ledger: Ledger, tally: _Tally, *, native: bool) -> bool:
+    """Whether nothing of a study has changed since its entry was found good; it is counted then."""
+    row = ledger.find(study, _outputs(study, store, bake, native=native))
+    if row is None:
+        return False
+    regions, size = row.kept
+    tally.add(study.id, Outcome("kept", regions=tuple(regions), size=size))
+    return True
+
+
+def _outputs(study: Study, store: Store, bake: Views | None, *, native: bool) -> list[Path]:
+    """The files of an entry."""
+    views = [store.views_path(study.id, bake)] if bake is not None else []
+    return [store.native_path(study.id), *([store.attributes_path(study.id)] if native else []), *views]
 
 
 def _studies(dataset: Dataset | Sequence[Study]) -> tuple[list[Study], tuple[Skip, ...]]:
@@ -237,11 +277,10 @@ def _studies(dataset: Dataset | Sequence[Study]) -> tuple[list[Study], tuple[Ski
     return studies, ()
 
 
-def _claims(root: Path, jobs: Mapping[str, Job], campaign: Campaign) -> Claims:
+def _claims(root: Path, jobs: Sequence[Job], campaign: Campaign) -> Claims:
     """Who works on what in a campaign; it is another one where anything but the shards differs."""
-    first = next(iter(jobs.values()), None)
-    settings = {} if first is None else {key: value for key, value in asdict(first).items() if key != "study"}
-    return campaign.claims(root, [settings, sorted(jobs)])
+    settings = {key: value for job in jobs[:1] for key, value in asdict(job).items() if key != "study"}
+    return campaign.claims(root, [settings, sorted(job.study.id for job in jobs)])
 
 
 def _told(outcome: Outcome) -> dict[str, Any] | None:
@@ -294,9 +333,13 @@ def _remove_leftovers(store: Store, studies: Sequence[str], bake: Views | None, 
     mine = frozenset(studies)
     folders = [store.root / "native", *([] if bake is None else [store.root / "views" / views_key(bake)])]
     for folder in (*folders, store.root / "attributes"):
-        for path in folder.glob(".*.tmp.*"):
-            if path.name[1:].partition(".tmp.")[0].rpartition(".")[0] in mine:
-                path.unlink(missing_ok=True)
+        if not folder.is_dir():
+            continue
+        with os.scandir(folder) as entries:
+            left = [entry.name for entry in entries if entry.name.startswith(".") and ".tmp." in entry.name]
+        for name in left:
+            if name[1:].partition(".tmp.")[0].rpartition(".")[0] in mine:
+                (folder / name).unlink(missing_ok=True)
     now = time.time()
     for path in store.root.glob(".*.json.tmp.*"):  # those of other shards may be in use, for a moment
         with contextlib.suppress(FileNotFoundError):

@@ -62,6 +62,11 @@ def input_files(study: Study) -> dict[str, list[tuple[Path, ...]]]:
     }
 
 
+def all_files(study: Study) -> list[str]:
+    """Every file that a study is read from."""
+    return [str(file) for images in input_files(study).values() for files in images for file in files]
+
+
 def entry_key(study: Study, regions: RegionSet, options: ReadOptions, contents: Callable[[Path], str | None]) -> str:
     """Digest of all that decides an entry: contents of its input files, settings, version of native detail.
 

@@ -21,6 +21,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=whole(0), default=0, help="the same seed writes the same bytes")
     parser.add_argument("--size", type=whole(1), nargs=3, default=(96, 96, 64), metavar=("H", "W", "D"), help="voxels")
     parser.add_argument("--first", type=whole(0), default=0, help="number of the first study, to write in several runs")
+    parser.add_argument("--one-column", action="store_true", help="write studies.csv too: one report column a study")
     parser.add_argument("--dicom", type=place, metavar="DIR", help="write the last study as a DICOM study too")
     parser.add_argument("--workers", type=whole(0), default=None, help="processes; 0 for none; one a core by default")
     return parser
@@ -29,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
 def run(invocation: Invocation) -> int:
     """Run ``reg2rg data phantom``; see `reg2rg.cli.main`."""
     from reg2rg.extras.dicom_study import write_dicom_study
+    from reg2rg.extras.phantom.one_column import write_one_column
     from reg2rg.extras.phantom.writer import plan, write_phantoms
 
     options, rest = parser().parse_known_args(list(invocation.args))
@@ -42,7 +44,9 @@ def run(invocation: Invocation) -> int:
         workers=options.workers,
         first=options.first,
     )
+    jobs = plan(options.out, options.studies, options.seed, tuple(options.size), options.first)
+    if options.one_column:
+        write_one_column(options.out, jobs)
     if options.dicom is not None:
-        last = plan(options.out, options.studies, options.seed, tuple(options.size), options.first)[-1]
-        write_dicom_study(last.image, options.dicom / last.id)
+        write_dicom_study(jobs[-1].image, options.dicom / jobs[-1].id)
     return 0
