@@ -45,7 +45,10 @@ class Browser:
         words = [CHROMIUM, *QUIET, *flags, f"--user-data-dir={self._profile}", f"--window-size={width},{height}"]
         words += ["--remote-debugging-pipe", "about:blank"]
         self._process = subprocess.Popen(
-            ["bash", "-c", command, *words], pass_fds=(there, here), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            ["bash", "-c", command, *words],
+            pass_fds=(there, here),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         os.close(there)
         os.close(here)
@@ -110,9 +113,7 @@ class Browser:
 
     def resize(self, width, height, mobile=False):
         """Size of the window, in CSS pixels."""
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile
-        )
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)
 
     def open(self, path: Path, fragment: str = ""):
         """Open a file."""

@@ -3,8 +3,8 @@
     python tools/vendor_niivue.py            write src/reg2rg/show/vendor/
     python tools/vendor_niivue.py --check    exit status 1 if something else is committed
 
-Needs Node's `npm` and the network. The viewer is `dist/niivue.umd.js` of the pinned package, byte for byte; gzip alone is
-ours. The notices are the licence texts of what its authors bundled, as their packages carry them.
+Needs Node's `npm` and the network. The viewer is `dist/niivue.umd.js` of the pinned package, byte for byte; gzip alone
+is ours. The notices are the licence texts of what its authors bundled, as their packages carry them.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ modification, are permitted provided that redistributions of source code retain 
 conditions and the disclaimer in LICENSE.niivue.txt, and that redistributions in binary form reproduce them in the
 documentation and/or other materials provided with the distribution. They are provided "as is", with that disclaimer.
 
-Licence of zlib: this software is provided 'as-is', without any express or implied warranty. In no event will the authors
-be held liable for any damages arising from the use of this software. Permission is granted to anyone to use this
-software for any purpose, including commercial applications, and to alter it and redistribute it freely, subject to the
-following restrictions: 1. The origin of this software must not be misrepresented; you must not claim that you wrote the
-original software. 2. Altered source versions must be plainly marked as such, and must not be misrepresented as being the
-original software. 3. This notice may not be removed or altered from any source distribution.
+Licence of zlib: this software is provided 'as-is', without any express or implied warranty. In no event will the
+authors be held liable for any damages arising from the use of this software. Permission is granted to anyone to use
+this software for any purpose, including commercial applications, and to alter it and redistribute it freely, subject to
+the following restrictions: 1. The origin of this software must not be misrepresented; you must not claim that you wrote
+the original software. 2. Altered source versions must be plainly marked as such, and must not be misrepresented as
+being the original software. 3. This notice may not be removed or altered from any source distribution.
 """
 
 
@@ -61,7 +61,16 @@ def make() -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "package.json").write_text("{}")
-        words = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--save-exact", f"@niivue/niivue@{VERSION}", *BUNDLED]
+        words = [
+            "npm",
+            "install",
+            "--ignore-scripts",
+            "--no-audit",
+            "--no-fund",
+            "--save-exact",
+            f"@niivue/niivue@{VERSION}",
+            *BUNDLED,
+        ]
         subprocess.run(words, cwd=folder, check=True, stdout=subprocess.DEVNULL)
         modules = folder / "node_modules"
         script = (modules / "@niivue/niivue/dist/niivue.umd.js").read_bytes()

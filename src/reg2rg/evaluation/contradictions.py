@@ -1,8 +1,8 @@
 """Two texts on one region held against each other, sentence by sentence: what one says and the other denies or lacks.
 
-Beyond the findings of a labeler: anything that a sentence names, with its side, place, size and extent. Plain rules, so
-that everybody sees why a sentence is marked. They know words, and of the labeler's findings synonyms: another paraphrase
-without a word in common is taken for something else.
+Beyond the findings of a labeler: anything that a sentence names, with its side, place, size and extent. Plain rules,
+so that everybody sees why a sentence is marked. They know words, and synonyms of the labeler's findings: any other
+paraphrase without a word in common is taken for something else.
 """
 
 from __future__ import annotations
@@ -25,19 +25,30 @@ _WORD = re.compile(r"[^\W\d_]+")
 _SIZE = re.compile(r"(\d+(?:[.,]\d+)?)\s*(mm|cm)\b", re.IGNORECASE)
 _DENIES = re.compile(rf"{words.DENIES_NEXT}|{words.DENIES_CLAUSE}", re.IGNORECASE)
 _PSEUDO = re.compile(words.PSEUDO, re.IGNORECASE)
-_NORMAL = re.compile(r"\b(?:normal|natural|unremarkable|clear|intact|patent|no (?:abnormal|patholog)\w*)\b", re.IGNORECASE)
+_NORMAL = re.compile(
+    r"\b(?:normal|natural|unremarkable|clear|intact|patent|no (?:abnormal|patholog)\w*)\b", re.IGNORECASE
+)
 _ABNORMAL = re.compile(r"\b(?:than|above|below|not) (?:the )?normal\b", re.IGNORECASE)
 _SIDES = {"right": {"right"}, "left": {"left"}, "both": {"right", "left"}, "bilateral": {"right", "left"}}
 _PLACES = frozenset(("upper", "middle", "lower", "apical", "basal", "lingular", "anterior", "posterior"))
 _SMALL = frozenset(("small", "minimal", "mild", "slight", "minor", "tiny", "trace", "millimetric"))
 _LARGE = frozenset(("large", "massive", "severe", "marked", "extensive", "gross"))
 # Words that say nothing of what a sentence is about.
-_EMPTY = frozenset(
-    "a an the of in on at to with and or is are was were has have be been there this that both no not without any as for by "
-    "from it its which than up most largest least about approximately measuring measures measured diameter size sized "
-    "thickness reaching detected observed seen present noted identified appearance appears area areas level consistent "
-    "changes change bilateral right left side sided mm cm evidence findings finding within limits other".split()
-) | _PLACES | _SMALL | _LARGE  # fmt: skip
+_EMPTY = (
+    _PLACES
+    | _SMALL
+    | _LARGE
+    | frozenset(
+        re.findall(
+            r"\w+",
+            """a an the of in on at to with and or is are was were has have be been there this that both no not without
+            any as for by from it its which than up most largest least about approximately measuring measures measured
+            diameter size sized thickness reaching detected observed seen present noted identified appearance appears
+            area areas level consistent changes change bilateral right left side sided mm cm evidence findings finding
+            within limits other""",
+        )
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +57,8 @@ class Marked:
 
     Attributes:
         text: the sentence.
-        kind: ``"against"``, the other text says otherwise; ``"extra"``, it says nothing of it; ``"missed"``, the same of a
-            sentence of the reference; ``""``, nothing to mark.
+        kind: ``"against"``, the other text says otherwise; ``"extra"``, it says nothing of it; ``"missed"``, the same
+            of a sentence of the reference; ``""``, nothing to mark.
         why: what the other text says, in words.
     """
 

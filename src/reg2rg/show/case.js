@@ -114,8 +114,8 @@ function note() {
 }
 function arrange() {
   if (!live) return;
-  const narrow = $("screen").clientWidth < 520;
-  viewer.layout(state.layout === "three" && narrow ? "stacked" : state.layout);
+  const width = $("screen").clientWidth;
+  viewer.layout(state.layout === "three" && width < 520 ? "stacked" : state.layout, width);
 }
 function setWindow() {
   state.own = null;

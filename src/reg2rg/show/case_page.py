@@ -200,7 +200,8 @@ def _study(study: PageStudy) -> dict[str, Any]:
 
 
 def _slot(study: PageStudy, slot: int, region: str) -> dict[str, Any]:
-    reference, said = study.reference.get(region, ""), []
+    reference = study.reference.get(region, "")
+    said: list[dict[str, Any] | None] = []
     known: tuple[Marked, ...] = compare("", reference)[1] if reference else ()
     for index, report in enumerate((study.predicted, *study.others)):
         paragraph = None if report is None else next((one for one in report.paragraphs if one.slot == slot), None)

@@ -73,7 +73,9 @@ def region_rows(result: ReportResult) -> tuple[RegionRow, ...]:
     measured = {} if result.attributes is None else result.attributes.regions
     rows = []
     for name in result.masks:
-        doubts = [note for note in result.made_by.notes if note.startswith(_IMPLAUSIBLE) and _concerns(note, name, result)]
+        doubts = [
+            note for note in result.made_by.notes if note.startswith(_IMPLAUSIBLE) and _concerns(note, name, result)
+        ]
         if name in measured and measured[name].cut:
             doubts.append("cut by an end of the scan")
         status = f"{origin}, implausible" if doubts and doubts[0].startswith(_IMPLAUSIBLE) else origin

@@ -88,9 +88,11 @@ def _draw_plane(study: RegionVolume, plane: Plane, max_pixels: int) -> SliceView
     step = max(1, -(-max(array.shape[i] for i in other) // max_pixels))
     images, outlines = {}, {}
     for index in sorted({middle, *best.values()}):
-        picture = _on_screen(array.take(index, axis), step)
+        picture = _on_screen(np.moveaxis(array, axis, 0)[index], step)
         images[index] = _png(picture)
-        paths = {name: _outline(_on_screen(mask.take(index, axis), step)) for name, mask in study.masks.items()}
+        paths = {
+            name: _outline(_on_screen(np.moveaxis(mask, axis, 0)[index], step)) for name, mask in study.masks.items()
+        }
         outlines[index] = {name: path for name, path in paths.items() if path}
     rows, columns = picture.shape
     width, height = (array.shape[i] * spacing[i] for i in other)

@@ -30,7 +30,8 @@ def read_viewer() -> bytes:
         found = f"no gzip file: {error}"
     if found != SHA256:
         raise ConfigError(
-            f"{_FOLDER / 'niivue.umd.js.gz'}: sha256 {found} (expected {SHA256}, NiiVue {VERSION}). Fix: install reg2rg again"
+            f"{_FOLDER / 'niivue.umd.js.gz'}: sha256 {found} (expected {SHA256}, NiiVue {VERSION}). "
+            "Fix: install reg2rg again"
         )
     return packed
 

@@ -68,7 +68,8 @@ class Viewer {
     this.nv.updateGLVolume();
   }
   window([low, high]) { const ct = this.nv.volumes[0]; ct.cal_min = low; ct.cal_max = high; this.nv.updateGLVolume(); }
-  layout(name) {
+  layout(name, width) {
+    this.nv.opts.crosshairWidth = Math.max(0.6, 1000 / width);  // mm, which are then a pixel or two
     this.nv.setCustomLayout(LAYOUTS[name].map(([plane, left, top, width, height]) => ({sliceType: SLICES[plane], position: [left, top, width, height]})));
   }
   where() { return this.info.shape.map((size, axis) => Math.min(size - 1, Math.max(0, Math.floor(this.nv.scene.crosshairPos[axis] * size + 1e-4)))); }

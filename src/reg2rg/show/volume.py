@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -179,7 +180,8 @@ class _Grid:
             widths = np.diff([*edges, part.shape[axis]])
             counts = counts * np.expand_dims(widths, 1 - axis)
         mean = np.clip(total / counts, *_HU)
-        return (np.rint(mean / hu_step) * hu_step).astype(np.int16)
+        rounded: HU = (np.rint(mean / hu_step) * hu_step).astype(np.int16)
+        return rounded
 
     def masks(self) -> dict[str, Mask]:
         """The masks at the middle of each block; of a region that all middles miss, all blocks that it touches."""
@@ -198,7 +200,7 @@ class _Grid:
         return thinned
 
 
-def _overlaps(masks: Mapping[str, Mask], shape: Triple) -> tuple[npt.NDArray[np.unsignedinteger], tuple[tuple[str, ...], ...]]:
+def _overlaps(masks: Mapping[str, Mask], shape: Triple) -> tuple[npt.NDArray[Any], tuple[tuple[str, ...], ...]]:
     """Which regions lie in each voxel, as one label map: a label for every set of regions that lie over each other."""
     labels = np.zeros(shape, np.int32, order="F")
     sets: list[tuple[str, ...]] = [()]
