@@ -279,8 +279,8 @@ def _explained(curves: Mapping[str, pd.DataFrame]) -> str:
         if words is not None and words < loss:
             sentences.append(
                 f"{name}: its training loss begins at step {loss}. Up to there the encoders alone learn, which words a "
-                "region's paragraph holds (model.word_alignment_steps), and the language model does not run; so the loss "
-                "does not begin where an untrained model's would."
+                "region's paragraph holds (model.word_alignment_steps), and the language model does not run, so the "
+                "loss does not begin where an untrained model's would."
             )
         else:
             sentences.append(f"{name}: its training loss begins at step {loss}, the first that was logged.")
