@@ -167,7 +167,7 @@ function rows() {
     const swatch = el("i", {class: "swatch"}); swatch.style.background = row.there ? colour(row.name) : "transparent";
     const name = row.there ? el("button", {class: "name", "aria-pressed": "false"}, row.name) : row.name;
     const line = el("tr", {class: row.there ? "" : "absent"}, el("th", {scope: "row"}, swatch, name),
-      el("td", {}, row.volume || "–"), el("td", {}, row.hu || "–"), el("td", {class: "words"}, row.status, row.why ? `: ${row.why}` : ""));
+      el("td", {}, row.volume || "–"), el("td", {}, row.hu || "–"), el("td", {class: "words"}, row.status, row.why ? `${row.there ? "; " : ": "}${row.why}` : ""));
     line.dataset.region = row.name;
     if (row.there) line.addEventListener("click", () => choose(row.name));
     return line;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from reg2rg.core.files import json_text
@@ -43,7 +44,7 @@ class Page(Exporter):
         made_by = result.made_by
         facts = {"scan": result.study.image.name, "model": made_by.model, **made_by.versions}
         if made_by.masks is not None:
-            facts["masks"] = " ".join(filter(None, (made_by.masks.name, made_by.masks.version)))
+            facts["masks"] = str(replace(made_by.masks, source=""))  # no paths: they may name a patient
         notes = [_made_by(made_by.masks)] if made_by.masks is not None and not made_by.masks.for_measurements else []
         for reason in dict.fromkeys(result.absent.values()):
             regions = [region for region, why in result.absent.items() if why == reason]
