@@ -23,10 +23,10 @@ from reg2rg.evaluation.records import STUDIES, read_records, read_report
 if TYPE_CHECKING:
     import pandas as pd
 
-    from reg2rg.cli.section import DataSection
+    from reg2rg.cli.section import Sections
     from reg2rg.evaluation.results import Evaluation
     from reg2rg.show.case_page import PageStudy, RegionRow
-    from reg2rg.store.store import Store
+    from reg2rg.store.crop import Detail
 
 PAGE_MB = 10.0
 PANELS = {
@@ -63,7 +63,7 @@ def run(invocation: Invocation) -> int:
     curves = {name: read_curves(path) for name, path in _pairs(options.curves, "--curves")}
     lengths = {"reference": scores.words["reference"]}
     lengths |= {one.name: one.words["predicted"] for one in (scores, *beside)}
-    shown, chosen = _page_studies(section.data, studies, options)
+    shown, chosen = _page_studies(section, studies, options)
     around = Around(
         tables=tables,
         words=draw_lengths(lengths),
@@ -161,29 +161,32 @@ def _reports(folder: Path, regions: RegionSet, studies: Mapping[str, Study]) -> 
 
 
 def _page_studies(
-    section: DataSection, studies: Mapping[str, Study], options: argparse.Namespace
+    section: Sections, studies: Mapping[str, Study], options: argparse.Namespace
 ) -> tuple[list[PageStudy], str]:
     """The studies of the page, and in words how they were chosen."""
-    from reg2rg.core.types import RegionVolume
     from reg2rg.show.case_page import room_for_volumes, wrong_count
     from reg2rg.show.slices import draw_study
     from reg2rg.show.volume import draw_volume
     from reg2rg.store.store import Store
 
-    if section.store is None:
+    if section.data.store is None:
         raise ConfigError("config: data.store: no folder to read scans from. Give it: --data.store FOLDER")
-    store = Store(section.store)
+    store = Store(section.data.store)
     ranked = sorted(_texts(studies, options), key=lambda study: (wrong_count(study), study.study))
     shown = [ranked[index] for index in _evenly(len(ranked), options.studies)]
     carry = set(_evenly(len(shown), options.volumes))
 
-    def scan(study: PageStudy) -> RegionVolume:
-        return store.read(study.study).detail.to_region_volume()
+    def detail(study: PageStudy) -> Detail:
+        return store.read(study.study).detail
 
-    drawn = [replace(one, images=draw_study(scan(one)), regions=_rows(store, one.study)) for one in shown]
+    drawn = [
+        replace(one, images=draw_study(found.to_region_volume()), regions=_rows(found, section.task.region_set))
+        for one, found in ((one, detail(one)) for one in shown)
+    ]
     room = room_for_volumes(1e6 * PAGE_MB, [one.images for one in drawn]) // max(1, len(carry))
     drawn = [
-        replace(one, volume=draw_volume(scan(one), room)) if index in carry else one for index, one in enumerate(drawn)
+        replace(one, volume=draw_volume(detail(one).to_region_volume(), room)) if index in carry else one
+        for index, one in enumerate(drawn)
     ]
     if not shown:
         return drawn, ""
@@ -240,9 +243,10 @@ def _in_slots(other: tuple[tuple[str, ...], Report] | None, regions: Sequence[st
     return Report(tuple(sorted(moved, key=lambda part: part.slot)), report.invalid, report.duplicate, report.missing)
 
 
-def _rows(store: Store, study: str) -> tuple[RegionRow, ...]:
+def _rows(detail: Detail, regions: RegionSet) -> tuple[RegionRow, ...]:
     """The list of regions of a prepared study."""
     from reg2rg.show.case_page import RegionRow
+    from reg2rg.store.attributes import measure
 
     return tuple(
         RegionRow(
@@ -253,7 +257,7 @@ def _rows(store: Store, study: str) -> tuple[RegionRow, ...]:
             mean_hu=found.mean_hu,
             sd_hu=found.sd_hu,
         )
-        for name, found in store.attributes(study).regions.items()
+        for name, found in measure(detail, regions).regions.items()
     )
 
 

@@ -93,7 +93,7 @@ async function showVolume() {
   try { if (!await viewer.load(index, info, WINDOWS[wanted()])) return; } catch (error) { failed(error); return; }
   live = true;
   for (const plane of PLANES) $("slice-" + plane).max = info.shape[AXES[plane]] - 1;
-  arrange(); paint(); setWindow();
+  setWindow(true); paint(); arrange(); viewer.zoom(0);
   const start = state.region !== null && info.focus[state.region] || info.shape.map(size => size >> 1);
   go(start);
   note();
@@ -117,10 +117,10 @@ function arrange() {
   const width = $("screen").clientWidth;
   viewer.layout(state.layout === "three" && width < 520 ? "stacked" : state.layout, width);
 }
-function setWindow() {
+function setWindow(anyway = false) {
   state.own = null;
   $("level").textContent = level(WINDOWS[wanted()]);
-  if (live) viewer.window(WINDOWS[wanted()]);
+  if (live) viewer.window(WINDOWS[wanted()], anyway);
 }
 
 // ---- text

@@ -41,20 +41,17 @@ class Viewer {
 
   // Show a study's volume; `info` is what the page knows of it. False where another one was asked for meanwhile.
   async load(index, info, hu) {
-    const turn = ++this.turn, kept = [...this.nv.volumes];
+    const turn = ++this.turn;
     const [low, high] = hu, base = {cal_min: low, cal_max: high, trustCalMinMax: false};
     const ct = await niivue.NVImage.loadFromBase64({base64: held("ct-" + index), name: "ct.nii.gz", ...base});
     // Twice, since a table of labels says of each only whether it is seen: all regions, and above them the chosen one.
     const layers = [];
     for (const name of ["all.nii.gz", "chosen.nii.gz"]) layers.push(await niivue.NVImage.loadFromBase64({base64: held("labels-" + index), name, cal_min: 0, cal_max: 1}));
     if (turn !== this.turn) return false;
-    this.info = null;
-    for (const volume of kept) this.nv.removeVolume(volume);
     ct.cal_min = low; ct.cal_max = high;
-    for (const layer of layers) { layer.setColormapLabel(this.table(info, () => null)); layer.opacity = 0; }
-    for (const volume of [ct, ...layers]) this.nv.addVolume(volume);
+    for (const layer of layers) layer.setColormapLabel(this.table(info, () => null));
+    this.nv.volumes = [ct, ...layers]; this.nv.back = ct; this.nv.overlays = layers;
     this.info = info; this.layers = layers;
-    this.zoom(0);
     return true;
   }
   // An entry for every label in the file, else the last colour, or the first, is taken for those that have none.
@@ -65,9 +62,18 @@ class Viewer {
   // Two layers, each: set of region names -> [red, green, blue] or null, and an opacity.
   paint(...layers) {
     layers.forEach(([colour, opacity], i) => { this.layers[i].setColormapLabel(this.table(this.info, colour)); this.layers[i].opacity = opacity; });
-    this.nv.updateGLVolume();
+    if (this.nv.overlayTexture) this.nv.gl.deleteTexture(this.nv.overlayTexture);  // the viewer makes a new one and keeps the old
+    this.layers.forEach((layer, i) => this.nv.refreshLayers(layer, i + 1));
+    this.nv.drawScene();
   }
-  window([low, high]) { const ct = this.nv.volumes[0]; ct.cal_min = low; ct.cal_max = high; this.nv.updateGLVolume(); }
+  // Only the layers that changed are drawn anew: without a graphics processor each takes its time.
+  window([low, high], anyway = false) {
+    const ct = this.nv.volumes[0];
+    if (!anyway && ct.cal_min === low && ct.cal_max === high) return;
+    ct.cal_min = low; ct.cal_max = high;
+    this.nv.refreshLayers(ct, 0);
+    this.nv.drawScene();
+  }
   layout(name, width) {
     this.nv.opts.crosshairWidth = Math.max(0.6, 1000 / width);  // mm, which are then a pixel or two
     this.nv.setCustomLayout(LAYOUTS[name].map(([plane, left, top, width, height]) => ({sliceType: SLICES[plane], position: [left, top, width, height]})));
