@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from _scan import write_study
+
 from reg2rg.core.regions import load_region_set
 from reg2rg.core.report import Paragraph, Report
 from reg2rg.inference.result import Provenance, ReportResult

@@ -61,9 +61,11 @@ async function drawPlane(name) {
 // ---- the viewer
 function paint() {
   if (!live) return;
-  const top = set => set.length ? rgb(colour(set[set.length - 1])) : null, chosen = set => set.includes(state.region) ? rgb(colour(state.region)) : null;
-  const others = set => state.show !== "all" || set.includes(state.region) ? null : top(set);
-  viewer.paint([others, state.region === null ? 0.3 : 0.16], [set => state.show === "none" ? null : chosen(set), 0.42]);
+  viewer.paint(set => {
+    const chosen = set.includes(state.region), name = chosen ? state.region : set[set.length - 1];
+    if (state.show === "none" || (state.show === "chosen" && !chosen)) return [0, 0, 0, 0];
+    return [...rgb(colour(name)), chosen ? 90 : state.region === null ? 50 : 12];
+  });
 }
 function moved(voxel) {
   for (const plane of PLANES) {
@@ -93,7 +95,7 @@ async function showVolume() {
   try { if (!await viewer.load(index, info, WINDOWS[wanted()])) return; } catch (error) { failed(error); return; }
   live = true;
   for (const plane of PLANES) $("slice-" + plane).max = info.shape[AXES[plane]] - 1;
-  setWindow(true); paint(); arrange(); viewer.zoom(0);
+  setWindow(); paint(); arrange(); viewer.zoom(0);
   const start = state.region !== null && info.focus[state.region] || info.shape.map(size => size >> 1);
   go(start);
   note();
@@ -117,10 +119,10 @@ function arrange() {
   const width = $("screen").clientWidth;
   viewer.layout(state.layout === "three" && width < 520 ? "stacked" : state.layout, width);
 }
-function setWindow(anyway = false) {
+function setWindow() {
   state.own = null;
   $("level").textContent = level(WINDOWS[wanted()]);
-  if (live) viewer.window(WINDOWS[wanted()], anyway);
+  if (live) viewer.window(WINDOWS[wanted()]);
 }
 
 // ---- text

@@ -44,32 +44,29 @@ class Viewer {
     const turn = ++this.turn;
     const [low, high] = hu, base = {cal_min: low, cal_max: high, trustCalMinMax: false};
     const ct = await niivue.NVImage.loadFromBase64({base64: held("ct-" + index), name: "ct.nii.gz", ...base});
-    // Twice, since a table of labels says of each only whether it is seen: all regions, and above them the chosen one.
-    const layers = [];
-    for (const name of ["all.nii.gz", "chosen.nii.gz"]) layers.push(await niivue.NVImage.loadFromBase64({base64: held("labels-" + index), name, cal_min: 0, cal_max: 1}));
+    const labels = await niivue.NVImage.loadFromBase64({base64: held("labels-" + index), name: "labels.nii.gz", cal_min: 0, cal_max: 1});
     if (turn !== this.turn) return false;
     ct.cal_min = low; ct.cal_max = high;
-    for (const layer of layers) layer.setColormapLabel(this.table(info, () => null));
-    this.nv.volumes = [ct, ...layers]; this.nv.back = ct; this.nv.overlays = layers;
-    this.info = info; this.layers = layers;
+    this.info = info;
+    this.nv.volumes = [ct]; this.nv.back = ct; this.nv.overlays = [];
+    this.nv.drawOpacity = 1; this.nv.drawRimOpacity = 0.9;
+    this.nv.updateGLVolume();
+    // As a drawing, not as a layer above the scan: its colours change at once, without a pass over all voxels.
+    if (!this.nv.loadDrawing(labels)) throw new Error("scan and regions do not lie on one grid");
     return true;
   }
-  // An entry for every label in the file, else the last colour, or the first, is taken for those that have none.
-  table(info, colour) {
-    const rows = info.sets.map(set => colour(set) || [0, 0, 0]), seen = info.sets.map(set => colour(set) ? 255 : 0), of = k => rows.map(row => row[k]);
-    return {R: of(0), G: of(1), B: of(2), A: seen, I: rows.map((_, i) => i), labels: info.sets.map(set => set.join(", "))};
-  }
-  // Two layers, each: set of region names -> [red, green, blue] or null, and an opacity.
-  paint(...layers) {
-    layers.forEach(([colour, opacity], i) => { this.layers[i].setColormapLabel(this.table(this.info, colour)); this.layers[i].opacity = opacity; });
-    if (this.nv.overlayTexture) this.nv.gl.deleteTexture(this.nv.overlayTexture);  // the viewer makes a new one and keeps the old
-    this.layers.forEach((layer, i) => this.nv.refreshLayers(layer, i + 1));
+  // colour: set of region names -> [red, green, blue, opacity], 0 to 255. Every label of the file has an entry.
+  paint(colour) {
+    const lut = new Uint8ClampedArray(4 * 256);
+    this.info.sets.forEach((set, label) => lut.set(set.length ? colour(set) : [0, 0, 0, 0], 4 * label));
+    this.nv.drawLut = {lut, labels: this.info.sets.map(set => set.join(", "))};
+    this.nv.refreshColormaps();
     this.nv.drawScene();
   }
-  // Only the layers that changed are drawn anew: without a graphics processor each takes its time.
-  window([low, high], anyway = false) {
+  // Takes a pass over all voxels, which takes its time without a graphics processor.
+  window([low, high]) {
     const ct = this.nv.volumes[0];
-    if (!anyway && ct.cal_min === low && ct.cal_max === high) return;
+    if (ct.cal_min === low && ct.cal_max === high) return;
     ct.cal_min = low; ct.cal_max = high;
     this.nv.refreshLayers(ct, 0);
     this.nv.drawScene();
@@ -98,7 +95,7 @@ class Viewer {
     for (const axis of [0, 1, 2]) scene.pan2Dxyzmm[axis] = near ? middle[axis] - scene.pan2Dxyzmm[3] * here[axis] : 0;
   }
   hu(voxel) { return this.nv.volumes[0].getValue(...voxel); }
-  regions(voxel) { return this.info.sets[this.layers[0].getValue(...voxel)] || []; }
+  regions([i, j, k]) { const [width, height] = this.info.shape; return this.info.sets[this.nv.drawBitmap[i + width * (j + height * k)]]; }
   // Of the scan: number of the slice, how many there are, and RAS mm.
   slice(axis, at) { const {first, step, scan} = this.info; return [Math.min(scan[axis], first[axis] + at * step[axis] + (step[axis] >> 1) + 1), scan[axis]]; }
   mm(voxel) {

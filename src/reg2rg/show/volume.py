@@ -23,6 +23,7 @@ from reg2rg.scans.grid import Box, bounding_box, box_slices
 _BODY_HU, _AROUND_MM = -500, 10.0
 _HU = (-1024, 3071)
 _ROUNDED = (8, 12)  # HU; a soft tissue window has 50 and 33 steps of it, below the noise of a chest CT
+_MOST_SETS = 256  # labels of a byte
 _SAMPLED = 6  # slices that a file's size is guessed from
 _LEVEL = 6  # of gzip; 9 takes five times as long for two per cent
 _LABELS = 1002  # NIFTI_INTENT_LABEL
@@ -36,7 +37,7 @@ class ViewerVolume:
 
     Attributes:
         ct: NIfTI-1 file, gzipped: int16 HU.
-        labels: NIfTI-1 file, gzipped, on the same grid: index into `sets`.
+        labels: NIfTI-1 file, gzipped, on the same grid: uint8, index into `sets`.
         sets: the regions that lie over each other in a voxel; the first set is empty.
         shape: of both arrays.
         first: index in the scan of the first voxel.
@@ -211,11 +212,18 @@ def _overlaps(masks: Mapping[str, Mask], shape: Triple) -> tuple[npt.NDArray[Any
             table[label] = len(sets)
             sets.append((*sets[label], name))
         labels[mask] = table[under]
-    used = np.bincount(labels.ravel("K"), minlength=len(sets)) > 0
-    used[0] = True
-    kept = tuple(names for names, there in zip(sets, used, strict=True) if there)
-    kind = np.uint8 if len(kept) <= 256 else np.uint16
-    return (used.cumsum() - 1).astype(kind)[labels], kept
+    counts = np.bincount(labels.ravel("K"), minlength=len(sets))
+    counts[0] = labels.size  # what lies in no region keeps label 0
+    kept = sorted(np.argsort(-counts, kind="stable")[:_MOST_SETS].tolist())
+    kept = [label for label in kept if counts[label]]
+    # More sets than labels: the rarest are told by the largest set that they hold.
+    table = [max(range(len(kept)), key=lambda new: _held(sets[kept[new]], names)) for names in sets]
+    return np.array(table, np.uint8)[labels], tuple(sets[label] for label in kept)
+
+
+def _held(names: tuple[str, ...], by: tuple[str, ...]) -> int:
+    """How many regions a set has, ``-1`` if another one does not hold it."""
+    return len(names) if set(names) <= set(by) else -1
 
 
 def _deepest(mask: Mask) -> Triple:

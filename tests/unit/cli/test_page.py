@@ -39,7 +39,7 @@ def test_studies_are_chosen_from_right_to_wrong(toy, tmp_path):
     studies = {study.id: study for study in toy.studies}
     other = predicted(toy, tmp_path / "b", set(studies))
     shown, chosen = _page_studies(section(toy.store), studies, options(folder, studies=3, compare=[f"b={other}"]))
-    assert [study.study for study in shown] == ["s0", "s5", "s4"]
+    assert [study.study for study in shown] == ["s0", "s6", "s4"]
     assert [study.volume is not None for study in shown] == [True, False, True]
     assert chosen.startswith("3 of 8 studies, chosen by rule and not by hand: evenly from the one with the fewest")
     assert "(0) to the one with the most (" in chosen

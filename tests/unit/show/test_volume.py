@@ -118,3 +118,16 @@ def test_a_tilted_scan_is_handed_over_along_its_axes():
 def test_a_scan_without_regions_or_body():
     drawn = draw_volume(RegionVolume(Volume(np.full((8, 8, 4), -1000, np.int16), np.eye(4)), {}), 10**6)
     assert (drawn.shape, drawn.sets, drawn.focus) == ((8, 8, 4), ((),), {})
+
+
+def test_more_overlaps_than_labels_keep_the_commonest():
+    random = np.random.default_rng(0)
+    masks = {f"r{i}": random.random((16, 16, 16)) < 0.5 for i in range(9)}  # 512 sets
+    drawn = draw_volume(RegionVolume(Volume(np.full((16, 16, 16), 40, np.int16), np.eye(4)), masks), 10**6)
+    assert len(drawn.sets) == 256
+    labels = np.asarray(opened(drawn.labels).dataobj)
+    assert labels.dtype == np.uint8
+    for name, mask in masks.items():
+        told = np.isin(labels, [index for index, names in enumerate(drawn.sets) if name in names])
+        assert not (told & ~mask).any()
+        assert told.sum() > 0.8 * mask.sum()
