@@ -214,11 +214,11 @@ def _overlaps(masks: Mapping[str, Mask], shape: Triple) -> tuple[npt.NDArray[Any
         labels[mask] = table[under]
     counts = np.bincount(labels.ravel("K"), minlength=len(sets))
     counts[0] = labels.size  # what lies in no region keeps label 0
-    kept = sorted(np.argsort(-counts, kind="stable")[:_MOST_SETS].tolist())
-    kept = [label for label in kept if counts[label]]
+    commonest: list[int] = np.argsort(-counts, kind="stable")[:_MOST_SETS].tolist()
+    kept = sorted(label for label in commonest if counts[label])
     # More sets than labels: the rarest are told by the largest set that they hold.
-    table = [max(range(len(kept)), key=lambda new: _held(sets[kept[new]], names)) for names in sets]
-    return np.array(table, np.uint8)[labels], tuple(sets[label] for label in kept)
+    told = [max(range(len(kept)), key=lambda new: _held(sets[kept[new]], names)) for names in sets]
+    return np.array(told, np.uint8)[labels], tuple(sets[label] for label in kept)
 
 
 def _held(names: tuple[str, ...], by: tuple[str, ...]) -> int:
