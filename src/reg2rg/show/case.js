@@ -78,14 +78,11 @@ function moved(voxel) {
   const names = viewer.regions(voxel), ends = ["RL", "AP", "SI"];
   const mm = viewer.mm(voxel).map((value, axis) => `${ends[axis][value < 0 ? 1 : 0]} ${Math.abs(value).toFixed(1)}`).join("  ");
   $("where").textContent = `${mm} mm · ${Math.round(viewer.hu(voxel))} HU · ${names.join(", ") || "no region"}`;
-  if (state.following) return;
-  // A click or a slice elsewhere: the text follows the picture, but a region that lies there is not left.
-  if (names.length && !names.includes(state.region)) choose(names[names.length - 1], {picture: false});
+  // The text follows a click, not every slice that one scrolls through; and a chosen region that lies there is not left.
+  if (state.clicked && names.length && !names.includes(state.region)) choose(names[names.length - 1], {picture: false});
+  state.clicked = false;
 }
-function windowed(hu) {
-  state.own = hu;
-  $("level").textContent = level(hu);
-}
+function windowed(hu) { $("level").textContent = level(hu); }
 async function showVolume() {
   const index = state.study, info = study().volume;
   live = false;
@@ -97,10 +94,9 @@ async function showVolume() {
   for (const plane of PLANES) $("slice-" + plane).max = info.shape[AXES[plane]] - 1;
   setWindow(); paint(); arrange(); viewer.zoom(0);
   const start = state.region !== null && info.focus[state.region] || info.shape.map(size => size >> 1);
-  go(start);
+  viewer.goTo(start);
   note();
 }
-function go(voxel) { state.following = true; viewer.goTo(voxel); state.following = false; }
 function failed(error) {
   viewer = null; live = false;
   document.body.classList.remove("live");
@@ -120,7 +116,6 @@ function arrange() {
   viewer.layout(state.layout === "three" && width < 520 ? "stacked" : state.layout, width);
 }
 function setWindow() {
-  state.own = null;
   $("level").textContent = level(WINDOWS[wanted()]);
   if (live) viewer.window(WINDOWS[wanted()]);
 }
@@ -207,7 +202,7 @@ function choose(region, {picture = true, scroll = !picture} = {}) {
   if (live) {
     paint();
     const focus = study().volume.focus[region];
-    if (picture && focus) go(focus);
+    if (picture && focus) viewer.goTo(focus);
   }
   for (const plane of ["axial", "coronal"]) drawPlane(plane);
   const node = all(".slot").find(one => one.dataset.region === region);
@@ -295,7 +290,8 @@ document.addEventListener("keydown", event => {
   }
   if (event.key in KEYS) { KEYS[event.key](); event.preventDefault(); }
 }, true);
-for (const type of ["keyup"]) document.addEventListener(type, event => { if (event.target.id === "gl") event.stopImmediatePropagation(); }, true);
+document.addEventListener("keyup", event => { if (event.target.id === "gl") event.stopImmediatePropagation(); }, true);
+$("gl").addEventListener("pointerdown", event => { state.clicked = event.button === 0 && !event.shiftKey && !event.ctrlKey; }, true);
 
 function openTab(name) {
   for (const tab of all("nav [role=tab]")) { tab.setAttribute("aria-selected", tab.dataset.tab === name); tab.tabIndex = tab.dataset.tab === name ? 0 : -1; }

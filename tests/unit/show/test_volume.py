@@ -130,4 +130,4 @@ def test_more_overlaps_than_labels_keep_the_commonest():
     for name, mask in masks.items():
         told = np.isin(labels, [index for index, names in enumerate(drawn.sets) if name in names])
         assert not (told & ~mask).any()
-        assert told.sum() > 0.8 * mask.sum()
+        assert told.sum() > 0.6 * mask.sum()
