@@ -191,12 +191,15 @@ def _page_studies(
     if not shown:
         return drawn, ""
     fewest, most = wrong_count(ranked[0]), wrong_count(ranked[-1])
-    which = f"All {len(ranked)} studies" if len(shown) == len(ranked) else f"{len(shown)} of {len(ranked)} studies"
-    return drawn, (
-        f"{which}, chosen by rule and not by hand: evenly from the one with the fewest findings and sentences of "
-        f"{options.name} that do not agree with truth and reference ({fewest}) to the one with the most ({most}). "
-        f"{len(carry)} of them, chosen alike, carry their scan; of the others the page has pictures of slices."
+    scale = f"findings and sentences of {options.name} that do not agree with truth and reference"
+    which = (
+        f"All {len(ranked)} studies, by the number of {scale} ({fewest} to {most})"
+        if len(shown) == len(ranked)
+        else f"{len(shown)} of {len(ranked)} studies, chosen by rule and not by hand: evenly from the one with the fewest "
+        f"{scale} ({fewest}) to the one with the most ({most})"
     )
+    scans = f"{len(carry)} of them, chosen alike, carry their scan; of the others the page has pictures of slices."
+    return drawn, f"{which}. {scans}"
 
 
 def _texts(studies: Mapping[str, Study], options: argparse.Namespace) -> list[PageStudy]:

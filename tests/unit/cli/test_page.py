@@ -50,7 +50,9 @@ def test_studies_are_chosen_from_right_to_wrong(toy, tmp_path):
     assert shown[0].files["txt"] == "heart: The heart is normal.\nlung: The lung is large.\n"
     everything, chosen = _page_studies(section(toy.store), studies, options(folder, volumes=0))
     assert len(everything) == 8
-    assert chosen.startswith("All 8 studies")
+    assert chosen.startswith(
+        "All 8 studies, by the number of findings and sentences of ours that do not agree with truth"
+    )
     assert all(study.volume is None for study in everything)
     assert _page_studies(section(toy.store), studies, options(folder, studies=0)) == ([], "")
 
