@@ -195,8 +195,8 @@ def _page_studies(
     which = (
         f"All {len(ranked)} studies, by the number of {scale} ({fewest} to {most})"
         if len(shown) == len(ranked)
-        else f"{len(shown)} of {len(ranked)} studies, chosen by rule and not by hand: evenly from the one with the fewest "
-        f"{scale} ({fewest}) to the one with the most ({most})"
+        else f"{len(shown)} of {len(ranked)} studies, chosen by rule and not by hand: evenly from the one with the "
+        f"fewest {scale} ({fewest}) to the one with the most ({most})"
     )
     scans = f"{len(carry)} of them, chosen alike, carry their scan; of the others the page has pictures of slices."
     return drawn, f"{which}. {scans}"
