@@ -37,6 +37,7 @@ class SliceView:
         outlines: slice index -> region -> SVG path in pixels. Regions that the slice does not cut are absent.
         best: region -> slice index with the largest cross-section.
         middle: the slice to show before a region is chosen.
+        count: how many slices the scan has in this plane.
     """
 
     width: float
@@ -46,6 +47,7 @@ class SliceView:
     outlines: Mapping[int, Mapping[str, str]]
     best: Mapping[str, int]
     middle: int
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +88,15 @@ def _draw_plane(study: RegionVolume, plane: Plane, max_pixels: int) -> SliceView
     step = max(1, -(-max(array.shape[i] for i in other) // max_pixels))
     images, outlines = {}, {}
     for index in sorted({middle, *best.values()}):
-        picture = _on_screen(array.take(index, axis), step)
+        picture = _on_screen(np.moveaxis(array, axis, 0)[index], step)
         images[index] = _png(picture)
-        paths = {name: _outline(_on_screen(mask.take(index, axis), step)) for name, mask in study.masks.items()}
+        paths = {
+            name: _outline(_on_screen(np.moveaxis(mask, axis, 0)[index], step)) for name, mask in study.masks.items()
+        }
         outlines[index] = {name: path for name, path in paths.items() if path}
     rows, columns = picture.shape
     width, height = (array.shape[i] * spacing[i] for i in other)
-    return SliceView(width, height, (columns, rows), images, outlines, best, middle)
+    return SliceView(width, height, (columns, rows), images, outlines, best, middle, array.shape[axis])
 
 
 def _on_screen(plane: npt.NDArray[np.generic], step: int) -> npt.NDArray[np.generic]:

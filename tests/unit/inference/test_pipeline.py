@@ -299,7 +299,12 @@ def test_a_result_as_a_page(files, model, asked, tmp_path):
     html = path.read_text(encoding="utf-8")
     data = json.loads(html.partition('id="data">')[2].partition("</script>")[0])
     [study] = data["studies"]
-    assert [slot["predicted"]["region"] for slot in study["slots"]] == list(result.asked)
+    assert [slot["said"][0]["region"] for slot in study["slots"]] == list(result.asked)
+    assert [(row["name"], row["status"], row["volume"]) for row in study["regions"][:3]] == [
+        ("heart", "given", "5.8"),
+        ("lung", "given", "18"),
+        ("abdomen", "absent", ""),
+    ]
     assert study["window"] == {"lung": "lung", "heart": "soft"}
     table = html.partition("Measured under the masks")[2]
     for words in ("18.43", "16 x 24 x 48", "100.0%", "-800"):
