@@ -77,4 +77,5 @@ def sample_result(regions: bool = True) -> ReportResult:
         absent={"thyroid": "no mask of it"} if regions else {},
         made_by=Provenance({"reg2rg": "0"}, "0123456789abcdef", MadeBy("files") if regions else None, ReadOptions()),
         attributes=measure(crop_to_foreground(source), load_region_set()) if regions else None,
+        codes=load_region_set().codes(),
     )
