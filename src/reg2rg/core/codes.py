@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.registry import did_you_mean
 
-Side = Literal["", "left", "right"]
-_KEYS = ("value", "meaning", "scheme", "side")
+_KEYS = ("value", "meaning", "scheme")
 _SHORT, _LONG = 16, 64  # DICOM's SH, LO
 _PRIVATE = "99REG2RG"  # schemes of one's own begin with 99 (DICOM PS3.3, 8.2)
 
@@ -24,13 +23,11 @@ class Code:
         value: the code, 16 characters at most.
         meaning: in words, 64 characters at most.
         scheme: designator of the scheme, as DICOM spells it (PS3.16, 8): ``SCT`` is SNOMED CT.
-        side: of the patient, where the code alone means either.
     """
 
     value: str
     meaning: str
     scheme: str = "SCT"
-    side: Side = ""
 
     @classmethod
     def private(cls, name: str) -> Code:
@@ -55,7 +52,7 @@ def parse_code(value: Any, where: str) -> Code | None:
         return None
     if not isinstance(value, dict) or not {"value", "meaning"} <= value.keys():
         raise ConfigError(
-            f"{where} is {value!r} (expected a mapping with value and meaning, and optionally scheme and side). "
+            f"{where} is {value!r} (expected a mapping with value and meaning, and optionally scheme). "
             "Fix: write for example {value: 39607008, meaning: Lung}."
         )
     for key in value:
@@ -71,7 +68,4 @@ def parse_code(value: Any, where: str) -> Code | None:
             raise ConfigError(
                 f"{where}.{key} is {text!r} (expected 1 to {most} ASCII characters without backslash). Fix: correct it."
             )
-    side = value.get("side", "")
-    if side not in ("", "left", "right"):
-        raise ConfigError(f"{where}.side is {side!r} (expected left or right, of the patient). Fix: write one of them.")
-    return Code(code, value["meaning"], scheme, side)
+    return Code(code, value["meaning"], scheme)

@@ -7,7 +7,7 @@ from typing import Any
 
 from reg2rg import __version__
 from reg2rg.core.codes import Code
-from reg2rg.inference.exporters.dicom.objects import MADE_BY, clean, coded, item, references, sequence, side, start, uid
+from reg2rg.inference.exporters.dicom.objects import MADE_BY, clean, coded, item, references, sequence, start, uid
 from reg2rg.inference.exporters.dicom.source import SourceSeries
 from reg2rg.inference.result import ReportResult
 
@@ -15,9 +15,7 @@ TITLE = Code("18748-4", "Diagnostic Imaging Report", "LN")
 """Of both reports. Those of TID 1500 are only examples; OHIF takes 126000 for what it drew itself and shows no text."""
 FINDING_SITE = Code("363698007", "Finding Site")
 COMMENT = Code("121106", "Comment", "DCM")
-_MODIFIER = Code("272741003", "Laterality")
 _DEVICE = Code("121007", "Device", "DCM")
-_SERIES = "2.25."
 _LONGEST_DS = 16
 
 
@@ -40,12 +38,8 @@ def text(name: Code, value: str, relationship: str = "CONTAINS") -> Any:
 
 
 def code(name: Code, value: Code, relationship: str = "CONTAINS") -> Any:
-    """A coded value, its side below it."""
-    found = _item("CODE", name, relationship, ConceptCodeSequence=coded(value))
-    if (of_side := side(value)) is not None:
-        modifier = _item("CODE", _MODIFIER, "HAS CONCEPT MOD", ConceptCodeSequence=of_side)
-        found.ContentSequence = sequence([modifier])
-    return found
+    """A coded value."""
+    return _item("CODE", name, relationship, ConceptCodeSequence=coded(value))
 
 
 def uid_reference(name: Code, value: str, relationship: str = "CONTAINS") -> Any:
@@ -152,5 +146,5 @@ def _item(kind: str, name: Code, relationship: str, **values: Any) -> Any:
 def _decimal(value: float) -> str:
     """A DS: the shortest form that is the same number, or the closest one of 16 characters."""
     digits = (f"{value:.{count}g}" for count in (17, 16, 15, 14, 13, 12, 11, 10, 9, 8))
-    short = repr(float(value))
+    short = repr(float(value)).removesuffix(".0")
     return short if len(short) <= _LONGEST_DS else next(form for form in digits if len(form) <= _LONGEST_DS)

@@ -85,12 +85,9 @@ def measurement_report(result: ReportResult, source: SourceSeries, segmented: li
         container(dcm("126010", "Imaging Measurements"), groups),
     ]
     root = container(TITLE, items, template="1500")
-    what = "Measurements, preliminary" if _measured(result) else NOT_FOR_MEASUREMENTS
-    return finish(document(result, source, _COMPREHENSIVE_SR, what, 8012, root, segmented))
-
-
-def _measured(result: ReportResult) -> bool:
-    return result.made_by.masks is None or result.made_by.masks.for_measurements
+    made_by = result.made_by.masks
+    what = "Measurements, preliminary" if made_by is None or made_by.for_measurements else NOT_FOR_MEASUREMENTS
+    return finish(document(result, source, _COMPREHENSIVE_SR, what, 8012, root, segmented), unicode=True)
 
 
 def _group(result: ReportResult, source: SourceSeries, region: str, place: tuple[Any, int, str], said: str) -> Any:
@@ -106,10 +103,10 @@ def _group(result: ReportResult, source: SourceSeries, region: str, place: tuple
         text(dcm("111001", "Algorithm Name"), MADE_BY, "HAS CONCEPT MOD"),
         text(dcm("111003", "Algorithm Version"), __version__, "HAS CONCEPT MOD"),
     ]
-    masks = result.made_by.masks
-    parameters = [] if masks is None else [f"masks: {masks.name} {masks.version}".rstrip()]
-    parameters += [] if _measured(result) else [NOT_FOR_MEASUREMENTS]
-    items += [text(dcm("111002", "Algorithm Parameters"), each, "HAS CONCEPT MOD") for each in parameters]
+    if (masks := result.made_by.masks) is not None:  # one text: tid1500reader keeps one
+        how = f"masks made by {masks.name} {masks.version}".rstrip()
+        how = how if masks.for_measurements else f"{NOT_FOR_MEASUREMENTS}; {how}"
+        items.append(text(dcm("111002", "Algorithm Parameters"), how, "HAS CONCEPT MOD"))
     found = None if result.attributes is None else result.attributes.regions.get(region)
     items.append(number(_VOLUME, result.volume_ml(region) if found is None else found.volume_ml, _CUBIC))
     if found is not None:

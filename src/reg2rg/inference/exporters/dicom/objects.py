@@ -23,7 +23,6 @@ from reg2rg.scans.dicom.library import pydicom, quiet
 
 EXPLICIT = "1.2.840.10008.1.2.1"
 MADE_BY = "reg2rg"
-_SIDES = {"left": Code("7771000", "Left"), "right": Code("24028007", "Right")}
 _TYPE_2 = (
     "PatientName",
     "PatientID",
@@ -76,9 +75,16 @@ def _when(header: Any) -> tuple[str, str]:
     return _NO_DATE
 
 
-def finish(found: Any) -> Any:
-    """Give a data set its character set, and UIDs of instance and series that follow from all it holds."""
-    found.SpecificCharacterSet = _character_set(found)
+def finish(found: Any, unicode: bool = False) -> Any:
+    """Give a data set its character set, and UIDs of instance and series that follow from all it holds.
+
+    Args:
+        found: all else of it.
+        unicode: UTF-8 even where Latin-1 would do: dcmqi's readers hand on bytes of any other set as they are. Where
+            it is not asked for Latin-1 wins, as which dcmjs reads text in sequences of files, whatever they say.
+    """
+    narrow = "ISO_IR 100" if not unicode or _fit(found, "ascii") else "ISO_IR 192"
+    found.SpecificCharacterSet = narrow if _fit(found, "latin-1") else "ISO_IR 192"
     content = io.BytesIO()
     found.file_meta = pydicom().dataset.FileMetaDataset()
     found.file_meta.TransferSyntaxUID = EXPLICIT
@@ -122,16 +128,9 @@ def coded(code: Code) -> Any:
     return sequence([item(CodeValue=code.value, CodingSchemeDesignator=code.scheme, CodeMeaning=code.meaning)])
 
 
-def side(code: Code) -> Any | None:
-    """The side that a code speaks of, as a sequence of one item; ``None`` for none."""
-    return coded(_SIDES[code.side]) if code.side else None
-
-
 def clean(text: str) -> str:
     """Text as DICOM holds it: without control characters but tabs and line breaks, and without trailing blanks."""
-    return "".join(
-        letter for letter in text if letter in "\t\n\r" or (letter >= " " and not "\x7f" <= letter < "\xa0")
-    ).rstrip()
+    return _CONTROLS.sub("", text).rstrip()
 
 
 def references(slices: Sequence[SourceSlice]) -> Any:
@@ -140,14 +139,13 @@ def references(slices: Sequence[SourceSlice]) -> Any:
     return sequence(item(ReferencedSOPClassUID=kind, ReferencedSOPInstanceUID=one) for kind, one in named)
 
 
-def _character_set(found: Any) -> str:
-    """Latin-1 where that is enough: some viewers read text in sequences as Latin-1, whatever the file says."""
+def _fit(found: Any, encoding: str) -> bool:
     try:
         for text in _texts(found):
-            text.encode("latin-1")
+            text.encode(encoding)
     except UnicodeEncodeError:
-        return "ISO_IR 192"
-    return "ISO_IR 100"
+        return False
+    return True
 
 
 def _texts(found: Any) -> Iterator[str]:

@@ -29,7 +29,6 @@ from reg2rg.inference.exporters.dicom.objects import (
     item,
     references,
     sequence,
-    side,
     start,
     uid,
     write,
@@ -140,17 +139,15 @@ def _segmentation(result: ReportResult, source: SourceSeries, regions: Sequence[
 
 
 def _segment(number: int, region: str, result: ReportResult, contents: str) -> Any:
-    code, made_by = result.code(region), result.made_by.masks
+    made_by = result.made_by.masks
     found = item(
         SegmentNumber=number,
         SegmentLabel=region[:_LABEL],
         SegmentedPropertyCategoryCodeSequence=coded(_ANATOMY),
-        SegmentedPropertyTypeCodeSequence=coded(code),
+        SegmentedPropertyTypeCodeSequence=coded(result.code(region)),
         TrackingID=region,
         TrackingUID=uid("region", region, contents),
     )
-    if (modifier := side(code)) is not None:
-        found.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = modifier
     if made_by is None or made_by.name == "files":
         found.SegmentAlgorithmType, found.SegmentAlgorithmName = "SEMIAUTOMATIC", "not known: masks given as files"
         return found

@@ -112,8 +112,8 @@ def source_series(result: ReportResult, format_: str, on_grid: bool) -> SourceSe
     found = _read(taken.stack, scan)
     if on_grid and not found.holds(result.stored_grid):
         raise ConfigError(
-            f"{scan}: the masks lie on {' x '.join(map(str, result.stored_grid.shape))} voxels, the series has "
-            f"{' x '.join(map(str, found.grid.shape))} or others. Fix: report on the series as it is now"
+            f"{scan}: the masks do not lie on the voxels of the series, which may have changed since it was read. "
+            "Fix: report on the series as it is now"
         )
     return found
 
@@ -121,7 +121,8 @@ def source_series(result: ReportResult, format_: str, on_grid: bool) -> SourceSe
 def _read(stack: Stack, scan: Path) -> SourceSeries:
     """Headers of all slices; a file is read once, a whole header only of the first."""
     headers: dict[Any, Any] = {}
-    slices, place = [], {}
+    slices: list[SourceSlice] = []
+    place: dict[str, Any] = {}
     with Opener() as opener:
         for frame in stack.frames:
             if frame.source not in headers:

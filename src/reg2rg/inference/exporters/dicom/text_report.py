@@ -48,11 +48,10 @@ class TextSR(Exporter):
 
 def text_report(result: ReportResult, source: SourceSeries) -> Any:
     """The data set."""
-    sections = []
+    sections = [container(_PROCEDURE, [text(_DESCRIPTION, line) for line in remarks(result)])]
     for paragraph in result.report.paragraphs:
         if said := clean(paragraph.text):
             site = [code(FINDING_SITE, result.code(paragraph.region))] if paragraph.region else []
             sections.append(container(_FINDINGS, [*site, text(_FINDING, said)]))
-    sections.append(container(_PROCEDURE, [text(_DESCRIPTION, line) for line in remarks(result)]))
     root = container(TITLE, [*observer(result), *sections], template="2000")
     return finish(document(result, source, _ENHANCED_SR, "Report, preliminary", 8011, root))
