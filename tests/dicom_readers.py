@@ -86,16 +86,30 @@ def by_dcmqi(seg: Path, slices: list[Any], out: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def by_cornerstone(seg: Path, slices: list[Any], folder: Path) -> dict[str, np.ndarray]:
-    """The same, by the adapters that OHIF uses."""
-    said = node("seg.mjs", folder, seg)
+def by_cornerstone(segs: list[Path], slices: list[Any], folder: Path) -> dict[str, np.ndarray]:
+    """The same of several files, by the adapters that OHIF uses."""
     places = {one.SOPInstanceUID: k for k, one in enumerate(slices)}
     rows, columns = slices[0].Rows, slices[0].Columns
-    found = {label: np.zeros((columns, rows, len(slices)), bool) for label in said["labels"]}
-    for volume in said["volumes"]:
-        for uid, segments in volume.items():
-            for number, pixels in segments.items():
-                plane = np.zeros(rows * columns, bool)
-                plane[pixels] = True
-                found[said["labels"][int(number) - 1]][:, :, places[uid]] |= plane.reshape(rows, columns).T
+    found = {}
+    for said in node("seg.mjs", folder, *segs):
+        found |= {label: np.zeros((columns, rows, len(slices)), bool) for label in said["labels"]}
+        for volume in said["volumes"]:
+            for uid, segments in volume.items():
+                for number, pixels in segments.items():
+                    plane = np.zeros(rows * columns, bool)
+                    plane[pixels] = True
+                    found[said["labels"][int(number) - 1]][:, :, places[uid]] |= plane.reshape(rows, columns).T
     return found
+
+
+def dice(first: np.ndarray, second: np.ndarray) -> float:
+    """Overlap of two masks; 1 for equal ones."""
+    return 2 * int((first & second).sum()) / (int(first.sum()) + int(second.sum()))
+
+
+def errors_of(dciodvfy: str, file: Path) -> list[str]:
+    """The lines of dciodvfy that are errors; it ends with status 0 or 1."""
+    done = subprocess.run([dciodvfy, file], capture_output=True, timeout=60, check=False)
+    said = done.stderr.decode(errors="replace").splitlines()
+    assert said, "dciodvfy prints what kind of object it sees"
+    return [line for line in said if line.startswith("Error")]

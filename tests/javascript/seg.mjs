@@ -1,5 +1,5 @@
-// Reads a DICOM SEG with Cornerstone's adapters onto the slices of its CT, as OHIF does.
-// seg.mjs CT_FOLDER SEG: prints {segments, slices, volumes: [{SOPInstanceUID: {segment: [pixel, ...]}}, ...]} as JSON.
+// Reads DICOM SEGs with Cornerstone's adapters onto the slices of their CT, as OHIF does.
+// seg.mjs CT_FOLDER SEG...: prints of each {labels, volumes: [{SOPInstanceUID: {segment: [pixel, ...]}}, ...]} as JSON.
 import { readdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
@@ -19,7 +19,7 @@ const natural = (path) => {
   const parsed = dcmjs.data.DicomMessage.readFile(bytes(path));
   return dcmjs.data.DicomMetaDictionary.naturalizeDataset(parsed.dict);
 };
-const [folder, seg] = process.argv.slice(2);
+const [folder, ...segs] = process.argv.slice(2);
 const slices = readdirSync(folder).map((name) => natural(join(folder, name))).filter((one) => one.Modality === 'CT');
 slices.sort((a, b) => a.ImagePositionPatient[2] - b.ImagePositionPatient[2]);
 const byId = new Map(slices.map((one) => [`ct:${one.SOPInstanceUID}`, one]));
@@ -47,18 +47,23 @@ const provider = (kind, id) => {
 };
 core.metaData.addProvider(provider, 1e4);
 const ids = [...byId.keys()];
-const found = await adaptersSEG.Cornerstone3D.Segmentation.createFromDICOMSegBuffer(ids, bytes(seg), {
-  metadataProvider: core.metaData,
-});
-const volumes = found.labelMapImages.map((images) => {
-  const volume = {};
-  images.forEach((image, place) => {
-    const pixels = image.voxelManager ? image.voxelManager.getScalarData() : image.getPixelData();
-    const segments = {};
-    pixels.forEach((value, index) => value && (segments[value] ??= []).push(index));
-    if (Object.keys(segments).length) volume[byId.get(ids[place]).SOPInstanceUID] = segments;
+const read = async (seg) => {
+  const found = await adaptersSEG.Cornerstone3D.Segmentation.createFromDICOMSegBuffer(ids, bytes(seg), {
+    metadataProvider: core.metaData,
   });
-  return volume;
-});
-const labels = found.segMetadata.data.filter(Boolean).map((one) => one.SegmentLabel);
-process.stdout.write(JSON.stringify({ labels, overlapping: Boolean(found.overlappingSegments), volumes }), () => process.exit(0));
+  const volumes = found.labelMapImages.map((images) => {
+    const volume = {};
+    images.forEach((image, place) => {
+      const pixels = image.voxelManager ? image.voxelManager.getScalarData() : image.getPixelData();
+      const segments = {};
+      pixels.forEach((value, index) => value && (segments[value] ??= []).push(index));
+      if (Object.keys(segments).length) volume[byId.get(ids[place]).SOPInstanceUID] = segments;
+    });
+    return volume;
+  });
+  core.cache.purgeCache();
+  return { labels: found.segMetadata.data.filter(Boolean).map((one) => one.SegmentLabel), volumes };
+};
+const shown = [];
+for (const seg of segs) shown.push(await read(seg));
+process.stdout.write(JSON.stringify(shown), () => process.exit(0));

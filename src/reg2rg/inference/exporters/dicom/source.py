@@ -19,6 +19,7 @@ from reg2rg.scans.dicom.reader import series_of
 from reg2rg.scans.dicom.stack import Stack
 
 _PLACE = ("ImageOrientationPatient", "PixelSpacing", "SliceThickness")
+_LONGEST = 16  # characters of a DS
 _SAME = 1e-3  # mm by which two grids may differ
 
 
@@ -136,8 +137,17 @@ def _read(stack: Stack, scan: Path) -> SourceSeries:
                 own = header.PerFrameFunctionalGroupsSequence[frame.index]
                 groups = functional(first(header, "SharedFunctionalGroupsSequence")) | functional(own)
             if not slices:
-                place = {name: groups.get(name) for name in _PLACE}
+                place = {name: _decimals(groups.get(name)) for name in _PLACE}
             number = None if frame.index is None else frame.index + 1
-            position = groups.get("ImagePositionPatient")
+            position = _decimals(groups.get("ImagePositionPatient"))
             slices.append(SourceSlice(str(header.SOPClassUID), str(header.SOPInstanceUID), number, position))
     return SourceSeries(next(iter(headers.values())), place, tuple(slices), stack)
+
+
+def _decimals(value: Any) -> Any:
+    """One number or several as they were written; those that are longer than a DS may be, rounded to 16 characters."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, float):
+        return value if len(str(value)) <= _LONGEST else pydicom().valuerep.DS(float(value), auto_format=True)
+    return [_decimals(one) for one in value]
