@@ -322,9 +322,7 @@ def test_masks_of_another_grid_are_refused(tmp_path):
     made = result(once.path, boxes(("lung",)))
     shutil.rmtree(once.path)
     save(slices(affine=lps(origin=(-160.0, -130.0, 101.0))), once.path)
-    with pytest.raises(
-        ConfigError, match=r"do not lie on the voxels.*Fix: report on the series as it is"
-    ):
+    with pytest.raises(ConfigError, match=r"do not lie on the voxels.*Fix: report on the series as it is"):
         SEG().write(made, tmp_path)
 
 

@@ -10,12 +10,13 @@ the same adapters mix up the frames of a BINARY file; there it is FRACTIONAL wit
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from reg2rg import __version__
 from reg2rg.core.codes import Code
@@ -39,13 +40,15 @@ from reg2rg.scans.base import ReadOptions
 from reg2rg.scans.dicom.library import pydicom
 
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
+Planes = dict[int, npt.NDArray[np.uint8]]
+"""Slice -> its pixels, row by row, a bit each."""
 NOT_FOR_MEASUREMENTS = "Masks for trials: not for measurements"
 _ANATOMY = Code("91723000", "Anatomical Structure")
 _FAMILY = Code("SEGMENTER", "Segmentation algorithm", "99REG2RG")  # of any kind: a segmenter does not tell
 _DERIVED = Code("113076", "Segmentation", "DCM")
 _PURPOSE = Code("121322", "Source image for image processing operation", "DCM")
 _SERIES = 8001  # SeriesNumber of the first
-_FULL = 255  # of a FRACTIONAL file: all of the pixel
+_FULL = np.uint8(255)  # of a FRACTIONAL file: all of the pixel
 _LABEL = 64  # characters of a SegmentLabel; longer ones are invalid, and some writers do not say so
 
 
@@ -91,17 +94,22 @@ def segmentations(result: ReportResult, source: SourceSeries) -> list[Any]:
         result: with a region at least.
         source: the CT, on whose grid the masks lie.
     """
-    groups: list[tuple[Mask, list[str]]] = []
+    groups: list[tuple[Planes, dict[str, Planes]]] = []
     for region in result.masks:
-        mask = result.stored_mask(region)
-        for taken, names in groups:
-            if not (taken & mask).any():
-                taken |= mask
-                names.append(region)
+        planes = _planes(result.stored_mask(region))
+        for taken, regions in groups:
+            if not any((taken[k] & plane).any() for k, plane in planes.items() if k in taken):
+                taken |= {k: taken[k] | plane if k in taken else plane for k, plane in planes.items()}
+                regions[region] = planes
                 break
         else:
-            groups.append((mask.copy(order="K"), [region]))
-    return [_segmentation(result, source, names, number) for number, (_, names) in enumerate(groups)]
+            groups.append((dict(planes), {region: planes}))
+    return [_segmentation(result, source, regions, number) for number, (_, regions) in enumerate(groups)]
+
+
+def _planes(mask: Mask) -> Planes:
+    """The slices of a mask that have a voxel."""
+    return {int(k): np.packbits(mask[:, :, k].T, bitorder="little") for k in np.flatnonzero(mask.any(axis=(0, 1)))}
 
 
 def segments_of(found: Sequence[Any]) -> dict[str, tuple[Any, int, str]]:
@@ -113,22 +121,20 @@ def segments_of(found: Sequence[Any]) -> dict[str, tuple[Any, int, str]]:
     }
 
 
-def _segmentation(result: ReportResult, source: SourceSeries, regions: Sequence[str], place: int) -> Any:
+def _segmentation(result: ReportResult, source: SourceSeries, regions: Mapping[str, Planes], place: int) -> Any:
     made_by = result.made_by.masks
     what = "Regions of the report" if made_by is None or made_by.for_measurements else NOT_FOR_MEASUREMENTS
     found = start(result, source, SEGMENTATION, "SEG", what, _SERIES + place)
     rows, columns = source.stack.frames[0].shape
     binary = rows * columns % 16 == 0
     pixels, segments, frames = bytearray(), [], []
-    for number, region in enumerate(regions, 1):
-        mask, hashed = result.stored_mask(region), hashlib.sha256()
-        for k in np.flatnonzero(mask.any(axis=(0, 1))):
-            frame = mask[:, :, k].T
-            content = np.packbits(frame, bitorder="little").tobytes() if binary else (frame * np.uint8(_FULL)).tobytes()
-            pixels += content
+    for number, (region, planes) in enumerate(regions.items(), 1):
+        hashed = hashlib.sha256()
+        for k, plane in planes.items():
             hashed.update(source.slices[k].instance.encode())
-            hashed.update(content)
-            frames.append((number, int(k)))
+            hashed.update(plane.tobytes())
+            pixels += (plane if binary else _FULL * np.unpackbits(plane, count=rows * columns, bitorder="little")).data
+            frames.append((number, k))
         segments.append(_segment(number, region, result, hashed.hexdigest()))
     _image(found, source, (rows, columns), binary)
     found.SegmentSequence, found.NumberOfFrames = sequence(segments), len(frames)
@@ -175,7 +181,7 @@ def _image(found: Any, source: SourceSeries, shape: tuple[int, int], binary: boo
     found.HighBit = found.BitsStored - 1
     found.SegmentationType, found.SegmentsOverlap = "BINARY" if binary else "FRACTIONAL", "NO"
     if not binary:
-        found.SegmentationFractionalType, found.MaximumFractionalValue = "OCCUPANCY", _FULL
+        found.SegmentationFractionalType, found.MaximumFractionalValue = "OCCUPANCY", int(_FULL)
     found.ContentLabel, found.ContentDescription, found.ContentCreatorName = (
         "REGIONS",
         "Regions of a report",
