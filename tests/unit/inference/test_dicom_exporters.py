@@ -265,6 +265,28 @@ def test_names_of_patients_are_encoded_anew(tmp_path):
             assert (str(found.PatientName), found.SpecificCharacterSet) == ("Διονυσιος^Α", "ISO_IR 192")
 
 
+def test_headers_without_names_frame_or_uids(tmp_path):
+    bare = slices(ReferringPhysicianName="Παπαδόπουλος^Α", SpecificCharacterSet="ISO_IR 126")
+    for one in bare:
+        for name in ("PatientName", "PatientBirthDate", "FrameOfReferenceUID", "StudyDate", "StudyTime"):
+            delattr(one, name)
+    scan = save(bare, tmp_path / "case")
+    found = pydicom.dcmread(SEG().write(result(scan, boxes(("lung",))), tmp_path)[0])
+    assert (str(found.PatientName), found.PatientBirthDate, found.StudyDate) == ("", "", "")
+    assert str(found.ReferringPhysicianName) == "Παπαδόπουλος^Α"
+    assert (found.ContentDate, found.ContentTime) == ("19700101", "000000")
+    assert found.FrameOfReferenceUID.startswith("2.25.")
+    shutil.rmtree(scan)
+    bare = slices()
+    del bare[3].SOPInstanceUID
+    scan.mkdir()
+    for k, one in enumerate(bare):
+        one.preamble = bytes(128)
+        one.save_as(scan / f"{k}")
+    for exporter in ALL:
+        assert "files without UID of study, series or instance" in exporter().refusal(scan, True, ReadOptions())
+
+
 def test_an_enhanced_ct_and_a_zip(tmp_path):
     whole = enhanced(slices(), order=np.random.default_rng(1).permutation(SHAPE[2]))
     masks = boxes(("lung",))

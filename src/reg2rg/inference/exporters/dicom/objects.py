@@ -35,7 +35,7 @@ _TYPE_2 = (
     "ReferringPhysicianName",
 )
 """Of the CT's patient and study: written even where they are empty."""
-_OPTIONAL = ("IssuerOfPatientID", "PatientAge", "StudyDescription", "TimezoneOffsetFromUTC", "OtherPatientIDsSequence")
+_OPTIONAL = ("IssuerOfPatientID", "PatientAge", "StudyDescription", "TimezoneOffsetFromUTC")
 _NO_DATE = ("19700101", "000000")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 _TEXTS = ("LO", "LT", "PN", "SH", "ST", "UC", "UT")
@@ -57,7 +57,7 @@ def start(result: ReportResult, source: SourceSeries, sop_class: str, modality: 
         value = source.header.get(name)
         if value is not None or name in _TYPE_2:
             # As a string, so that names are encoded anew in this object's own character set.
-            setattr(found, name, str(value) if name == "PatientName" or isinstance(value, str) else value)
+            setattr(found, name, "" if value is None else str(value))
     found.StudyInstanceUID = source.header.StudyInstanceUID
     found.SOPClassUID, found.Modality = sop_class, modality
     found.SeriesNumber, found.InstanceNumber, found.SeriesDescription = number, 1, what

@@ -173,7 +173,7 @@ def _image(found: Any, source: SourceSeries, shape: tuple[int, int], binary: boo
     """What a SEG says of itself as an image."""
     header = source.header
     found.ImageType = ["DERIVED", "PRIMARY"]
-    found.FrameOfReferenceUID = header.FrameOfReferenceUID
+    found.FrameOfReferenceUID = header.get("FrameOfReferenceUID") or uid("frame", header.SeriesInstanceUID)
     found.PositionReferenceIndicator = header.get("PositionReferenceIndicator") or ""
     found.Rows, found.Columns = shape
     found.SamplesPerPixel, found.PhotometricInterpretation, found.PixelRepresentation = 1, "MONOCHROME2", 0

@@ -84,11 +84,16 @@ def refusal(scan: Path, read: ReadOptions, format_: str, on_grid: bool) -> str:
             f"{scan}: no DICOM, and {format_} takes patient, study and grid from the headers of a CT series. "
             f"Fix: give the DICOM study, or leave {format_} out of the formats"
         )
-    if not on_grid:
-        return ""
     taken, _, _ = series_of(scan, read)
     if isinstance(taken, DataFault) or taken.stack is None:
         return ""  # the scan itself is refused, with a better reason
+    if not (taken.series.study and taken.series.uid and all(frame.instance for frame in taken.stack.frames)):
+        return (
+            f"{scan}: files without UID of study, series or instance, to which {format_} would refer. "
+            f"Fix: export the series again, or leave {format_} out of the formats"
+        )
+    if not on_grid:
+        return ""
     what = "slices of a tilted gantry" if taken.stack.tilt else "uneven slices" if taken.stack.uneven else ""
     return what and (
         f"{scan}: {what} are resampled, so that the masks do not lie on the pixels of the CT, where {format_} has to "
