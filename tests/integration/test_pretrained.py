@@ -14,6 +14,7 @@ import yaml
 from reg2rg import Reg2RG, generate_report, report_on
 from reg2rg.cli.main import main
 from reg2rg.config.saving import read_config
+from reg2rg.core.errors import ConfigError
 from reg2rg.core.report import parse_report
 from reg2rg.evaluation.records import read_records
 from reg2rg.extras.dicom_study import write_dicom_study
@@ -149,6 +150,7 @@ def test_report_refuses_what_it_cannot_do_before_the_model_is_loaded(theirs, dic
         (["--segmenter", "SATFolder"], "SATFolder.*root"),
         (["--segmenter", "Nobody"], "Unknown segmenter 'Nobody'"),
         (["--masks", "m", "--formats", "Words"], "format 'Words': there is no such exporter. Known: .*JSON.*Page"),
+        (["--masks", "m", "--formats", "SEG", "--series", "9.9.9"], "SERIES_UNKNOWN"),
     ):
         assert main([*words, *more]) == 2
         assert re.search(said, capsys.readouterr().err), said
@@ -159,6 +161,45 @@ def test_report_refuses_what_it_cannot_do_before_the_model_is_loaded(theirs, dic
     assert "loading" not in said.err
     assert main(["report", "gone", "--model", str(theirs)]) == 2
     assert "gone: not there" in capsys.readouterr().err
+
+
+def test_report_refuses_formats_that_a_scan_has_no_headers_for(trained, theirs, dicom, capsys, monkeypatch) -> None:
+    _, _, image, masks = trained
+    monkeypatch.setattr("reg2rg.inference.generate.load_model", lambda *_: pytest.fail("the model was loaded"))
+    words = ["report", "--model", str(theirs), "--formats", "SEG,JSON,TextSR", "-o", "out"]
+    assert main([*words, str(image), "--masks", masks]) == 2
+    said = capsys.readouterr().err
+    assert "no DICOM, and SEG takes patient" in said
+    assert "leave TextSR out of the formats" in said
+    assert not Path("out").exists()
+    monkeypatch.undo()
+    with pytest.raises(ConfigError, match=r"no DICOM, and PDF takes"):
+        generate_report(image, Reg2RG.from_pretrained(theirs), masks, out="out", formats=["PDF"])
+
+    # Of several studies those that can be written are; what one format cannot write keeps no other from it.
+    shutil.copy(image, "a.nii.gz")
+    shutil.copytree(dicom, "b")
+    shutil.copytree(Path(masks).parent, "masks/a")
+    shutil.copytree(Path(masks).parent, "masks/b")
+    Path("studies.csv").write_text("id,image,split\na,a.nii.gz,test\nb,b,test\n")
+    words += ["studies.csv", "--masks", "masks/{id}"]
+    assert main([*words, "--formats", "JSON,MeasurementSR,TextSR"]) == 3
+    said = capsys.readouterr().err
+    assert "error: " in said
+    assert "a.nii.gz: no DICOM, and MeasurementSR" in said
+    names = {file.name for file in Path("out").iterdir()}
+    assert {"b.json", "b.text.dcm", "b.measurements.dcm", "b.seg.dcm"} <= names
+    assert not [name for name in names if name.startswith("a")]
+    with monkeypatch.context() as patch:
+        patch.setattr("reg2rg.inference.exporters.dicom.pdf._families", refuse)
+        assert main([*words, "--formats", "PDF,JSON"]) == 3
+    said = capsys.readouterr().err
+    assert re.search(r"\[1/1\] error: no such letters \(written all the same: .*b.json\)", said)
+    assert "2 of 2 studies have no report" in said
+
+
+def refuse(text: str) -> tuple[str, ...]:
+    raise ConfigError("no such letters")
 
 
 def test_report_on_a_list_of_studies(trained, theirs, dicom, capsys) -> None:

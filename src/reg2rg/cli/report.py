@@ -99,14 +99,18 @@ def run(invocation: Invocation) -> int:
     from reg2rg.training.monitor import peak_memory_gib
 
     exporters = [exporter_named(word) for word in options.formats.split(",") if word]
+    if task is not None:
+        jobs = _writable(options, jobs, exporters, task, faults)
     model = load_model(options.model, options.language_model, options.device, invocation.allow_import)
     if task is None:
         jobs, faults = _jobs(options, model.task.regions)
         _choose_series(options, jobs)
+        jobs = _writable(options, jobs, exporters, model.task, faults)
     for fault in faults:
         sys.stderr.write(f"error: {fault}\n")
+    several = len(jobs) + len(faults) > 1
     failed = len(faults) + sum(
-        not _report(options, job, model, segmenter, exporters, f"[{number}/{len(jobs)}] " if len(jobs) > 1 else "")
+        not _report(options, job, model, segmenter, exporters, f"[{number}/{len(jobs)}] " if several else "")
         for number, job in enumerate(jobs, 1)
     )
     _tell(f"{time.monotonic() - begun:.1f} s, {peak_memory_gib(model.device):.2f} GiB at the peak")
@@ -136,15 +140,33 @@ def _report(
             name=job.name,
             step=lambda what="": _tell(f"{count}{what}"),
         )
+        files = export(result, options.out, exporters)
     except (DataFault, ConfigError) as fault:
         if not count:
             raise
         sys.stderr.write(f"{count}error: {fault}\n")
         return False
-    files = export(result, options.out, exporters)
     sys.stdout.write(f"{_words(result)}  written: {', '.join(map(str, files))}\n")
     sys.stdout.flush()
     return True
+
+
+def _writable(
+    options: argparse.Namespace, jobs: list[_Job], exporters: Sequence[Exporter], task: ReportTask, faults: list[str]
+) -> list[_Job]:
+    """The scans that can be written in every format; why the others cannot is added to the faults.
+
+    Raises:
+        ConfigError: none can.
+    """
+    from reg2rg.inference.generate import refusal
+
+    reasons = [refusal(exporters, job.scan, task, _read_options(options)) for job in jobs]
+    found = [reason for reason in reasons if reason]
+    if found and len(found) == len(jobs):
+        raise ConfigError(found[0])
+    faults += found
+    return [job for job, reason in zip(jobs, reasons, strict=True) if not reason]
 
 
 def _choose_series(options: argparse.Namespace, jobs: Sequence[_Job]) -> None:

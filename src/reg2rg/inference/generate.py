@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from reg2rg.config.sources import components
-from reg2rg.core.errors import ConfigError
+from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.progress import Step
+from reg2rg.core.task import ReportTask
 from reg2rg.inference.exporters import EXPORTERS, Exporter
 from reg2rg.inference.pipeline import report_on
 from reg2rg.inference.result import ReportResult
@@ -52,12 +53,14 @@ def generate_report(
         step: is told what is being done.
 
     Raises:
-        ConfigError: as `report_on`, and a format that nobody writes.
+        ConfigError: as `report_on`, and a format that nobody writes, or that this scan cannot be written in.
         DataFault: as `report_on`.
     """
     exporters = [exporter_named(word) for word in formats]
     if not isinstance(model, Reg2RG):
         model = load_model(model, language_model, device)
+    if out is not None and (reason := refusal(exporters, Path(scan).expanduser(), model.task, read)):
+        raise ConfigError(reason)
     result = report_on(
         scan,
         masks,
@@ -79,8 +82,28 @@ def generate_report(
 
 
 def export(result: ReportResult, out: str | Path, exporters: Sequence[Exporter]) -> list[Path]:
-    """Write a result in several formats, and say which files that gave."""
-    return [file for exporter in exporters for file in exporter.write(result, Path(out).expanduser())]
+    """Write a result in several formats, and say which files that gave.
+
+    Raises:
+        ConfigError: some formats could not be written; all others are there.
+    """
+    written: dict[Path, None] = {}
+    failed = []
+    for exporter in exporters:
+        try:
+            written |= dict.fromkeys(exporter.write(result, Path(out).expanduser()))
+        except (ConfigError, DataFault) as fault:
+            failed.append(str(fault))
+    if failed:
+        there = f" (written all the same: {', '.join(map(str, written))})" if written else ""
+        raise ConfigError("\n  ".join(failed) + there)
+    return list(written)
+
+
+def refusal(exporters: Sequence[Exporter], scan: Path, task: ReportTask, read: ReadOptions) -> str:
+    """Why a scan cannot be written in all of several formats, a line each; ``""`` if it can."""
+    regions = task.target == "regions"
+    return "\n  ".join(filter(None, (exporter.refusal(scan, regions, read) for exporter in exporters)))
 
 
 def exporter_named(name: str) -> Exporter:

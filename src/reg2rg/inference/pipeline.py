@@ -133,6 +133,7 @@ def report_on(
             truncated=answer.truncated,
         ),
         attributes=attributes,
+        codes=contract.task.region_set.codes(),
     )
 
 
