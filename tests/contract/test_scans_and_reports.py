@@ -62,7 +62,7 @@ def phantom(folder: Path) -> tuple[Path, dict[str, str]]:
 
 FILES = {"NIfTI": nifti, "NRRD": nrrd_file, "DICOM": dicom_file}
 FOLDERS = {"LungMask": phantom, "SATFolder": sat_folder, "Thresholds": phantom, "TotalSegmentator": phantom}
-ARGUMENTS = {"JSON": {}, Page.__name__: {"max_pixels": 64}}
+ARGUMENTS = {"FHIR": {"version": "R5"}, "JSON": {}, Page.__name__: {"max_pixels": 64}}
 
 
 @pytest.mark.parametrize(("registry", "table"), [(READERS, FILES), (SEGMENTERS, FOLDERS), (EXPORTERS, ARGUMENTS)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import runpy
@@ -119,23 +120,69 @@ def dicom(trained, tmp_path) -> Path:
 def test_report_on_dicom_and_its_masks(trained, theirs, dicom, tmp_path, capsys) -> None:
     _, _, image, masks = trained
     wanted = generate_report(image, theirs, masks)
-    assert main(["report", str(dicom), "--model", str(theirs), "-o", "out", "--masks", masks]) == 0
+    words = ["report", str(dicom), "--model", str(theirs), "--masks", masks]
+    assert main([*words, "-o", "out", "--name", dicom.name]) == 0
     said = capsys.readouterr()
-    assert said.err.startswith(f"report: looking at {dicom}\n")
+    assert said.err.startswith("report: looking at the input\n")
     assert re.search(r"report: \d+\.\d s, \d+\.\d\d GiB at the peak\n$", said.err)
     assert re.search(r"\n1 .* localizer\n", said.out)
     record = json.loads(Path(f"out/{dicom.name}.json").read_text())
     assert record["text"] == wanted.text
-    assert record["image"] == str(dicom)
+    assert record["image"] == dicom.name
     assert record["absent"] == dict(wanted.absent)
     for region, why in wanted.absent.items():
         assert f"no report on {region}: {why}" in said.out
     assert Path(f"out/{dicom.name}.html").is_file()
 
     archive = shutil.make_archive(str(tmp_path / "zipped" / dicom.name), "zip", dicom)
-    found = generate_report(archive, theirs, masks, out="zip", formats=("JSON",))
+    found = generate_report(archive, theirs, masks, out="zip", formats=("JSON",), name=dicom.name)
     assert found.report == wanted.report
-    assert [file.name for file in Path("zip").iterdir()] == [f"{dicom.name}.json"]
+    assert sorted(file.name for file in Path("zip").iterdir()) == [f"{dicom.name}.json", f"{dicom.name}.run.json"]
+
+
+def test_a_run_again_from_its_record(trained, theirs, dicom, tmp_path, capsys) -> None:
+    """The same files byte by byte, but for the listed times of the record; another input is refused with the reason."""
+    masks = trained[3]
+    words = ["report", str(dicom), "--model", str(theirs), "--masks", masks, "--min_slices", "17"]
+    assert main([*words, "-o", "out", "--formats", "JSON,FHIR"]) == 0
+    [record] = Path("out").glob("*.run.json")
+    assert re.fullmatch(r"ct-[0-9a-f]{12}\.run\.json", record.name)
+    capsys.readouterr()
+    again = ["report", str(dicom), "--masks", masks, "--rerun", str(record), "-o", "again"]
+    assert main(again) == 0
+    assert "all 2 files are the same" in capsys.readouterr().out
+    files = {file.name: file.read_bytes() for file in Path("out").iterdir() if file != record}
+    assert files == {file.name: file.read_bytes() for file in Path("again").iterdir() if file.name != record.name}
+    before, after = (json.loads(path.read_text()) for path in (record, Path("again", record.name)))
+    assert set(before["times"]) == {"seconds", "finished"}
+    assert {key: before[key] for key in before if key not in before["times"]} == {
+        key: after[key] for key in after if key not in after["times"]
+    }
+    assert before["options"]["min_slices"] == 17
+    assert set(before["seconds"]) == {"choosing", "segmenting", "reading", "measuring", "writing"}
+    assert before["model"]["sha256"] == hashlib.sha256((theirs / "SHA256SUMS").read_bytes()).hexdigest()
+    assert before["input"]["files"] == len(list(dicom.iterdir())) - 1  # the localizer is not read
+
+    other = tmp_path / "other"
+    shutil.copytree(dicom, other)
+    file = next(file for file in sorted(other.iterdir()) if len(file.read_bytes()) == len((other / "IM0000").read_bytes()))
+    file.write_bytes(file.read_bytes()[:-2] + b"\1\1")
+    assert main(["report", str(other), *again[2:]]) == 2
+    assert re.search(r"the scan is another: SHA-256 was \w{16}\.\.\., is \w{16}", capsys.readouterr().err)
+    copied = tmp_path / "masks"
+    shutil.copytree(Path(masks).parent, copied)
+    (copied / "lung.nii.gz").write_bytes((copied / "heart.nii.gz").read_bytes())
+    assert main(["report", str(dicom), "--masks", str(copied), *again[4:]]) == 2
+    said = capsys.readouterr().err
+    assert "the mask of lung is another" in said
+    assert "heart" not in said.partition("Fix")[0]
+    assert main(["report", str(dicom), "--rerun", str(theirs / "language_model.json")]) == 2
+    assert "expected 'reg2rg.run/1'" in capsys.readouterr().err
+
+    assert main([*words, "-o", "full", "--formats", "JSON", "--identified"]) == 0  # needs nothing but its record
+    [record] = Path("full").glob("*.run.json")
+    assert main(["report", "--rerun", str(record), "-o", "again"]) == 0
+    assert str(dicom) in (Path("again") / f"{dicom.name}.json").read_text()
 
 
 def test_report_refuses_what_it_cannot_do_before_the_model_is_loaded(theirs, dicom, capsys) -> None:
@@ -177,7 +224,17 @@ def test_report_on_a_list_of_studies(trained, theirs, dicom, capsys) -> None:
     assert re.search(r"error: VOLUME_MISSING c .*gone.nii.gz", said)
     assert re.search(r"\[2/2\] error: .*b", said)
     assert "2 of 3 studies have no report" in said
-    assert [file.name for file in Path("out").iterdir()] == ["a.json"]
+    assert sorted(file.name for file in Path("out").iterdir()) == ["a.json", "a.run.json"]
+
+    stamp = Path("out/a.json").stat().st_mtime_ns
+    for more, done in (([], True), (["--again"], False), ([], True), (["--min_slices", "15"], False)):
+        main([*words, "--masks", "masks/{id}", *more])
+        assert ("a was done before" in capsys.readouterr().out) is done, more
+        assert (Path("out/a.json").stat().st_mtime_ns == stamp) is done
+        stamp = Path("out/a.json").stat().st_mtime_ns
+    Path("out/a.json").write_text("{}")  # a file that is no longer the record's
+    main([*words, "--masks", "masks/{id}", "--min_slices", "15"])
+    assert "a was done before" not in capsys.readouterr().out
 
     for study in ("images/a.nii.gz", "images/b.nii.gz"):
         Path(study).parent.mkdir(exist_ok=True)
@@ -187,7 +244,7 @@ def test_report_on_a_list_of_studies(trained, theirs, dicom, capsys) -> None:
     shutil.move("images", "folder/images")
     checkpoint = str(trained[0] / "runs/checkpoints/last.ckpt")
     assert main(["report", "folder", "--model", checkpoint, "-o", "both", "--formats", "JSON"]) == 0
-    assert sorted(file.name for file in Path("both").iterdir()) == ["a.json", "b.json"]
+    assert sorted(file.name for file in Path("both").iterdir()) == ["a.json", "a.run.json", "b.json", "b.run.json"]
 
     shutil.rmtree("folder/masks/b")  # who makes masks needs none
     words = ["report", "folder", "--model", checkpoint, "--segmenter", "Thresholds", "-o", "made"]

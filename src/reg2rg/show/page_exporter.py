@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from reg2rg.inference.exporters.base import EXPORTERS, Exporter
+from reg2rg.inference.identity import deidentified
 from reg2rg.inference.result import ReportResult
 from reg2rg.scans.segmenters import MadeBy
 from reg2rg.show.case_page import PageStudy, write_page
@@ -19,13 +20,15 @@ class Page(Exporter):
 
     Args:
         max_pixels: larger slices are thinned to at most this many pixels a side.
+        identified: keep the paths of scan and masks, which may name the patient.
     """
 
-    def __init__(self, max_pixels: int = 320) -> None:
-        self.max_pixels = max_pixels
+    def __init__(self, max_pixels: int = 320, identified: bool = False) -> None:
+        self.max_pixels, self.identified = max_pixels, identified
 
     def write(self, result: ReportResult, out: Path) -> list[Path]:
         """Write ``<study>.html``."""
+        result = result if self.identified else deidentified(result)
         path = out / f"{result.study.id}.html"
         images = draw_study(result.source, self.max_pixels)
         made_by = result.made_by
