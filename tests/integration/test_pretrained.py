@@ -165,7 +165,9 @@ def test_a_run_again_from_its_record(trained, theirs, dicom, tmp_path, capsys) -
 
     other = tmp_path / "other"
     shutil.copytree(dicom, other)
-    file = next(file for file in sorted(other.iterdir()) if len(file.read_bytes()) == len((other / "IM0000").read_bytes()))
+    file = next(
+        file for file in sorted(other.iterdir()) if len(file.read_bytes()) == len((other / "IM0000").read_bytes())
+    )
     file.write_bytes(file.read_bytes()[:-2] + b"\1\1")
     assert main(["report", str(other), *again[2:]]) == 2
     assert re.search(r"the scan is another: SHA-256 was \w{16}\.\.\., is \w{16}", capsys.readouterr().err)

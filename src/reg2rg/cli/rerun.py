@@ -57,7 +57,7 @@ class Rerun:
         options.identified = bool(record.get("identified"))
         for name in _OPTIONS:
             setattr(options, name, record["options"].get(name, getattr(options, name)))
-        if given.get("dicom") and options.input is not None:
+        if record["options"].get("series") and given.get("dicom") and options.input is not None:
             options.series = _series(options.input, given["dicom"]["series"])
         return cls(options.rerun, record)
 

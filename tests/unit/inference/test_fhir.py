@@ -131,6 +131,18 @@ def test_a_report_without_regions_or_dicom_has_no_study(version) -> None:
     assert not {"imagingStudy", "study"} & set(report)
 
 
+@pytest.mark.parametrize("text", ["", "A bell \x07 & <half> \ud800.", "右肺", "x" * 70_000])
+def test_texts_that_a_model_may_write(text, tmp_path) -> None:
+    [path] = FHIR().write(result({"lung": text} if text else {}), tmp_path)
+    bundle = json.loads(path.read_text())
+    parsed(bundle, "R4B")
+    [report] = resources(bundle, "DiagnosticReport")
+    assert ("presentedForm" in report) is bool(text)
+    if text:
+        shown = base64.b64decode(report["presentedForm"][0]["data"]).decode()
+        assert shown == "lung: " + text.replace("\x07", "").replace("\ud800", "\ufffd")
+
+
 def test_ids() -> None:
     assert fhir_id("ct-0123456789ab") == "ct-0123456789ab"
     assert fhir_id("sample_1") != fhir_id("sample 1")

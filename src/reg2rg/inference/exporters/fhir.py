@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reg2rg.core.files import write_json
-from reg2rg.core.text import MOSTLY_FOREIGN, foreign_share
+from reg2rg.core.text import MOSTLY_FOREIGN, TextGate, foreign_share
 from reg2rg.evaluation.labelers.keywords import Mention
 from reg2rg.evaluation.labelers.rules import RuleLabeler
 from reg2rg.inference.exporters.base import EXPORTERS, Exporter
@@ -145,7 +145,8 @@ class _Resources:
     def report(self, result: ReportResult, study: Resource | None, results: list[Resource]) -> Resource:
         """The report itself."""
         scan = {} if study is None else {"imagingStudy" if self.version == "R4B" else "study": [study]}
-        text = base64.b64encode(result.text.encode()).decode()
+        text = base64.b64encode(TextGate()(result.text).encode()).decode()
+        form = {"presentedForm": [{"contentType": "text/plain; charset=utf-8", "data": text}]} if text else {}
         return {
             "text": {"status": "generated", "div": _narrative(result)},
             "status": "preliminary",
@@ -153,7 +154,7 @@ class _Resources:
             "code": {"coding": [_coding(LOINC, "24627-2", "CT Chest")], "text": "CT of the chest"},
             **scan,
             **({"result": results} if results else {}),
-            "presentedForm": [{"contentType": "text/plain; charset=utf-8", "data": text}],
+            **form,
         }
 
 
@@ -166,7 +167,8 @@ def _narrative(result: ReportResult) -> str:
         f"<p><b>{html.escape(region)}</b>: no report. {html.escape(why)}</p>" for region, why in result.absent.items()
     ]
     head = "<p>Preliminary: written by a program, not verified by a physician.</p>"
-    return f'<div xmlns="http://www.w3.org/1999/xhtml">{head}{"".join(parts)}</div>'
+    said = TextGate()("".join(parts))  # XML has no control characters
+    return f'<div xmlns="http://www.w3.org/1999/xhtml">{head}{said}</div>'
 
 
 def _findings(result: ReportResult, base: Resource) -> Iterable[tuple[str, Resource]]:
