@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import socket
 import subprocess
@@ -28,7 +27,6 @@ from reg2rg.inference.listen.settings import ListenSettings, Node
 from reg2rg.inference.listen.spool import Spool
 from reg2rg.inference.listen.worker import work
 from reg2rg.runners.parent import end_with_parent
-from reg2rg.testing.dicom_node import DicomNode, send_objects
 
 
 def study(number: int, count: int = 6, side: int = 8) -> list:
@@ -43,10 +41,10 @@ def write_result(scan: Path, out: Path) -> None:
     uids = sorted(
         str(pydicom.dcmread(file, specific_tags=["SOPInstanceUID"]).SOPInstanceUID) for file in scan.iterdir()
     )
-    if (scan.parent / "slow").exists():
-        time.sleep(60)
-    if (scan.parent / "dies").exists():
-        os._exit(9)
+    while (scan.parent / "slow").exists():  # computes until it may end
+        np.linalg.svd(np.random.default_rng(0).random((200, 200)))
+    if (scan.parent / "takes").exists():
+        time.sleep(float((scan.parent / "takes").read_text()))
     if len(uids) < 3:
         raise DataFault.of("FEW_SLICES", found=f"{len(uids)} slices", expected="3", fix="send the whole study")
     head = pydicom.dcmread(next(scan.iterdir()), stop_before_pixels=True)
@@ -134,8 +132,14 @@ def kill_at_random_moments(root: Path, kills: int, seed: int = 0, count: int = 6
     Studies come all the time, each in several associations with pauses, so that kills meet the receiving, the queue,
     the reporting and the sending.
     """
+    from reg2rg.testing.dicom_node import (
+        DicomNode,
+        send_objects,
+    )  # here: it brings torch, which the listener is without
+
     chance, moments = random.Random(seed), {}
-    with DicomNode() as node, Running(root, node.address, quiet_seconds=0.4) as run:
+    with DicomNode(seconds=0.3) as node, Running(root, node.address, quiet_seconds=0.4) as run:
+        (root / "spool" / "work" / "takes").write_text("0.4")
 
         def send() -> None:
             pause = random.Random(seed + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
@@ -20,14 +21,18 @@ class DicomNode:
         keeps_old: keeps the first object under a UID, and answers the next one with success all the same, as archives
             do unless they are told to overwrite.
         refuses: status that every C-STORE is answered with; 0 for none.
+        seconds: between having an object and answering so.
 
     Attributes:
         stored: the SOPInstanceUIDs in the order in which they came, each as often as it came.
         objects: SOPInstanceUID -> data set.
     """
 
-    def __init__(self, answers: Sequence[str] = ("find", "get"), keeps_old: bool = False, refuses: int = 0) -> None:
+    def __init__(
+        self, answers: Sequence[str] = ("find", "get"), keeps_old: bool = False, refuses: int = 0, seconds: float = 0.0
+    ) -> None:
         self.answers, self.keeps_old, self.refuses = tuple(answers), keeps_old, refuses
+        self.seconds = seconds
         self.stored: list[str] = []
         self.objects: dict[str, Any] = {}
         self._server: Any = None
@@ -36,7 +41,8 @@ class DicomNode:
         library = pynetdicom()
         ae = library.AE(ae_title="NODE")
         for context in library.AllStoragePresentationContexts:
-            syntaxes, gives = library.ALL_TRANSFER_SYNTAXES, "get" in self.answers
+            syntaxes = library.ALL_TRANSFER_SYNTAXES
+            gives = True if "get" in self.answers else None  # None leaves roles as they are by default
             ae.add_supported_context(context.abstract_syntax, syntaxes, scu_role=gives, scp_role=gives)
         for question in self.answers:
             ae.add_supported_context({"find": _FIND, "get": _GET}[question])
@@ -62,6 +68,7 @@ class DicomNode:
         self.stored.append(data.SOPInstanceUID)
         if not (self.keeps_old and data.SOPInstanceUID in self.objects):
             self.objects[data.SOPInstanceUID] = data
+        time.sleep(self.seconds)
         return 0
 
     def _asked(self, event: Any) -> list[Any]:

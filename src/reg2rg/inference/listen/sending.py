@@ -76,6 +76,8 @@ def send(
 
 
 def _store(spool: Spool, key: str, state: State, assoc: Any, one: _Object) -> None:
+    if not _accepted(assoc, one.kind, one.syntax):
+        raise NotSentError(f"{one.file.name}: the node takes no objects of its class, {one.kind}")
     state.sent[one.uid] = "sending"
     spool.save(key, state)
     with quiet():
@@ -137,8 +139,10 @@ def _take(event: Any) -> int:
     return 0
 
 
-def _accepted(assoc: Any, kind: str) -> bool:
-    return any(context.abstract_syntax == kind for context in assoc.accepted_contexts)
+def _accepted(assoc: Any, kind: str, syntax: str = "") -> bool:
+    """Whether the node takes or answers what is of this class, in this transfer syntax if one is given."""
+    found = [context for context in assoc.accepted_contexts if context.abstract_syntax == kind]
+    return any(not syntax or (syntax in context.transfer_syntax and context.as_scu) for context in found)
 
 
 def _query(one: _Object) -> Any:

@@ -72,7 +72,8 @@ def _serve(
     cleaned = 0.0
     while not until():
         for key, again in receiver.complete():
-            if spool.enqueue(key, again):
+            waits = not again and any(entry.key == key for entry in spool.entries())
+            if not waits and spool.enqueue(key, again):
                 tell(f"study {key}: complete, {len(spool.slices(key))} slices")
         supervised.look()
         if time.monotonic() - cleaned > _CLEAN_SECONDS or not cleaned:

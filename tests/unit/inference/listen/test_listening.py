@@ -1,8 +1,5 @@
 """A listener as a process: what it makes of studies, what it refuses, and what kills cannot do to it."""
 
-import pytest
-
-pytest.importorskip("pynetdicom", reason="pynetdicom is not installed (extra 'listen')")
 from listen_parts import Running, kill_at_random_moments, study, wait_for
 from reg2rg.testing.dicom_node import DicomNode, send_objects
 

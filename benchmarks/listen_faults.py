@@ -1,0 +1,97 @@
+"""What a listener withstands: kills at any moment, and many studies while one is being reported on.
+
+python benchmarks/listen_faults.py kills [--kills 20] [--seed 0]
+python benchmarks/listen_faults.py load [--studies 200] [--slices 50] [--side 128] [--senders 4]
+
+Listener, worker, senders and the node that results go to are processes and threads of this machine; a report is one
+small DICOM object, made without a model (tests/listen_parts.py), so that kills meet every stage often.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import psutil
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "tests")]
+
+from listen_parts import Running, kill_at_random_moments, study, wait_for  # noqa: E402 (it stands beside the tests)
+from reg2rg.testing.dicom_node import send_objects  # noqa: E402
+
+
+def kills(options: argparse.Namespace) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        found = kill_at_random_moments(Path(folder), options.kills, options.seed)
+    said = ", ".join(f"{count} while {moment}" for moment, count in sorted(found.moments.items()))
+    print(f"{found.kills} kills ({said})")
+    print(f"studies that were received and have no whole report: {len(found.lost)} of {found.kills}")
+    print(f"results that the node got more than once: {len(found.twice)}")
+    return 1 if found.lost or found.twice else 0
+
+
+def load(options: argparse.Namespace) -> int:
+    refused, done, memory, lock = [], [0], {}, threading.Lock()
+    with tempfile.TemporaryDirectory() as folder, Running(Path(folder), quiet_seconds=2.0) as run:
+        listener = psutil.Process(run.process.pid)
+        slow = Path(folder, "spool", "work", "slow")
+        slow.touch()
+        send_objects(run.address, study(9999, options.slices, options.side))
+        wait_for(lambda: "reporting" in run.log())
+
+        def send(numbers: range) -> None:
+            for number in numbers:
+                answers = send_objects(run.address, study(number, options.slices, options.side))
+                with lock:
+                    refused.extend(answer for answer in answers if answer != 0)
+                    refused.extend([None] * (options.slices - len(answers)))
+                    done[0] += 1
+                    if done[0] in (10, options.studies // 2, options.studies):
+                        memory[done[0]] = listener.memory_info().rss / 2**20
+
+        begun = time.monotonic()
+        senders = [
+            threading.Thread(target=send, args=(range(first, options.studies + 1, options.senders),))
+            for first in range(1, options.senders + 1)
+        ]
+        for sender in senders:
+            sender.start()
+        for sender in senders:
+            sender.join()
+        seconds = time.monotonic() - begun
+        still = not run.results()
+        slow.unlink()
+        wait_for(lambda: len(run.results()) == options.studies + 1, 600)
+    count = options.studies * options.slices
+    print(
+        f"{options.studies} studies of {options.slices} slices of {options.side} x {options.side} by {options.senders}"
+    )
+    print(f"one was being reported on all the time: {still}; all have a report: True")
+    print(
+        f"{seconds:.0f} s, {count / seconds:.0f} slices a second; not answered with success: {len(refused)} of {count}"
+    )
+    print("; ".join(f"{size:.0f} MiB after {number} studies" for number, size in memory.items()))
+    return 1 if refused else 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    commands = parser.add_subparsers(required=True)
+    one = commands.add_parser("kills")
+    one.add_argument("--kills", type=int, default=20)
+    one.add_argument("--seed", type=int, default=0)
+    one.set_defaults(run=kills)
+    many = commands.add_parser("load")
+    for name, value in (("studies", 200), ("slices", 50), ("side", 128), ("senders", 4)):
+        many.add_argument(f"--{name}", type=int, default=value)
+    many.set_defaults(run=load)
+    options = parser.parse_args()
+    return int(options.run(options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
