@@ -105,16 +105,20 @@ def run(invocation: Invocation) -> int:
     from reg2rg.training.monitor import peak_memory_gib
 
     exporters = [exporter_named(word, options.identified) for word in options.formats.split(",") if word]
+    if task is not None:
+        jobs = _writable(options, jobs, exporters, task, faults)
     model = load_model(options.model, options.language_model, options.device, invocation.allow_import)
     if task is None:
         jobs, faults = _jobs(options, model.task.regions)
         _choose_series(options, jobs)
+        jobs = _writable(options, jobs, exporters, model.task, faults)
     for fault in faults:
         sys.stderr.write(f"error: {fault}\n")
     request = Request(options.model, model_digest(options.model), options.segmenter or "")
     report = _Reporting(options, model, segmenter, exporters, request, rerun)
+    several = len(jobs) + len(faults) > 1
     failed = len(faults) + sum(
-        not report(job, f"[{number}/{len(jobs)}] " if len(jobs) > 1 else "") for number, job in enumerate(jobs, 1)
+        not report(job, f"[{number}/{len(jobs)}] " if several else "") for number, job in enumerate(jobs, 1)
     )
     _tell(f"{time.monotonic() - begun:.1f} s, {peak_memory_gib(model.device):.2f} GiB at the peak")
     if failed:
@@ -168,17 +172,35 @@ class _Reporting:
                 name=job.name,
                 step=lambda what="": _tell(f"{count}{what}"),
             )
+            files = export(result, options.out, self.exporters, request, options.identified)
         except (DataFault, ConfigError) as fault:
             if not count:
                 raise
             sys.stderr.write(f"{count}error: {fault}\n")
             return False
-        files = export(result, options.out, self.exporters, request, options.identified)
         sys.stdout.write(f"{_words(result, options.identified)}  written: {', '.join(map(str, files))}\n")
         if self.rerun is not None:
             sys.stdout.write(f"  {self.rerun.compared(options.out, files)}\n")
         sys.stdout.flush()
         return True
+
+
+def _writable(
+    options: argparse.Namespace, jobs: list[_Job], exporters: Sequence[Exporter], task: ReportTask, faults: list[str]
+) -> list[_Job]:
+    """The scans that can be written in every format; why the others cannot is added to the faults.
+
+    Raises:
+        ConfigError: none can.
+    """
+    from reg2rg.inference.generate import refusal
+
+    reasons = [refusal(exporters, job.scan, task, _read_options(options)) for job in jobs]
+    found = [reason for reason in reasons if reason]
+    if found and len(found) == len(jobs):
+        raise ConfigError(found[0])
+    faults += found
+    return [job for job, reason in zip(jobs, reasons, strict=True) if not reason]
 
 
 def _choose_series(options: argparse.Namespace, jobs: Sequence[_Job]) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from reg2rg.config.sources import components
-from reg2rg.core.errors import ConfigError
+from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.progress import Step
+from reg2rg.core.task import ReportTask
 from reg2rg.inference.exporters import EXPORTERS, Exporter
 from reg2rg.inference.pipeline import report_on
 from reg2rg.inference.result import ReportResult
@@ -58,7 +59,7 @@ def generate_report(
         step: is told what is being done.
 
     Raises:
-        ConfigError: as `report_on`, and a format that nobody writes.
+        ConfigError: as `report_on`, and a format that nobody writes, or that this scan cannot be written in.
         DataFault: as `report_on`.
     """
     exporters = [exporter_named(word, identified) for word in formats]
@@ -71,6 +72,8 @@ def generate_report(
     )
     if not isinstance(model, Reg2RG):
         model = load_model(model, language_model, device)
+    if out is not None and (reason := refusal(exporters, Path(scan).expanduser(), model.task, read)):
+        raise ConfigError(reason)
     result = report_on(
         scan,
         masks,
@@ -106,11 +109,29 @@ def export(
         exporters: what writes them.
         request: what else the record is to say.
         identified: the record keeps paths and UIDs; exporters have an argument of their own for that.
+
+    Raises:
+        ConfigError: some formats could not be written; all others are there, and no record.
     """
     out = Path(out).expanduser()
-    files = [file for exporter in exporters for file in exporter.write(result, out)]
+    written: dict[Path, None] = {}
+    failed = []
+    for exporter in exporters:
+        try:
+            written |= dict.fromkeys(exporter.write(result, out))
+        except (ConfigError, DataFault) as fault:
+            failed.append(str(fault))
+    if failed:
+        there = f" (written all the same: {', '.join(map(str, written))})" if written else ""
+        raise ConfigError("\n  ".join(failed) + there)
     formats = [type(exporter).__name__ for exporter in exporters]
-    return [*files, *write_record_of(result, out, files, formats, request, identified)]
+    return [*written, *write_record_of(result, out, list(written), formats, request, identified)]
+
+
+def refusal(exporters: Sequence[Exporter], scan: Path, task: ReportTask, read: ReadOptions) -> str:
+    """Why a scan cannot be written in all of several formats, a line each; ``""`` if it can."""
+    regions = task.target == "regions"
+    return "\n  ".join(filter(None, (exporter.refusal(scan, regions, read) for exporter in exporters)))
 
 
 def exporter_named(name: str, identified: bool = False) -> Exporter:

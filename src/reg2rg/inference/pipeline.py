@@ -142,6 +142,7 @@ def report_on(
             truncated=answer.truncated,
         ),
         attributes=attributes,
+        codes=contract.task.region_set.codes(),
         run=_run(model, inputs, stage.end()),
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from reg2rg.core.codes import Code
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.report import Report
 from reg2rg.core.types import Grid, Mask, RegionVolume, Study
@@ -77,6 +78,7 @@ class ReportResult:
         made_by: how it came about.
         attributes: what is measured of the regions, ``None`` where that was not done.
         run: what it was made from, where and how fast; ``None`` for a result that no pipeline made.
+        codes: region -> what it is called in DICOM and FHIR, of all of the model's set; others get a code of our own.
     """
 
     study: Study
@@ -87,6 +89,7 @@ class ReportResult:
     made_by: Provenance
     attributes: Attributes | None = None
     run: Run | None = None
+    codes: Mapping[str, Code] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
@@ -122,6 +125,10 @@ class ReportResult:
     def stored_mask(self, region: str) -> Mask:
         """The mask of a region on `stored_grid`: a view, to be laid over the voxels of the scan's file."""
         return Orientation.of(self.stored_grid.affine).from_ras(self._mask(region))
+
+    def code(self, region: str) -> Code:
+        """What a region is called in DICOM and FHIR."""
+        return self.codes.get(region) or Code.private(region)
 
     def volume_ml(self, region: str) -> float:
         """Volume of a region in millilitres.

@@ -9,16 +9,18 @@ from decimal import Decimal
 
 import pytest
 
+from reg2rg.core.regions import load_region_set
 from reg2rg.core.report import Paragraph, Report
 from reg2rg.inference.exporters import FHIR
 from reg2rg.inference.exporters.fhir import fhir_id
-from reg2rg.inference.exporters.fhir_check import BrokenBundleError, faults, require_sound
+from reg2rg.inference.exporters.fhir_check import BrokenBundleError, faults, is_snomed, require_sound
 from reg2rg.inference.identity import mapped_uid
 from reg2rg.inference.inputs import DicomSeries, Inputs
 from reg2rg.inference.result import Run
 from reg2rg.scans.segmenters import MadeBy
 from reg2rg.testing.exporters import sample_result
 
+LUNG = {"coding": [{"system": "http://snomed.info/sct", "code": "39607008", "display": "Lung"}], "text": "lung"}
 UID = "1.2.840.113619.2.55.3.604688119.969.1268071029.320"
 CT = "1.2.840.10008.5.1.4.1.1.2"
 
@@ -84,7 +86,7 @@ def test_findings_are_what_the_text_says_whole_and_by_region() -> None:
     present, absent = ({"coding": [{"system": "http://snomed.info/sct", "code": code, "display": name}]}
                        for code, name in (("52101004", "Present"), ("2667000", "Absent")))  # fmt: skip
     assert found["Lung nodule"]["valueCodeableConcept"] == present
-    assert found["Lung nodule"]["component"] == [{"code": {"text": "lung"}, "valueCodeableConcept": present}]
+    assert found["Lung nodule"]["component"] == [{"code": LUNG, "valueCodeableConcept": present}]
     assert found["Cardiomegaly"]["valueCodeableConcept"] == absent
     assert found["Pleural effusion"]["valueCodeableConcept"] == {"text": "mentioned with doubt"}
     silent = {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/data-absent-reason", "code": "unknown"}]}
@@ -143,6 +145,17 @@ def test_texts_that_a_model_may_write(text, tmp_path) -> None:
         assert shown == "lung: " + text.replace("\x07", "").replace("\ud800", "\ufffd")
 
 
+def test_check_digits_of_snomed() -> None:
+    codes = ("52101004", "2667000", *(code.value for code in load_region_set().codes().values()))
+    assert len(codes) == 12
+    for code in codes:
+        assert is_snomed(code)
+        for wrong in (str(int(code) + 1), code[:-2] + code[-1] + code[-2], code[1:]):
+            assert not is_snomed(wrong) or wrong == code
+    assert not is_snomed("12345")
+    assert not is_snomed("٥٢١٠١٠٠٤")
+
+
 def test_ids() -> None:
     assert fhir_id("ct-0123456789ab") == "ct-0123456789ab"
     assert fhir_id("sample_1") != fhir_id("sample 1")
@@ -177,6 +190,7 @@ BROKEN = [
     (at("ImagingStudy", "identifier", 0, "value"), "urn:oid:1.02.3", "is no urn:oid", True),
     (at("ImagingStudy", "series", 0, "instance", 0, "uid"), "1.2.x", "is no UID", True),
     (at("ImagingStudy", "series", 0, "instance", 0, "uid"), "1." * 33 + "1", "is no UID", True),
+    (at("Observation", "bodySite", "coding", 0, "code"), "39607009", "its check digit is wrong", True),
     (at("Observation", "id"), "a_b", "id is none", False),
     (at("Observation", "id"), "sample", "request", True),
     (at("DiagnosticReport", "presentedForm", 0, "data"), "abc", "no base64", False),

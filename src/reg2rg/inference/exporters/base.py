@@ -7,10 +7,21 @@ from pathlib import Path
 
 from reg2rg.core.registry import Registry
 from reg2rg.inference.result import ReportResult
+from reg2rg.scans.base import ReadOptions
 
 
 class Exporter(ABC):
     """Writes a result in one format."""
+
+    def refusal(self, scan: Path, regions: bool, read: ReadOptions) -> str:
+        """Why no result of a scan can be written, with the remedy; ``""`` if it can. Asked before the model runs.
+
+        Args:
+            scan: file or folder; it may be none that can be read, which is said elsewhere.
+            regions: the report is one region by region.
+            read: how the scan is read.
+        """
+        return ""
 
     @abstractmethod
     def write(self, result: ReportResult, out: Path) -> list[Path]:
@@ -26,6 +37,9 @@ class Exporter(ABC):
 
         Returns:
             the files, the main one first.
+
+        Raises:
+            ConfigError: with the reason that `refusal` gives.
         """
 
 

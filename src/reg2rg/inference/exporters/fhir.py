@@ -180,7 +180,7 @@ def _findings(result: ReportResult, base: Resource) -> Iterable[tuple[str, Resou
     whole = labeler.reader.explain("\n".join(texts.values())) if read else dict.fromkeys(labeler.labels)
     for finding in labeler.labels:
         said = {region: found[finding] for region, found in by_region.items() if region and found[finding] is not None}
-        components = [{"code": {"text": region}, **_value(mention)} for region, mention in said.items()]
+        components = [{"code": _site(result, region), **_value(mention)} for region, mention in said.items()]
         yield (
             f"finding-{labeler.labels.index(finding) + 1}",
             {
@@ -190,6 +190,13 @@ def _findings(result: ReportResult, base: Resource) -> Iterable[tuple[str, Resou
                 **({"component": components} if components else {}),
             },
         )
+
+
+def _site(result: ReportResult, region: str) -> Resource:
+    """A region by the code that its set has for it, and in words."""
+    code = result.code(region)
+    coded = {"coding": [_coding(SNOMED, code.value, code.meaning)]} if code.scheme == "SCT" else {}
+    return coded | {"text": region}
 
 
 def _value(mention: Mention | None, reason: str = "unknown") -> Resource:
@@ -213,7 +220,7 @@ def _measured(result: ReportResult, base: Resource) -> Iterable[tuple[str, Resou
             {
                 **_observation(base, f"Volume of {region} under its mask"),
                 "valueQuantity": _quantity(found.volume_ml, "mL"),
-                "bodySite": {"text": region},
+                "bodySite": _site(result, region),
                 "component": [
                     {"code": {"text": name}, "valueQuantity": value} for name, value in _numbers(found).items()
                 ],
