@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import psutil
@@ -47,8 +48,8 @@ def load(options: argparse.Namespace) -> int:
             for number in numbers:
                 answers = send_objects(run.address, study(number, options.slices, options.side))
                 with lock:
-                    refused.extend(answer for answer in answers if answer != 0)
-                    refused.extend([None] * (options.slices - len(answers)))
+                    refused.extend(f"{answer:04X}" if answer else "no answer" for answer in answers if answer != 0)
+                    refused.extend(["no association"] * (options.slices - len(answers)))
                     done[0] += 1
                     if done[0] in (10, options.studies // 2, options.studies):
                         memory[done[0]] = listener.memory_info().rss / 2**20
@@ -74,6 +75,8 @@ def load(options: argparse.Namespace) -> int:
     print(
         f"{seconds:.0f} s, {count / seconds:.0f} slices a second; not answered with success: {len(refused)} of {count}"
     )
+    if refused:
+        print(dict(Counter(refused)), *run.log().splitlines()[-20:], sep="\n")
     print("; ".join(f"{size:.0f} MiB after {number} studies" for number, size in memory.items()))
     return 1 if refused else 0
 

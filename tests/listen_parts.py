@@ -146,7 +146,7 @@ def kill_at_random_moments(root: Path, kills: int, seed: int = 0, count: int = 6
             for number in range(1, kills + 1):
                 pending = study(number, count)
                 while pending:
-                    answers = send_objects(run.address, pending[: pause.randint(1, count)])
+                    answers = send_objects(run.address, pending[: pause.randint(1, count)], patience=5)
                     pending = pending[answers.count(0) :]
                     time.sleep(pause.uniform(0.0, 0.2))
                 time.sleep(pause.uniform(0.5, 2.5))

@@ -20,6 +20,7 @@ from reg2rg.scans.find_masks import image_stem
 
 _UIDS = re.compile(r"(?:\.\.\.|\b)\d+(?:\.\d+){3,}\b|\.\.\.[\d.]*\d")
 _UNREADABLE = re.compile(r"(DICOM files? cannot be read): .*")
+_PATHS = re.compile(r"\.\.\.[/\\][^\s:;,]*|(?<![\w.])(?:[A-Za-z]:)?[/\\](?:[^\s/\\]+[/\\])*[^\s:;,/\\]+")
 _RULE = "reg2rg/uid/1\n"
 
 
@@ -94,7 +95,7 @@ def _plain(text: str, result: ReportResult) -> str:
         names = [str(file), *(name for name in (str(file.parent), file.name) if "/" in name or "." in name.strip("."))]
         for name in names if file.name else ():
             text = text.replace(name, "...")
-    return _UIDS.sub("...", _UNREADABLE.sub(r"\1", text))
+    return _UIDS.sub("...", _PATHS.sub("...", _UNREADABLE.sub(r"\1", text)))
 
 
 def _suffix(path: Path) -> str:

@@ -88,20 +88,23 @@ class DicomNode:
             yield 0xFF00, one
 
 
-def send_objects(node: Node, objects: Sequence[Any], calling: str = "SCANNER") -> list[int | None]:
+def send_objects(
+    node: Node, objects: Sequence[Any], calling: str = "SCANNER", patience: float = 60.0
+) -> list[int | None]:
     """Send data sets to a node in one association, and give the status of each; ``None`` where no answer came.
 
     Args:
         node: where to.
         objects: data sets with file meta information.
         calling: our AE title.
+        patience: seconds after which an answer is no longer waited for.
 
     Returns:
         an empty list if the node takes no association.
     """
     library = pynetdicom()
     ae = library.AE(ae_title=calling)
-    ae.acse_timeout, ae.dimse_timeout, ae.network_timeout, ae.connection_timeout = 5, 20, 20, 5
+    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = patience
     for kind, syntax in sorted({(one.SOPClassUID, one.file_meta.TransferSyntaxUID) for one in objects}):
         ae.add_requested_context(kind, syntax)
     assoc = ae.associate(node.host, node.port, ae_title=node.ae)
