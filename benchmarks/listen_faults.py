@@ -3,13 +3,16 @@
 python benchmarks/listen_faults.py kills [--kills 20] [--seed 0]
 python benchmarks/listen_faults.py load [--studies 200] [--slices 50] [--side 128] [--senders 4]
 
-Listener, worker, senders and the node that results go to are processes and threads of this machine; a report is one
-small DICOM object, made without a model (tests/listen_parts.py), so that kills meet every stage often.
+Listener, worker, senders (dcmtk's storescu in `load`, where it is installed) and the node that results go to are
+processes and threads of this machine; a report is one small DICOM object, made without a model (tests/listen_parts.py),
+so that kills meet every stage often.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
+import subprocess
 import sys
 import tempfile
 import threading
@@ -21,6 +24,7 @@ import psutil
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "tests")]
 
+from dicom_files import save  # noqa: E402 (it stands beside the tests)
 from listen_parts import Running, kill_at_random_moments, study, wait_for  # noqa: E402 (it stands beside the tests)
 from reg2rg.testing.dicom_node import send_objects  # noqa: E402
 
@@ -35,6 +39,24 @@ def kills(options: argparse.Namespace) -> int:
     return 1 if found.lost or found.twice else 0
 
 
+def send_study(run: Running, slices: list, folder: Path) -> list[str]:
+    """Send a study by dcmtk's storescu where that is installed, else by pynetdicom; what was not taken, and why."""
+    if shutil.which("storescu") is None:
+        answers = send_objects(run.address, slices)
+        said = [f"{answer:04X}" if answer else "no answer" for answer in answers if answer != 0]
+        return said + ["no association"] * (len(slices) - len(answers))
+    save(slices, folder)
+    done = subprocess.run(
+        ["storescu", "-v", "-aec", "REG2RG", "+sd", "127.0.0.1", str(run.port), str(folder)],
+        capture_output=True,
+        text=True,
+    )
+    shutil.rmtree(folder)
+    answers = [line for line in done.stderr.splitlines() if "Received Store Response" in line]
+    wrong = [line for line in answers if "Success" not in line]
+    return wrong + [f"no answer, {done.stderr[-200:]}"] * (len(slices) - len(answers))
+
+
 def load(options: argparse.Namespace) -> int:
     refused, done, memory, lock = [], [0], {}, threading.Lock()
     with tempfile.TemporaryDirectory() as folder, Running(Path(folder), quiet_seconds=2.0) as run:
@@ -46,10 +68,9 @@ def load(options: argparse.Namespace) -> int:
 
         def send(numbers: range) -> None:
             for number in numbers:
-                answers = send_objects(run.address, study(number, options.slices, options.side))
+                answers = send_study(run, study(number, options.slices, options.side), Path(folder, f"send{number}"))
                 with lock:
-                    refused.extend(f"{answer:04X}" if answer else "no answer" for answer in answers if answer != 0)
-                    refused.extend(["no association"] * (options.slices - len(answers)))
+                    refused.extend(answer for answer in answers if answer)
                     done[0] += 1
                     if done[0] in (10, options.studies // 2, options.studies):
                         memory[done[0]] = listener.memory_info().rss / 2**20
@@ -64,7 +85,7 @@ def load(options: argparse.Namespace) -> int:
         for sender in senders:
             sender.join()
         seconds = time.monotonic() - begun
-        still = not run.results()
+        still, log = not run.results(), [line for line in run.log().splitlines() if "complete" not in line]
         slow.unlink()
         wait_for(lambda: len(run.results()) == options.studies + 1, 600)
     count = options.studies * options.slices
@@ -76,7 +97,7 @@ def load(options: argparse.Namespace) -> int:
         f"{seconds:.0f} s, {count / seconds:.0f} slices a second; not answered with success: {len(refused)} of {count}"
     )
     if refused:
-        print(dict(Counter(refused)), *run.log().splitlines()[-20:], sep="\n")
+        print(dict(Counter(refused)), *log[-20:], sep="\n")
     print("; ".join(f"{size:.0f} MiB after {number} studies" for number, size in memory.items()))
     return 1 if refused else 0
 

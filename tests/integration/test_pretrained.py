@@ -7,8 +7,11 @@ import json
 import re
 import runpy
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import pydicom
 import pytest
 import yaml
 
@@ -252,6 +255,70 @@ def test_report_on_a_list_of_studies(trained, theirs, dicom, capsys) -> None:
     words = ["report", "folder", "--model", checkpoint, "--segmenter", "Thresholds", "-o", "made"]
     main([*words, "--formats", "JSON"])
     assert "[2/2]" in capsys.readouterr().err
+
+
+def test_a_listener_reports_and_an_archive_gets_it(trained, theirs, dicom, tmp_path) -> None:
+    """The whole way with real programs: slices by C-STORE, the pipeline, results by C-STORE, fetched and compared."""
+    from tests.integration.test_orthanc import Archive, free_port
+
+    from listen_parts import wait_for
+    from reg2rg.inference.listen.settings import Node
+    from reg2rg.testing.dicom_node import send_objects
+
+    asked = {"DicomAlwaysAllowFind": True, "DicomAlwaysAllowGet": True}  # by default it leaves strangers' questions unanswered
+    archive = Archive(tmp_path / "archive", overwrite=False, **asked)
+    port, log = free_port(), tmp_path / "log.txt"
+    words = [
+        "listen",
+        "--model",
+        str(theirs),
+        "--segmenter",
+        "Thresholds",
+        "--formats",
+        "JSON,FHIR,SEG,TextSR",
+        "-o",
+        "out",
+    ]
+    words += [
+        "--implausible",
+        "ignore",
+        "--quiet",
+        "1",
+        "--port",
+        str(port),
+        "--send_to",
+        f"ORTH@127.0.0.1:{archive.dicom}",
+    ]
+    with log.open("w") as stream:
+        process = subprocess.Popen([sys.executable, "-m", "reg2rg.cli.main", *words], stdout=stream, stderr=stream)
+    try:
+        wait_for(lambda: f" at 127.0.0.1:{port}" in log.read_text(), 60)
+        objects = [pydicom.dcmread(file) for file in sorted(dicom.iterdir())]
+        assert send_objects(Node("REG2RG", "127.0.0.1", port), objects) == [0] * len(objects)
+        [sent] = wait_for(lambda: list(Path("out").glob("*/sent.json")), 120)
+        found = json.loads(sent.read_text())
+        assert (
+            sorted(one["verified"] for one in found["objects"].values())
+            == ["fetched and equal, element by element"] * 2
+        )
+        assert send_objects(
+            Node("REG2RG", "127.0.0.1", port), [pydicom.dcmread(f) for f in sent.parent.glob("*.dcm")]
+        ) == [0, 0]
+        for uid in found["objects"]:
+            archive.find(uid)
+    finally:
+        process.terminate()
+        assert process.wait() == 143
+        archive.end()
+    assert len(list(Path("out").glob("*/sent.json"))) == 1
+    for told in (str(objects[0].StudyInstanceUID), str(objects[0].PatientName), objects[0].PatientID):
+        assert told not in log.read_text()
+
+    words = ["report", str(dicom), "--model", str(theirs), "--segmenter", "Thresholds", "--implausible", "ignore"]
+    assert main([*words, "--formats", "JSON,FHIR,SEG,TextSR", "-o", "report"]) == 0
+    for file in Path("report").iterdir():
+        if not file.name.endswith(".run.json"):
+            assert file.read_bytes() == (sent.parent / file.name).read_bytes(), file.name
 
 
 def test_a_checkpoints_config_is_the_folders(trained) -> None:

@@ -53,8 +53,8 @@ class Receiver:
         self._lock = threading.Lock()
         self._arrived: dict[str, float] = {}
         self._sent: set[str] = set()
-        self._open: defaultdict[int, set[str]] = defaultdict(set)
-        self._bytes: defaultdict[int, int] = defaultdict(int)
+        self._open: defaultdict[Any, set[str]] = defaultdict(set)
+        self._bytes: defaultdict[Any, int] = defaultdict(int)
         self._server: Any = None
 
     def start(self) -> int:
@@ -84,6 +84,7 @@ class Receiver:
             (events.EVT_DATA_RECV, self._count),
             (events.EVT_CONN_CLOSE, self._closed),
             (events.EVT_REJECTED, self._rejected),
+            (events.EVT_ABORTED, self._aborted),
         ]
         self._server = ae.start_server((self.settings.host, self.settings.port), block=False, evt_handlers=handlers)
         port: int = self._server.socket.getsockname()[1]
@@ -111,7 +112,7 @@ class Receiver:
 
     def _store(self, event: Any) -> int:
         file = Path(event.dataset_path)
-        self._bytes.pop(id(event.assoc), None)
+        self._bytes.pop(event.assoc, None)
         request = event.request
         with quiet():
             try:
@@ -142,7 +143,7 @@ class Receiver:
             return self._too_much(key, f"it cannot be written ({error.strerror})")
         if ct:
             with self._lock:
-                self._open[id(event.assoc)].add(key)
+                self._open[event.assoc].add(key)
                 self._sent.add(key)
                 self._arrived[key] = time.monotonic()
         return SUCCESS
@@ -160,7 +161,7 @@ class Receiver:
 
     def _count(self, event: Any) -> None:
         """End an association that sends more than an object may have, before the disk is full of it."""
-        name = id(event.assoc)
+        name = event.assoc
         self._bytes[name] += len(event.data)
         if self._bytes[name] > self.settings.most_instance_bytes + _SLACK:
             self._bytes[name] = 0
@@ -168,12 +169,15 @@ class Receiver:
             threading.Thread(target=event.assoc.abort, daemon=True).start()
 
     def _closed(self, event: Any) -> None:
-        self._bytes.pop(id(event.assoc), None)
+        self._bytes.pop(event.assoc, None)
         with self._lock:
-            for key in self._open.pop(id(event.assoc), ()):
+            for key in self._open.pop(event.assoc, ()):
                 if key in self._arrived:
                     self._arrived[key] = time.monotonic()
 
+    def _aborted(self, event: Any) -> None:
+        self.tell(f"association with {event.assoc.requestor.ae_title} broken off")
+
     def _rejected(self, event: Any) -> None:
-        self._bytes.pop(id(event.assoc), None)
+        self._bytes.pop(event.assoc, None)
         self.tell(f"association rejected: {event.assoc.requestor.ae_title} may not send, or too many are open")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,8 @@ from reg2rg.scans.dicom.library import pydicom, quiet
 
 _FIND, _GET = "1.2.840.10008.5.1.4.1.2.2.1", "1.2.840.10008.5.1.4.1.2.2.3"
 _WARNINGS = (0xB000, 0xB006, 0xB007)
-_SECONDS = 60
+_SECONDS = 60.0
+_QUESTION_SECONDS = 10.0  # a node that may not be asked, as Orthanc by default, may stay silent
 
 
 class NotSentError(Reg2RGError):
@@ -59,20 +60,21 @@ def send(
     objects = [_object(file) for file in sorted(folder.glob("*.dcm"))] if node is not None else []
     if node is None or not objects:
         return
-    verdicts = {}
-    with _associated(node, settings.ae, objects) as assoc:
-        for one in objects:
-            known = state.sent.get(one.uid)
-            if known == "sending" and _found(assoc, one):
-                state.sent[one.uid] = "sent"
-                spool.save(key, state)
-                tell(f"study {key}: {one.file.name} had reached {node.ae} before")
-            elif known != "sent":
+    half = [one for one in objects if state.sent.get(one.uid) == "sending"]
+    for one, found in _found(node, settings.ae, half).items():
+        if found:
+            state.sent[one.uid] = "sent"
+            spool.save(key, state)
+            tell(f"study {key}: {one.file.name} had reached {node.ae} before")
+    waiting = [one for one in objects if state.sent.get(one.uid) != "sent"]
+    if waiting:
+        with _associated(node, settings.ae, {(one.kind, one.syntax) for one in waiting}) as assoc:
+            for one in waiting:
                 _store(spool, key, state, assoc, one)
                 tell(f"study {key}: {one.file.name} sent to {node.ae}")
-        for one in objects:
-            verdicts[one.uid] = {"file": one.file.name, "status": "success", "verified": _verified(assoc, one)}
-    write_json(folder / "sent.json", {"node": str(node), "objects": verdicts})
+    verdicts = _verified(node, settings.ae, objects)
+    told = {one.uid: {"file": one.file.name, "verified": verdicts[one]} for one in objects}
+    write_json(folder / "sent.json", {"node": str(node), "objects": told})
 
 
 def _store(spool: Spool, key: str, state: State, assoc: Any, one: _Object) -> None:
@@ -108,22 +110,21 @@ def _object(file: Path) -> _Object:
 
 
 @contextmanager
-def _associated(node: Node, ae_title: str, objects: Sequence[_Object]) -> Iterator[Any]:
+def _associated(
+    node: Node, ae_title: str, contexts: Iterable[tuple[str, str]], seconds: float = _SECONDS, fetch: bool = False
+) -> Iterator[Any]:
+    """An association for objects of some classes in some transfer syntaxes; to fetch them, or to send them."""
     library = pynetdicom()
     ae = library.AE(ae_title=ae_title)
-    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = _SECONDS
-    for kind, syntax in sorted({(one.kind, one.syntax) for one in objects}):
-        ae.add_requested_context(kind, syntax)
-    ae.add_requested_context(_FIND)
-    ae.add_requested_context(_GET)
-    roles = [library.build_role(kind, scu_role=True, scp_role=True) for kind in sorted({one.kind for one in objects})]
-    assoc = ae.associate(
-        node.host,
-        node.port,
-        ae_title=node.ae,
-        ext_neg=roles,
-        evt_handlers=[(library.evt.EVT_C_STORE, _take)],
-    )
+    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = seconds
+    roles, kinds = [], sorted(contexts)
+    for kind, syntax in kinds:
+        ae.add_requested_context(kind, syntax or None)
+    if fetch:
+        ae.add_requested_context(_GET)
+        roles = [library.build_role(kind, scp_role=True) for kind in sorted({kind for kind, _ in kinds})]
+    handlers = [(library.evt.EVT_C_STORE, _take)]
+    assoc = ae.associate(node.host, node.port, ae_title=node.ae, ext_neg=roles, evt_handlers=handlers)
     if not assoc.is_established:
         raise NotSentError(f"{node} cannot be reached, or refuses {ae_title}")
     assoc.taken = []
@@ -140,9 +141,9 @@ def _take(event: Any) -> int:
 
 
 def _accepted(assoc: Any, kind: str, syntax: str = "") -> bool:
-    """Whether the node takes or answers what is of this class, in this transfer syntax if one is given."""
+    """Whether the node takes what is of this class, in this transfer syntax if one is given."""
     found = [context for context in assoc.accepted_contexts if context.abstract_syntax == kind]
-    return any(not syntax or (syntax in context.transfer_syntax and context.as_scu) for context in found)
+    return any(not syntax or syntax in context.transfer_syntax for context in found)
 
 
 def _query(one: _Object) -> Any:
@@ -152,34 +153,57 @@ def _query(one: _Object) -> Any:
     return query
 
 
-def _found(assoc: Any, one: _Object) -> bool:
-    """Whether the node says that it has the object; ``False`` too if it answers no such question."""
-    if not _accepted(assoc, _FIND):
-        return False
-    with quiet():
-        answers = [found for _, found in assoc.send_c_find(_query(one), _FIND)]
-    return any(found is not None and found.get("SOPInstanceUID") == one.uid for found in answers)
+def _found(node: Node, ae_title: str, objects: Sequence[_Object]) -> dict[_Object, bool]:
+    """Whether the node says that it has each object (C-FIND); those are left out that it gives no answer on."""
+    answers: dict[_Object, bool] = {}
+    if not objects:
+        return answers
+    try:
+        with _associated(node, ae_title, [(_FIND, "")], _QUESTION_SECONDS) as assoc, quiet():
+            for one in objects:
+                found = list(assoc.send_c_find(_query(one), _FIND)) if assoc.is_established else []
+                if (
+                    found and getattr(found[-1][0], "Status", None) == 0
+                ):  # whoever may not ask hears nothing, or a failure
+                    answers[one] = any(data is not None and data.get("SOPInstanceUID") == one.uid for _, data in found)
+    except NotSentError:
+        pass  # it takes no questions
+    return answers
 
 
-def _verified(assoc: Any, one: _Object) -> str:
-    """How it is known that the node has the object: ``fetched``, ``found``, or ``status`` alone.
+def _fetched(node: Node, ae_title: str, objects: Sequence[_Object]) -> dict[_Object, Any]:
+    """What the node gives back of each object (C-GET); those are left out that it gives no answer on."""
+    given: dict[_Object, Any] = {}
+    try:
+        kinds = {(one.kind, one.syntax) for one in objects}
+        with _associated(node, ae_title, kinds, _QUESTION_SECONDS, fetch=True) as assoc, quiet():
+            for one in objects:
+                if assoc.is_established and _accepted(assoc, _GET) and _accepted(assoc, one.kind):
+                    assoc.taken = []
+                    list(assoc.send_c_get(_query(one), _GET))
+                    given.update((one, data) for data in assoc.taken if data.get("SOPInstanceUID") == one.uid)
+    except NotSentError:
+        pass
+    return given
+
+
+def _verified(node: Node, ae_title: str, objects: Sequence[_Object]) -> dict[_Object, str]:
+    """How it is known that the node has each object: fetched, found, or by its answer alone.
 
     Raises:
         NotSentError: it has another one under the UID, or none.
     """
-    if _accepted(assoc, _GET) and _accepted(assoc, one.kind):
-        assoc.taken = []
+    given = _fetched(node, ae_title, objects)
+    for one, data in given.items():
         with quiet():
-            list(assoc.send_c_get(_query(one), _GET))
-            if assoc.taken:
-                if not _equal(assoc.taken[-1], pydicom().dcmread(one.file)):
-                    raise NotSentError(f"{one.file.name}: the node answered with success and has another object")
-                return "fetched and equal, element by element"
-    if _accepted(assoc, _FIND):
-        if not _found(assoc, one):
+            if not _equal(data, pydicom().dcmread(one.file)):
+                raise NotSentError(f"{one.file.name}: the node answered with success and has another object")
+    found = _found(node, ae_title, [one for one in objects if one not in given])
+    for one, there in found.items():
+        if not there:
             raise NotSentError(f"{one.file.name}: the node answered with success and does not find it")
-        return "found by its UID"
-    return "answered with success"
+    by = {True: "found by its UID", None: "answered with success"}
+    return {one: "fetched and equal, element by element" if one in given else by[found.get(one)] for one in objects}
 
 
 def _equal(fetched: Any, own: Any) -> bool:
