@@ -41,13 +41,14 @@ def kills(options: argparse.Namespace) -> int:
 
 def send_study(run: Running, slices: list, folder: Path) -> list[str]:
     """Send a study by dcmtk's storescu where that is installed, else by pynetdicom; what was not taken, and why."""
-    if shutil.which("storescu") is None:
+    dcmtk = shutil.which("storescu", path="/usr/bin:/usr/local/bin")  # pynetdicom installs a program of that name too
+    if dcmtk is None:
         answers = send_objects(run.address, slices)
         said = [f"{answer:04X}" if answer else "no answer" for answer in answers if answer != 0]
         return said + ["no association"] * (len(slices) - len(answers))
     save(slices, folder)
     done = subprocess.run(
-        ["storescu", "-v", "-aec", "REG2RG", "+sd", "127.0.0.1", str(run.port), str(folder)],
+        [dcmtk, "-v", "-aec", "REG2RG", "+sd", "127.0.0.1", str(run.port), str(folder)],
         capture_output=True,
         text=True,
     )
