@@ -257,6 +257,23 @@ def test_report_on_a_list_of_studies(trained, theirs, dicom, capsys) -> None:
     assert "[2/2]" in capsys.readouterr().err
 
 
+def test_the_listeners_report_is_that_of_the_command(theirs, dicom, tmp_path, monkeypatch) -> None:
+    from reg2rg.cli import listen
+    from reg2rg.cli.main import Invocation
+
+    masks = ["--segmenter", "Thresholds", "--implausible", "ignore", "--formats", "JSON,FHIR"]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    options = listen.parser().parse_args(["--model", str(theirs), *masks])
+    listen._report(options, Invocation("listen", ()))(dicom, tmp_path / "listened")
+    assert main(["report", str(dicom), "--model", str(theirs), *masks, "-o", "report"]) == 0
+    names = sorted(file.name for file in Path("report").iterdir())
+    assert names == sorted(file.name for file in Path("listened").iterdir())
+    assert len(names) == 3
+    for name in names:
+        same = Path("report", name).read_bytes() == Path("listened", name).read_bytes()
+        assert same or name.endswith(".run.json")
+
+
 def test_a_listener_reports_and_an_archive_gets_it(trained, theirs, dicom, tmp_path) -> None:
     """The whole way with real programs: slices by C-STORE, the pipeline, results by C-STORE, fetched and compared."""
     from tests.integration.test_orthanc import Archive, free_port
@@ -265,7 +282,10 @@ def test_a_listener_reports_and_an_archive_gets_it(trained, theirs, dicom, tmp_p
     from reg2rg.inference.listen.settings import Node
     from reg2rg.testing.dicom_node import send_objects
 
-    asked = {"DicomAlwaysAllowFind": True, "DicomAlwaysAllowGet": True}  # by default it leaves strangers' questions unanswered
+    asked = {
+        "DicomAlwaysAllowFind": True,
+        "DicomAlwaysAllowGet": True,
+    }  # by default it leaves strangers' questions unanswered
     archive = Archive(tmp_path / "archive", overwrite=False, **asked)
     port, log = free_port(), tmp_path / "log.txt"
     words = [
