@@ -72,7 +72,8 @@ def of_dicom(folder: Path) -> list[ReportResult]:
 FILES = {"NIfTI": nifti, "NRRD": nrrd_file, "DICOM": dicom_file}
 FOLDERS = {"LungMask": phantom, "SATFolder": sat_folder, "Thresholds": phantom, "TotalSegmentator": phantom}
 DICOM_OBJECTS = ("MeasurementSR", "PDF", "SEG", "TextSR")
-ARGUMENTS = {"JSON": {}, Page.__name__: {"max_pixels": 64}} | {name: {} for name in DICOM_OBJECTS}
+ARGUMENTS = {"FHIR": {"version": "R5"}, "JSON": {}, Page.__name__: {"max_pixels": 64}}
+ARGUMENTS |= {name: {} for name in DICOM_OBJECTS}
 
 
 @pytest.mark.parametrize(("registry", "table"), [(READERS, FILES), (SEGMENTERS, FOLDERS), (EXPORTERS, ARGUMENTS)])

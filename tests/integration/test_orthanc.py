@@ -32,13 +32,13 @@ def free_port() -> int:
 class Archive:
     """An Orthanc on loopback."""
 
-    def __init__(self, folder: Path, overwrite: bool) -> None:
+    def __init__(self, folder: Path, overwrite: bool, **more: object) -> None:
         self.web, self.dicom = free_port(), free_port()
         (folder / "db").mkdir(parents=True)
         config = {
             "Name": "T", "StorageDirectory": str(folder / "db"), "IndexDirectory": str(folder / "db"),
             "HttpPort": self.web, "RemoteAccessAllowed": False, "DicomAet": "ORTH", "DicomPort": self.dicom,
-            "StableAge": 3, "DefaultEncoding": "Utf8", "OverwriteInstances": overwrite,
+            "StableAge": 3, "DefaultEncoding": "Utf8", "OverwriteInstances": overwrite, **more,
         }  # fmt: skip
         (folder / "o.json").write_text(json.dumps(config))
         with (folder / "log").open("wb") as log:

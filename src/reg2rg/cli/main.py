@@ -95,6 +95,9 @@ COMMANDS: dict[str, Command] = {
     "report": Command(
         "reg2rg.cli.report:run", "report on a scan, a DICOM study or a list of studies", "reg2rg.cli.report:parser"
     ),
+    "listen": Command(
+        "reg2rg.cli.listen:run", "a DICOM node that reports on every study that it is sent", "reg2rg.cli.listen:parser"
+    ),
     "evaluate": Command("reg2rg.cli.evaluate:run", "score files of reports, of any system, beside their floors"),
     "export": Command("reg2rg.cli.export:run", "a checkpoint to a folder that others can load, with a model card"),
     "ablate": Command("reg2rg.cli.ablate:run", "train, score and compare the runs of a sweep, in one table"),

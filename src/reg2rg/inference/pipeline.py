@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import platform
+import time
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -17,13 +18,17 @@ from reg2rg.core.report import Paragraph, Report, parse_report
 from reg2rg.core.task import Views
 from reg2rg.core.types import LabelMap, Study
 from reg2rg.data.batch import Batch, collate
+from reg2rg.data.order import EVAL_SEED
 from reg2rg.data.prompt import PromptEncoder
 from reg2rg.data.samples import Entry, StudySamples
-from reg2rg.inference.result import Provenance, ReportResult
+from reg2rg.inference.identity import pseudonym
+from reg2rg.inference.inputs import Inputs, chosen_series, inputs_of
+from reg2rg.inference.result import Provenance, ReportResult, Run
 from reg2rg.models.reporter import GeneratedReport
 from reg2rg.pretrained.contract import InputContract
 from reg2rg.pretrained.fingerprint import digest
 from reg2rg.scans.base import Implausible, MaskGrid, ReadOptions
+from reg2rg.scans.dicom.choose import Candidate
 from reg2rg.scans.find_masks import MaskSource, find_masks, image_stem
 from reg2rg.scans.masks import canonical
 from reg2rg.scans.read import read_study
@@ -75,7 +80,8 @@ def report_on(
         kernel: of several DICOM reconstructions.
         tilt: a tilted gantry.
         uneven: uneven DICOM slices.
-        name: the study's id, which orders the regions; the scan's file name by default.
+        name: the study's id, which orders the regions. By default the scan's file name without its suffix; of a DICOM
+            study a pseudonym made of the UID of the series that is read.
         step: is told what is being done.
 
     Returns:
@@ -93,28 +99,32 @@ def report_on(
             "Reg2RG.from_pretrained or from_checkpoint, or tell it with model.describe(config)"
         )
     scan = Path(scan).expanduser()
-    options = ReadOptions(
-        min_slices, contract.hu, mask_grid, implausible, series=series, kernel=kernel, tilt=tilt, uneven=uneven
-    ).for_views(contract.task.views)
-    tell = step or (lambda what="": None)
-    tell(f"{'looking for the masks of' if segmenter is None else 'segmenting'} {scan}")
+    options = read_for(
+        contract, ReadOptions(min_slices, "check", mask_grid, implausible, "keep", True, series, kernel, tilt, uneven)
+    )
+    stage = _Stages(step)
+    stage("choosing", "looking at the scan")
+    chosen = chosen_series(scan, options)
+    name = name or name_of(scan, chosen)
+    stage("segmenting", f"{'looking for the masks of' if segmenter is None else 'segmenting'} {name}")
     found = _segmentation(scan, masks, segmenter, contract, options)
-    name = name or image_stem(scan)
-    tell(f"reading {scan}")
+    stage("reading", f"reading {name}")
     study = Study(name, name, "test", scan, None if found is None else found.masks)
     source = read_study(study, contract.task.region_set, options, needs_regions=found is not None)
+    inputs = inputs_of(scan, chosen, None if found is None or segmenter is not None else found.masks)
+    stage("measuring")
     views = contract.task.views
     native, conformed = crop_to_foreground(source), conform(source, views.orientation, views.spacing)
     detail = native if conformed is source else crop_to_foreground(conformed)
     attributes = measure(native, contract.task.region_set) if source.masks else None
     for note in detail.notes:
-        log.info("%s: %s", scan, note)
-    tell(f"writing the report on {name}")
+        log.info("%s: %s", name, note)
+    stage("writing", f"writing the report on {name}")
     weights = digest(model.state_dict())
     with model.reporter.llm.merged():
         [answer] = model.reporter.generate(_batch(model, contract, name, detail), model.decoding)
     if answer.truncated:
-        log.warning("%s: the report was stopped by its length or by a loop, not by its own end", scan)
+        log.warning("%s: the report was stopped by its length or by a loop, not by its own end", name)
     if study.masks is not None:
         study = replace(study, masks=canonical(study.masks, contract.task.region_set))
     return ReportResult(
@@ -124,8 +134,7 @@ def report_on(
         asked=answer.regions,
         absent={} if found is None else _absent(detail, contract, found),
         made_by=Provenance(
-            versions={"reg2rg": __version__, "python": platform.python_version()}
-            | {package: version(package) for package in _PACKAGES},
+            versions=versions(),
             model=weights,
             masks=None if found is None else found.made_by,
             options=options,
@@ -134,6 +143,58 @@ def report_on(
         ),
         attributes=attributes,
         codes=contract.task.region_set.codes(),
+        run=_run(model, inputs, stage.end()),
+    )
+
+
+class _Stages:
+    """Tells of each stage, and takes its time."""
+
+    def __init__(self, step: Step | None) -> None:
+        self._step, self._name, self._since = step, "", time.monotonic()
+        self._seconds: dict[str, float] = {}
+
+    def __call__(self, name: str, said: str = "") -> None:
+        self.end()
+        self._name = name
+        if said and self._step is not None:
+            self._step(said)
+
+    def end(self) -> dict[str, float]:
+        """Stage -> seconds, up to now."""
+        now = time.monotonic()
+        if self._name:
+            self._seconds[self._name] = round(self._seconds.get(self._name, 0.0) + now - self._since, 3)
+        self._name, self._since = "", now
+        return self._seconds
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package, of Python, and of the packages that the numbers depend on."""
+    return {"reg2rg": __version__, "python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
+
+
+def read_for(contract: InputContract, options: ReadOptions) -> ReadOptions:
+    """How a model reads: HU and clipping are as it was trained, all else as it was asked for."""
+    return replace(options, hu=contract.hu).for_views(contract.task.views)
+
+
+def name_of(scan: Path, chosen: Candidate | None) -> str:
+    """The id of a study that nobody named: its file's name, or a pseudonym of a DICOM series."""
+    return image_stem(scan) if chosen is None else pseudonym(chosen.series.uid)
+
+
+def _run(model: Reg2RG, inputs: Inputs, seconds: dict[str, float]) -> Run:
+    llm = model.reporter.llm
+    path = str(getattr(llm, "path", ""))
+    return Run(
+        inputs=inputs,
+        device=str(model.device),
+        language_model=Path(path).name if Path(path).is_absolute() else path,
+        language_model_weights=digest(dict(llm.reference_tensors())),
+        seeds={"order of the regions": EVAL_SEED},
+        decoding=asdict(model.decoding),
+        seconds=seconds,
     )
 
 

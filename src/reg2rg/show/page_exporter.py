@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 from reg2rg.core.files import json_text
 from reg2rg.core.types import PositiveFloat
 from reg2rg.inference.exporters.base import EXPORTERS, Exporter
 from reg2rg.inference.exporters.json_file import as_json
+from reg2rg.inference.identity import deidentified
 from reg2rg.inference.result import ReportResult
 from reg2rg.scans.segmenters import MadeBy
 from reg2rg.show.case_page import Around, PageStudy, RegionRow, room_for_volumes, write_page
@@ -32,19 +32,23 @@ class Page(Exporter):
         max_pixels: of the plain pictures, larger slices are thinned to at most this many pixels a side.
         max_mb: the page has about this many megabytes (10^6 bytes) at most.
         viewer: whether the page carries scan and viewer; without them it has the plain pictures alone.
+        identified: keep the paths of scan and masks, which may name the patient.
     """
 
-    def __init__(self, max_pixels: int = 320, max_mb: PositiveFloat = 10.0, viewer: bool = True) -> None:
-        self.max_pixels, self.max_mb, self.viewer = max_pixels, max_mb, viewer
+    def __init__(
+        self, max_pixels: int = 320, max_mb: PositiveFloat = 10.0, viewer: bool = True, identified: bool = False
+    ) -> None:
+        self.max_pixels, self.max_mb, self.viewer, self.identified = max_pixels, max_mb, viewer, identified
 
     def write(self, result: ReportResult, out: Path) -> list[Path]:
         """Write ``<study>.html``."""
+        result = result if self.identified else deidentified(result)
         path = out / f"{result.study.id}.html"
         images = draw_study(result.source, self.max_pixels)
         made_by = result.made_by
-        facts = {"scan": result.study.image.name, "model": made_by.model, **made_by.versions}
+        facts = {"scan": str(result.study.image), "model": made_by.model, **made_by.versions}
         if made_by.masks is not None:
-            facts["masks"] = str(replace(made_by.masks, source=""))  # no paths: they may name a patient
+            facts["masks"] = str(made_by.masks)
         notes = [_made_by(made_by.masks)] if made_by.masks is not None and not made_by.masks.for_measurements else []
         for reason in dict.fromkeys(result.absent.values()):
             regions = [region for region, why in result.absent.items() if why == reason]

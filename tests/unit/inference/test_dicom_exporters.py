@@ -311,7 +311,7 @@ def test_what_cannot_be_written_is_said_before_and_when_it_is_tried(ct, tmp_path
     plain = sample_result()
     for exporter in ALL:
         said = exporter().refusal(plain.study.image, True, ReadOptions())
-        assert said.startswith(f"sample.nii.gz: no DICOM, and {exporter.__name__} takes patient, study and grid")
+        assert said.startswith(f"{plain.study.image}: no DICOM, and {exporter.__name__} takes patient, study and grid")
         assert f"Fix: give the DICOM study, or leave {exporter.__name__} out" in said
         assert exporter().refusal(ct.path, True, ReadOptions()) == ""
     step = np.array([0, np.sin(0.3), np.cos(0.3)]) * 3

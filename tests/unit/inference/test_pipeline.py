@@ -274,6 +274,9 @@ def test_a_result_as_json(files, model, asked, tmp_path, labels):
     result = report_on(files / "ct.nii.gz", given, model, min_slices=8)
     [path] = JSON().write(result, tmp_path / "out")
     assert path == tmp_path / "out" / "ct.json"
+    assert json.loads(path.read_text())["image"] == "ct.nii.gz"
+    assert str(files) not in path.read_text()
+    [path] = JSON(identified=True).write(result, tmp_path / "out")
     content = json.loads(path.read_text())
     assert content["schema"] == "reg2rg.report/1"
     assert content["paragraphs"] == [{"slot": p.slot, "region": p.region, "text": p.text}

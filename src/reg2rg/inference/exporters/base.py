@@ -27,7 +27,9 @@ class Exporter(ABC):
     def write(self, result: ReportResult, out: Path) -> list[Path]:
         """Write one result.
 
-        Each file is whole or absent: see `reg2rg.core.files.atomic_write`. The same result gives the same bytes.
+        Each file is whole or absent: see `reg2rg.core.files.atomic_write`. The same result gives the same bytes. What
+        is no DICOM says nothing of whose scan it is, unless an argument ``identified`` asks for that: it is written
+        from `reg2rg.inference.identity.deidentified(result)`.
 
         Args:
             result: not changed. It may have no regions.

@@ -26,6 +26,7 @@ from typing import Any
 from reg2rg.core.files import write_json
 from reg2rg.core.types import Grid, LabelMap, RegionFiles
 from reg2rg.inference.exporters.base import EXPORTERS, Exporter
+from reg2rg.inference.identity import deidentified
 from reg2rg.inference.result import ReportResult
 from reg2rg.store.attributes import Attributes
 
@@ -34,12 +35,19 @@ SCHEMA = "reg2rg.report/1"
 
 @EXPORTERS.register
 class JSON(Exporter):
-    """One JSON file a study, with everything but the voxels: see `reg2rg.inference.exporters.json_file`."""
+    """One JSON file a study, with everything but the voxels: see `reg2rg.inference.exporters.json_file`.
+
+    Args:
+        identified: keep the paths of scan and masks, which may name the patient.
+    """
+
+    def __init__(self, identified: bool = False) -> None:
+        self.identified = identified
 
     def write(self, result: ReportResult, out: Path) -> list[Path]:
         """Write ``<study>.json``."""
         path = out / f"{result.study.id}.json"
-        write_json(path, as_json(result))
+        write_json(path, as_json(result if self.identified else deidentified(result)))
         return [path]
 
 
