@@ -22,7 +22,9 @@ def test_the_viewer_is_as_it_was_published():
     assert f'"{vendored.VERSION}"'.encode() in gzip.decompress(packed)
 
 
-@pytest.mark.parametrize("content", [gzip.compress(b"something else"), b"no gzip", gzip.compress(b"cut")[:-4]])
+@pytest.mark.parametrize(
+    "content", [gzip.compress(b"something else"), b"no gzip", gzip.compress(b"cut")[:-4]], ids=["other", "none", "cut"]
+)
 def test_another_viewer_is_refused(folder, content):
     (folder / "niivue.umd.js.gz").write_bytes(content)
     with pytest.raises(ConfigError, match=r"niivue\.umd\.js\.gz: sha256 .* \(expected 47b896b7.* Fix: install reg2rg"):
