@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     add("--identified", action="store_true", help="keep UIDs and PatientID in files that are no DICOM")
     add("--kernel", default="", metavar="NAME", help="the ConvolutionKernel to read of several")
     add("--min_slices", type=whole(1), default=16, help="fewest axial slices")
-    add("--implausible", choices=("error", "note", "ignore"), default="error", help="masks that cannot be the scan's")
+    add("--implausible", choices=("error", "drop", "note", "ignore"), default="error", help="see reg2rg report")
     add("--language_model", type=place_or_name, metavar="PATH", help="where the base language model is now")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs")
     add("--quiet", type=above_zero, default=30.0, metavar="SECONDS", help="without a new slice, then it is complete")

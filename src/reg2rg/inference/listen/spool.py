@@ -105,7 +105,9 @@ class Spool:
             whether the study has other content now, and its bytes.
         """
         folder = self.folder(key, "ct" if ct else "other")
-        digest = sha256(file)
+        digest, size = sha256(file), file.stat().st_size
+        with open(file, "rb") as stream:
+            os.fsync(stream.fileno())
         with self._lock:
             known = self._index(folder)
             before = known.get(key_of(instance))
@@ -113,9 +115,6 @@ class Spool:
             if before is not None and before[0] == name:
                 file.unlink()
                 return False, _bytes(known)
-            size = file.stat().st_size
-            with open(file, "rb") as stream:
-                os.fsync(stream.fileno())
             file.rename(folder / name)
             if before is not None:
                 (folder / before[0]).unlink(missing_ok=True)

@@ -105,7 +105,7 @@ def test_a_slice_is_on_disk_before_it_is_answered(spool, monkeypatch) -> None:
     keep(spool, study(1, 1)[0])
     [file] = spool.slices(KEY)
     above = [file.parents[1], file.parents[2]]
-    assert synced == [*above, spool.root / "incoming" / "in.dcm", file.parent]
+    assert synced == [spool.root / "incoming" / "in.dcm", *above, file.parent]
 
 
 def test_done_is_done_and_what_failed_is_tried_when_it_comes_again(spool, settings, told) -> None:
