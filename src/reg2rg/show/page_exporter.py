@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from reg2rg.core.errors import ConfigError
 from reg2rg.inference.exporters.base import EXPORTERS, Exporter
 from reg2rg.inference.result import ReportResult
 from reg2rg.scans.segmenters import MadeBy
@@ -26,6 +27,11 @@ class Page(Exporter):
 
     def write(self, result: ReportResult, out: Path) -> list[Path]:
         """Write ``<study>.html``."""
+        if result.source is None:
+            raise ConfigError(
+                f"{result.study.id}: the format Page shows slices of a scan, and the report is on features. Fix: "
+                "--formats JSON"
+            )
         path = out / f"{result.study.id}.html"
         images = draw_study(result.source, self.max_pixels)
         made_by = result.made_by
