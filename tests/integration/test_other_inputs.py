@@ -1,5 +1,4 @@
-"""Inputs that are no CT, from files to a scored report, by the commands that the docs have; and a resumed run with
-transforms."""
+"""Inputs that are no CT, from files to a scored report, by the commands that the docs have."""
 
 from __future__ import annotations
 
@@ -13,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import yaml
 
 from docs_blocks import ROOT, blocks, commands, title, toy
@@ -23,6 +21,8 @@ from reg2rg.core.regions import load_region_set
 from reg2rg.core.types import MaskChannels, Study
 from reg2rg.extras.phantom.features import write_features
 from reg2rg.extras.phantom.writer import plan
+from reg2rg.extras.tiny_llm.build import build_tiny_llama
+from reg2rg.extras.tiny_llm.pretraining import Schedule
 from reg2rg.scans.features import read_features
 
 TINY = {
@@ -37,12 +37,11 @@ def command(*words: str | Path) -> None:
 
 
 def trained(root: Path, configs: list[str]) -> None:
-    """Check, prepare, a language model, fit, export."""
+    """Check, prepare, fit, export."""
     (root / "tiny.yaml").write_text(yaml.safe_dump(TINY))
     config = [word for name in (*configs, root / "tiny.yaml") for word in ("-c", str(name))]
     command("data", "check", *config, "--workers", "0", "--out", root / "check")
     command("data", "prepare", *config, "--workers", "0")
-    command("lm", root / "lm", *config, "--steps", "0", "--hidden_size", "32", "--layers", "2", "--heads", "2")
     command("fit", *config)
     command("export", "--ckpt_path", root / "runs/checkpoints/last.ckpt", "--out", root / "model")
 
@@ -149,6 +148,8 @@ def test_one_vector_a_scan(tmp_path: Path) -> None:
     own = {"folder": str(tmp_path), "merlin": str(tmp_path)}
     overlay = {"vars": own, "trainer": {"default_root_dir": f"{tmp_path}/runs"}}
     (tmp_path / "merlin.yaml").write_text(yaml.safe_dump(overlay))
+    texts = [{"": row.rpartition(",")[2]} for row in rows[1:]]
+    build_tiny_llama(texts, tmp_path / "lm", hidden_size=32, layers=2, heads=2, schedule=Schedule(steps=0))
     trained(tmp_path, ["phantom.yaml", "features/merlin.yaml", str(tmp_path / "merlin.yaml")])
     command("report", vectors / "s9.npy", "--model", tmp_path / "model", "-o", tmp_path / "report")
     result = read(tmp_path / "report/s9.json")
@@ -177,52 +178,15 @@ def test_mr_like_values_in_regions_of_their_own(tmp_path: Path, capsys: pytest.C
         assert "views.intensity" in capsys.readouterr().err
 
 
-AUGMENT = """
-data:
-  cache: false
-  augment:
-    transforms:
-      - class_path: torchio.RandomAffine
-        init_args: {scales: 0.05, degrees: 5, translation: 5}
-      - class_path: torchio.OneOf
-        init_args:
-          transforms:
-            - class_path: torchio.RandomNoise
-              init_args: {std: 30}
-            - class_path: torchio.RandomGamma
-"""
-
-
-def test_a_resumed_run_with_transforms_is_the_one_that_was_not_stopped(phantoms: Path, tmp_path: Path) -> None:
-    (tmp_path / "augment.yaml").write_text(AUGMENT)
-    configs = ["-c", "phantom.yaml", "-c", str(phantoms / "own.yaml"), "-c", str(tmp_path / "augment.yaml")]
-    weights = {}
-    for name, steps, options in (
-        ("whole", 5, ["--data.workers", "0"]),
-        ("stopped", 2, ["--data.workers", "2"]),
-        ("resumed", 5, ["--data.workers", "1", "--ckpt_path", str(tmp_path / "stopped/checkpoints/last.ckpt")]),
-        ("plain", 5, ["--data.augment", "null"]),
-    ):
-        trainer = ["--trainer.default_root_dir", str(tmp_path / name), "--trainer.max_steps", str(steps)]
-        trainer += ["--trainer.limit_val_batches", "0", "--trainer.enable_progress_bar", "false"]
-        assert main(["fit", *configs, *trainer, *options, "--model.word_alignment_steps", "0"]) == 0
-        file = tmp_path / name / "checkpoints/last.ckpt"
-        weights[name] = torch.load(file, weights_only=True)
-    states = {name: found["state_dict"] for name, found in weights.items()}
-    assert [weights[name]["global_step"] for name in states] == [5, 2, 5, 5]
-    assert all(torch.equal(value, states["resumed"][key]) for key, value in states["whole"].items())
-    assert not all(torch.equal(value, states["plain"][key]) for key, value in states["whole"].items())
-
-
 def test_flips_are_refused_with_their_place_in_the_config(
     phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flip = "data: {cache: false, augment: {transforms: [{class_path: torchio.RandomFlip, init_args: {axes: [0]}}]}}"
-    (tmp_path / "flip.yaml").write_text(flip)
-    configs = ["-c", "phantom.yaml", "-c", str(phantoms / "own.yaml"), "-c", str(tmp_path / "flip.yaml")]
+    one_of = "{class_path: torchio.OneOf, init_args: {transforms: [{class_path: torchio.RandomFlip}]}}"
+    overlay = tmp_path / "flip.yaml"
+    overlay.write_text(f"data: {{cache: false, augment: {{transforms: [{one_of}]}}}}")
+    configs = ["-c", "phantom.yaml", "-c", str(phantoms / "own.yaml"), "-c", str(overlay)]
     assert main(["fit", *configs]) == 2
-    said = capsys.readouterr().err
-    assert "data.augment: RandomFlip mirrors the axes (0,), but reports name sides" in said
-    (tmp_path / "flip.yaml").write_text(flip.replace("RandomFlip", "RandomFlop"))
+    assert "data.augment: RandomFlip mirrors the axes (0,), but reports name sides" in capsys.readouterr().err
+    overlay.write_text(overlay.read_text().replace("RandomFlip", "RandomFlop"))
     assert main(["fit", *configs]) == 2
     assert "RandomFlop" in capsys.readouterr().err
