@@ -16,7 +16,7 @@ from reg2rg.inference.features import report_on_features
 from reg2rg.inference.one_study import OneStudy, provenance, written
 from reg2rg.inference.result import ReportResult
 from reg2rg.pretrained.contract import InputContract
-from reg2rg.scans.base import MaskGrid, ReadOptions
+from reg2rg.scans.base import Implausible, MaskGrid, ReadOptions
 from reg2rg.scans.find_masks import MaskSource, find_masks, image_stem
 from reg2rg.scans.masks import canonical
 from reg2rg.scans.read import read_study
@@ -38,7 +38,7 @@ def report_on(
     segmenter: Segmenter | str | None = None,
     mask_grid: MaskGrid = "header",
     min_slices: int = 16,
-    implausible: Literal["error", "note", "ignore"] = "error",
+    implausible: Implausible = "error",
     series: str = "",
     kernel: str = "",
     tilt: Literal["shear", "refuse"] = "shear",
