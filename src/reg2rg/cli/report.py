@@ -57,13 +57,18 @@ def parser() -> argparse.ArgumentParser:
         type=place,
         nargs="?",
         metavar="INPUT",
-        help="a NIfTI or NRRD file; a folder, zip or DICOMDIR of a DICOM study; a table or folder of studies",
+        help="a NIfTI or NRRD file; a folder, zip or DICOMDIR of a DICOM study; a table or folder of studies; a file "
+        "of features, for a model that sees them",
     )
     add("--model", type=place_or_name, metavar="FOLDER", help="model folder, checkpoint or hub id")
     add("-o", "--out", type=place, default=Path("report"), metavar="DIR", help="folder for the report's files")
     add("--masks", type=place_or_name, metavar="PATH", help="where the masks of the regions are")
     add("--segmenter", metavar="NAME", help="makes the masks instead; 'reg2rg list segmenters' has them")
-    add("--formats", default="JSON,Page", metavar="NAMES", help="what is written; 'reg2rg list exporters' has all")
+    add(
+        "--formats",
+        metavar="NAMES",
+        help="what is written: JSON,Page, or JSON alone for features; 'reg2rg list exporters' has all",
+    )
     add("--name", default="", metavar="ID", help="the study's id, which files are named after; of one scan")
     add("--identified", action="store_true", help="keep paths, UIDs and names of DICOM folders in files and messages")
     add("--rerun", type=place, metavar="FILE", help="a .run.json: the same inputs, model and options again, compared")
@@ -97,26 +102,16 @@ def run(invocation: Invocation) -> int:
     from reg2rg.scans.segmenters import segmenter_named
 
     task = _task_of(options.model)  # of a folder; else the model says what it needs once it is loaded
-    if task is not None:
-        jobs, faults = _jobs(options, task.regions)
-        _choose_series(options, jobs)
-        if task.target == "regions" and options.segmenter is None and any(job.masks is None for job in jobs):
-            raise _without_masks(options)
+    listed = None if task is None else _listed(options, task)
     segmenter = None if options.segmenter is None else segmenter_named(options.segmenter)
     _tell(f"loading {options.model}")
 
-    from reg2rg.inference.generate import exporter_named, load_model
+    from reg2rg.inference.generate import load_model
     from reg2rg.inference.run_record import Request, model_digest
     from reg2rg.training.monitor import peak_memory_gib
 
-    exporters = [exporter_named(word, options.identified) for word in options.formats.split(",") if word]
-    if task is not None:
-        jobs = _writable(options, jobs, exporters, task, faults)
     model = load_model(options.model, options.language_model, options.device, invocation.allow_import)
-    if task is None:
-        jobs, faults = _jobs(options, model.task.regions)
-        _choose_series(options, jobs)
-        jobs = _writable(options, jobs, exporters, model.task, faults)
+    jobs, exporters, faults = listed or _listed(options, model.task)
     for fault in faults:
         sys.stderr.write(f"error: {fault}\n")
     request = Request(options.model, model_digest(options.model), options.segmenter or "")
@@ -129,6 +124,24 @@ def run(invocation: Invocation) -> int:
     if failed:
         raise TooManySkippedError(f"{failed} of {len(jobs) + len(faults)} studies have no report, as said above")
     return EXIT_OK if rerun is None or rerun.same else EXIT_RUNTIME
+
+
+def _listed(options: argparse.Namespace, task: ReportTask) -> tuple[list[_Job], list[Exporter], list[str]]:
+    """What is reported on and in which formats, and what is wrong with other studies.
+
+    Raises:
+        ConfigError: masks are missing.
+    """
+    from reg2rg.inference.generate import exporter_named
+
+    jobs, faults = _jobs(options, task.regions)
+    _choose_series(options, jobs)
+    with_masks = options.segmenter is not None or all(job.masks is not None for job in jobs)
+    if task.target == "regions" and not with_masks and not task.views.features:
+        raise _without_masks(options)
+    formats = options.formats or ("JSON" if task.views.features else "JSON,Page")  # of features nothing can be shown
+    exporters = [exporter_named(word, options.identified) for word in formats.split(",") if word]
+    return _writable(options, jobs, exporters, task, faults), exporters, faults
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -283,6 +296,9 @@ def _jobs(options: argparse.Namespace, regions: PathOrName | RegionSet) -> tuple
 
 
 def _masks_of(study: Study, masks: str | None) -> MaskSource | None:
+    from reg2rg.core.types import MaskChannels
+
+    assert not isinstance(study.masks, MaskChannels)  # no layout of features is recognised
     return study.masks if masks is None else masks.replace("{id}", study.id)
 
 

@@ -112,7 +112,7 @@ def require_same(rerun: Rerun, scan: Path, masks: MaskSource | None, read: ReadO
             f"{rerun.path}: this would be another run:\n  {listed}\nFix: give the inputs and the model of the record, "
             "or leave --rerun out"
         )
-    from reg2rg.inference.pipeline import versions
+    from reg2rg.inference.one_study import versions
 
     before = rerun.record.get("versions") or {}
     changed = [
@@ -135,7 +135,8 @@ def done_before(
     request: Request,
 ) -> str:
     """The id of a study whose files are there, of the same inputs, model, versions and options; else ``""``."""
-    from reg2rg.inference.pipeline import name_of, read_for, versions
+    from reg2rg.inference.one_study import versions
+    from reg2rg.inference.pipeline import name_of, read_for
     from reg2rg.inference.run_record import differences, read_run_record, record_path
     from reg2rg.pretrained.fingerprint import digest
 

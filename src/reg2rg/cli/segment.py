@@ -66,7 +66,7 @@ def run(invocation: Invocation) -> int:
         options.workers,
         shard,
         options.max_skip,
-        section.data.read,
+        section.data.read if section.task.views.is_hu else section.data.read.for_views(section.task.views),
         campaign_of(options),
     )
     if options.shards > 1:

@@ -2,6 +2,7 @@
 
 from reg2rg.core.errors import TooManySkippedError
 from reg2rg.datasets.base import DATASETS, Dataset, Listing, Note, Skip
+from reg2rg.datasets.feature_grid import FeatureGrid
 from reg2rg.datasets.manifest import Manifest
 from reg2rg.datasets.radgenome import RadGenome
 from reg2rg.datasets.scan_folder import ScanFolder
@@ -11,6 +12,7 @@ __all__ = [
     "DATASETS",
     "SPLITTERS",
     "Dataset",
+    "FeatureGrid",
     "Listing",
     "Manifest",
     "Note",

@@ -13,10 +13,12 @@ import uuid
 from dataclasses import replace
 from pathlib import Path
 
-from reg2rg.core.types import LabelMap, RegionFiles
+from reg2rg.core.types import LabelMap, MaskChannels, RegionFiles
 from reg2rg.inference.inputs import DicomSeries
 from reg2rg.inference.result import Provenance, ReportResult
 from reg2rg.scans.find_masks import image_stem
+
+Masks = RegionFiles | LabelMap | MaskChannels | None
 
 _UIDS = re.compile(r"(?:\.\.\.|\b)\d+(?:\.\d+){3,}\b|\.\.\.[\d.]*\d")
 _UNREADABLE = re.compile(r"(DICOM files? cannot be read): .*")
@@ -57,8 +59,8 @@ def _mapped(series: DicomSeries) -> DicomSeries:
     return DicomSeries(mapped_uid(series.study), mapped_uid(series.series), series.number, "", again)
 
 
-def _masks(masks: RegionFiles | LabelMap | None) -> RegionFiles | LabelMap | None:
-    if isinstance(masks, LabelMap):
+def _masks(masks: Masks) -> Masks:
+    if isinstance(masks, LabelMap | MaskChannels):
         return replace(masks, file=Path(f"masks{_suffix(masks.file)}"))
     if masks is None:
         return None
@@ -87,7 +89,7 @@ def _plain(text: str, result: ReportResult) -> str:
     """A note without names of files, folders and UIDs."""
     masks = result.study.masks
     files = [result.study.image]
-    if isinstance(masks, LabelMap):
+    if isinstance(masks, LabelMap | MaskChannels):
         files.append(masks.file)
     elif masks is not None:
         files += [part for parts in masks.parts().values() for part in parts]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from reg2rg.core.errors import DataFault
-from reg2rg.core.types import LabelMap, RegionFiles
+from reg2rg.core.types import LabelMap, MaskChannels, RegionFiles
 from reg2rg.scans.base import ReadOptions
 from reg2rg.scans.dicom.choose import Candidate
 from reg2rg.scans.dicom.files import Opener
@@ -70,7 +70,7 @@ def chosen_series(scan: Path, options: ReadOptions) -> Candidate | None:
     return taken
 
 
-def inputs_of(scan: Path, series: Candidate | None, masks: RegionFiles | LabelMap | None) -> Inputs:
+def inputs_of(scan: Path, series: Candidate | None, masks: RegionFiles | LabelMap | MaskChannels | None) -> Inputs:
     """Digests of what is read, from every byte of it.
 
     Args:
@@ -82,7 +82,7 @@ def inputs_of(scan: Path, series: Candidate | None, masks: RegionFiles | LabelMa
         DataFault: CORRUPT, a DICOM file that can no longer be read.
     """
     found: dict[str, str] = {}
-    if isinstance(masks, LabelMap):
+    if isinstance(masks, LabelMap | MaskChannels):
         found["labels"] = _digest_of_files(files_of(masks.file))
     elif masks is not None:
         for region, parts in masks.parts().items():

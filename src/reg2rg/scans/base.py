@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from reg2rg.core.errors import DataFault
+from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.registry import Registry
-from reg2rg.core.task import Views
+from reg2rg.core.task import Intensity, Views
 from reg2rg.core.types import Grid, PositiveInt, Volume
+from reg2rg.scans.grid_layout import GridLayout
 
 Affine = npt.NDArray[np.float64]
 Shape = tuple[int, int, int]
@@ -49,6 +50,9 @@ class ReadOptions:
         kernel: of several DICOM reconstructions those with this ConvolutionKernel.
         tilt: a CT of a tilted gantry: ``"shear"`` brings it onto an upright grid, ``"refuse"`` does not.
         uneven: DICOM slices with an uneven step: ``"refuse"`` or ``"resample"`` (linear, onto the usual step).
+        intensity: what the values of scans are; the commands take it from the task's views.
+        intensity_range: see `reg2rg.core.task.Views`, as `intensity`.
+        grid: how files of features lie, which take the place of scans; null for scans.
     """
 
     min_slices: PositiveInt = 16
@@ -61,10 +65,39 @@ class ReadOptions:
     kernel: str = ""
     tilt: Literal["shear", "refuse"] = "shear"
     uneven: Literal["refuse", "resample"] = "refuse"
+    intensity: Intensity = "hu"
+    intensity_range: tuple[float, float] | None = None
+    grid: GridLayout | None = None
 
     def for_views(self, views: Views) -> ReadOptions:
-        """The same options, with the range of HU that the views are computed from."""
-        return self if views.clip == "first" else replace(self, clip=False)
+        """The same options, with the values that the views are computed from.
+
+        Raises:
+            ConfigError: files of other features than the views are of.
+        """
+        if self.grid is not None:
+            self.grid.check(views)
+        elif views.features:
+            raise ConfigError(
+                f"task.views.features is {views.features!r}, but data.read.grid does not say how its files lie. Fix: "
+                "give encoder, cells, channels and axes there, as the packaged features/colipri.yaml does"
+            )
+        return replace(
+            self,
+            clip=self.clip and views.clip == "first",
+            intensity=views.intensity,
+            intensity_range=views.intensity_range,
+        )
+
+    @property
+    def measures(self) -> bool:
+        """Whether what is read is in Hounsfield units, in which regions are measured and judged."""
+        return self.grid is None and self.intensity == "hu"
+
+    def as_facts(self) -> dict[str, Any]:
+        """The options as plain values for keys; what came later stands there only where it says something."""
+        later = {"intensity": "hu", "intensity_range": None, "grid": None}
+        return {name: value for name, value in asdict(self).items() if name not in later or value != later[name]}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ import numpy as np
 import reg2rg.scans.dicom.reader
 import reg2rg.scans.nifti
 import reg2rg.scans.nrrd  # noqa: F401 (they register their readers)
-from reg2rg.core.errors import DataFault
+from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.regions import RegionSet
 from reg2rg.core.registry import load_plugins
-from reg2rg.core.types import Grid, LabelMap, Mask, RegionFiles, RegionVolume, Study, Volume
+from reg2rg.core.types import Grid, LabelMap, Mask, MaskChannels, RegionFiles, RegionVolume, Study, Volume
 from reg2rg.scans.base import READERS, Reader, ReadOptions, Scan, StoredImage
 from reg2rg.scans.boxed import BoxedMasks
 from reg2rg.scans.dicom.region_file import region_file
@@ -48,6 +48,11 @@ def read_study(
             NO_REGION.
     """
     options = options or ReadOptions()
+    if isinstance(study.masks, MaskChannels):
+        raise ConfigError(
+            f"study {study.id} has features in place of a scan, but data.read.grid does not say how they lie. Fix: "
+            "give data.read.grid and task.views.features, as the packaged features/colipri.yaml does"
+        )
     try:
         scan = read_scan(study.image, options)
         found, notes = _read_masks(study.masks, scan, regions, options)
@@ -145,7 +150,7 @@ def _judged(
     found: BoxedMasks, study: Study, scan: Scan, regions: RegionSet, options: ReadOptions
 ) -> tuple[BoxedMasks, tuple[str, ...]]:
     """Masks that can be those of the scan, and notes on those that look implausible, as far as they are no error."""
-    if study.masks is None or options.implausible == "ignore":
+    if study.masks is None or options.implausible == "ignore" or not options.measures:
         return found, ()
     verdict = judge(scan.volume, found, regions)
     if verdict is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from reg2rg.core.errors import ConfigError
 from reg2rg.core.files import json_text
 from reg2rg.core.types import PositiveFloat
 from reg2rg.inference.exporters.base import EXPORTERS, Exporter
@@ -42,9 +43,15 @@ class Page(Exporter):
 
     def write(self, result: ReportResult, out: Path) -> list[Path]:
         """Write ``<study>.html``."""
+        source = result.source
+        if source is None:
+            raise ConfigError(
+                f"{result.study.id}: the format Page shows slices of a scan, and the report is on features. Fix: "
+                "--formats JSON"
+            )
         result = result if self.identified else deidentified(result)
         path = out / f"{result.study.id}.html"
-        images = draw_study(result.source, self.max_pixels)
+        images = draw_study(source, self.max_pixels)
         made_by = result.made_by
         facts = {"scan": str(result.study.image), "model": made_by.model, **made_by.versions}
         if made_by.masks is not None:
@@ -61,7 +68,7 @@ class Page(Exporter):
             predicted=result.report,
             reference={},
             images=images,
-            volume=draw_volume(result.source, room_for_volumes(1e6 * self.max_mb, [images])) if self.viewer else None,
+            volume=draw_volume(source, room_for_volumes(1e6 * self.max_mb, [images])) if self.viewer else None,
             regions=region_rows(result),
             files={"json": json_text(as_json(result)), "txt": f"{result.text}\n"},
         )

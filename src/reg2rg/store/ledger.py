@@ -19,7 +19,7 @@ from typing import Any
 from reg2rg.core.documents import DocumentError, read_record, write_record
 from reg2rg.core.types import LabelMap, Study
 
-FORMAT = 1
+FORMAT = 2
 _FIX = "run the command again, which writes it anew"
 
 
@@ -109,7 +109,7 @@ def stamp_of(study: Study, outputs: Iterable[Path], more: Iterable[str]) -> str 
     """Digest of the stamps of all files of a study; ``None`` where one is not there."""
     masks = study.masks
     labels = sorted(masks.labels.items()) if isinstance(masks, LabelMap) else None
-    facts: list[object] = [labels]
+    facts: list[object] = [labels, study.row]
     try:
         for path in (*_plain(study), *outputs, *more):
             facts += _stamps(str(path))

@@ -178,7 +178,7 @@ def prepare(
     workers = usable_cores() if workers is None else workers
     _check(workers, bake, native=native)
     region_set = load_region_set(regions)
-    options = (options or ReadOptions()).for_views(bake or Views())
+    options = _of_views(options or ReadOptions(), bake)
     tally = _Tally()
     settings = (region_set.regions, options, bake, verify, native, needs_regions, _VERSIONS)
     jobs = [
@@ -192,7 +192,7 @@ def prepare(
             ledger.rows.clear()
         if claims is None:
             _remove_leftovers(store, [study.id for study in mine], bake, alone=shard[1] == 1)
-            jobs = [job for job in jobs if not _is_done(job.study, store, bake, ledger, tally, native=native)]
+            jobs = [job for job in jobs if not _is_done(job, store, ledger, tally)]
         inputs, seen_before = _of_shard("inputs", shard), load_known(store.root) if jobs else {}
         with _kept_on_error(store.root / inputs, seen_before, tally, ledger):
             _bring(jobs, workers, tally, ledger, store, claims)
@@ -247,24 +247,31 @@ def _bring(
         for job, outcome in tasks:
             tally.add(job.study.id, outcome)
             if outcome.status != "skipped":
-                outputs = _outputs(job.study, store, job.bake, native=job.native)
-                ledger.add(job.study, [list(outcome.regions), outcome.size], outputs, outcome.seen)
+                ledger.add(job.study, [list(outcome.regions), outcome.size], _outputs(job, store), outcome.seen)
 
 
-def _is_done(study: Study, store: Store, bake: Views | None, ledger: Ledger, tally: _Tally, *, native: bool) -> bool:
+def _is_done(job: Job, store: Store, ledger: Ledger, tally: _Tally) -> bool:
     """Whether nothing of a study has changed since its entry was found good; it is counted then."""
-    row = ledger.find(study, _outputs(study, store, bake, native=native))
+    row = ledger.find(job.study, _outputs(job, store))
     if row is None:
         return False
     regions, size = row.kept
-    tally.add(study.id, Outcome("kept", regions=tuple(regions), size=size))
+    tally.add(job.study.id, Outcome("kept", regions=tuple(regions), size=size))
     return True
 
 
-def _outputs(study: Study, store: Store, bake: Views | None, *, native: bool) -> list[Path]:
+def _outputs(job: Job, store: Store) -> list[Path]:
     """The files of an entry."""
-    views = [store.views_path(study.id, bake)] if bake is not None else []
-    return [store.native_path(study.id), *([store.attributes_path(study.id)] if native else []), *views]
+    study = job.study.id
+    measured = [store.attributes_path(study)] if job.native and job.options.measures else []
+    views = [] if job.bake is None else [store.views_path(study, job.bake)]
+    return [store.native_path(study), *measured, *views]
+
+
+def _of_views(options: ReadOptions, bake: Views | None) -> ReadOptions:
+    if bake is not None and options.grid is not None:
+        raise ConfigError("prepare: features are kept as they are, there are no views to bake. Fix: leave --bake out")
+    return options if bake is None else options.for_views(bake)
 
 
 def _studies(dataset: Dataset | Sequence[Study]) -> tuple[list[Study], tuple[Skip, ...]]:

@@ -23,6 +23,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--first", type=whole(0), default=0, help="number of the first study, to write in several runs")
     parser.add_argument("--one-column", action="store_true", help="write studies.csv too: one report column a study")
     parser.add_argument("--dicom", type=place, metavar="DIR", help="write the last study as a DICOM study too")
+    parser.add_argument("--features", type=place, metavar="DIR", help="write features of the scans too, as ORCA-3DCT")
+    parser.add_argument("--mr", action="store_true", help="MR-like values and other regions, with regions.yaml")
     parser.add_argument("--workers", type=whole(0), default=None, help="processes; 0 for none; one a core by default")
     return parser
 
@@ -30,12 +32,15 @@ def parser() -> argparse.ArgumentParser:
 def run(invocation: Invocation) -> int:
     """Run ``reg2rg data phantom``; see `reg2rg.cli.main`."""
     from reg2rg.extras.dicom_study import write_dicom_study
+    from reg2rg.extras.phantom.features import write_features
     from reg2rg.extras.phantom.one_column import write_one_column
     from reg2rg.extras.phantom.writer import plan, write_phantoms
 
     options, rest = parser().parse_known_args(list(invocation.args))
     if rest:
         raise ConfigError(f"command line: unexpected {' '.join(rest)}. See: reg2rg data phantom --help")
+    if options.mr and (options.features is not None or options.dicom is not None):
+        raise ConfigError("command line: --mr with --features or --dicom, which are made of CTs. Fix: leave one out")
     write_phantoms(
         options.out,
         studies=options.studies,
@@ -43,10 +48,13 @@ def run(invocation: Invocation) -> int:
         size=tuple(options.size),
         workers=options.workers,
         first=options.first,
+        mr=options.mr,
     )
-    jobs = plan(options.out, options.studies, options.seed, tuple(options.size), options.first)
+    jobs = plan(options.out, options.studies, options.seed, tuple(options.size), options.first, options.mr)
     if options.one_column:
         write_one_column(options.out, jobs)
     if options.dicom is not None:
         write_dicom_study(jobs[-1].image, options.dicom / jobs[-1].id)
+    if options.features is not None:
+        write_features(jobs, options.features)
     return 0
