@@ -25,6 +25,10 @@ WHOLE_INSTRUCTION = (
     "detailed information about the anatomical structures and any abnormalities that are essential."
 )
 """For reports without regions; the library's own, after the published one."""
+TAIL_INSTRUCTION = (
+    " For those reports that have no specific region associated with them, generate an 'other report' at the end."
+)
+"""What the published instruction goes on with where a tail is asked for (CTRG-Chest-548K)."""
 
 _AXES = frozenset("LR"), frozenset("PA"), frozenset("IS")
 _OF_A_RUN = {"of_a_run": True}
@@ -104,9 +108,12 @@ class ReportTask:
         order: ``"listed"`` keeps the regions in the order of the region set. ``"listed_in_evaluation"`` does so in
             validation, test and predict and shuffles in training, as the published code does. A listed order makes
             recognising a region nearly free.
-        instruction: text at the end of the prompt; left out it is the published one, or for a report without regions
-            one like it.
+        instruction: text at the end of the prompt; left out it is the published one (the longer one with a tail), or
+            for a report without regions one like it.
         max_length: longest sample in tokens.
+        tail: behind the paragraphs comes what the report says of regions without a mask and of no region, as
+            CTRG-Chest-548K has it: ``The other report is: {pleura: ...}{other: ...}``. Counts for the
+            target ``"regions"`` alone.
     """
 
     regions: PathOrName | RegionSet = "radgenome"
@@ -116,13 +123,14 @@ class ReportTask:
     order: Order = field(default="shuffled", metadata=_OF_A_RUN)
     instruction: str = ""
     max_length: PositiveInt = field(default=2048, metadata=_OF_A_RUN)
+    tail: bool = False
 
     def __post_init__(self) -> None:
         load_region_set(self.regions)
         for name, allowed in (("target", Target), ("order", Order)):
             if getattr(self, name) not in (choices := allowed.__args__):  # type: ignore[attr-defined]
                 raise ConfigError(f"{name} is {getattr(self, name)!r} (expected one of {', '.join(choices)})")
-        for name, kind in (("identity", bool), ("instruction", str), ("max_length", int)):
+        for name, kind in (("identity", bool), ("instruction", str), ("max_length", int), ("tail", bool)):
             _require_kind(name, getattr(self, name), kind)
         if self.max_length < 1:
             raise ConfigError(f"max_length is {self.max_length} (expected a number of tokens, 1 or more)")
@@ -135,7 +143,8 @@ class ReportTask:
     @property
     def instruction_text(self) -> str:
         """The text at the end of the prompt."""
-        return self.instruction or (INSTRUCTION if self.target == "regions" else WHOLE_INSTRUCTION)
+        usual = INSTRUCTION + TAIL_INSTRUCTION * self.tail if self.target == "regions" else WHOLE_INSTRUCTION
+        return self.instruction or usual
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:

@@ -104,6 +104,7 @@ class Study:
         reports: region name -> text that describes the region. Regions without text are absent.
         whole: the whole report as written, ``""`` if the dataset has none.
         findings: clinical label -> present; ``None`` if the dataset has none.
+        other: what the report says of no region, ``""`` if nothing, or if the dataset does not tell it apart.
     """
 
     id: str
@@ -114,6 +115,7 @@ class Study:
     reports: Mapping[str, str] = field(default_factory=dict)
     whole: str = ""
     findings: Mapping[str, bool] | None = None
+    other: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@
 schema      "reg2rg.report/1"; the number rises when a key changes its meaning or goes, not when one is added
 study, image, text
 paragraphs  [{slot, region, text}] in the order of the text; region "" for a report without regions
+others      key -> text of regions that the model was not asked for, and of no region ("other"); empty without a tail
 faults      {invalid, duplicate, missing} of the text, see `reg2rg.core.report.Report`
 asked       regions in slot order
 absent      region -> why the model was not asked for it
@@ -52,6 +53,7 @@ def as_json(result: ReportResult) -> dict[str, Any]:
         "image": str(result.study.image),
         "text": result.text,
         "paragraphs": [asdict(paragraph) for paragraph in report.paragraphs],
+        "others": dict(report.others),
         "faults": {name: list(getattr(report, name)) for name in ("invalid", "duplicate", "missing")},
         "asked": list(result.asked),
         "absent": dict(result.absent),
