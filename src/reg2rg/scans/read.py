@@ -15,6 +15,7 @@ from reg2rg.core.errors import DataFault
 from reg2rg.core.regions import RegionSet
 from reg2rg.core.registry import load_plugins
 from reg2rg.core.types import LabelMap, Mask, RegionFiles, RegionVolume, Study, Volume
+from reg2rg.scans.archives import through
 from reg2rg.scans.base import READERS, Reader, ReadOptions, Scan, StoredImage
 from reg2rg.scans.boxed import BoxedMasks
 from reg2rg.scans.dicom.region_file import region_file
@@ -115,6 +116,8 @@ def _reader_of(path: Path) -> Reader | None:
 
 def files_of(path: Path) -> tuple[Path, ...]:
     """All files that the image at `path` is made of."""
+    if through(path) is not None:
+        return (path,)
     reader = reader_of(path)
     return (path,) if reader is None else reader.files(path)
 
