@@ -64,7 +64,12 @@ def parser() -> argparse.ArgumentParser:
     add("--uneven", choices=("refuse", "resample"), default="refuse", help="what becomes of uneven DICOM slices")
     add("--min_slices", type=whole(1), default=16, help="fewest axial slices")
     add("--mask_grid", choices=("header", "scan", "ras"), default="header", help="what says where masks lie")
-    add("--implausible", choices=("error", "note", "ignore"), default="error", help="masks that cannot be the scan's")
+    add(
+        "--implausible",
+        choices=("error", "drop", "note", "ignore"),
+        default="error",
+        help="masks that cannot be the scan's; drop: leave out regions that are not what they are called",
+    )
     add("--language_model", type=place_or_name, metavar="PATH", help="where the base language model is now")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs")
     return parser

@@ -23,7 +23,7 @@ from reg2rg.inference.result import Provenance, ReportResult
 from reg2rg.models.reporter import GeneratedReport
 from reg2rg.pretrained.contract import InputContract
 from reg2rg.pretrained.fingerprint import digest
-from reg2rg.scans.base import MaskGrid, ReadOptions
+from reg2rg.scans.base import Implausible, MaskGrid, ReadOptions
 from reg2rg.scans.find_masks import MaskSource, find_masks, image_stem
 from reg2rg.scans.masks import canonical
 from reg2rg.scans.read import read_study
@@ -47,7 +47,7 @@ def report_on(
     segmenter: Segmenter | str | None = None,
     mask_grid: MaskGrid = "header",
     min_slices: int = 16,
-    implausible: Literal["error", "note", "ignore"] = "error",
+    implausible: Implausible = "error",
     series: str = "",
     kernel: str = "",
     tilt: Literal["shear", "refuse"] = "shear",

@@ -19,6 +19,7 @@ from reg2rg.core.types import Grid, PositiveInt, Volume
 Affine = npt.NDArray[np.float64]
 Shape = tuple[int, int, int]
 MaskGrid = Literal["header", "scan", "ras"]
+Implausible = Literal["error", "drop", "note", "ignore"]
 
 MIN_DIM, MAX_DIM = 8, 2048
 MIN_SPACING, MAX_SPACING = 0.2, 10.0  # mm
@@ -38,7 +39,8 @@ class ReadOptions:
             ``"scan"`` takes every mask array as lying on the scan's stored grid, whatever its affine says; ``"ras"``
             on the grid of the scan brought to RAS (what SAT writes).
         implausible: what becomes of masks that cannot be those of the scan (`reg2rg.scans.plausibility`): ``"error"``
-            refuses the study, ``"note"`` says so in a note, ``"ignore"`` does not look.
+            refuses the study, ``"drop"`` leaves out regions that are not what they are called, if the others fit,
+            ``"note"`` says so in a note, ``"ignore"`` does not look.
         padding: a constant frame around the CT that is not air, such as -3024, -2000 or 0: ``"keep"`` notes it,
             ``"air"`` sets it to -1024 HU too.
         clip: bring the CT to [-1024, 3071] HU. Off keeps what int16 holds, padding and metal too, which
@@ -52,7 +54,7 @@ class ReadOptions:
     min_slices: PositiveInt = 16
     hu: Literal["check", "trust"] = "check"
     mask_grid: MaskGrid = "header"
-    implausible: Literal["error", "note", "ignore"] = "error"
+    implausible: Implausible = "error"
     padding: Literal["keep", "air"] = "keep"
     clip: bool = True
     series: str = ""

@@ -14,7 +14,7 @@ What a single region shows that it should not is a note.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -53,12 +53,14 @@ class Verdict:
         found: what was measured, and the likely cause.
         expected: what was expected.
         fix: what to do.
+        regions: those that are not what they are called, with what speaks against each; none if the set is misplaced.
     """
 
     strength: Literal["strong", "weak"]
     found: str
     expected: str
     fix: str
+    regions: Mapping[str, str] = field(default_factory=dict)
 
     def fault(self, path: Path) -> DataFault:
         """The verdict as an error that names the masks' file or folder."""
@@ -232,6 +234,7 @@ def _of_names(
     strong = enough and doubts[0].points > 1 and len({doubt.region for doubt in doubts}) >= _REGIONS
     more = f" and {len(doubts) - _LISTED} more" if len(doubts) > _LISTED else ""
     found = "; ".join(doubt.text for doubt in doubts[:_LISTED]) + more
+    named = {doubt.region: doubt.text for doubt in reversed(doubts)}  # the gravest of each
     if not strong:
         return Verdict("weak", found, "what the region set says", f"{_LOOK}; disease can look like this")
     looks = _exchanged(measured, expected)
@@ -241,6 +244,7 @@ def _of_names(
         "what the region set says of each region",
         "check which table the numbers or names come from (TotalSegmentator version 1, version 2 and other tasks count "
         f"differently) and map them anew; {_LOOK}",
+        named,
     )
 
 

@@ -52,13 +52,13 @@ def read_study(
     try:
         scan = read_scan(study.image, options)
         found, notes = _read_masks(study.masks, scan, regions, options)
-        notes += _judged(found, study, scan, regions, options)
+        found, said = _judged(found, study, scan, regions, options)
     except DataFault as fault:
         raise fault.for_study(study.id) from fault.__cause__
     if needs_regions and not found:
         raise no_region(study, regions)
     masks = found.only(name for name in regions.names if name in found)
-    return RegionVolume(scan.volume, masks, (*scan.notes, *notes), scan.stored)
+    return RegionVolume(scan.volume, masks, (*scan.notes, *notes, *said), scan.stored)
 
 
 def read_volume(path: str | Path, options: ReadOptions | None = None) -> tuple[Volume, tuple[str, ...]]:
@@ -134,20 +134,27 @@ def no_region(study: Study, regions: RegionSet) -> DataFault:
     )
 
 
-def _judged(found: BoxedMasks, study: Study, scan: Scan, regions: RegionSet, options: ReadOptions) -> tuple[str, ...]:
-    """A note on masks that look implausible, as far as they are no error."""
+def _judged(
+    found: BoxedMasks, study: Study, scan: Scan, regions: RegionSet, options: ReadOptions
+) -> tuple[BoxedMasks, tuple[str, ...]]:
+    """Masks that can be those of the scan, and notes on those that look implausible, as far as they are no error."""
     if study.masks is None or options.implausible == "ignore":
-        return ()
+        return found, ()
     verdict = judge(scan.volume, found, regions)
     if verdict is None:
-        return ()
-    if verdict.strength == "strong" and options.implausible == "error":
+        return found, ()
+    if verdict.strength == "strong" and options.implausible == "drop" and verdict.regions:
+        dropped = tuple(f"{name}: implausible, left out: {why}" for name, why in verdict.regions.items())
+        others = found.only(name for name in found if name not in verdict.regions)
+        rest, notes = _judged(others, study, scan, regions, options)
+        return rest, dropped + notes
+    if verdict.strength == "strong" and options.implausible in ("error", "drop"):
         masks = study.masks
         files = (
             [masks.file] if isinstance(masks, LabelMap) else [file for part in masks.parts().values() for file in part]
         )
         raise verdict.fault(files[0] if len(files) == 1 else files[0].parent)
-    return (verdict.note(),)
+    return found, (verdict.note(),)
 
 
 def _read_masks(

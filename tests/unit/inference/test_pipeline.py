@@ -231,6 +231,23 @@ def test_a_segmenter_gives_the_masks(files, model, asked, tmp_path):
         SATFolder(str(tmp_path), "seg")
 
 
+def test_a_region_that_is_not_what_it_is_called_is_absent_by_option(tmp_path, model):
+    grid = Grid((96, 96, 64))
+    array, masks = draw(draw_patient(77, 2), grid)
+    files = {"ct": array} | {name: masks[name] for name in ("heart", "abdomen", "mediastinum")}
+    files |= {"lung": masks["bone"], "bone": masks["lung"]}
+    for name, content in files.items():
+        content = content.astype(np.int16 if name == "ct" else np.uint8)
+        nib.save(nib.Nifti1Image(content, grid.affine), tmp_path / f"{name}.nii.gz")
+    given = {name: tmp_path / f"{name}.nii.gz" for name in files if name != "ct"}
+    result = report_on(tmp_path / "ct.nii.gz", given, model, implausible="drop")
+    assert sorted(result.asked) == ["abdomen", "heart", "mediastinum"]
+    assert result.absent["lung"].startswith("implausible, left out: lung ")
+    assert result.absent["bone"].startswith("implausible, left out: bone ")
+    with pytest.raises(DataFault, match="MASK_IMPLAUSIBLE"):
+        report_on(tmp_path / "ct.nii.gz", given, model)
+
+
 def test_a_segmenter_by_name_whose_masks_are_no_measurement(tmp_path, model, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     grid = Grid((48, 48, 40))

@@ -311,6 +311,25 @@ def test_an_error_a_note_or_nothing(mirrored) -> None:
     assert all(np.array_equal(noted.masks[name], ignored.masks[name]) for name in noted.masks)
 
 
+def test_regions_that_are_not_what_they_are_called_are_left_out_by_option(one, tmp_path) -> None:
+    volume, masks = one
+    named = {"lung": "bone", "bone": "lung"} | {name: name for name in ("heart", "abdomen", "mediastinum")}
+    study = written(tmp_path, volume, {name: masks[source] for name, source in named.items()})
+    with pytest.raises(DataFault, match=r"MASK_IMPLAUSIBLE s1 .*lung looks like bone"):
+        read(study, "error")
+    found = read(study, "drop")
+    assert list(found.masks) == [name for name in RADGENOME.names if name in ("abdomen", "heart", "mediastinum")]
+    assert all(np.array_equal(found.masks[name], masks[name]) for name in found.masks)
+    said = [note for note in found.notes if "implausible" in note]
+    assert sorted(note.split(": ")[0] for note in said) == ["bone", "lung"]
+    assert all(": implausible, left out: " in note for note in said)
+
+
+def test_a_set_that_lies_elsewhere_is_an_error_whatever_is_left_out(mirrored) -> None:
+    with pytest.raises(DataFault, match="left and right \\(x\\) is mirrored"):
+        read(mirrored, "drop")
+
+
 def manifest(study: Study, folder: Path) -> Manifest:
     row = {"id": study.id, "image": str(study.image), "split": "test"}
     row |= {"masks": {name: str(path) for name, path in study.masks.files.items()}}
