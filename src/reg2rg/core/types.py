@@ -91,6 +91,23 @@ class LabelMap:
     labels: Mapping[str, tuple[int, ...]]
 
 
+@dataclass(frozen=True)  # no slots: an option's type may be one, and jsonargparse reads a default through vars()
+class Rescale:
+    """What a table says of the stored values of a scan.
+
+    Attributes:
+        slope, inter: HU = stored * slope + inter.
+        spacing: mm along the three axes of the stored array; ``None`` if it does not say.
+        applied: whether the file has it in it already: ``"no"``, ``"yes"``, or ``"unknown"``, which the values tell.
+            Whatever it says, nothing that is in HU is rescaled again.
+    """
+
+    slope: float
+    inter: float
+    spacing: tuple[float, float, float] | None = None
+    applied: Literal["no", "yes", "unknown"] = "unknown"
+
+
 @dataclass(frozen=True, slots=True)
 class Study:
     """One scan with its masks and report, as paths and text: nothing is read yet.
@@ -105,6 +122,7 @@ class Study:
         whole: the whole report as written, ``""`` if the dataset has none.
         findings: clinical label -> present; ``None`` if the dataset has none.
         other: what the report says of no region, ``""`` if nothing, or if the dataset does not tell it apart.
+        rescale: what a table says of the scan's stored values.
     """
 
     id: str
@@ -116,6 +134,7 @@ class Study:
     whole: str = ""
     findings: Mapping[str, bool] | None = None
     other: str = ""
+    rescale: Rescale | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from reg2rg.core.errors import DataFault
 from reg2rg.core.registry import Registry
 from reg2rg.core.task import Views
-from reg2rg.core.types import Grid, PositiveInt, Volume
+from reg2rg.core.types import Grid, PositiveInt, Rescale, Study, Volume
 
 Affine = npt.NDArray[np.float64]
 Shape = tuple[int, int, int]
@@ -49,6 +49,8 @@ class ReadOptions:
         kernel: of several DICOM reconstructions those with this ConvolutionKernel.
         tilt: a CT of a tilted gantry: ``"shear"`` brings it onto an upright grid, ``"refuse"`` does not.
         uneven: DICOM slices with an uneven step: ``"refuse"`` or ``"resample"`` (linear, onto the usual step).
+        first_slice: of files that do not say it, pictures and arrays, which end of the patient their first slice is.
+        rescale: what a table says of the stored values of this scan; the study brings it.
     """
 
     min_slices: PositiveInt = 16
@@ -61,10 +63,21 @@ class ReadOptions:
     kernel: str = ""
     tilt: Literal["shear", "refuse"] = "shear"
     uneven: Literal["refuse", "resample"] = "refuse"
+    first_slice: Literal["head", "feet"] = "head"
+    rescale: Rescale | None = None
 
     def for_views(self, views: Views) -> ReadOptions:
         """The same options, with the range of HU that the views are computed from."""
         return self if views.clip == "first" else replace(self, clip=False)
+
+    def for_study(self, study: Study) -> ReadOptions:
+        """The same options, with what a table says of the study's stored values."""
+        return self if study.rescale is None else replace(self, rescale=study.rescale)
+
+    def as_facts(self) -> dict[str, Any]:
+        """The options as plain values for keys; what came later stands there only where it says something."""
+        later = {"first_slice": "head", "rescale": None}
+        return {name: value for name, value in asdict(self).items() if name not in later or value != later[name]}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,9 @@ import numpy as np
 
 import reg2rg.scans.dicom.reader
 import reg2rg.scans.nifti
-import reg2rg.scans.nrrd  # noqa: F401 (they register their readers)
+import reg2rg.scans.npz
+import reg2rg.scans.nrrd
+import reg2rg.scans.pictures  # noqa: F401 (they register their readers)
 from reg2rg.core.errors import DataFault
 from reg2rg.core.regions import RegionSet
 from reg2rg.core.registry import load_plugins
@@ -26,6 +28,7 @@ from reg2rg.scans.mask_sets import grid_without_affine
 from reg2rg.scans.masks import canonical, mask_of, masks_of_labels
 from reg2rg.scans.placement import without_affine
 from reg2rg.scans.plausibility import judge
+from reg2rg.scans.rescale import rescaled
 
 
 def read_study(
@@ -48,7 +51,7 @@ def read_study(
             IDENTITY_AFFINE, MASK_SHAPE, MASK_AXES, MASK_SIGNS, LABEL_NAMES, UNKNOWN_REGION, MASK_IMPLAUSIBLE,
             NO_REGION.
     """
-    options = options or ReadOptions()
+    options = (options or ReadOptions()).for_study(study)
     try:
         scan = read_scan(study.image, options)
         found, notes = _read_masks(study.masks, scan, regions, options)
@@ -74,7 +77,8 @@ def read_scan(path: str | Path, options: ReadOptions) -> Scan:
         DataFault: what `read_image` and `reg2rg.scans.hounsfield.to_hounsfield` raise.
     """
     path = Path(path)
-    return to_hounsfield(_reader(path).read_scan(path, options), options)
+    image = _reader(path).read_scan(path, options)
+    return to_hounsfield(image if options.rescale is None else rescaled(image, options), options)
 
 
 def read_image(path: str | Path) -> StoredImage:

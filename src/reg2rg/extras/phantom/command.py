@@ -14,13 +14,19 @@ from reg2rg.core.errors import ConfigError
 def parser() -> argparse.ArgumentParser:
     """Options of the command."""
     parser = command_parser(
-        "phantom", "Write synthetic chest CTs with masks and reports, in RadGenome-ChestCT's layout."
+        "phantom", "Write synthetic chest CTs with masks and reports, in RadGenome-ChestCT's layout or another one."
     )
     parser.add_argument("out", type=place, metavar="OUT", help="folder to write into")
     parser.add_argument("--studies", type=whole(1), default=300, help="how many; the last fifth is held out")
     parser.add_argument("--seed", type=whole(0), default=0, help="the same seed writes the same bytes")
     parser.add_argument("--size", type=whole(1), nargs=3, default=(96, 96, 64), metavar=("H", "W", "D"), help="voxels")
     parser.add_argument("--first", type=whole(0), default=0, help="number of the first study, to write in several runs")
+    parser.add_argument(
+        "--layout",
+        default="radgenome",
+        metavar="NAME",
+        help="radgenome | radgenome-archives | ct-rate-v1 | ct-rate-v2 | ctrg-nifti, -csv, -npz or -slices",
+    )
     parser.add_argument("--dicom", type=place, metavar="DIR", help="write the last study as a DICOM study too")
     parser.add_argument("--workers", type=whole(0), default=None, help="processes; 0 for none; one a core by default")
     return parser
@@ -29,13 +35,17 @@ def parser() -> argparse.ArgumentParser:
 def run(invocation: Invocation) -> int:
     """Run ``reg2rg data phantom``; see `reg2rg.cli.main`."""
     from reg2rg.extras.dicom_study import write_dicom_study
-    from reg2rg.extras.phantom.writer import plan, write_phantoms
+    from reg2rg.extras.phantom.layouts import RADGENOME, write_layout
+    from reg2rg.extras.phantom.writer import plan
 
     options, rest = parser().parse_known_args(list(invocation.args))
+    if options.dicom is not None and options.layout != RADGENOME:
+        raise ConfigError(f"command line: --dicom goes with --layout {RADGENOME} alone, not with {options.layout}")
     if rest:
         raise ConfigError(f"command line: unexpected {' '.join(rest)}. See: reg2rg data phantom --help")
-    write_phantoms(
+    write_layout(
         options.out,
+        options.layout,
         studies=options.studies,
         seed=options.seed,
         size=tuple(options.size),
