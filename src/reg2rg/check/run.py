@@ -57,6 +57,7 @@ def check_dataset(
         findings = list(_of_listing(listing))
     chosen = [listing.studies[place] for place in _spread(len(listing.studies), sample)]
     workers = workers_that_fit(workers, chosen)
+    overlays = overlays if options.grid is None else 0  # features cannot be looked at
     checks = dict(_read_all([StudyJob(study, regions, options, needs_regions) for study in chosen], workers, "check"))
     findings += _of_studies(chosen, checks) + _duplicates(chosen, checks)
     if needs_regions:
@@ -109,6 +110,7 @@ def _of_studies(studies: Sequence[Study], checks: dict[int, StudyCheck]) -> list
         # What the notes say of empty masks is said once, with its own code.
         notes = [note for note in check.notes if not any(note.startswith(f"{name}:") for name in check.empty)]
         findings += [Finding("note", "REPAIRED", study.split, study.id, note) for note in notes]
+        findings += [Finding("note", code, study.split, study.id, note) for code, note in check.named]
         if check.empty:
             message = f"no voxel of: {', '.join(check.empty)}"
             findings.append(Finding("note", "EMPTY_MASK", study.split, study.id, message, len(check.empty)))

@@ -51,13 +51,18 @@ def parser() -> argparse.ArgumentParser:
         "input",
         type=place,
         metavar="INPUT",
-        help="a NIfTI or NRRD file; a folder, zip or DICOMDIR of a DICOM study; a table or folder of studies",
+        help="a NIfTI or NRRD file; a folder, zip or DICOMDIR of a DICOM study; a table or folder of studies; a file "
+        "of features, for a model that sees them",
     )
     add("--model", type=place_or_name, required=True, metavar="FOLDER", help="model folder, checkpoint or hub id")
     add("-o", "--out", type=place, default=Path("report"), metavar="DIR", help="folder for the report's files")
     add("--masks", type=place_or_name, metavar="PATH", help="where the masks of the regions are")
     add("--segmenter", metavar="NAME", help="makes the masks instead; 'reg2rg list segmenters' has them")
-    add("--formats", default="JSON,Page", metavar="NAMES", help="what is written; 'reg2rg list exporters' has all")
+    add(
+        "--formats",
+        metavar="NAMES",
+        help="what is written: JSON,Page, or JSON alone for features; 'reg2rg list exporters' has all",
+    )
     add("--series", default="", metavar="UID", help="of a DICOM study the series to read, or the end of its UID")
     add("--kernel", default="", metavar="NAME", help="of a DICOM study the ConvolutionKernel to read")
     add("--tilt", choices=("shear", "refuse"), default="shear", help="what becomes of a tilted gantry")
@@ -90,7 +95,8 @@ def run(invocation: Invocation) -> int:
     if task is not None:
         jobs, faults = _jobs(options, task.regions)
         _choose_series(options, jobs)
-        if task.target == "regions" and options.segmenter is None and any(job.masks is None for job in jobs):
+        with_masks = options.segmenter is not None or all(job.masks is not None for job in jobs)
+        if task.target == "regions" and not with_masks and not task.views.features:
             raise _without_masks(options)
     segmenter = None if options.segmenter is None else segmenter_named(options.segmenter)
     _tell(f"loading {options.model}")
@@ -98,8 +104,10 @@ def run(invocation: Invocation) -> int:
     from reg2rg.inference.generate import exporter_named, load_model
     from reg2rg.training.monitor import peak_memory_gib
 
-    exporters = [exporter_named(word) for word in options.formats.split(",") if word]
+    exporters = [exporter_named(word) for word in (options.formats or "JSON,Page").split(",") if word]
     model = load_model(options.model, options.language_model, options.device, invocation.allow_import)
+    if options.formats is None and model.task.views.features:  # of which there is nothing to be shown
+        exporters = [exporter_named("JSON")]
     if task is None:
         jobs, faults = _jobs(options, model.task.regions)
         _choose_series(options, jobs)
@@ -206,6 +214,9 @@ def _jobs(options: argparse.Namespace, regions: PathOrName | RegionSet) -> tuple
 
 
 def _masks_of(study: Study, masks: str | None) -> MaskSource | None:
+    from reg2rg.core.types import MaskChannels
+
+    assert not isinstance(study.masks, MaskChannels)  # no layout of features is recognised
     return study.masks if masks is None else masks.replace("{id}", study.id)
 
 

@@ -76,7 +76,7 @@ def run(invocation: Invocation) -> int:
         options.workers,
         shard_of(options.shard or "1/1"),
         options.max_skip,
-        section.data.read,
+        section.data.read if section.task.views.is_hu else section.data.read.for_views(section.task.views),
     )
     sys.stdout.write(f"{summary.describe()}\n")
     return EXIT_OK

@@ -44,7 +44,7 @@ from reg2rg.core.task import ReportTask, Views
 LINKS_WHEN_PARSED = {"data.tokenizer": "model.llm.init_args.path"}
 LINKS_WHEN_BUILT = {"model.task": "task", "data.task": "task", "data.token_counts": "model.token_counts"}
 _TOP = ("seed_everything", "vars")
-_EXTRAS = {"deepspeed": "deepspeed", "wandb": "wandb", "bitsandbytes": "quant"}
+_EXTRAS = {"deepspeed": "deepspeed", "wandb": "wandb", "bitsandbytes": "quant", "torchio": "augment"}
 
 
 def run(invocation: Invocation) -> int:

@@ -28,6 +28,7 @@ import numpy.typing as npt
 from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.report import write_paragraph, write_tail
 from reg2rg.core.task import INSTRUCTION
+from reg2rg.store.views import ViewName
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -58,16 +59,26 @@ class TokenCounts:
         texture: tokens of a region's texture.
         geometry: tokens of a region's geometry.
         global_: tokens of the whole image.
+        pooled: a region's texture tokens are pooled out of the whole image under its mask (`MaskPool`), so that both
+            are needed and no texture view is.
     """
 
     texture: int
     geometry: int
     global_: int
+    pooled: bool = False
 
     @property
     def region(self) -> int:
         """Tokens of one region, without its tags."""
         return self.texture + self.geometry
+
+    @property
+    def views(self) -> frozenset[ViewName]:
+        """The views that the encoders look at."""
+        whole, own = self.pooled and self.texture > 0, not self.pooled and self.texture > 0
+        wanted = {"texture": own, "geometry": self.geometry > 0 or whole, "global": self.global_ > 0 or whole}
+        return frozenset(name for name, wants in wanted.items() if wants)  # type: ignore[misc]
 
 
 @dataclass(frozen=True, slots=True)

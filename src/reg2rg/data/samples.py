@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -115,6 +115,7 @@ class StudySamples:
         schedule: curriculum: first epoch -> most regions a sample; see `scheduled_regions`.
         with_target: append the report, labelled.
         cache_bytes: memory for views; 0 keeps none.
+        augmented: (seed, epoch) -> where the views of that epoch come from; for training alone.
     """
 
     def __init__(
@@ -130,13 +131,13 @@ class StudySamples:
         schedule: Mapping[int, int] | None = None,
         with_target: bool = True,
         cache_bytes: int = 0,
+        augmented: Callable[[int, int], ViewSource] | None = None,
     ) -> None:
+        self.augmented = augmented if train else None
         self.entries, self.source, self.views, self.encoder = list(entries), source, views, encoder
         self.seed, self.train = (seed if train else EVAL_SEED), train
         self.shuffled, self.schedule, self.with_target = shuffled, (schedule if train else None), with_target
-        counts = encoder.counts
-        wanted = {"texture": counts.texture, "geometry": counts.geometry, "global": counts.global_}
-        self.want = frozenset(name for name, count in wanted.items() if count)
+        self.want = encoder.counts.views
         lengths = [len(entry.regions) for entry in self.entries]
         self.cache = ViewCache(lengths, self.want, views.size, cache_bytes) if cache_bytes else None
 
@@ -165,7 +166,7 @@ class StudySamples:
             ConfigError: its prompt alone does not fit.
         """
         names, texts, encoded = self.written(index, epoch)
-        found = self._views(index, names)
+        found = self._views(index, names, epoch)
         views = (found.get("texture"), found.get("geometry"), found.get("global"))
         entry = self.entries[index]
         return Sample(entry.study, names, texts, encoded, *views, others=entry.others)
@@ -197,10 +198,12 @@ class StudySamples:
             lengths.append(count * region + characters // _CHARACTERS_PER_TOKEN)
         return lengths
 
-    def _views(self, index: int, names: tuple[str, ...]) -> dict[str, npt.NDArray[np.int16]]:
+    def _views(self, index: int, names: tuple[str, ...], epoch: int) -> dict[str, Any]:
         if not self.want:
             return {}
         entry = self.entries[index]
+        if self.augmented is not None:
+            return _by_name(self.augmented(self.seed, epoch).views(entry.study, self.views, names, self.want))
         if self.cache is None or index >= self.cache.held:
             return _by_name(self.source.views(entry.study, self.views, names, self.want))
         kept = self.cache.get(index)
@@ -211,6 +214,6 @@ class StudySamples:
         return {name: array if name == "global" else array[places] for name, array in kept.items()}
 
 
-def _by_name(views: StudyViews) -> dict[str, npt.NDArray[np.int16]]:
+def _by_name(views: StudyViews) -> dict[str, Any]:
     named = {"texture": views.texture, "geometry": views.geometry, "global": views.global_}
     return {name: array for name, array in named.items() if array is not None}

@@ -4,6 +4,7 @@ from reg2rg.core.errors import TooManySkippedError
 from reg2rg.datasets.base import DATASETS, Dataset, Listing, Note, Skip
 from reg2rg.datasets.ct_rate import CTRate
 from reg2rg.datasets.ctrg import CTRG
+from reg2rg.datasets.feature_grid import FeatureGrid
 from reg2rg.datasets.manifest import Manifest
 from reg2rg.datasets.radgenome import RadGenome
 from reg2rg.datasets.scan_folder import ScanFolder
@@ -13,6 +14,7 @@ __all__ = [
     "DATASETS",
     "CTRate",
     "Dataset",
+    "FeatureGrid",
     "Listing",
     "Manifest",
     "Note",

@@ -46,7 +46,8 @@ class ReportResult:
     Attributes:
         study: the scan's id, its file and where its masks are.
         report: the paragraphs with their regions.
-        source: the scan in RAS with the masks of its regions on its grid, as they were read.
+        source: the scan in RAS with the masks of its regions on its grid, as they were read; ``None`` for a report on
+            features, of which there is no scan.
         asked: the regions that the model was asked for, in slot order; empty for a report without regions.
         absent: region of the model's set that it was not asked for -> why.
         made_by: how it came about.
@@ -55,7 +56,7 @@ class ReportResult:
 
     study: Study
     report: Report
-    source: RegionVolume
+    source: RegionVolume | None
     asked: tuple[str, ...]
     absent: Mapping[str, str]
     made_by: Provenance
@@ -73,18 +74,25 @@ class ReportResult:
     @property
     def grid(self) -> Grid:
         """The grid of `masks`, in RAS."""
-        shape = self.source.volume.array.shape
-        return Grid((shape[0], shape[1], shape[2]), self.source.volume.affine)
+        volume = self._source.volume
+        shape = volume.array.shape
+        return Grid((shape[0], shape[1], shape[2]), volume.affine)
 
     @property
     def stored_grid(self) -> Grid:
         """The grid of the scan's file, as its axes lie there."""
-        return self.source.stored or self.grid
+        return self._source.stored or self.grid
 
     @property
     def masks(self) -> Mapping[str, Mask]:
         """Region -> mask, bool, on `grid`."""
-        return self.source.masks
+        return {} if self.source is None else self.source.masks
+
+    @property
+    def _source(self) -> RegionVolume:
+        if self.source is None:
+            raise ConfigError(f"{self.study.id}: a report on features, without a scan: there are no voxels")
+        return self.source
 
     def _mask(self, region: str) -> Mask:
         if region not in self.masks:

@@ -11,10 +11,11 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from reg2rg.core.errors import DataFault
+from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.registry import Registry
-from reg2rg.core.task import Views
+from reg2rg.core.task import Intensity, Views
 from reg2rg.core.types import Grid, PositiveInt, Rescale, Study, Volume
+from reg2rg.scans.grid_layout import GridLayout
 
 Affine = npt.NDArray[np.float64]
 Shape = tuple[int, int, int]
@@ -51,6 +52,9 @@ class ReadOptions:
         uneven: DICOM slices with an uneven step: ``"refuse"`` or ``"resample"`` (linear, onto the usual step).
         first_slice: of files that do not say it, pictures and arrays, which end of the patient their first slice is.
         rescale: what a table says of the stored values of this scan; the study brings it.
+        intensity: what the values of scans are; the commands take it from the task's views.
+        intensity_range: see `reg2rg.core.task.Views`, as `intensity`.
+        grid: how files of features lie, which take the place of scans; null for scans.
     """
 
     min_slices: PositiveInt = 16
@@ -65,19 +69,48 @@ class ReadOptions:
     uneven: Literal["refuse", "resample"] = "refuse"
     first_slice: Literal["head", "feet"] = "head"
     rescale: Rescale | None = None
+    intensity: Intensity = "hu"
+    intensity_range: tuple[float, float] | None = None
+    grid: GridLayout | None = None
 
     def for_views(self, views: Views) -> ReadOptions:
-        """The same options, with the range of HU that the views are computed from."""
-        return self if views.clip == "first" else replace(self, clip=False)
+        """The same options, with the values that the views are computed from.
+
+        Raises:
+            ConfigError: files of other features than the views are of.
+        """
+        if self.grid is not None:
+            self.grid.check(views)
+        elif views.features:
+            raise ConfigError(
+                f"task.views.features is {views.features!r}, but data.read.grid does not say how its files lie. Fix: "
+                "give encoder, cells, channels and axes there, as the packaged features/colipri.yaml does"
+            )
+        return replace(
+            self,
+            clip=self.clip and views.clip == "first",
+            intensity=views.intensity,
+            intensity_range=views.intensity_range,
+        )
+
+    @property
+    def measures(self) -> bool:
+        """Whether what is read is in Hounsfield units, in which regions are measured and judged."""
+        return self.grid is None and self.intensity == "hu"
+
+    @property
+    def said_of_values(self) -> str:
+        """What outputs say of the values: ``HU``, or ``not HU``."""
+        return "HU" if self.measures else "not HU"
+
+    def as_facts(self) -> dict[str, Any]:
+        """The options as plain values for keys; what came later stands there only where it says something."""
+        later = {"intensity": "hu", "intensity_range": None, "grid": None, "first_slice": "head", "rescale": None}
+        return {name: value for name, value in asdict(self).items() if name not in later or value != later[name]}
 
     def for_study(self, study: Study) -> ReadOptions:
         """The same options, with what a table says of the study's stored values."""
         return self if study.rescale is None else replace(self, rescale=study.rescale)
-
-    def as_facts(self) -> dict[str, Any]:
-        """The options as plain values for keys; what came later stands there only where it says something."""
-        later = {"first_slice": "head", "rescale": None}
-        return {name: value for name, value in asdict(self).items() if name not in later or value != later[name]}
 
 
 @dataclass(frozen=True, slots=True)

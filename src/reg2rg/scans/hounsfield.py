@@ -12,6 +12,7 @@ from reg2rg.core.errors import DataFault
 from reg2rg.core.types import HU, Grid, Volume
 from reg2rg.scans.base import MIN_DIM, ReadOptions, Scan, Shape, StoredImage
 from reg2rg.scans.grid import Orientation
+from reg2rg.scans.intensity import normalised
 from reg2rg.scans.padding import AIR_HU, Padding
 
 HU_MIN, HU_MAX = -1024, 3071
@@ -37,10 +38,12 @@ _BODY_ABOVE, _BONE_ABOVE, _MIN_BONE, _MAX_FORWARD = -200, 300, 1e-3, 0.03
 def to_hounsfield(image: StoredImage, options: ReadOptions) -> Scan:
     """A stored CT as int16 HU, clipped to [-1024, 3071] unless the options say otherwise, in RAS.
 
+    Where the options say that the values are none, they are brought to the same scale (`reg2rg.scans.intensity`).
+
     Oblique affines are brought to the closest RAS order of axes and stay oblique; nothing is interpolated.
 
     Raises:
-        DataFault: FEW_SLICES, NON_FINITE, CONSTANT, UINT16_WRAP, NOT_HU.
+        DataFault: FEW_SLICES, NON_FINITE, CONSTANT, UINT16_WRAP, NOT_HU, INVERTED.
     """
     orientation = Orientation.of(image.affine)
     stored = image.stored
@@ -62,11 +65,14 @@ def to_hounsfield(image: StoredImage, options: ReadOptions) -> Scan:
             fix="use a whole chest CT, or lower min_slices",
             path=image.path,
         )
+    of_hu = options.intensity == "hu"
+    image, said = (image, "") if of_hu else normalised(image, options)
     array = np.empty(orientation.to_ras(stored).shape, np.int16, order="F")
-    survey = _convert(image, orientation.from_ras(array), (HU_MIN, HU_MAX) if options.clip else _INT16)
-    survey.refuse(image, options.hu == "check")
-    notes = [*image.notes, *survey.notes(options.clip), *_padded(image, orientation, array, options)]
-    if options.hu == "check":
+    survey = _convert(image, orientation.from_ras(array), (HU_MIN, HU_MAX) if options.clip or not of_hu else _INT16)
+    survey.refuse(image, options.hu == "check" and of_hu)
+    repaired = [*survey.notes(options.clip), *_padded(image, orientation, array, options)] if of_hu else [said]
+    notes = [*image.notes, *repaired]
+    if options.hu == "check" and of_hu:
         step = max(1, round((array.size / SAMPLES) ** (1 / 3)))
         sample = array[::step, ::step, ::step]
         _gate(sample, image, survey)
@@ -171,6 +177,8 @@ def _gate(sample: HU, image: StoredImage, survey: Survey) -> None:
     if not found:
         return
     fix = "apply the rescale slope and intercept exactly once, or set hu=trust if the values are right"
+    if survey.low >= 0:
+        fix += "; of a scan that was made of pictures: task.views.intensity: picture, with its intensity_range"
     if offset := _rescaled_twice(image):
         found += f"; with about {offset} added they are those of a CT: rescaled twice"
         fix = "leave the second rescale out; CT-RATE's second release is in HU already"

@@ -13,10 +13,10 @@ import reg2rg.scans.nifti
 import reg2rg.scans.npz
 import reg2rg.scans.nrrd
 import reg2rg.scans.pictures  # noqa: F401 (they register their readers)
-from reg2rg.core.errors import DataFault
+from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.regions import RegionSet
 from reg2rg.core.registry import load_plugins
-from reg2rg.core.types import LabelMap, Mask, RegionFiles, RegionVolume, Study, Volume
+from reg2rg.core.types import LabelMap, Mask, MaskChannels, RegionFiles, RegionVolume, Study, Volume
 from reg2rg.scans.archives import through
 from reg2rg.scans.base import READERS, Reader, ReadOptions, Scan, StoredImage
 from reg2rg.scans.boxed import BoxedMasks
@@ -52,6 +52,11 @@ def read_study(
             NO_REGION.
     """
     options = (options or ReadOptions()).for_study(study)
+    if isinstance(study.masks, MaskChannels):
+        raise ConfigError(
+            f"study {study.id} has features in place of a scan, but data.read.grid does not say how they lie. Fix: "
+            "give data.read.grid and task.views.features, as the packaged features/colipri.yaml does"
+        )
     try:
         scan = read_scan(study.image, options)
         found, notes = _read_masks(study.masks, scan, regions, options)
@@ -142,7 +147,7 @@ def _judged(
     found: BoxedMasks, study: Study, scan: Scan, regions: RegionSet, options: ReadOptions
 ) -> tuple[BoxedMasks, tuple[str, ...]]:
     """Masks that can be those of the scan, and notes on those that look implausible, as far as they are no error."""
-    if study.masks is None or options.implausible == "ignore":
+    if study.masks is None or options.implausible == "ignore" or not options.measures:
         return found, ()
     verdict = judge(scan.volume, found, regions)
     if verdict is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from reg2rg.core.errors import ConfigError
 from reg2rg.inference.exporters.base import EXPORTERS, Exporter
 from reg2rg.inference.result import ReportResult
 from reg2rg.scans.segmenters import MadeBy
@@ -26,13 +27,20 @@ class Page(Exporter):
 
     def write(self, result: ReportResult, out: Path) -> list[Path]:
         """Write ``<study>.html``."""
+        if result.source is None:
+            raise ConfigError(
+                f"{result.study.id}: the format Page shows slices of a scan, and the report is on features. Fix: "
+                "--formats JSON"
+            )
         path = out / f"{result.study.id}.html"
-        images = draw_study(result.source, self.max_pixels)
         made_by = result.made_by
+        images = draw_study(result.source, self.max_pixels, hu=made_by.options.measures)
         facts = {"scan": str(result.study.image), "model": made_by.model, **made_by.versions}
         if made_by.masks is not None:
             facts["masks"] = str(made_by.masks)
         notes = [_made_by(made_by.masks)] if made_by.masks is not None and not made_by.masks.for_measurements else []
+        if not made_by.options.measures:
+            notes.append("The scan's values are not HU: nothing is measured in them, and windows of CT mean nothing.")
         notes += [f"Not reported on: {region}. {reason}." for region, reason in result.absent.items()]
         facts |= {f"note {number}": note for number, note in enumerate(made_by.notes, 1)}
         facts.pop("reg2rg", None)  # the page says it

@@ -151,7 +151,7 @@ def prepare(
     if bake is None and not native:
         raise ConfigError("native is false and there are no views to bake, so nothing would be kept. Fix: give bake")
     region_set = load_region_set(regions)
-    options = (options or ReadOptions()).for_views(bake or Views())
+    options = _of_views(options or ReadOptions(), bake)
     workers = workers_that_fit(workers, mine)
     tally = _Tally()
     with _only_run(store.root, shard):
@@ -192,6 +192,12 @@ def prepare(
             _write_summary(store.root, shard, summary, region_set, options, bake)
     _hold_limit(tally.skipped, len(mine), max_skip)
     return summary
+
+
+def _of_views(options: ReadOptions, bake: Views | None) -> ReadOptions:
+    if bake is not None and options.grid is not None:
+        raise ConfigError("prepare: features are kept as they are, there are no views to bake. Fix: leave --bake out")
+    return options if bake is None else options.for_views(bake)
 
 
 def _studies(dataset: Dataset | Sequence[Study]) -> tuple[list[Study], tuple[Skip, ...]]:

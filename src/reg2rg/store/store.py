@@ -2,7 +2,7 @@
 
 ```
 <root>/native/<study>.r2g              the scan cropped to its foreground (int16) and boxed masks, losslessly packed;
-                                       or, where views alone are kept, what is told of them
+                                       or, where views alone are kept, what is told of them; or a grid of features
 <root>/views/<settings>/<study>.r2g    views of stated settings, ready to be unpacked into a batch
 <root>/attributes/<study>.json         what is measured of each region, if it was
 <root>/index.json                      regions of every study, a mere cache of the files' headers
@@ -24,6 +24,8 @@ from reg2rg.core.errors import DataFault
 from reg2rg.core.regions import RegionSet
 from reg2rg.core.task import Views
 from reg2rg.core.types import RegionVolume
+from reg2rg.scans.features import FeatureVolume
+from reg2rg.scans.grid_layout import GridLayout
 from reg2rg.store.attributes import (
     ATTRIBUTES_FORMAT,
     Attributes,
@@ -35,6 +37,7 @@ from reg2rg.store.attributes import (
 from reg2rg.store.container import SUFFIX, Header, read_header, verify
 from reg2rg.store.crop import Detail, crop_to_foreground
 from reg2rg.store.files import file_name, read_native, read_views, write_native, write_views
+from reg2rg.store.grid_files import read_grid_views, write_grid
 from reg2rg.store.index import INDEX, NATIVE_FORMAT, VIEWS_FORMAT, Listing, load_index, save_index
 from reg2rg.store.views import ALL_VIEWS, StudyViews, compute_views, views_key, wanted_views
 
@@ -117,6 +120,9 @@ class Store:
             ConfigError: a region that the study does not have.
         """
         asked = wanted_views(want)
+        if views.features:
+            path = self.native_path(study)
+            return read_grid_views(path, self._header(path, study), views, regions, self.root)
         path = self.views_path(study, views)
         header = self._baked(path, study)
         if header is None:
@@ -176,6 +182,18 @@ class Store:
         if views is not None:
             self.bake(study, key, detail, views)
         return detail
+
+    def write_features(self, study: str, key: str, volume: FeatureVolume, layout: GridLayout) -> None:
+        """Write features that take the place of a study's scan, atomically.
+
+        Args:
+            study: id, used as the file name.
+            key: digest of inputs and settings.
+            volume: features and weights of regions.
+            layout: says what made them.
+        """
+        self.drop_index()
+        write_grid(self.native_path(study), study, key, volume, layout)
 
     def bake(self, study: str, key: str, detail: Detail, views: Views) -> None:
         """Compute and write the views of one setting.

@@ -18,12 +18,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from reg2rg.config.saving import CONFIG_KEY, build, read_config
+from reg2rg.core.errors import ConfigError
 from reg2rg.core.task import ReportTask, with_task
 from reg2rg.core.types import PositiveInt
 from reg2rg.data.batch import Batch
 from reg2rg.data.order import mixed_seed
 from reg2rg.data.prompt import TokenCounts
 from reg2rg.models.encoders.base import Encoder
+from reg2rg.models.encoders.grids import MaskPool
 from reg2rg.models.llm.base import Decoding, LanguageModel, Sampling
 from reg2rg.models.reporter import GeneratedReport, ProjectorFactory, RegionReporter
 from reg2rg.models.state import check_names, check_sizes, kept_names
@@ -97,6 +99,11 @@ class Reg2RG(FolderModel, L.LightningModule):
         val_samples: int = 2,
     ) -> None:
         super().__init__()
+        if task.views.features and texture is not None and not isinstance(texture, MaskPool):
+            raise ConfigError(
+                f"model.texture is {type(texture).__name__}, but the task's views are features, "
+                f"{task.views.features}, without the detail of one region. Fix: model.texture: MaskPool of GridCells"
+            )
         self.reporter = RegionReporter(texture, geometry, global_, projector, llm, tag_std, word_alignment > 0)
         self.word_alignment, self.word_alignment_steps = word_alignment, word_alignment_steps
         self.optimizer_config, self.task, self.seed = optimizer, task, seed

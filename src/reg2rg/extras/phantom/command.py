@@ -28,6 +28,8 @@ def parser() -> argparse.ArgumentParser:
         help="radgenome | radgenome-archives | ct-rate-v1 | ct-rate-v2 | ctrg-nifti, -csv, -npz or -slices",
     )
     parser.add_argument("--dicom", type=place, metavar="DIR", help="write the last study as a DICOM study too")
+    parser.add_argument("--features", type=place, metavar="DIR", help="write features of the scans too, as ORCA-3DCT")
+    parser.add_argument("--mr", action="store_true", help="MR-like values and other regions, with regions.yaml")
     parser.add_argument("--workers", type=whole(0), default=None, help="processes; 0 for none; one a core by default")
     return parser
 
@@ -35,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
 def run(invocation: Invocation) -> int:
     """Run ``reg2rg data phantom``; see `reg2rg.cli.main`."""
     from reg2rg.extras.dicom_study import write_dicom_study
+    from reg2rg.extras.phantom.features import write_features
     from reg2rg.extras.phantom.layouts import RADGENOME, write_layout
     from reg2rg.extras.phantom.writer import plan
 
@@ -43,6 +46,8 @@ def run(invocation: Invocation) -> int:
         raise ConfigError(f"command line: --dicom goes with --layout {RADGENOME} alone, not with {options.layout}")
     if rest:
         raise ConfigError(f"command line: unexpected {' '.join(rest)}. See: reg2rg data phantom --help")
+    if options.mr and (options.features is not None or options.dicom is not None):
+        raise ConfigError("command line: --mr with --features or --dicom, which are made of CTs. Fix: leave one out")
     write_layout(
         options.out,
         options.layout,
@@ -51,8 +56,11 @@ def run(invocation: Invocation) -> int:
         size=tuple(options.size),
         workers=options.workers,
         first=options.first,
+        mr=options.mr,
     )
+    jobs = plan(options.out, options.studies, options.seed, tuple(options.size), options.first, options.mr)
     if options.dicom is not None:
-        last = plan(options.out, options.studies, options.seed, tuple(options.size), options.first)[-1]
-        write_dicom_study(last.image, options.dicom / last.id)
+        write_dicom_study(jobs[-1].image, options.dicom / jobs[-1].id)
+    if options.features is not None:
+        write_features(jobs, options.features)
     return 0

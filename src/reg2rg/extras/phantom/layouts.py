@@ -53,6 +53,7 @@ def write_layout(
     size: tuple[int, int, int] = (96, 96, 64),
     workers: int | None = None,
     first: int = 0,
+    mr: bool = False,
 ) -> None:
     """Write phantoms in a layout; arguments as of `reg2rg.extras.phantom.writer.write_phantoms`.
 
@@ -60,8 +61,10 @@ def write_layout(
         ConfigError: no such layout.
     """
     if layout == RADGENOME:
-        write_phantoms(out, studies, seed, size, workers, first)
+        write_phantoms(out, studies, seed, size, workers, first, mr)
         return
+    if mr:
+        raise ConfigError(f"layout {layout} is of CTs (mr is on). Fix: layout {RADGENOME}")
     if layout not in LAYOUTS:
         known = [RADGENOME, *LAYOUTS]
         raise ConfigError(f"layout is {layout!r}.{did_you_mean(layout, known)} Known: {', '.join(known)}")

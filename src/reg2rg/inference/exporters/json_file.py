@@ -11,8 +11,10 @@ absent      region -> why the model was not asked for it
 regions     region -> {volume_ml, box_mm: [lowest, highest corner in RAS mm], file or
             files, labels (of a label map, else null), measured: see `reg2rg.store.attributes.RegionAttributes`,
             null for a region that was not}
+values      "HU", or "not HU": of pictures, MR or features, of which nothing is measured
 measured    {body_extent_mm, cardiothoracic_ratio} or null
-grid        {stored, ras} -> {shape, affine: voxel indices -> RAS mm}; boxes and volumes are of the masks on "ras"
+grid        {stored, ras} -> {shape, affine: voxel indices -> RAS mm}; boxes and volumes are of the masks on "ras";
+            null for a report on features, where regions is empty
 made_by     {versions, model, masks: {name, version, source, for_measurements} or null, options, notes, truncated};
             not for_measurements: volumes and boxes are those of masks for trials
 ```
@@ -58,8 +60,9 @@ def as_json(result: ReportResult) -> dict[str, Any]:
         "asked": list(result.asked),
         "absent": dict(result.absent),
         "regions": {region: _region(result, region) for region in result.masks},
+        "values": result.made_by.options.said_of_values,
         "measured": None if measured is None else _without_regions(measured),
-        "grid": {"stored": _grid(result.stored_grid), "ras": _grid(result.grid)},
+        "grid": None if result.source is None else {"stored": _grid(result.stored_grid), "ras": _grid(result.grid)},
         "made_by": asdict(result.made_by),
     }
 
