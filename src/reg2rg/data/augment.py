@@ -79,12 +79,13 @@ class Augment:
             with torch.random.fork_rng(devices=[]):  # TorchIO draws from torch's generator alone
                 torch.manual_seed(drawn)
                 moved = self._once(source)
-            if all(mask.any() for mask in moved.masks.values()):
+            if moved is not None:
                 return moved
         log.debug("%s: not transformed in epoch %d: each draw loses a region", study, epoch)
         return source
 
-    def _once(self, source: RegionVolume) -> RegionVolume:
+    def _once(self, source: RegionVolume) -> RegionVolume | None:
+        """One draw, ``None`` where a region loses every voxel."""
         import torchio
 
         affine, names = source.volume.affine, list(source.masks)
@@ -97,9 +98,11 @@ class Augment:
         for transform in self.transforms:
             subject = transform(subject)
         array, moved = subject["scan"].numpy()[0], np.asarray(subject["scan"].affine)
+        masks = subject["masks"].numpy() > 0 if names else np.empty((0, *array.shape), bool)
+        if not masks.any(axis=(1, 2, 3)).all():
+            return None
         self._check(before, array, affine, moved)
         hu = np.clip(np.rint(array), HU_MIN, HU_MAX).astype(np.int16, order="F")
-        masks = subject["masks"].numpy() > 0 if names else ()
         kept = {name: np.asfortranarray(mask) for name, mask in zip(names, masks, strict=True)}
         return RegionVolume(Volume(hu, moved), kept, source.notes)
 
@@ -163,5 +166,4 @@ def _mirrors(transform: Any) -> str:
     degrees = np.abs(np.asarray(getattr(transform, "degrees", 0), np.float64))
     if degrees.max() > _MOST_DEGREES:
         return f"turns the body by up to {degrees.max():g} degrees (more than {_MOST_DEGREES:g})"
-    scales = np.asarray(getattr(transform, "scales", 1) if "Affine" in type(transform).__name__ else 1, np.float64)
-    return f"scales by {scales.min():g}" if scales.min() <= 0 else ""
+    return ""

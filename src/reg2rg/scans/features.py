@@ -117,7 +117,7 @@ def load_array(path: Path, key: str) -> Array:
         fix = "correct the folder, or get the file"
         raise DataFault.of("MISSING_FILE", found="nothing", expected="a file", fix=fix, path=path) from None
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
-        pickled = "allow_pickle" in str(error) or "pickle" in str(error).lower()
+        pickled = any(word in str(error).lower() for word in ("pickle", "python objects"))
         raise DataFault.of(
             "PICKLED" if pickled else "UNREADABLE",
             found="Python objects (pickle), which can run any code" if pickled else str(error).partition("\n")[0],

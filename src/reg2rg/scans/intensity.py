@@ -18,7 +18,8 @@ from reg2rg.scans.base import ReadOptions, StoredImage
 SCALE = (-1000.0, 200.0)
 """What the two ends become: the window by default."""
 _RANGES = {"percentile": (0.5, 99.5), "zscore": (-3.0, 3.0)}
-_FOREGROUND = 0.1  # of the 99th percentile of all values, from which on a voxel is none of air
+_FOREGROUND = 0.05  # of the 99th percentile of all values, from which on a voxel is none of air
+_BRIGHT = 0.8  # of the way from the least value to the 99th percentile
 _SAMPLES = 1 << 20
 
 
@@ -70,15 +71,16 @@ def _values(image: StoredImage, where: tuple[slice, ...]) -> npt.NDArray[Any]:
 
 
 def _refuse_inverted(image: StoredImage, finite: npt.NDArray[Any]) -> None:
-    """The outermost voxels are air, or a body that is cut: never brighter than nearly all of the scan."""
+    """The outermost voxels are air, or a body that is cut: most of them are never the brightest of a scan."""
     faces = [
         _values(image, (slice(None),) * axis + (slice(end, end + 1 or None),)) for axis in range(3) for end in (0, -1)
     ]
     around = float(np.nanmedian(np.concatenate([face.reshape(-1) for face in faces])))
-    if around > np.percentile(finite, 75) and around > finite.mean():
+    low, high = float(finite.min()), float(np.percentile(finite, 99))
+    if around > low + _BRIGHT * (high - low):
         raise DataFault.of(
             "INVERTED",
-            found=f"values around the body of {around:g}, higher than three quarters of all",
+            found=f"values of {around:g} around the body, of {low:g} to {high:g}",
             expected="air that is dark",
             fix="invert the values (maximum minus value) and save the scan again",
             path=image.path,

@@ -26,6 +26,7 @@ from reg2rg.core.task import Views
 from reg2rg.core.types import RegionVolume
 from reg2rg.scans.features import FeatureVolume
 from reg2rg.scans.grid_layout import GridLayout
+from reg2rg.scans.intensity import NOT_HU
 from reg2rg.store.attributes import (
     ATTRIBUTES_FORMAT,
     Attributes,
@@ -37,7 +38,7 @@ from reg2rg.store.attributes import (
 from reg2rg.store.container import SUFFIX, Header, read_header, verify
 from reg2rg.store.crop import Detail, crop_to_foreground
 from reg2rg.store.files import file_name, read_native, read_views, write_native, write_views
-from reg2rg.store.grid_files import read_grid_views, write_grid
+from reg2rg.store.grid_files import KIND, read_grid_views, write_grid
 from reg2rg.store.index import INDEX, NATIVE_FORMAT, VIEWS_FORMAT, Listing, load_index, save_index
 from reg2rg.store.views import ALL_VIEWS, StudyViews, compute_views, views_key, wanted_views
 
@@ -140,14 +141,12 @@ class Store:
         if known is None:
             raise self._missing(study)
         if attributes_key(path) != (known.key, ATTRIBUTES_FORMAT):
-            raise DataFault.of(
-                "NOT_PREPARED",
-                found="no attributes of this entry",
-                expected=f"those of format {ATTRIBUTES_FORMAT}, measured on the same inputs",
-                fix="run `reg2rg data prepare` again, without --views-only: it measures what it lacks",
-                path=path,
-                study=study,
-            )
+            found, fix = "no attributes of this entry", "run `reg2rg data prepare` again, without --views-only"
+            meta = self._header(self.native_path(study), study).meta
+            if meta["kind"] == KIND or any(NOT_HU in note for note in meta["notes"]):
+                found, fix = "an entry that is not in Hounsfield units", "measure scans in HU"
+            expected = f"attributes of format {ATTRIBUTES_FORMAT}, measured on the same inputs"
+            raise DataFault.of("NOT_PREPARED", found=found, expected=expected, fix=fix, path=path, study=study)
         return read_attributes(path)
 
     def index(self) -> dict[str, Listing]:

@@ -106,7 +106,7 @@ class MaskPool(Encoder):
         if tuple(shares.shape[2:]) != self.grid:
             shares = F.adaptive_avg_pool3d(shares, self.grid)
         shares = shares.flatten(1)  # (N, cells)
-        most = int((shares > 0).sum(1).amax()) if len(shares) else 1
+        most = int((shares > 0).sum(1).amax())
         weights, cells = shares.topk(most, dim=1)  # those with a share, and zeros where a region has fewer
         cells = cells.sort(dim=1).values
         weights = shares.gather(1, cells)

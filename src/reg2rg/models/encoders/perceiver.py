@@ -125,7 +125,7 @@ class _Layer(nn.Module):
         at_tokens = torch.matmul(wide.flatten(1, 2), tokens.transpose(1, 2)).reshape(*wide.shape[:3], -1)
         at_latents = torch.matmul(query, key.transpose(-1, -2))
         scores = torch.cat([at_tokens, at_latents], dim=-1)  # (N, heads, L, T + L)
-        weights = (scores if mask is None else scores + mask).softmax(dim=-1)
+        weights = (scores if mask is None else scores + mask.to(scores.dtype)).softmax(dim=-1)
         of_tokens, of_latents = weights[..., : tokens.shape[1]], weights[..., tokens.shape[1] :]
         mean = torch.matmul(of_tokens.flatten(1, 2), tokens).reshape(wide.shape)  # (N, heads, L, C)
         return torch.einsum("nhlc,hkc->nhlk", mean, to_value) + torch.matmul(of_latents, value)
