@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import indexed_gzip
 
@@ -210,7 +210,7 @@ class Archive:
         """
         watched, end = _Watched(stream), 0
         try:
-            with tarfile.open(fileobj=watched, mode="r|", bufsize=_CHUNK) as tar:
+            with tarfile.open(fileobj=cast(IO[bytes], watched), mode="r|", bufsize=_CHUNK) as tar:
                 for entry in tar:
                     end = entry.offset_data
                     file = None if entry.issparse() or not entry.isreg() else tar.extractfile(entry)

@@ -98,11 +98,6 @@ class ReadOptions:
         """Whether what is read is in Hounsfield units, in which regions are measured and judged."""
         return self.grid is None and self.intensity == "hu"
 
-    @property
-    def said_of_values(self) -> str:
-        """What outputs say of the values: ``HU``, or ``not HU``."""
-        return "HU" if self.measures else "not HU"
-
     def as_facts(self) -> dict[str, Any]:
         """The options as plain values for keys; what came later stands there only where it says something."""
         later = {"intensity": "hu", "intensity_range": None, "grid": None, "first_slice": "head", "rescale": None}

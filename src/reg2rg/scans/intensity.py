@@ -17,6 +17,8 @@ from reg2rg.scans.base import ReadOptions, StoredImage
 
 SCALE = (-1000.0, 200.0)
 """What the two ends become: the window by default."""
+NOT_HU = "not HU"
+"""In every note on such a scan."""
 _RANGES = {"percentile": (0.5, 99.5), "zscore": (-3.0, 3.0)}
 _FOREGROUND = 0.05  # of the 99th percentile of all values, from which on a voxel is none of air
 _BRIGHT = 0.8  # of the way from the least value to the 99th percentile
@@ -34,13 +36,7 @@ def normalised(image: StoredImage, options: ReadOptions) -> tuple[StoredImage, s
         DataFault: CONSTANT; INVERTED, air is bright.
     """
     if options.intensity == "picture" and options.intensity_range is not None:
-        low, high = options.intensity_range
-        slope = (SCALE[1] - SCALE[0]) / (high - low)
-        changed = replace(image, slope=image.slope * slope, inter=(image.inter - low) * slope + SCALE[0])
-        return (
-            changed,
-            f"{options.said_of_values}: a picture, whose values {low:g} and {high:g} are the ends of the views",
-        )
+        return _between(image, *options.intensity_range, "picture")
     step = max(1, round((image.stored.size / _SAMPLES) ** (1 / 3)))
     values = _values(image, (slice(None, None, step),) * 3)
     finite = values[np.isfinite(values)]
@@ -59,11 +55,14 @@ def normalised(image: StoredImage, options: ReadOptions) -> tuple[StoredImage, s
     if not high > low:
         found, fix = f"both ends of {options.intensity} {ends} at {low:g}", "widen task.views.intensity_range"
         raise DataFault.of("CONSTANT", found=found, expected="two values", fix=fix, path=image.path)
+    return _between(image, low, high, f"{options.intensity} {ends[0]:g} to {ends[1]:g}")
+
+
+def _between(image: StoredImage, low: float, high: float, policy: str) -> tuple[StoredImage, str]:
+    """The image brought to `SCALE` from two of its values, and the note."""
     slope = (SCALE[1] - SCALE[0]) / (high - low)
-    policy = f"{options.intensity} {ends[0]:g} to {ends[1]:g}"
-    note = f"{options.said_of_values}: {low:g} and {high:g} ({policy}) are the ends of the views"
     changed = replace(image, slope=image.slope * slope, inter=(image.inter - low) * slope + SCALE[0])
-    return changed, note
+    return changed, f"{NOT_HU}: {low:g} and {high:g} ({policy}) are the ends of the views"
 
 
 def _values(image: StoredImage, where: tuple[slice, ...]) -> npt.NDArray[Any]:

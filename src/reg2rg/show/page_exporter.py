@@ -7,6 +7,7 @@ from pathlib import Path
 from reg2rg.core.errors import ConfigError
 from reg2rg.inference.exporters.base import EXPORTERS, Exporter
 from reg2rg.inference.result import ReportResult
+from reg2rg.scans.intensity import NOT_HU
 from reg2rg.scans.segmenters import MadeBy
 from reg2rg.show.case_page import PageStudy, write_page
 from reg2rg.show.slices import draw_study
@@ -40,7 +41,9 @@ class Page(Exporter):
             facts["masks"] = str(made_by.masks)
         notes = [_made_by(made_by.masks)] if made_by.masks is not None and not made_by.masks.for_measurements else []
         if not made_by.options.measures:
-            notes.append("The scan's values are not HU: nothing is measured in them, and windows of CT mean nothing.")
+            notes.append(
+                f"The scan's values are {NOT_HU}: nothing is measured in them, and windows of CT mean nothing."
+            )
         notes += [f"Not reported on: {region}. {reason}." for region, reason in result.absent.items()]
         facts |= {f"note {number}": note for number, note in enumerate(made_by.notes, 1)}
         facts.pop("reg2rg", None)  # the page says it

@@ -211,7 +211,7 @@ def _ctrg_tables(out: Path, rows: Mapping[str, Sequence[tuple[str, str]]], form:
 def _picture(volume: Voxels) -> npt.NDArray[np.uint8]:
     low, high = _PICTURE_WINDOW
     grey = np.rint((np.clip(volume, low, high).astype(np.float32) - low) * (255 / (high - low)))
-    return grey.astype(np.uint8)
+    return np.asarray(grey, np.uint8)
 
 
 def read_phantom(job: Job) -> tuple[Voxels, npt.NDArray[np.float64]]:

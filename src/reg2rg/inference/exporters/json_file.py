@@ -30,6 +30,7 @@ from reg2rg.core.files import write_json
 from reg2rg.core.types import Grid, LabelMap, RegionFiles
 from reg2rg.inference.exporters.base import EXPORTERS, Exporter
 from reg2rg.inference.result import ReportResult
+from reg2rg.scans.intensity import NOT_HU
 from reg2rg.store.attributes import Attributes
 
 SCHEMA = "reg2rg.report/1"
@@ -60,7 +61,7 @@ def as_json(result: ReportResult) -> dict[str, Any]:
         "asked": list(result.asked),
         "absent": dict(result.absent),
         "regions": {region: _region(result, region) for region in result.masks},
-        "values": result.made_by.options.said_of_values,
+        "values": "HU" if result.made_by.options.measures else NOT_HU,
         "measured": None if measured is None else _without_regions(measured),
         "grid": None if result.source is None else {"stored": _grid(result.stored_grid), "ras": _grid(result.grid)},
         "made_by": asdict(result.made_by),
