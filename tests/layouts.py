@@ -106,6 +106,7 @@ COLUMNS = ("VolumeName", "RescaleIntercept", "RescaleSlope", "XYSpacing", "ZSpac
 
 def ct_rate(root: Path, release: str = "v2", real: bool = True, inter: int = -1024) -> Path:
     """Three scans with two reconstructions each."""
+    root.mkdir(parents=True, exist_ok=True)
     for number, scan in enumerate(SCANS):
         split, patient = scan.partition("_")[0], scan.rpartition("_")[0]
         folder = root / (f"{split}_fixed" if release == "v2" else split) / patient / scan

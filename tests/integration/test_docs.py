@@ -43,7 +43,7 @@ NOT_OURS = {"git", "pip", "python3", "pre-commit", "tensorboard"}
 
 _FENCE = re.compile(r"^(<!-- notest: [^\n]+ -->\n+)?^```(\w+)([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _LM = ["--steps", "0", "--hidden_size", "32", "--layers", "2", "--heads", "2"]
-_SMALLER = ["--size", "32", "32", "20", "--studies", "4"]  # the last one of an option counts
+_SMALLER = ["--studies", "4"]  # the last one of an option counts
 _FIT = (
     "--trainer.max_epochs 1 --trainer.limit_train_batches 1 --trainer.limit_val_batches 1 --model.max_new_tokens 8 "
     "--model.val_generate 1 --data.workers 0 --trainer.accelerator cpu --trainer.val_check_interval 1"
@@ -185,6 +185,8 @@ def toy(args: list[str], page: Path) -> list[str]:
     if what[0] in ("fit", "validate", "test", "predict"):
         smaller = ["--task.views.size", "[32, 32, 32]"] if page.name == "datasets.md" else []
         return [*args, *_FIT.split(), *smaller] if page.name in RUNS_TRAINER else [*args, "--print_config"]
+    if what == ["evaluate"] and page.name == "datasets.md":
+        return [*args, "--no-floors"]
     if what == ["ablate"]:
         return [*args, "--dry-run", *(() if "--runs" in args else ("--runs", "full"))]
     return args
