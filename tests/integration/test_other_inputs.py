@@ -3,16 +3,27 @@ transforms."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
 
-from reg2rg.cli.main import main
+from docs_blocks import ROOT, blocks, commands, title, toy
+from reg2rg.cli.main import Invocation, main
+from reg2rg.cli.section import read_section
+from reg2rg.core.regions import load_region_set
+from reg2rg.core.types import MaskChannels, Study
+from reg2rg.extras.phantom.features import write_features
+from reg2rg.extras.phantom.writer import plan
+from reg2rg.scans.features import read_features
 
 TINY = {
     "data": {"batch_size": 1, "eval_batch_size": 1},
@@ -25,149 +36,150 @@ def command(*words: str | Path) -> None:
     assert main([str(word) for word in words]) == 0
 
 
-def trained(root: Path, configs: list[str], *options: str) -> dict[str, object]:
-    """Check, prepare, a language model, fit, predict, export, evaluate; the scores."""
+def trained(root: Path, configs: list[str]) -> None:
+    """Check, prepare, a language model, fit, export."""
     (root / "tiny.yaml").write_text(yaml.safe_dump(TINY))
-    config = [word for name in (*configs, root / "tiny.yaml") for word in ("-c", str(name))] + list(options)
-    command("data", "check", *config, "--workers", "0", "--overlays", "1", "--out", root / "check")
+    config = [word for name in (*configs, root / "tiny.yaml") for word in ("-c", str(name))]
+    command("data", "check", *config, "--workers", "0", "--out", root / "check")
     command("data", "prepare", *config, "--workers", "0")
     command("lm", root / "lm", *config, "--steps", "0", "--hidden_size", "32", "--layers", "2", "--heads", "2")
     command("fit", *config)
-    command("predict", *config, "--ckpt_path", "last")
     command("export", "--ckpt_path", root / "runs/checkpoints/last.ckpt", "--out", root / "model")
-    return evaluated(root)
 
 
-def evaluated(root: Path, *options: str | Path) -> dict[str, object]:
-    command("evaluate", root / "runs/predictions", "--out", root / "scores", "--resamples", "20", *options)
-    found: dict[str, object] = json.loads((root / "scores/metrics.json").read_text())
-    return found
+def page_run(name: str, folder: Path) -> str:
+    """Run a page of the docs in a folder, at toy size; what its commands printed."""
+    page = ROOT / "docs" / name
+    said = io.StringIO()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(said):
+        for block in blocks(page):
+            if block.language == "python":
+                exec(compile(block.text, name, "exec"), {})
+            elif block.language == "bash":
+                for program, *words in commands(block.text):
+                    assert program == "reg2rg"
+                    more = ["--model.word_alignment_steps", "0"] if words[0] == "fit" else []
+                    assert main([*toy(words, page), *more]) == 0, words
+            elif title(block):
+                Path(title(block)).write_text(block.text)
+    return said.getvalue()
 
 
 @pytest.fixture(scope="module")
-def grids(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("grids")
-    phantom = ("--studies", "6", "--size", "48", "48", "32", "--workers", "0")
-    command("data", "phantom", root / "data", *phantom, "--features", root / "features")
-    return root
+def grids(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """What the page about features leaves, and what its commands say."""
+    folder = tmp_path_factory.mktemp("grids")
+    return folder, page_run("how-to/features.md", folder)
 
 
-def test_a_grid_of_features(grids: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    own = {"vars": {"folder": str(grids), "orca": f"{grids}/features", "reports": f"{grids}/data/radgenome_files"}}
-    (grids / "own.yaml").write_text(yaml.safe_dump(own | {"trainer": {"default_root_dir": f"{grids}/runs"}}))
-    scores = trained(grids, ["phantom.yaml", "features/colipri_216.yaml", str(grids / "own.yaml")])
-    said = capsys.readouterr().out
+def read(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def test_a_grid_of_features(grids: tuple[Path, str], capsys: pytest.CaptureFixture[str]) -> None:
+    folder, said = grids
+    demo = folder / "demo"
     assert "BELOW_ONE_CELL" in said  # the airways, in cells of 64 mm
     assert "REGION_NEVER_SEEN" in said  # breast, esophagus and thyroid are no organs of the masks
-    assert scores["studies"] == 1
-    stacked = np.load(grids / "features/compressed/colipri/colipri_GridAvg_b216_d768/valid.npy")
+    assert read(demo / "scores/metrics.json")["studies"] == 1
+    stacked = np.load(demo / "features/compressed/colipri/colipri_GridAvg_b216_d768/valid.npy")
     assert (stacked.shape, stacked.dtype) == ((1, 216, 768), np.float16)
-    np.save(grids / "valid_6_a_1.npy", stacked[0])
-    masks = grids / "features/organ_masks/valid/valid_6_a_1.npz"
+    masks = demo / "features/organ_masks/valid/valid_6_a_1.npz"
     with np.load(masks) as arrays:
         assert (arrays["masks"].shape, arrays["masks"].dtype) == ((11, 24, 24, 24), np.float16)
-    report = ("report", grids / "valid_6_a_1.npy", "--model", grids / "model")
-    command(*report, "--masks", masks, "-o", grids / "report")
-    result = json.loads((grids / "report/valid_6_a_1.json").read_text())
-    record = json.loads((grids / "runs/predictions/studies/valid_6_a_1.json").read_text())
-    assert result["asked"] == record["regions"]
+    result, record = read(demo / "report/one.json"), read(demo / "runs/predictions/studies/valid_6_a_1.json")
+    assert sorted(result["asked"]) == sorted(record["regions"])
     assert result["absent"] == dict.fromkeys(["breast", "esophagus", "thyroid"], "no organ of the masks is it")
     assert result["grid"] is None
-    paragraphs = [paragraph["text"] for paragraph in record["paragraphs"]]
-    assert [paragraph["text"] for paragraph in result["paragraphs"]] == paragraphs
     assert any("trachea and bronchie: below one cell" in note for note in result["made_by"]["notes"])
-    assert main([str(word) for word in report]) == 2
-    assert "--masks FILE" in capsys.readouterr().err
-    scan = grids / "data/valid_preprocessed/valid_6/valid_6a/valid_6_a_1.nii.gz"
-    assert main(["report", str(scan), "--masks", str(masks), "--model", str(grids / "model")]) == 2
-    assert "UNREADABLE" in capsys.readouterr().err
+    scan = demo / "data/valid_preprocessed/valid_6/valid_6a/valid_6_a_1.nii.gz"
+    features, model = str(folder / "one.npy"), ["--model", str(demo / "model")]
+    for words, message in (
+        ([features], "--masks FILE"),
+        ([features, "--segmenter", "Thresholds"], "a segmenter needs a scan"),
+        ([features, "--masks", str(masks), "--formats", "Page"], "--formats JSON"),
+        ([str(scan), "--masks", str(masks)], "UNREADABLE"),
+    ):
+        assert main(["report", *words, *model, "-o", str(folder / "none")]) == 2
+        assert message in capsys.readouterr().err
 
 
-def test_whole_grids_and_their_averages(grids: Path) -> None:
+def test_the_report_on_one_file_is_that_of_predict(grids: tuple[Path, str]) -> None:
+    """Under the study's name, which orders the regions."""
+    demo = grids[0] / "demo"
+    shutil.copy(grids[0] / "one.npy", grids[0] / "valid_6_a_1.npy")
+    masks = demo / "features/organ_masks/valid/valid_6_a_1.npz"
+    command("report", grids[0] / "valid_6_a_1.npy", "--model", demo / "model", "--masks", masks, "-o", demo / "again")
+    result, record = read(demo / "again/valid_6_a_1.json"), read(demo / "runs/predictions/studies/valid_6_a_1.json")
+    assert result["asked"] == record["regions"]
+    assert [part["text"] for part in result["paragraphs"]] == [part["text"] for part in record["paragraphs"]]
+
+
+def test_whole_grids_and_their_averages(grids: tuple[Path, str], tmp_path: Path) -> None:
     """A file a volume, 24 x 24 x 24 x 768 as published; GridAvg is the mean of its blocks."""
-    from reg2rg.cli.main import Invocation
-    from reg2rg.cli.section import read_section
-    from reg2rg.core.regions import load_region_set
-    from reg2rg.core.types import MaskChannels, Study
-    from reg2rg.extras.phantom.features import write_features
-    from reg2rg.extras.phantom.writer import plan
-    from reg2rg.scans.features import read_features
-
-    last = plan(grids / "data", 6, 0, (48, 48, 32))[-1:]
-    write_features(last, grids / "whole", grids=True)
-    file = grids / "whole/uncompressed/colipri/valid/valid_6_a_1.npy"
+    demo = grids[0] / "demo"
+    write_features(plan(demo / "data", 6, 0, (48, 48, 32))[-1:], tmp_path, grids=True)
+    file = tmp_path / "uncompressed/colipri/valid/valid_6_a_1.npy"
     whole = np.load(file, mmap_mode="r")
     assert (whole.shape, whole.dtype) == ((24, 24, 24, 768), np.float16)
-    pooled = np.load(grids / "features/compressed/colipri/colipri_GridAvg_b216_d768/valid.npy")[0].reshape(6, 6, 6, 768)
+    pooled = np.load(demo / "features/compressed/colipri/colipri_GridAvg_b216_d768/valid.npy")[0].reshape(6, 6, 6, 768)
     assert np.abs(whole[4:8, 8:12, :4].astype(np.float32).mean((0, 1, 2)) - pooled[1, 2, 0]).max() < 2e-3
     section = read_section(Invocation("check", (), ()), [], ["reg2rg.yaml", "features/colipri.yaml"])
-    options = section.data.read.for_views(section.task.views)
-    masks = MaskChannels(grids / "whole/organ_masks/valid/valid_6_a_1.npz")
-    found = read_features(Study("s", "s", "train", file, masks), load_region_set("radgenome"), options)
+    options, regions = section.data.read.for_views(section.task.views), load_region_set("radgenome")
+    masks = MaskChannels(tmp_path / "organ_masks/valid/valid_6_a_1.npz")
+    found = read_features(Study("s", "s", "train", file, masks), regions, options)
     assert list(found.weights) == ["abdomen", "bone", "heart", "lung", "mediastinum", "pleura", "trachea and bronchie"]
     assert found.notes == ()  # fine enough for the airways, and all axes as they are said to be
-    upside_down = np.ascontiguousarray(whole[:, :, ::-1])
-    np.save(grids / "turned.npy", upside_down)
-    (note,) = read_features(
-        Study("s", "s", "train", grids / "turned.npy", masks), load_region_set("radgenome"), options
-    ).notes
+    np.save(tmp_path / "turned.npy", np.ascontiguousarray(whole[:, :, ::-1]))
+    (note,) = read_features(Study("s", "s", "train", tmp_path / "turned.npy", masks), regions, options).notes
     assert re.search("with ..IC: look at data.read.grid.axes", note)  # from left and right it looks nearly the same
 
 
-def test_one_vector_a_scan(grids: Path) -> None:
+def test_one_vector_a_scan(tmp_path: Path) -> None:
     """Merlin's embeddings: reports as a whole, without regions."""
-    vectors = grids / "merlin/embeddings"
+    vectors = tmp_path / "embeddings"
     vectors.mkdir(parents=True)
     random = np.random.default_rng(0)
-    for name in ("a", "b", "c"):
-        np.save(vectors / f"{name}.npy", random.normal(size=2048).astype(np.float32))
-    table = "id,split,report\na,train,The liver is normal.\nb,val,A cyst.\nc,test,The liver is normal.\n"
-    (grids / "merlin/reports.csv").write_text(table)
-    own = {"folder": str(grids / "merlin"), "merlin": str(grids / "merlin")}
-    trainer = {"default_root_dir": f"{grids}/merlin/runs"}
-    (grids / "merlin.yaml").write_text(yaml.safe_dump({"vars": own, "trainer": trainer}))
-    root = grids / "merlin"
-    scores = trained(root, ["phantom.yaml", "features/merlin.yaml", str(grids / "merlin.yaml")])
-    assert scores["studies"] == 1
-    command("report", vectors / "c.npy", "--model", root / "model", "-o", root / "report")
-    result = json.loads((root / "report/c.json").read_text())
+    rows = ["id,split,report"]
+    for number, split in enumerate(["train"] * 8 + ["val", "test"]):
+        np.save(vectors / f"s{number}.npy", random.normal(size=2048).astype(np.float32))
+        rows.append(f"s{number},{split},The liver is normal. There is a cyst of {number} mm in the left kidney.")
+    (tmp_path / "reports.csv").write_text("\n".join(rows))
+    own = {"folder": str(tmp_path), "merlin": str(tmp_path)}
+    overlay = {"vars": own, "trainer": {"default_root_dir": f"{tmp_path}/runs"}}
+    (tmp_path / "merlin.yaml").write_text(yaml.safe_dump(overlay))
+    trained(tmp_path, ["phantom.yaml", "features/merlin.yaml", str(tmp_path / "merlin.yaml")])
+    command("report", vectors / "s9.npy", "--model", tmp_path / "model", "-o", tmp_path / "report")
+    result = read(tmp_path / "report/s9.json")
     assert (result["asked"], result["absent"], [p["region"] for p in result["paragraphs"]]) == ([], {}, [""])
 
 
 def test_mr_like_values_in_regions_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command(
-        "data", "phantom", tmp_path / "data", "--studies", "6", "--size", "48", "48", "32", "--workers", "0", "--mr"
-    )
-    regions = tmp_path / "data/regions.yaml"
-    small = {"init_args": {"channels": [8, 16]}}
-    own = {
-        "vars": {"folder": str(tmp_path)},
-        "task": {"regions": str(regions), "views": {"size": [16, 16, 16], "intensity": "percentile"}},
-        "model": {"texture": small, "geometry": small},
-        "trainer": {"default_root_dir": f"{tmp_path}/runs"},
-    }
-    (tmp_path / "own.yaml").write_text(yaml.safe_dump(own))
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
-    wrong = ["data", "check", "-c", "phantom.yaml", "-c", str(tmp_path / "own.yaml"), "--task.views.intensity", "hu"]
-    assert main([*wrong, "--workers", "0", "--out", str(tmp_path / "check")]) == 3
-    assert "NOT_HU" in capsys.readouterr().out
-    scores = trained(tmp_path, ["phantom.yaml", str(tmp_path / "own.yaml")])
-    assert scores["studies"] == 1
-    scan = tmp_path / "data/valid_preprocessed/valid_6/valid_6a/valid_6_a_1.nii.gz"
-    masks = tmp_path / "data/valid_region_mask/seg_valid_6_a_1"
-    command("report", scan, "--masks", masks, "--model", tmp_path / "model", "-o", tmp_path / "report")
-    result = json.loads((tmp_path / "report/valid_6_a_1.json").read_text())
-    record = json.loads((tmp_path / "runs/predictions/studies/valid_6_a_1.json").read_text())
+    page_run("concepts/modalities.md", tmp_path)
+    mr = tmp_path / "mr"
+    names = {region["name"] for region in yaml.safe_load((mr / "data/regions.yaml").read_text())["regions"]}
+    assert not names & set(load_region_set("radgenome").names)
+    assert read(mr / "scores/metrics.json")["studies"] == 1
+    result, record = read(mr / "report/valid_6_a_1.json"), read(mr / "runs/predictions/studies/valid_6_a_1.json")
     assert result["asked"] == record["regions"]
-    assert set(result["asked"]) <= {region["name"] for region in yaml.safe_load(regions.read_text())["regions"]}
+    assert set(result["asked"]) <= names
     assert [p["text"] for p in result["paragraphs"]] == [p["text"] for p in record["paragraphs"]]
     assert result["measured"] is None
     assert any("not HU" in note for note in result["made_by"]["notes"])
-    assert (tmp_path / "report/valid_6_a_1.html").is_file()
+    assert (mr / "report/valid_6_a_1.html").is_file()
+    with contextlib.chdir(tmp_path):
+        hu = ["-c", "phantom.yaml", "-c", "mr.yaml", "--task.views.intensity", "hu", "--workers", "0", "--out", "hu"]
+        assert main(["data", "check", *hu]) == 3
+        assert "NOT_HU" in capsys.readouterr().out
+        other = ["predict", "-c", "phantom.yaml", "-c", "mr.yaml", "--task.views.intensity", "zscore"]
+        assert main([*other, "--ckpt_path", "last", "--trainer.enable_progress_bar", "false"]) == 2
+        assert "views.intensity" in capsys.readouterr().err
 
 
 AUGMENT = """
 data:
+  cache: false
   augment:
     transforms:
       - class_path: torchio.RandomAffine
@@ -205,7 +217,7 @@ def test_a_resumed_run_with_transforms_is_the_one_that_was_not_stopped(phantoms:
 def test_flips_are_refused_with_their_place_in_the_config(
     phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flip = "data: {augment: {transforms: [{class_path: torchio.RandomFlip, init_args: {axes: [0]}}]}}"
+    flip = "data: {cache: false, augment: {transforms: [{class_path: torchio.RandomFlip, init_args: {axes: [0]}}]}}"
     (tmp_path / "flip.yaml").write_text(flip)
     configs = ["-c", "phantom.yaml", "-c", str(phantoms / "own.yaml"), "-c", str(tmp_path / "flip.yaml")]
     assert main(["fit", *configs]) == 2
