@@ -26,6 +26,7 @@ from reg2rg.evaluation.labelers import LABELERS, Labeler, read_label_table
 from reg2rg.evaluation.metrics.synonyms import SynonymSource
 from reg2rg.evaluation.protocols import PROTOCOLS, find_protocol
 from reg2rg.evaluation.reading import Columns, Reports, read_predictions, read_references, read_reports
+from reg2rg.evaluation.results import Evaluation
 
 if TYPE_CHECKING:
     from reg2rg.evaluation.metrics.base import Metric
@@ -45,15 +46,12 @@ def run(invocation: Invocation) -> int:
     options = _parser().parse_args(list(invocation.args))
     _check(options)
 
-    from rich.console import Console
-
     from reg2rg.core.files import Outputs
     from reg2rg.core.progress import progress as watch
     from reg2rg.evaluation.engine import Settings, evaluate
     from reg2rg.evaluation.metrics.base import usual_metrics
     from reg2rg.evaluation.metrics.external import exported_texts, load_judge
     from reg2rg.show.evaluation_files import write_evaluation
-    from reg2rg.show.evaluation_terminal import print_evaluation
 
     protocol, regions = find_protocol(options.protocol), load_region_set(options.regions)
     columns = Columns(
@@ -106,11 +104,27 @@ def run(invocation: Invocation) -> int:
             write_evaluation(evaluation, options.out, outputs)
         if options.export is not None:
             outputs.write(options.export, lambda: exported_texts(options.export, reports.pairs))
-    print_evaluation(evaluation, Console())
+    _print(options, evaluation)
     for path in outputs.written:
         sys.stdout.write(f"written: {path}\n")
     outputs.check()
     return 0
+
+
+def _print(options: argparse.Namespace, evaluation: Evaluation) -> None:
+    """The evaluation; and the data set's own labels beside those that were read, where they are given."""
+    from rich.console import Console
+
+    from reg2rg.show.evaluation_terminal import print_evaluation
+    from reg2rg.show.label_sources import label_sources
+    from reg2rg.show.render import print_tables
+
+    print_evaluation(evaluation, Console())
+    if options.shipped_labels is None:
+        return
+    studies = list(evaluation.per_study["study"])
+    shipped = dict(zip(studies, read_label_table(options.shipped_labels, studies), strict=True))
+    print_tables([label_sources(evaluation.per_study, shipped, FINDINGS, evaluation.labeler)], Console())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -160,6 +174,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     findings.add_argument(
         "--labeler-backbone", type=place, metavar="DIR", help="config and tokenizer, where they are not beside the .pth"
+    )
+    findings.add_argument(
+        "--shipped-labels",
+        type=place,
+        metavar="CSV",
+        help="labels that the data set ships (CT-RATE), beside those that are read from the references",
     )
     findings.add_argument("--reference-labels", type=place, metavar="CSV", help="labels of the references")
     findings.add_argument("--predicted-labels", type=place, metavar="CSV", help="labels of the predictions")
@@ -337,5 +357,5 @@ def _synonyms(source: str) -> SynonymSource:
 
 
 def _inputs(options: argparse.Namespace) -> dict[str, str]:
-    names = ("predictions", "references", "against", "train_references", "truth", *_PREFIXES)
+    names = ("predictions", "references", "against", "train_references", "truth", "shipped_labels", *_PREFIXES)
     return {name: str(path) for name in names if (path := getattr(options, name)) is not None}

@@ -201,7 +201,8 @@ def _segment_one(job: _Job) -> _Outcome:
     """Bring the masks of one study into its folder. Never lets an exception out but a keyboard interrupt."""
     study = job.study
     try:
-        found = _unpacked(job.segmenter).segment(study.image, job.regions, job.options)
+        options = (job.options or ReadOptions()).for_study(study) if study.rescale else job.options
+        found = _unpacked(job.segmenter).segment(study.image, job.regions, options)
         facts = {"made_by": asdict(found.made_by), "absent": dict(found.absent), "regions": list(job.regions.names)}
         there = _is_there(job.folder, found, facts)
         if not there:

@@ -94,9 +94,9 @@ class ReportResult:
 
     @property
     def text(self) -> str:
-        """The report as text: a line for each paragraph, with its region before it if it has one."""
-        lines = (f"{part.region}: {part.text}" if part.region else part.text for part in self.report.paragraphs)
-        return "\n".join(lines)
+        """The report as text: a line for each paragraph, its region before it if it has one; a tail at the end."""
+        lines = [f"{part.region}: {part.text}" if part.region else part.text for part in self.report.paragraphs]
+        return "\n".join([*lines, *(f"{key}: {text}" for key, text in self.report.others.items() if text)])
 
     def __str__(self) -> str:
         return self.text

@@ -1,7 +1,7 @@
 "use strict";
 const DATA = JSON.parse(document.getElementById("data").textContent);
-const WINDOWS = {lung: [-1350, 150], soft: [-160, 240], bone: [-350, 1150]};
-const WINDOW_NAMES = {lung: "lung", soft: "soft tissue", bone: "bone"};
+const WINDOWS = {lung: [-1350, 150], soft: [-160, 240], bone: [-350, 1150], all: [-1000, 200]};
+const WINDOW_NAMES = {lung: "lung", soft: "soft tissue", bone: "bone", all: "all values"};
 const PLANES = ["axial", "coronal", "sagittal"];
 const $ = id => document.getElementById(id);
 const all = query => [...document.querySelectorAll(query)];
@@ -16,7 +16,7 @@ function el(tag, attrs, ...children) {
 const study = () => DATA.studies[state.study];
 const colour = region => DATA.colours[region] || "#9ca3af";
 const level = ([low, high]) => `W ${Math.round(high - low)} L ${Math.round((low + high) / 2)}`;
-const wanted = () => state.window === "auto" ? study().window[state.region] || "soft" : state.window;
+const wanted = () => state.window === "auto" ? study().window[state.region] || study().window[""] || "soft" : state.window;
 const rgb = hex => [1, 3, 5].map(at => parseInt(hex.slice(at, at + 2), 16));
 
 // ---- static pictures: for browsers without WebGL 2, studies without a volume, and paper
@@ -181,7 +181,7 @@ function showText() {
   $("chips").replaceChildren(...chips);
   $("regions").tBodies[0].replaceChildren(...rows());
   $("list").hidden = !one.regions.length;
-  const faults = [["Invalid prefixes", one.invalid], ["Repeated", one.duplicate], ["Regions without a paragraph", one.missing]].filter(([, list]) => list.length);
+  const faults = [["Invalid prefixes", one.invalid], ["Repeated", one.duplicate], ["Regions without a paragraph", one.missing], ["Of what has no mask", one.others]].filter(([, list]) => list.length);
   $("faults").textContent = faults.map(([name, list]) => `${name}: ${list.join(", ")}.`).join(" ");
   mark();
 }

@@ -189,6 +189,7 @@ def _study(study: PageStudy) -> dict[str, Any]:
         "invalid": study.predicted.invalid,
         "duplicate": study.predicted.duplicate,
         "missing": study.predicted.missing,
+        "others": [f"{key}: {text}" for key, text in study.predicted.others.items() if text],
         "findings": {label: list(pair) for label, pair in study.findings.items()},
         "wrong": is_wrong(study),
         "planes": {plane: asdict(view) for plane, view in study.images.planes.items()},

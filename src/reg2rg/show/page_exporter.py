@@ -12,6 +12,7 @@ from reg2rg.inference.exporters.base import EXPORTERS, Exporter
 from reg2rg.inference.exporters.json_file import as_json
 from reg2rg.inference.identity import deidentified
 from reg2rg.inference.result import ReportResult
+from reg2rg.scans.intensity import NOT_HU
 from reg2rg.scans.segmenters import MadeBy
 from reg2rg.show.case_page import Around, PageStudy, RegionRow, room_for_volumes, write_page
 from reg2rg.show.slices import draw_study
@@ -51,12 +52,16 @@ class Page(Exporter):
             )
         result = result if self.identified else deidentified(result)
         path = out / f"{result.study.id}.html"
-        images = draw_study(source, self.max_pixels)
         made_by = result.made_by
+        images = draw_study(source, self.max_pixels, hu=made_by.options.measures)
         facts = {"scan": str(result.study.image), "model": made_by.model, **made_by.versions}
         if made_by.masks is not None:
             facts["masks"] = str(made_by.masks)
         notes = [_made_by(made_by.masks)] if made_by.masks is not None and not made_by.masks.for_measurements else []
+        if not made_by.options.measures:
+            notes.append(
+                f"The scan's values are {NOT_HU}: nothing is measured in them, and windows of CT mean nothing."
+            )
         for reason in dict.fromkeys(result.absent.values()):
             regions = [region for region, why in result.absent.items() if why == reason]
             notes.append(f"Not reported on: {', '.join(regions)}. {reason[:1].upper()}{reason[1:]}.")

@@ -56,25 +56,29 @@ class StudyImages:
 
     Attributes:
         planes: plane -> its slices.
-        window: region -> ``"lung"`` where most of the region is air, else ``"soft"``.
+        window: region -> ``"lung"`` where most of the region is air, else ``"soft"``; ``"all"`` for values that are no
+            HU, under ``""`` too.
     """
 
     planes: Mapping[Plane, SliceView]
     window: Mapping[str, str]
 
 
-def draw_study(study: RegionVolume, max_pixels: int = 320) -> StudyImages:
+def draw_study(study: RegionVolume, max_pixels: int = 320, hu: bool = True) -> StudyImages:
     """Draw the slices in which each region is largest, and the middle ones.
 
     Args:
         study: the scan and its masks in RAS.
         max_pixels: larger pictures are thinned to at most this many pixels a side.
+        hu: values are HU; otherwise all of them are shown.
     """
     array = study.volume.array
     window = {
         region: "lung" if float(np.median(array[mask])) < _AIR_BELOW_HU else "soft"
         for region, mask in study.masks.items()
     }
+    if not hu:
+        window = dict.fromkeys(("", *study.masks), "all")
     planes: dict[Plane, SliceView] = {plane: _draw_plane(study, plane, max_pixels) for plane in ("axial", "coronal")}
     return StudyImages(planes, window)
 

@@ -368,7 +368,7 @@ def _write_summary(
             "regions": summary.regions,
             "settings": {
                 "regions": list(regions.names),
-                "options": asdict(options),
+                "options": options.as_facts(),
                 "views": None if bake is None else asdict(bake),
             },
             "skipped_by_code": _codes(summary.skipped),

@@ -93,7 +93,7 @@ def entry_key(study: Study, regions: RegionSet, options: ReadOptions, contents: 
         "labels": {k: list(v) for k, v in sorted(masks.labels.items())} if isinstance(masks, LabelMap) else None,
         "regions": list(regions.names),
         "expected": [asdict(region.expected) for region in regions],
-        "options": options.as_facts(),
+        "options": options.for_study(study).as_facts(),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
