@@ -18,7 +18,7 @@ from reg2rg.core.regions import RegionSet
 from reg2rg.core.types import Study
 from reg2rg.evaluation.labelers import RuleLabeler
 from reg2rg.evaluation.reading import Reports, read_reports, reference_pairs
-from reg2rg.evaluation.records import STUDIES, read_records, read_report
+from reg2rg.evaluation.records import STUDIES, read_records, read_report, read_written
 
 if TYPE_CHECKING:
     from reg2rg.cli.section import DataSection
@@ -40,7 +40,7 @@ def run(invocation: Invocation) -> int:
 
     from reg2rg.cli.section import read_section
     from reg2rg.core.files import Outputs, json_text
-    from reg2rg.show.case_page import write_page
+    from reg2rg.show.case_page import write_page, written_notes
     from reg2rg.show.case_tables import as_json, build_tables, summary_rows
     from reg2rg.show.plots import draw_curves
     from reg2rg.show.render import print_tables
@@ -56,10 +56,11 @@ def run(invocation: Invocation) -> int:
     outputs = Outputs()
     outputs.write(options.out.with_suffix(".json"), json_text({"studies": scores.studies, "scores": rows}))
     curves = {name: read_curves(path) for name, path in _pairs(options.curves, "--curves")}
+    shown = _page_studies(section.data, studies, options.predictions, options.studies)
     write_page(
         options.out,
         title=options.title,
-        studies=_page_studies(section.data, studies, options.predictions, options.studies),
+        studies=shown,
         tables=tables,
         curves=draw_curves(curves, PANELS) if curves else "",
         facts={
@@ -68,6 +69,7 @@ def run(invocation: Invocation) -> int:
             "training studies": str(len(train)),
             "studies shown": str(min(options.studies, scores.studies)),
         },
+        notes=written_notes(one for study in shown for one in study.written),
         outputs=outputs,
     )
     outputs.check()
@@ -170,6 +172,7 @@ def _page_studies(section: DataSection, studies: Mapping[str, Study], folder: Pa
                 predicted=report,
                 reference=study.reports,
                 images=draw_study(store.read(study.id).detail.to_region_volume()),
+                written=read_written(record),
                 findings={label: (None if truth is None else truth[label], said.get(label, False)) for label in labels},
             )
         )

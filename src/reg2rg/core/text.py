@@ -19,6 +19,10 @@ _MARK = re.compile("\ufeff")
 _HALF = re.compile(r"[\ud800-\udfff]")
 
 
+UNWRITTEN = re.compile(f"{_CONTROL.pattern}|{_MARK.pattern}|_x00")
+"""Where a text is not what `TextGate` lets through. What is taken out would join what stands beside it."""
+
+
 def _unescaped(found: re.Match[str]) -> str:
     return "\n" if found[1] is None else chr(int(found[1], 16))
 

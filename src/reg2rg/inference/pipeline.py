@@ -114,7 +114,9 @@ def report_on(
     with model.reporter.llm.merged():
         [answer] = model.reporter.generate(_batch(model, contract, name, detail), model.decoding)
     if answer.truncated:
-        log.warning("%s: the report was stopped by its length or by a loop, not by its own end", scan)
+        cut = ", ".join(one.region or f"region {one.slot}" for one in answer.written if one.truncated)
+        what = f"the paragraphs on {cut} were" if cut else "the report was"
+        log.warning("%s: %s stopped by a limit of length or by a loop, not by the model", scan, what)
     if study.masks is not None:
         study = replace(study, masks=canonical(study.masks, contract.task.region_set))
     return ReportResult(
@@ -133,6 +135,7 @@ def report_on(
             truncated=answer.truncated,
         ),
         attributes=attributes,
+        written=answer.written,
     )
 
 

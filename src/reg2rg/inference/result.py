@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reg2rg.core.errors import ConfigError
-from reg2rg.core.report import Report
+from reg2rg.core.report import Report, Written
 from reg2rg.core.types import Grid, Mask, RegionVolume, Study
 from reg2rg.scans.base import ReadOptions
 from reg2rg.scans.grid import Orientation, bounding_box
@@ -51,6 +51,8 @@ class ReportResult:
         absent: region of the model's set that it was not asked for -> why.
         made_by: how it came about.
         attributes: what is measured of the regions, ``None`` where that was not done.
+        written: how each paragraph came by its region's name, and whether it was cut; in slot order. Nothing where
+            decoding was free.
     """
 
     study: Study
@@ -60,6 +62,7 @@ class ReportResult:
     absent: Mapping[str, str]
     made_by: Provenance
     attributes: Attributes | None = None
+    written: tuple[Written, ...] = ()
 
     @property
     def text(self) -> str:

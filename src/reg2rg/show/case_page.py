@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from reg2rg.core.files import Outputs
-from reg2rg.core.report import Report
+from reg2rg.core.report import Report, Written
 from reg2rg.show.render import to_figure, to_page, write_files
 from reg2rg.show.slices import HU_RANGE, StudyImages
 from reg2rg.show.table import Table
@@ -19,6 +19,13 @@ PALETTE = (
     "#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#b266ff", "#46f0f0", "#f032e6", "#bcf60c", "#fabebe",
     "#008080", "#e6beff", "#9a6324", "#fffac8", "#ff7f7f", "#aaffc3", "#808000", "#ffd8b1", "#6fa8ff", "#a9a9a9",
 )  # fmt: skip
+_FORCED = "The names of the regions were given to the decoder: they are no recognition, and none is scored."
+_REFERRING = (
+    "Referring probability: how probable the model finds this name, of all names of its region set, for what it sees "
+    "at this place. It says whether the model takes the region for what it is called, not whether its text is true."
+)
+_RIVAL = 0.05
+"""Another name is shown from this probability on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +39,7 @@ class PageStudy:
         reference: region -> text written by the reference.
         images: the slices.
         findings: label -> (present in truth or None, read from the prediction).
+        written: what is known of the paragraphs beside their text; nothing where decoding was free.
     """
 
     study: str
@@ -40,6 +48,7 @@ class PageStudy:
     reference: Mapping[str, str]
     images: StudyImages
     findings: Mapping[str, tuple[bool | None, bool]] = field(default_factory=dict)
+    written: Sequence[Written] = ()
 
 
 def write_page(
@@ -91,6 +100,9 @@ def write_page(
 
 def _study(study: PageStudy) -> dict[str, Any]:
     paragraphs = {paragraph.slot: asdict(paragraph) for paragraph in study.predicted.paragraphs}
+    for one in study.written:
+        if one.slot in paragraphs:
+            paragraphs[one.slot] |= {"how": how_written(one)}
     return {
         "id": study.study,
         "slots": [
@@ -104,6 +116,24 @@ def _study(study: PageStudy) -> dict[str, Any]:
         "planes": {plane: asdict(view) for plane, view in study.images.planes.items()},
         "window": dict(study.images.window),
     }
+
+
+def how_written(written: Written) -> str:
+    """How a paragraph came by its name, in words."""
+    said = []
+    if written.probability is not None:
+        sure = f"{written.probability:.2f}"
+        rival = max((name for name in written.referring if name != written.region), key=written.referring.__getitem__)
+        other = f", {rival} {written.referring[rival]:.2f}" if written.referring[rival] >= _RIVAL else ""
+        said.append(f"{'name given; ' if written.forced else ''}referring probability {sure}{other}")
+    return "; ".join([*said, *(["cut short"] if written.truncated else [])])
+
+
+def written_notes(written: Iterable[Written]) -> list[str]:
+    """What a reader must know of what `how_written` says."""
+    written = list(written)
+    notes = [_REFERRING] if any(one.referring for one in written) else []
+    return [*notes, *([_FORCED] if any(one.forced for one in written) else [])]
 
 
 def _script_json(value: Any) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from reg2rg.inference.exporters.base import EXPORTERS, Exporter
 from reg2rg.inference.result import ReportResult
 from reg2rg.scans.segmenters import MadeBy
-from reg2rg.show.case_page import PageStudy, write_page
+from reg2rg.show.case_page import PageStudy, write_page, written_notes
 from reg2rg.show.slices import draw_study
 from reg2rg.show.table import Column, Table, make_table
 from reg2rg.store.attributes import Attributes
@@ -34,10 +34,11 @@ class Page(Exporter):
             facts["masks"] = str(made_by.masks)
         notes = [_made_by(made_by.masks)] if made_by.masks is not None and not made_by.masks.for_measurements else []
         notes += [f"Not reported on: {region}. {reason}." for region, reason in result.absent.items()]
+        notes += written_notes(result.written)
         facts |= {f"note {number}": note for number, note in enumerate(made_by.notes, 1)}
         facts.pop("reg2rg", None)  # the page says it
         # A report without regions is one paragraph of the region without a name.
-        study = PageStudy(result.study.id, result.asked or ("",), result.report, {}, images)
+        study = PageStudy(result.study.id, result.asked or ("",), result.report, {}, images, written=result.written)
         tables = [] if result.attributes is None else [measured_table(result.attributes, made_by.masks)]
         write_page(
             path,
