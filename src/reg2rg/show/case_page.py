@@ -123,8 +123,9 @@ def how_written(written: Written) -> str:
     said = []
     if written.probability is not None:
         sure = f"{written.probability:.2f}"
-        rival = max((name for name in written.referring if name != written.region), key=written.referring.__getitem__)
-        other = f", {rival} {written.referring[rival]:.2f}" if written.referring[rival] >= _RIVAL else ""
+        others = {name: share for name, share in written.referring.items() if name != written.region}
+        rival, share = max(others.items(), key=lambda item: item[1], default=("", 0.0))
+        other = f", {rival} {share:.2f}" if share >= _RIVAL else ""
         said.append(f"{'name given; ' if written.forced else ''}referring probability {sure}{other}")
     return "; ".join([*said, *(["cut short"] if written.truncated else [])])
 

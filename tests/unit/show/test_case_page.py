@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from reg2rg.core.errors import ConfigError
-from reg2rg.core.report import parse_report
+from reg2rg.core.report import Written, parse_report
 from reg2rg.core.types import RegionVolume, Volume
-from reg2rg.show.case_page import PageStudy, write_page
+from reg2rg.show.case_page import PageStudy, how_written, write_page, written_notes
 from reg2rg.show.plots import draw_curves
 from reg2rg.show.slices import draw_study
 from reg2rg.show.table import make_table
@@ -47,6 +47,16 @@ def page(tmp_path):
         facts={"seed": "0"},
     )
     return path
+
+
+def test_how_a_paragraph_came_by_its_name_in_words():
+    shares = {"heart": 0.9, "lung": 0.06, "bone": 0.04}
+    assert how_written(Written(0, "heart", shares)) == "referring probability 0.90, lung 0.06"
+    assert how_written(Written(0, "lung", shares, forced=True)) == "name given; referring probability 0.06, heart 0.90"
+    assert how_written(Written(0, "heart", {"heart": 1.0}, truncated=True)) == "referring probability 1.00; cut short"
+    assert how_written(Written(0, "heart", truncated=True)) == "cut short"
+    assert written_notes([Written(0, "heart")]) == []
+    assert len(written_notes([Written(0, "heart", shares, True)])) == 2
 
 
 def test_page_names_no_other_place(page):

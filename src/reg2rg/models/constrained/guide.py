@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -24,8 +24,7 @@ _SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
 _EITHER, _BLANK = ("", " "), (" ",)
 
 
-@dataclass(frozen=True, slots=True)
-class _State:
+class _State(NamedTuple):
     """Where an answer stands.
 
     Attributes:
@@ -141,7 +140,7 @@ class ReportGuide:
             text = vocabulary.in_frame(token)
             return self._in_frame(state, text) if text else None
         text, pending = joined(state.pending, vocabulary.added[token])
-        return self._in_text(replace(state, pending=pending, before=None), text)
+        return self._in_text(_State(state.slot, None, state.leads, state.name, state.text, pending), text)
 
     def _in_frame(self, state: _State, text: str) -> _State | None:
         begun, going_on = f"{state.begun}{text}", False
@@ -151,9 +150,9 @@ class ReportGuide:
                 whole = lead + frame
                 if begun.startswith(whole):
                     rest = begun[len(whole) :]
-                    return self._in_text(replace(state, begun=None, name=name, text=""), rest)
+                    return self._in_text(state._replace(begun=None, name=name, text=""), rest)
                 going_on = going_on or whole.startswith(begun)
-        return replace(state, begun=begun) if going_on else None
+        return state._replace(begun=begun) if going_on else None
 
     def _in_text(self, state: _State, added: str) -> _State | None:
         """A paragraph with some more text, which may begin the next frame; ``None`` where it must not."""
@@ -164,7 +163,7 @@ class ReportGuide:
             return None
         found = self._frames.begins.search(text) if any(map(str.isdigit, added)) else None
         if found is None:
-            return replace(state, text=text)
+            return _State(state.slot, None, state.leads, state.name, text, state.pending, state.before)
         if state.slot + 1 == len(self._given) or state.pending or state.before is not None:
             return None
         ahead = _State(state.slot + 1, "", ("",), state.name, before=text[: found.start()])
