@@ -122,11 +122,11 @@ def how_written(written: Written) -> str:
     """How a paragraph came by its name, in words."""
     said = []
     if written.probability is not None:
-        sure = f"{written.probability:.2f}"
         others = {name: share for name, share in written.referring.items() if name != written.region}
         rival, share = max(others.items(), key=lambda item: item[1], default=("", 0.0))
-        other = f", {rival} {share:.2f}" if share >= _RIVAL else ""
-        said.append(f"{'name given; ' if written.forced else ''}referring probability {sure}{other}")
+        other = f" ({rival} {share:.2f})" if share >= _RIVAL else ""
+        how = "name given, with" if written.forced else f"called {written.region} with"
+        said.append(f"{how} referring probability {written.probability:.2f}{other}")
     return "; ".join([*said, *(["cut short"] if written.truncated else [])])
 
 

@@ -63,9 +63,9 @@ def check_language_model(
     with torch.no_grad():
         probe, losses = _check_losses(model, _Probe.of(model), rounding)
         answers = _check_batches(model, probe)
-        _check_guides(model, probe, losses)
         if isinstance(model, CausalLM):
             _check_reference(model, probe, answers)
+        _check_guides(model, probe, losses)
         _check_merged(model, probe, answers, losses)
     gradients = _gradients(model, probe)
     try:

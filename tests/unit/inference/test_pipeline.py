@@ -304,7 +304,7 @@ def test_names_that_are_given_are_said_to_be(files, model, asked, tmp_path):
     assert content["decoding"] == "forced"
     assert all(told["forced"] for told in content["paragraphs"])
     html = Page().write(result, tmp_path)[0].read_text(encoding="utf-8")
-    assert "name given; referring probability" in html
+    assert "name given, with referring probability" in html
     assert "they are no recognition" in html
 
 
@@ -316,7 +316,9 @@ def test_a_result_as_a_page(files, model, asked, tmp_path):
     [study] = data["studies"]
     assert [slot["predicted"]["region"] for slot in study["slots"]] == [one.region for one in result.written]
     for slot, one in zip(study["slots"], result.written, strict=True):
-        assert slot["predicted"]["how"].startswith(f"referring probability {one.probability:.2f}")
+        assert slot["predicted"]["how"].startswith(
+            f"called {one.region} with referring probability {one.probability:.2f}"
+        )
     assert "not whether its text is true" in html
     assert study["window"] == {"lung": "lung", "heart": "soft"}
     table = html.partition("Measured under the masks")[2]

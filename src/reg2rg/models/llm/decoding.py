@@ -266,10 +266,9 @@ def _write_answers(model: Any, cache: DynamicCache, logits: Tensor, mask: Tensor
     prompt, limit = mask.shape[1], max(guide.most for guide in rows.guides)
     mask = torch.cat([mask, mask.new_ones(len(mask), limit)], dim=1)
     positions = (mask.cumsum(1) - 1).clamp_(min=0)
-    read = functools.partial(_next_logits, model)
     for step in range(limit):
         end = prompt + step + 1
-        beside = functools.partial(_Beside, read, cache, mask[:, :end], positions[:, end - 1])
+        beside = functools.partial(_Beside, model, cache, mask[:, :end], positions[:, end - 1])
         chosen = rows.choose(logits, beside)
         places = rows.take(chosen)
         if not places:
@@ -279,7 +278,7 @@ def _write_answers(model: Any, cache: DynamicCache, logits: Tensor, mask: Tensor
             keep = torch.tensor(places, device=tokens.device)
             cache.reorder_cache(keep)
             mask, positions = mask[keep], positions[keep]
-        logits = read(cache, tokens, mask[:, :end], positions[:, end - 1])
+        logits = _next_logits(model, cache, tokens, mask[:, :end], positions[:, end - 1])
 
 
 def _next_logits(model: Any, cache: DynamicCache, tokens: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
@@ -293,22 +292,50 @@ def _next_logits(model: Any, cache: DynamicCache, tokens: Tensor, mask: Tensor, 
 class _Beside:
     """Reads tokens behind an answer without writing them: `Branches` over a copy of one row's cache."""
 
-    def __init__(
-        self,
-        read: Callable[[DynamicCache, Tensor, Tensor, Tensor], Tensor],
-        cache: DynamicCache,
-        mask: Tensor,
-        positions: Tensor,
-        place: int,
-    ) -> None:
-        self._read, self._cache = read, forked(cache, place)
+    def __init__(self, model: Any, cache: DynamicCache, mask: Tensor, positions: Tensor, place: int) -> None:
+        self._model, self._cache = model, forked(cache, place)
         self._mask, self._position = mask[place : place + 1], positions[place : place + 1]
+        self._own: list[tuple[DynamicCache, _State]] = [(self._cache, own)] if (own := _own_state(model)) else []
 
     def __call__(self, parents: Sequence[int], tokens: Sequence[int]) -> Tensor:
-        device, count = self._mask.device, len(tokens)
-        self._cache.reorder_cache(torch.tensor(list(parents), device=device))
+        device = self._mask.device
         read = torch.tensor(list(tokens), device=device)
-        logits = self._read(self._cache, read, self._mask.expand(count, -1), self._position.expand(count))
+        if self._own:
+            logits = self._one_by_one(parents, read)
+        else:
+            self._cache.reorder_cache(torch.tensor(list(parents), device=device))
+            mask, positions = self._mask.expand(len(tokens), -1), self._position.expand(len(tokens))
+            logits = _next_logits(self._model, self._cache, read, mask, positions)
         self._mask = torch.cat([self._mask, self._mask.new_ones(1, 1)], dim=1)
         self._position = self._position + 1
         return logits
+
+    def _one_by_one(self, parents: Sequence[int], tokens: Tensor) -> Tensor:
+        """Of a model that keeps part of its state in its modules, which gets it back."""
+        before, now = self._own, _own_state(self._model)
+        self._own, logits = [], []
+        for place, parent in enumerate(parents):
+            cache = forked(before[parent][0], 0)
+            _restore(before[parent][1])
+            logits.append(_next_logits(self._model, cache, tokens[place : place + 1], self._mask, self._position))
+            self._own.append((cache, _own_state(self._model)))
+        _restore(now)
+        return torch.cat(logits)
+
+
+_State = list[tuple[nn.Module, str, Tensor]]
+
+
+def _own_state(model: nn.Module) -> _State:
+    """Tensors that modules keep beside parameters and buffers, as RecurrentGemma does with its recurrent state."""
+    return [
+        (module, name, value)
+        for module in model.modules()
+        for name, value in vars(module).items()
+        if isinstance(value, Tensor)
+    ]
+
+
+def _restore(state: _State) -> None:
+    for module, name, value in state:
+        setattr(module, name, value)
