@@ -4,7 +4,7 @@
 
 Reads what `reg2rg predict` wrote with ``model.decoding: constrained`` or ``forced``. For each paragraph: the
 probability of the name at its slot, and whether that is the region which was given there. Beside it the model's belief,
-its likeliest name of all, whatever the paragraph was called; of forced names only that is of use. ECE is the mean gap of
+its likeliest name, whatever the paragraph was called; of forced names only that is of use. ECE is the mean gap of
 probability and share right, over 15 bins of equal width, weighted by their paragraphs. Exit status 1 when the ECE is
 over 0.05, or probabilities of a paragraph do not sum to one within 1e-5.
 """

@@ -11,6 +11,7 @@ from reg2rg.core.report import parse_report, write_report
 from reg2rg.core.text import clean_text
 from reg2rg.data.prompt import PromptEncoder, TokenCounts
 from reg2rg.models.constrained import Frames, ReportGuide
+from reg2rg.models.constrained.vocabulary import Vocabulary
 from reg2rg.models.llm.base import END, Decoding, Sampling
 from reg2rg.models.llm.decoding import _Draws, _Rows
 from tokenizer_families import FAMILIES, REGIONS, report
@@ -319,6 +320,14 @@ def test_a_tokenizer_whose_tokens_have_no_text_of_their_own_is_refused(frames):
     odd = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", eos_token="~")
     with pytest.raises(ConfigError, match=r"Fix: model\.decoding: free"):
         Frames(odd, REGIONS)
+
+
+def test_blanks_before_punctuation_go_where_a_tokenizer_takes_them_away():
+    for family, wanted in (("word_level", "heart is normal."), ("end_of_word_bpe", "heart is normal .")):
+        tokenizer = tokenizer_families.FAMILIES[family]()
+        tokenizer.clean_up_tokenization_spaces = True
+        vocabulary = Vocabulary(tokenizer)
+        assert vocabulary.tidied("heart is normal .") == wanted
 
 
 def test_end_is_no_token(frames):
