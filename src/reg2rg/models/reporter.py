@@ -19,7 +19,8 @@ from reg2rg.data.batch import Batch
 from reg2rg.data.prompt import IGNORED, TAGS, TokenCounts
 from reg2rg.models.constrained import Frames, ReportGuide
 from reg2rg.models.encoders.base import Encoder
-from reg2rg.models.llm.base import Decoding, LanguageModel
+from reg2rg.models.llm.base import Decoding, Guide, LanguageModel
+from reg2rg.models.llm.decoding import FreeAnswer
 from reg2rg.models.projectors import Projector
 from reg2rg.models.word_alignment import WordAlignment
 
@@ -165,27 +166,24 @@ class RegionReporter(nn.Module):
             answers = self.llm.decode(embedded, prompts.attention_mask, decoding, guides, batch.study_ids)
         finally:
             self.train(training)
-        studies = list(zip(batch.study_ids, batch.regions, strict=True))
-        if guides:
-            return [
-                GeneratedReport(*study, guide.text(), guide.truncated, guide.written())
-                for study, guide in zip(studies, guides, strict=True)
-            ]
-        texts = [tokenizer.decode(answer.ids, skip_special_tokens=True).strip() for answer in answers]
-        return [
-            GeneratedReport(*study, text, answer.truncated)
-            for study, text, answer in zip(studies, texts, answers, strict=True)
-        ]
+        reports = []
+        for study, regions, answer, guide in zip(batch.study_ids, batch.regions, answers, guides, strict=True):
+            if isinstance(guide, ReportGuide):
+                reports.append(GeneratedReport(study, regions, guide.text(), guide.truncated, guide.written()))
+            else:
+                text = tokenizer.decode(answer.ids, skip_special_tokens=True).strip()
+                reports.append(GeneratedReport(study, regions, text, answer.truncated))
+        return reports
 
-    def _guides(self, prompts: Batch, decoding: Decoding) -> list[ReportGuide]:
+    def _guides(self, prompts: Batch, decoding: Decoding) -> list[Guide]:
         form = decoding.form
-        if form is None or not all(prompts.regions):
-            return []
+        if form is None:
+            return [FreeAnswer(decoding) for _ in prompts.regions]
         if self._frames is None or (self._frames.names, self._frames.identity) != (form.names, form.identity):
             self._frames = Frames(self.llm.tokenizer, form.names, form.identity)
         rooms = (self.llm.context_length - prompts.attention_mask.sum(1)).tolist()
         return [
-            ReportGuide(self._frames, regions, decoding, room, form.forced)
+            ReportGuide(self._frames, regions, decoding, room, form.forced) if regions else FreeAnswer(decoding)
             for regions, room in zip(prompts.regions, rooms, strict=True)
         ]
 

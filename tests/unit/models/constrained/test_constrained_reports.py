@@ -7,6 +7,7 @@ import torch
 
 from reg2rg.core.report import parse_report
 from reg2rg.data.batch import collate
+from reg2rg.data.prompt import PromptEncoder
 from reg2rg.models.llm.base import Decoding, Form, Sampling
 
 
@@ -55,6 +56,18 @@ def test_a_batch_gives_what_each_study_gives_alone(toy, reporter, samples, sampl
 def test_free_decoding_knows_nothing_of_paragraphs(toy, reporter, samples):
     free = reporter.generate(batch_of(samples, reporter.token_counts), replace(held(toy), form=None))
     assert all(one.written == () for one in free)
+
+
+def test_a_study_without_regions_has_no_form_and_takes_none_from_others(toy, reporter, samples):
+    counts, decoding = reporter.token_counts, held(toy)
+    bare = replace(
+        samples[0], study="bare", regions=(), texture=samples[0].texture[:0], geometry=samples[0].geometry[:0]
+    )
+    encoder = PromptEncoder(reporter.llm.tokenizer, counts)
+    bare = replace(bare, reports=("",), encoded=encoder.encode_whole(None))
+    together = reporter.generate(batch_of([samples[1], bare], counts), decoding)
+    assert (together[1].written, together[1].regions) == ((), ())
+    assert together[0].text == reporter.generate(batch_of([samples[1]], counts), decoding)[0].text
 
 
 def test_what_a_module_says_of_its_decoding(toy):
