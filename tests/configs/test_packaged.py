@@ -151,6 +151,7 @@ def test_parity_changes_what_it_says_and_nothing_else(capsys: pytest.CaptureFixt
         "model.texture.init_args.encoder.init_args.dropout": True,
         "model.llm.init_args.float32_residual": True,
         "model.llm.init_args.merge_adapters": False,
+        "model.decoding": "free",
         "model.stop_on_loop": 0,
         "model.sampling": {"temperature": 0.6, "top_k": 30, "top_p": 0.9, "seed": 20},
     }

@@ -289,8 +289,12 @@ def test_report_on_a_list_of_studies(trained, theirs, dicom, capsys) -> None:
         shutil.copytree(Path(masks).parent, f"folder/masks/{study}")
     shutil.move("images", "folder/images")
     checkpoint = str(trained[0] / "runs/checkpoints/last.ckpt")
-    assert main(["report", "folder", "--model", checkpoint, "-o", "both", "--formats", "JSON"]) == 0
+    words = ["report", "folder", "--model", checkpoint, "-o", "both", "--formats", "JSON", "--decoding", "forced"]
+    assert main(words) == 0
     assert sorted(file.name for file in Path("both").iterdir()) == ["a.json", "a.run.json", "b.json", "b.run.json"]
+    forced = json.loads(Path("both/a.json").read_text())
+    assert forced["decoding"] == "forced"
+    assert [paragraph["region"] for paragraph in forced["paragraphs"]] == forced["asked"]
 
     shutil.rmtree("folder/masks/b")  # who makes masks needs none
     words = ["report", "folder", "--model", checkpoint, "--segmenter", "Thresholds", "-o", "made"]

@@ -18,7 +18,7 @@ from reg2rg.core.report import Report
 from reg2rg.core.types import Study
 from reg2rg.evaluation.labelers import RuleLabeler
 from reg2rg.evaluation.reading import Reports, read_reports, reference_pairs
-from reg2rg.evaluation.records import STUDIES, read_records, read_report
+from reg2rg.evaluation.records import STUDIES, read_records, read_report, read_written
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +45,7 @@ def run(invocation: Invocation) -> int:
 
     from reg2rg.cli.section import read_section
     from reg2rg.core.files import Outputs, json_text
-    from reg2rg.show.case_page import Around, write_page
+    from reg2rg.show.case_page import Around, write_page, written_notes
     from reg2rg.show.case_tables import as_json, build_tables, summary_rows
     from reg2rg.show.plots import draw_curves, draw_lengths
     from reg2rg.show.render import print_tables
@@ -77,6 +77,7 @@ def run(invocation: Invocation) -> int:
         },
         models=(options.name, *(one.name for one in beside)),
         chosen=chosen,
+        notes=written_notes(one for study in shown for one in study.written),
     )
     write_page(options.out, title=options.title, studies=shown, around=around, outputs=outputs)
     outputs.check()
@@ -224,6 +225,7 @@ def _texts(studies: Mapping[str, Study], options: argparse.Namespace) -> list[Pa
                 predicted=report,
                 reference=study.reports,
                 images=none,
+                written=read_written(record),
                 findings={label: (None if truth is None else truth[label], said.get(label, False)) for label in labels},
                 others=tuple(_in_slots(other.get(study.id), record["regions"]) for other in others),
                 files={"txt": "".join(f"{part.region}: {part.text}\n" for part in report.paragraphs)},

@@ -8,12 +8,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from reg2rg.cli.main import Invocation
 from reg2rg.cli.numbers import whole
 from reg2rg.cli.paths import place, place_or_name
 from reg2rg.core.errors import EXIT_OK, EXIT_RUNTIME, ConfigError, DataFault, TooManySkippedError
+from reg2rg.core.types import DecodingKind
 
 if TYPE_CHECKING:
     from reg2rg.cli.rerun import Rerun
@@ -85,6 +86,12 @@ def parser() -> argparse.ArgumentParser:
         default="error",
         help="masks that cannot be the scan's; drop: leave out regions that are not what they are called",
     )
+    add(
+        "--decoding",
+        choices=get_args(DecodingKind),
+        help="constrained: a paragraph for each region, in order, under a name that the model chooses; forced: under "
+        "the region's own name; free: whatever the model writes. By default what the model's config says",
+    )
     add("--language_model", type=place_or_name, metavar="PATH", help="where the base language model is now")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs")
     return parser
@@ -110,7 +117,7 @@ def run(invocation: Invocation) -> int:
     from reg2rg.inference.run_record import Request, model_digest
     from reg2rg.training.monitor import peak_memory_gib
 
-    model = load_model(options.model, options.language_model, options.device, invocation.allow_import)
+    model = load_model(options.model, options.language_model, options.device, invocation.allow_import, options.decoding)
     jobs, exporters, faults = listed or _listed(options, model.task)
     for fault in faults:
         sys.stderr.write(f"error: {fault}\n")
@@ -250,6 +257,12 @@ def _words(result: ReportResult, identified: bool) -> str:
     result = result if identified else deidentified(result)
     lines = [f"{result.study.id}", *(f"  {line}" for line in result.text.splitlines())]
     lines += [f"  no paragraph on {region}: the model wrote none" for region in result.report.missing]
+    for one, given in zip(result.written, result.asked, strict=False):  # of free decoding nothing is known
+        if one.region != given:
+            named, own = one.referring.get(one.region, 0), one.referring.get(given, 0)
+            lines.append(f"  {given} was called {one.region} (referring probability {named:.2f}, of {given} {own:.2f})")
+        if one.truncated:
+            lines.append(f"  cut short: the paragraph on {one.region}")
     lines += [f"  no report on {region}: {why}" for region, why in result.absent.items()]
     lines += [f"  note: {note}" for note in result.made_by.notes]
     return "\n".join(lines) + "\n"

@@ -20,6 +20,8 @@ from reg2rg.core.registry import did_you_mean
 
 # Names go into file names and into report prefixes, which end at a colon (see `reg2rg.core.report`).
 _NAME = re.compile(r"[^\W_](?:[\w ,.()'&+-]{0,78}[\w).])?", re.ASCII)
+# A report is not read as naming a region where its name seems to end a sentence, and folds blanks.
+_UNREADABLE = re.compile(r"\. +[A-Z]|  ")
 _MAX_LABEL = 65535
 
 
@@ -64,11 +66,11 @@ class RegionSet:
             self._add(region)
 
     def _add(self, region: Region) -> None:
-        if not _NAME.fullmatch(region.name):
+        if not _NAME.fullmatch(region.name) or _UNREADABLE.search(region.name):
             raise ConfigError(
                 f"Region set '{self.name}': the name {region.name!r} cannot stand in file names and reports "
-                "(expected 1 to 80 letters, digits, spaces and , . ( ) ' & + - that begin with a letter or digit). "
-                "Fix: rename it and keep the old spelling under 'aliases'."
+                "(expected 1 to 80 letters, digits, single spaces and , . ( ) ' & + - that begin with a letter or "
+                "digit, and no '. ' before a capital). Fix: rename it and keep the old spelling under 'aliases'."
             )
         if self.names.count(region.name) > 1:
             raise ConfigError(f"Region set '{self.name}': '{region.name}' is listed twice. Fix: remove one.")

@@ -39,6 +39,31 @@ class Paragraph:
     text: str
 
 
+@dataclass(slots=True)  # not frozen: Lightning copies what predict returns field by field
+class Written:
+    """What is known of a paragraph that was held to its frame while it was written, beside its text.
+
+    Attributes:
+        slot: place of the region in the prompt, from 0.
+        region: name that the paragraph has.
+        referring: name of the region set -> probability that the model gives it at this slot; they sum to one. Empty
+            where frames name no region.
+        forced: the name was given; the model did not choose it.
+        truncated: the paragraph was cut, by a limit or in a loop.
+    """
+
+    slot: int
+    region: str
+    referring: Mapping[str, float] = field(default_factory=dict)
+    forced: bool = False
+    truncated: bool = False
+
+    @property
+    def probability(self) -> float | None:
+        """Referring probability of the paragraph's own name."""
+        return self.referring.get(self.region)
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """A parsed report.

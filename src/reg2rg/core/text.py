@@ -30,6 +30,10 @@ def foreign_share(text: str) -> float:
     return sum(n for letter, n in counts.items() if not letter.isascii()) / max(1, sum(counts.values()))
 
 
+UNWRITTEN = re.compile(f"{_CONTROL.pattern}|{_MARK.pattern}|_x00")
+"""Where a text is not what `TextGate` lets through. What is taken out would join what stands beside it."""
+
+
 def _unescaped(found: re.Match[str]) -> str:
     return "\n" if found[1] is None else chr(int(found[1], 16))
 

@@ -58,6 +58,9 @@ NonNegativeInt = Annotated[int, Bound(0)]
 PositiveFloat = Annotated[float, Bound(0, above=True)]
 NonNegativeFloat = Annotated[float, Bound(0)]
 
+DecodingKind = Literal["constrained", "forced", "free"]
+"""How a report is written: held to its form, held to it with the names given, or as the model likes."""
+
 HU = npt.NDArray[np.int16]
 Mask = npt.NDArray[np.bool_]
 

@@ -169,7 +169,7 @@ class PromptEncoder:
         self.max_length, self.instruction = max_length, instruction
         self.eos_id = int(tokenizer.eos_token_id)
         self.pad_id = _first_id(tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.eos_token_id)
-        self._control = _control_ids(tokenizer)
+        self._control = control_ids(tokenizer)
         self._bos = leading_specials(tokenizer)
         self._prompts: dict[int, Prompt] = {}
         self._anchor_ids = self._tokens(_ANCHOR)
@@ -346,7 +346,7 @@ def _first_id(*ids: int | None) -> int:
     return next(int(token) for token in ids if token is not None)
 
 
-def _control_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+def control_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Special tokens, but for unk: it stands for what the vocabulary lacks, unless it is EOS too."""
     special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     return frozenset({*special, *tokenizer.all_special_ids} - {tokenizer.unk_token_id} | {tokenizer.eos_token_id})

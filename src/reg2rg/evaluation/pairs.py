@@ -41,6 +41,7 @@ class Pair:
             unknown one.
         surplus: further names in the prediction: of repeated regions, of slots that come again or were not given.
         nameless: the prediction has prefixes, and none names a region: its model was not asked to.
+        forced: the names in the prediction were given to the decoder: they recognise nothing.
     """
 
     study: str
@@ -55,6 +56,7 @@ class Pair:
     named: tuple[str, ...] = ()
     surplus: tuple[str, ...] = ()
     nameless: bool = False
+    forced: bool = False
 
     @property
     def unanswered(self) -> bool:
@@ -69,6 +71,11 @@ class Pair:
         return " ".join(self.predicted_regions.values()) if self.given else self.prediction_text
 
 
+def chose_no_names(pairs: Sequence[Pair]) -> bool:
+    """Whether predictions were asked for no names of regions."""
+    return any(pair.nameless for pair in pairs) and all(pair.nameless or not pair.prediction for pair in pairs)
+
+
 @dataclass(frozen=True, slots=True)
 class Side:
     """One side of a pair as a file gives it.
@@ -78,12 +85,14 @@ class Side:
         regions: region -> text where the file has a row or file a region.
         given: the region at each slot of the prompt, where the file says so.
         other: text of no region, of those whose regions are known.
+        forced: the names of regions in it were given to the decoder.
     """
 
     whole: str = ""
     regions: Mapping[str, str] = field(default_factory=dict)
     given: tuple[str, ...] = ()
     other: str = ""
+    forced: bool = False
 
     @classmethod
     def of_paragraphs(cls, given: Sequence[str], texts: Sequence[str], others: Mapping[str, str] | None = None) -> Self:
@@ -128,6 +137,7 @@ def whole_pair(study: str, patient: str, reference: Side, prediction: Side, regi
         prediction.text(regions),
         reference.plain(regions),
         prediction.plain(regions),
+        forced=prediction.forced,
     )
 
 

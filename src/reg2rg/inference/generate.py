@@ -6,12 +6,13 @@ import importlib
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from reg2rg.config.sources import components
 from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.progress import Step
 from reg2rg.core.task import ReportTask
+from reg2rg.core.types import DecodingKind
 from reg2rg.inference.exporters import EXPORTERS, Exporter
 from reg2rg.inference.pipeline import report_on
 from reg2rg.inference.result import ReportResult
@@ -36,6 +37,7 @@ def generate_report(
     read: ReadOptions = ReadOptions(),  # noqa: B008 (frozen)
     language_model: str | Path | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
+    decoding: DecodingKind | None = None,
     name: str = "",
     identified: bool = False,
     step: Step | None = None,
@@ -54,6 +56,8 @@ def generate_report(
         read: how scan and masks are read; HU and clipping are as the model says.
         language_model: where the base language model is, if not where the folder says.
         device: of a model that is loaded here; ``"auto"`` takes a GPU if there is one.
+        decoding: of a model that is loaded here: a paragraph for each region (``"constrained"``), under its own name
+            (``"forced"``), or whatever the model writes (``"free"``); by default what its config says.
         name: the study's id, after which files are named; by default as `report_on` says.
         identified: keep paths, UIDs and the name of a DICOM folder in files that are no DICOM (`deidentified`).
         step: is told what is being done.
@@ -71,7 +75,7 @@ def generate_report(
         masks=str(masks) if isinstance(masks, str | Path) else "",
     )
     if not isinstance(model, Reg2RG):
-        model = load_model(model, language_model, device)
+        model = load_model(model, language_model, device, decoding=decoding)
     if out is not None and (reason := refusal(exporters, Path(scan).expanduser(), model.task, read)):
         raise ConfigError(reason)
     result = report_on(
@@ -160,8 +164,16 @@ def load_model(
     language_model: str | Path | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     allow_import: Sequence[str] = (),
+    decoding: DecodingKind | None = None,
 ) -> Reg2RG:
     """A model from its folder, a hub id or a checkpoint.
+
+    Args:
+        path: the folder, id or file.
+        language_model: where the base language model is, if not where the folder says.
+        device: ``"auto"`` takes a GPU if there is one.
+        allow_import: packages that the config may name.
+        decoding: how it writes reports, if not as its config says.
 
     Raises:
         ConfigError: see `Reg2RG.from_pretrained` and `Reg2RG.from_checkpoint`.
@@ -170,7 +182,11 @@ def load_model(
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    changes: dict[str, Any] = {} if decoding is None else {"decoding": decoding}
     path = Path(path).expanduser() if Path(path).expanduser().exists() else path
     if Path(path).is_file():
-        return Reg2RG.from_checkpoint(path, language_model=language_model, allow_import=allow_import).to(device)
-    return Reg2RG.from_pretrained(path, language_model=language_model, map_location=device, allow_import=allow_import)
+        model = Reg2RG.from_checkpoint(path, language_model=language_model, allow_import=allow_import, **changes)
+        return model.to(device)
+    return Reg2RG.from_pretrained(
+        path, language_model=language_model, map_location=device, allow_import=allow_import, **changes
+    )

@@ -127,6 +127,7 @@ def report_on(
         attributes=attributes,
         codes=contract.task.region_set.codes(),
         run=run_of(model, inputs, stage.end()),
+        written=answer.written,
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from reg2rg.core.codes import Code
 from reg2rg.core.errors import ConfigError
-from reg2rg.core.report import Report
+from reg2rg.core.report import Report, Written
 from reg2rg.core.types import Grid, Mask, RegionVolume, Study
 from reg2rg.inference.inputs import Inputs
 from reg2rg.scans.base import ReadOptions
@@ -80,6 +80,8 @@ class ReportResult:
         attributes: what is measured of the regions, ``None`` where that was not done.
         run: what it was made from, where and how fast; ``None`` for a result that no pipeline made.
         codes: region -> what it is called in DICOM and FHIR, of all of the model's set; others get a code of our own.
+        written: how each paragraph came by its region's name, and whether it was cut; in slot order. Nothing where
+            decoding was free.
     """
 
     study: Study
@@ -91,6 +93,7 @@ class ReportResult:
     attributes: Attributes | None = None
     run: Run | None = None
     codes: Mapping[str, Code] = field(default_factory=dict)
+    written: tuple[Written, ...] = ()
 
     @property
     def text(self) -> str:

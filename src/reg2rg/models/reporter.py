@@ -14,11 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from reg2rg.core.errors import ConfigError
+from reg2rg.core.report import Written
 from reg2rg.data.batch import Batch
 from reg2rg.data.prompt import IGNORED, TAGS, TokenCounts
+from reg2rg.models.constrained import Frames, ReportGuide
 from reg2rg.models.encoders.base import Encoder
 from reg2rg.models.encoders.grids import MaskPool
-from reg2rg.models.llm.base import Decoding, LanguageModel
+from reg2rg.models.llm.base import Decoding, Guide, LanguageModel
+from reg2rg.models.llm.decoding import FreeAnswer
 from reg2rg.models.projectors import Projector
 from reg2rg.models.word_alignment import WordAlignment
 
@@ -33,13 +36,16 @@ class GeneratedReport:
         study: id of the study.
         regions: names of its regions in slot order.
         text: the report, without special tokens.
-        truncated: it was stopped by length or by a loop, not by its own end.
+        truncated: it was stopped by length or by a loop, not by its own end; of a report that is held to its form,
+            a paragraph was.
+        written: what is known of each paragraph, in slot order, where the report was held to its form; else empty.
     """
 
     study: str
     regions: tuple[str, ...]
     text: str
     truncated: bool
+    written: tuple[Written, ...] = ()
 
 
 class RegionReporter(nn.Module):
@@ -85,6 +91,7 @@ class RegionReporter(nn.Module):
         self.tags = nn.Parameter(torch.randn(TAGS, width) * tag_std)
         self.llm = llm
         sees = any(encoder is not None for encoder in (texture, geometry, global_))
+        self._frames: Frames | None = None
         self.words = WordAlignment(len(llm.tokenizer)) if align_words and sees else None
 
     @property
@@ -141,26 +148,44 @@ class RegionReporter(nn.Module):
 
         Args:
             batch: scaled, on this model's device.
-            decoding: limits, and whether tokens are drawn; greedy if not given.
+            decoding: limits, the form of reports, and whether tokens are drawn; greedy and free if not given. Without
+                regions a report has no form.
 
         Raises:
-            ConfigError: prompt and report could be longer than the language model's context.
+            ConfigError: prompt and report could be longer than the language model's context, or a tokenizer that
+                cannot write the form.
         """
         decoding = decoding or Decoding()
         tokenizer = self.llm.tokenizer
         prompts = batch.prompts(int(tokenizer.pad_token_id or 0))
         self._require_context(prompts, decoding.max_new_tokens)
+        guides = self._guides(prompts, decoding)
         training = self.training
         self.eval()
         try:
             embedded = self.embed(prompts)
-            answers = self.llm.decode(embedded, prompts.attention_mask, decoding, names=batch.study_ids)
+            answers = self.llm.decode(embedded, prompts.attention_mask, decoding, guides, batch.study_ids)
         finally:
             self.train(training)
-        texts = [tokenizer.decode(answer.ids, skip_special_tokens=True).strip() for answer in answers]
+        reports = []
+        for study, regions, answer, guide in zip(batch.study_ids, batch.regions, answers, guides, strict=True):
+            if isinstance(guide, ReportGuide):
+                reports.append(GeneratedReport(study, regions, guide.text(), guide.truncated, guide.written()))
+            else:
+                text = tokenizer.decode(answer.ids, skip_special_tokens=True).strip()
+                reports.append(GeneratedReport(study, regions, text, answer.truncated))
+        return reports
+
+    def _guides(self, prompts: Batch, decoding: Decoding) -> list[Guide]:
+        form = decoding.form
+        if form is None:
+            return [FreeAnswer(decoding) for _ in prompts.regions]
+        if self._frames is None or (self._frames.names, self._frames.identity) != (form.names, form.identity):
+            self._frames = Frames(self.llm.tokenizer, form.names, form.identity)
+        rooms = (self.llm.context_length - prompts.attention_mask.sum(1)).tolist()
         return [
-            GeneratedReport(study, regions, text, answer.truncated)
-            for study, regions, text, answer in zip(batch.study_ids, batch.regions, texts, answers, strict=True)
+            ReportGuide(self._frames, regions, decoding, room, form.forced) if regions else FreeAnswer(decoding)
+            for regions, room in zip(prompts.regions, rooms, strict=True)
         ]
 
     def embed(self, batch: Batch) -> Tensor:

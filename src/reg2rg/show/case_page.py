@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from reg2rg.core.files import Outputs
-from reg2rg.core.report import Report
+from reg2rg.core.report import Report, Written
 from reg2rg.evaluation.contradictions import Marked, compare
 from reg2rg.show.render import to_figure, to_page, write_files
 from reg2rg.show.slices import HU_RANGE, StudyImages
@@ -49,6 +49,15 @@ class RegionRow:
     sd_hu: float | None = None
 
 
+_FORCED = "The names of the regions were given to the decoder: they are no recognition, and none is scored."
+_REFERRING = (
+    "Referring probability: how probable the model finds this name, of all names of its region set, for what it sees "
+    "at this place. It says whether the model takes the region for what it is called, not whether its text is true."
+)
+_RIVAL = 0.05
+"""Another name is shown from this probability on."""
+
+
 @dataclass(frozen=True, slots=True)
 class PageStudy:
     """One study on the page.
@@ -64,6 +73,7 @@ class PageStudy:
         volume: for the viewer; ``None`` for the slices alone.
         regions: the list of regions.
         files: extension -> text that can be saved: ``"json"``, ``"txt"``.
+        written: what is known of the paragraphs beside their text; nothing where decoding was free.
     """
 
     study: str
@@ -76,6 +86,7 @@ class PageStudy:
     volume: ViewerVolume | None = None
     regions: tuple[RegionRow, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
+    written: Sequence[Written] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +215,7 @@ def _slot(study: PageStudy, slot: int, region: str) -> dict[str, Any]:
     reference = study.reference.get(region, "")
     said: list[dict[str, Any] | None] = []
     known: tuple[Marked, ...] = compare("", reference)[1] if reference else ()
+    how = {one.slot: how_written(one) for one in study.written}
     for index, report in enumerate((study.predicted, *study.others)):
         paragraph = None if report is None else next((one for one in report.paragraphs if one.slot == slot), None)
         if paragraph is None:
@@ -211,7 +223,13 @@ def _slot(study: PageStudy, slot: int, region: str) -> dict[str, Any]:
             continue
         marks, of_reference = compare(paragraph.text, reference)
         known = of_reference if index == 0 else known
-        said.append({"region": paragraph.region, "marks": [list(_values(mark)) for mark in marks]})
+        said.append(
+            {
+                "region": paragraph.region,
+                "marks": [list(_values(mark)) for mark in marks],
+                "how": how.get(slot, "") if index == 0 else "",
+            }
+        )
     return {
         "given": region,
         "said": said,
@@ -246,6 +264,25 @@ def _volume(volume: ViewerVolume) -> dict[str, Any]:
 
 def _base64(content: bytes) -> str:
     return base64.b64encode(content).decode("ascii")
+
+
+def how_written(written: Written) -> str:
+    """How a paragraph came by its name, in words."""
+    said = []
+    if written.probability is not None:
+        others = {name: share for name, share in written.referring.items() if name != written.region}
+        rival, share = max(others.items(), key=lambda item: item[1], default=("", 0.0))
+        other = f" ({rival} {share:.2f})" if share >= _RIVAL else ""
+        how = "name given, with" if written.forced else f"called {written.region} with"
+        said.append(f"{how} referring probability {written.probability:.2f}{other}")
+    return "; ".join([*said, *(["cut short"] if written.truncated else [])])
+
+
+def written_notes(written: Iterable[Written]) -> list[str]:
+    """What a reader must know of what `how_written` says."""
+    written = list(written)
+    notes = [_REFERRING] if any(one.referring for one in written) else []
+    return [*notes, *([_FORCED] if any(one.forced for one in written) else [])]
 
 
 def _script_json(value: Any) -> str:

@@ -20,13 +20,13 @@ from torch.optim import Optimizer
 from reg2rg.config.saving import CONFIG_KEY, build, read_config
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.task import ReportTask, with_task
-from reg2rg.core.types import PositiveInt
+from reg2rg.core.types import DecodingKind, PositiveInt
 from reg2rg.data.batch import Batch
 from reg2rg.data.order import mixed_seed
 from reg2rg.data.prompt import TokenCounts
 from reg2rg.models.encoders.base import Encoder
 from reg2rg.models.encoders.grids import MaskPool
-from reg2rg.models.llm.base import Decoding, LanguageModel, Sampling
+from reg2rg.models.llm.base import Decoding, Form, LanguageModel, Sampling
 from reg2rg.models.reporter import GeneratedReport, ProjectorFactory, RegionReporter
 from reg2rg.models.state import check_names, check_sizes, kept_names
 from reg2rg.pretrained.mixin import FolderModel
@@ -72,8 +72,14 @@ class Reg2RG(FolderModel, L.LightningModule):
             model out; several times cheaper than the others. A run on several processes with DDP then looks for
             parameters without a gradient (``find_unused_parameters``) at every step.
         seed: of dropout and whatever else is drawn in a training step.
-        max_new_tokens: longest generated report.
-        stop_on_loop: end a report that has written the same stretch so many times in a row; 0 never does, as published.
+        decoding: ``constrained`` holds a report to its form: a frame for each region in slot order, named by the model,
+            and text within; ``forced`` does too, and gives each frame the name of its region; ``free`` lets the model
+            write what it likes, as published. A task with a tail is written freely.
+        max_new_tokens: longest generated report. One that is held to its form may go on beyond it, by an equal share
+            for each region that is left.
+        max_paragraph_tokens: longest paragraph of a report that is held to its form, or null.
+        stop_on_loop: end a report, or a paragraph of one that is held to its form, that has written the same stretch
+            so many times in a row; 0 never does, as published.
         sampling: draw tokens as the published code has come to do, or null for the likeliest ones.
         val_generate: validation studies that a report is generated for; 0 turns it off. Test generates for all.
         val_samples: generated reports that are shown to the logger.
@@ -92,7 +98,9 @@ class Reg2RG(FolderModel, L.LightningModule):
         word_alignment: float = 0.0,
         word_alignment_steps: int = 0,
         seed: int = 0,
+        decoding: DecodingKind = "constrained",
         max_new_tokens: PositiveInt = 500,
+        max_paragraph_tokens: PositiveInt | None = None,
         stop_on_loop: int = 4,
         sampling: Sampling | None = None,
         val_generate: int = 16,
@@ -107,12 +115,16 @@ class Reg2RG(FolderModel, L.LightningModule):
         self.reporter = RegionReporter(texture, geometry, global_, projector, llm, tag_std, word_alignment > 0)
         self.word_alignment, self.word_alignment_steps = word_alignment, word_alignment_steps
         self.optimizer_config, self.task, self.seed = optimizer, task, seed
-        self.decoding = Decoding(max_new_tokens, stop_on_loop, sampling=sampling)
+        held = decoding != "free" and task.target == "regions" and not task.tail  # a tail has no form to be held to
+        form = Form(task.region_set.names, task.identity, decoding == "forced") if held else None
+        self.decoding = Decoding(
+            max_new_tokens, stop_on_loop, sampling=sampling, form=form, max_paragraph_tokens=max_paragraph_tokens
+        )
         self.val_generate, self.val_samples = val_generate, val_samples
         names = task.region_set.names
         self.train_losses = RegionLoss(names, over_processes=False)
         self.eval_losses = RegionLoss(names)
-        self.report_scores = ReportScores(task.region_set, task.identity)
+        self.report_scores = ReportScores(task.region_set, task.identity and decoding != "forced")
         self.throughput, self.guard = Throughput(), StepGuard()
         self._pending_gradients: dict[str, Tensor] = {}
         self._float32_steps: list[Float32Steps] = []

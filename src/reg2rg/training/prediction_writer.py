@@ -19,7 +19,8 @@ from reg2rg.core.task import ReportTask
 from reg2rg.core.types import PathText
 from reg2rg.data.batch import Batch
 from reg2rg.data.loader import StudyLoader
-from reg2rg.evaluation.records import STUDIES, read_records, write_table
+from reg2rg.evaluation.records import STUDIES, as_facts, read_records, told_decoding, write_table
+from reg2rg.models.llm.base import Decoding
 from reg2rg.models.reporter import GeneratedReport
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,13 @@ class PredictionSource(Protocol):
 
     def skip_studies(self, done: frozenset[str]) -> None:
         """Leave these studies out."""
+
+
+@runtime_checkable
+class Reporting(Protocol):
+    """A module that says how its reports are decoded; `Reg2RG` does."""
+
+    decoding: Decoding
 
 
 class PredictionWriter(L.Callback):
@@ -137,7 +145,7 @@ class PredictionWriter(L.Callback):
     def _check_run(self, trainer: L.Trainer, pl_module: L.LightningModule, data: PredictionSource) -> None:
         run = {
             "model": _weights_digest(trainer, pl_module),
-            "decoding": str(getattr(pl_module, "decoding", "")),
+            "decoding": pl_module.decoding.told() if isinstance(pl_module, Reporting) else "",
             **data.prediction_facts(),
         }
         path = self.out / RUN
@@ -184,17 +192,23 @@ def record(
         others: the reference's tail, ``None`` for a report without one.
 
     Returns:
-        the record. Its ``reference`` maps region -> text; a report without regions stands there under ``""``, as in
-        RadGenome's tables. With a tail there are ``others`` and ``reference_others``, key -> text.
+        the record. Its ``decoding`` is ``free``, ``constrained`` or ``forced``; of the last two each paragraph has what
+        `reg2rg.core.report.Written` knows of it. Its ``reference`` maps region -> text; a report without regions stands
+        there under ``""``, as in RadGenome's tables. With a tail there are ``others`` and ``reference_others``, key ->
+        text.
     """
     report = parse_report(answer.text, answer.regions, identity)
+    facts = {one.slot: as_facts(one) for one in answer.written}
     tail = {} if others is None else {"others": dict(report.others), "reference_others": dict(others)}
     return tail | {
         "study": answer.study,
         "regions": list(answer.regions),
         "text": answer.text,
         "truncated": answer.truncated,
-        "paragraphs": [{"slot": p.slot, "region": p.region, "text": p.text} for p in report.paragraphs],
+        "decoding": told_decoding(answer.written),
+        "paragraphs": [
+            {"slot": p.slot, "region": p.region, "text": p.text} | facts.get(p.slot, {}) for p in report.paragraphs
+        ],
         "invalid": list(report.invalid),
         "duplicate": list(report.duplicate),
         "missing": list(report.missing),

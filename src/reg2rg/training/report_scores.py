@@ -29,7 +29,7 @@ class ReportScores:
 
     Args:
         regions: whose names reports have.
-        identity: reports are asked to name their regions; otherwise there is no recognition to score.
+        identity: reports choose the names of their regions; otherwise there is no recognition to score.
         protocol: how numbers are made (see `reg2rg.evaluation.protocols`).
     """
 

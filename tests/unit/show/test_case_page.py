@@ -9,9 +9,19 @@ import pytest
 
 from browser import CHROMIUM, SOFTWARE_GL, WITHOUT_GL, Browser
 from reg2rg.core.errors import ConfigError
-from reg2rg.core.report import Report, parse_report
+from reg2rg.core.report import Report, Written, parse_report
 from reg2rg.core.types import RegionVolume, Volume
-from reg2rg.show.case_page import PALETTE, Around, PageStudy, RegionRow, room_for_volumes, write_page, wrong_count
+from reg2rg.show.case_page import (
+    PALETTE,
+    Around,
+    PageStudy,
+    RegionRow,
+    how_written,
+    room_for_volumes,
+    write_page,
+    written_notes,
+    wrong_count,
+)
 from reg2rg.show.page_exporter import Page
 from reg2rg.show.plots import draw_curves
 from reg2rg.show.slices import draw_study
@@ -87,6 +97,22 @@ class Elements(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
+
+
+def test_how_a_paragraph_came_by_its_name_in_words():
+    shares = {"heart": 0.9, "lung": 0.06, "bone": 0.04}
+    assert how_written(Written(0, "heart", shares)) == "called heart with referring probability 0.90 (lung 0.06)"
+    assert (
+        how_written(Written(0, "lung", shares, forced=True))
+        == "name given, with referring probability 0.06 (heart 0.90)"
+    )
+    assert (
+        how_written(Written(0, "heart", {"heart": 1.0}, truncated=True))
+        == "called heart with referring probability 1.00; cut short"
+    )
+    assert how_written(Written(0, "heart", truncated=True)) == "cut short"
+    assert written_notes([Written(0, "heart")]) == []
+    assert len(written_notes([Written(0, "heart", shares, True)])) == 2
 
 
 def test_page_names_no_other_place(page):

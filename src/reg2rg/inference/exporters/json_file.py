@@ -3,7 +3,10 @@
 ```
 schema      "reg2rg.report/1"; the number rises when a key changes its meaning or goes, not when one is added
 study, image, text
-paragraphs  [{slot, region, text}] in the order of the text; region "" for a report without regions
+decoding    "free", "constrained" or "forced": the names of regions were given to the decoder
+paragraphs  [{slot, region, text}] in the order of the text; region "" for a report without regions. Unless decoding was
+            free also {referring: name of the region set -> probability, forced, truncated}, see
+            `reg2rg.core.report.Written`
 others      key -> text of regions that the model was not asked for, and of no region ("other"); empty without a tail
 faults      {invalid, duplicate, missing} of the text, see `reg2rg.core.report.Report`
 asked       regions in slot order
@@ -28,6 +31,7 @@ from typing import Any
 
 from reg2rg.core.files import write_json
 from reg2rg.core.types import Grid, LabelMap, RegionFiles
+from reg2rg.evaluation.records import as_facts, told_decoding
 from reg2rg.inference.exporters.base import EXPORTERS, Exporter
 from reg2rg.inference.identity import deidentified
 from reg2rg.inference.result import ReportResult
@@ -58,12 +62,14 @@ class JSON(Exporter):
 def as_json(result: ReportResult) -> dict[str, Any]:
     """The file's content."""
     report, measured = result.report, result.attributes
+    facts = {one.slot: as_facts(one) for one in result.written}
     return {
         "schema": SCHEMA,
         "study": result.study.id,
         "image": str(result.study.image),
         "text": result.text,
-        "paragraphs": [asdict(paragraph) for paragraph in report.paragraphs],
+        "decoding": told_decoding(result.written),
+        "paragraphs": [asdict(paragraph) | facts.get(paragraph.slot, {}) for paragraph in report.paragraphs],
         "others": dict(report.others),
         "faults": {name: list(getattr(report, name)) for name in ("invalid", "duplicate", "missing")},
         "asked": list(result.asked),
