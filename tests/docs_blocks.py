@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-RUNS_TRAINER = ("quickstart.md", "pretrained.md", "features.md", "modalities.md")
+RUNS_TRAINER = ("quickstart.md", "pretrained.md", "features.md", "modalities.md", "split.md", "datasets.md")
 """The pages whose training commands run; elsewhere their arguments are folded and checked."""
 ELSEWHERE = ("features.md", "modalities.md")
 """The pages that `test_other_inputs` runs, and looks at what they leave."""
 
 FENCE = re.compile(r"^(<!-- notest: [^\n]+ -->\n+)?^```(\w+)([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _LM = ["--steps", "0", "--hidden_size", "32", "--layers", "2", "--heads", "2"]
+_FEWER = ["--studies", "4"]  # the last one of an option counts
 _FIT = (
     "--trainer.max_epochs 1 --trainer.limit_train_batches 1 --trainer.limit_val_batches 1 --model.max_new_tokens 8 "
     "--model.val_generate 1 --data.workers 0 --trainer.accelerator cpu --trainer.val_check_interval 1"
@@ -56,15 +57,18 @@ def toy(args: list[str], page: Path) -> list[str]:
     if what == ["data", "phantom"]:
         small = [*args, "--size", "48", "48", "32", "--workers", "1"]
         small[args.index("--studies") + 1] = "6"
-        return small
+        return [*small, *(_FEWER if page.name == "datasets.md" else ())]
     if what == ["data", "check"]:
         return [*args, "--overlays", "1", "--workers", "1"]
     if what == ["data", "prepare"]:
         return [*args, "--workers", "1"]
+    if what == ["evaluate"] and page.name in RUNS_TRAINER:
+        return [*args, "--resamples", "20", *(["--no-floors"] if page.name == "datasets.md" else [])]
     if what == ["lm"]:
         return [*args, *_LM]
     if what[0] in ("fit", "validate", "test", "predict"):
-        return [*args, *_FIT.split()] if page.name in RUNS_TRAINER else [*args, "--print_config"]
+        smaller = ["--task.views.size", "[32, 32, 32]"] if page.name == "datasets.md" else []
+        return [*args, *_FIT.split(), *smaller] if page.name in RUNS_TRAINER else [*args, "--print_config"]
     if what == ["ablate"]:
         return [*args, "--dry-run", *(() if "--runs" in args else ("--runs", "full"))]
     return args

@@ -11,7 +11,7 @@ import yaml
 from reg2rg.cli.main import main
 from reg2rg.config.overlay import packaged_configs
 
-BASES = ("phantom.yaml", "phantom_small.yaml", "reg2rg.yaml", "reg2rg_24gb.yaml")
+BASES = ("ctrg.yaml", "phantom.yaml", "phantom_small.yaml", "reg2rg.yaml", "reg2rg_24gb.yaml")
 OVERLAYS = tuple(name for name in packaged_configs() if name not in BASES)
 FEATURES: dict[str, tuple[list[int], int, str | None]] = {
     "colipri": ([24, 24, 24], 768, "MaskPool"),
@@ -208,3 +208,10 @@ def test_the_other_commands_read_the_same_file(command: str, capsys: pytest.Capt
     assert main([command, "-c", "phantom.yaml", "--print_config"]) == 0
     config = yaml.safe_load(capsys.readouterr().out)
     assert config["model"] == printed(capsys, "phantom.yaml")["model"]
+
+
+def test_ctrg_is_the_papers_recipe_with_its_tail(capsys: pytest.CaptureFixture[str]) -> None:
+    found = changed(printed(capsys, "reg2rg.yaml"), printed(capsys, "ctrg.yaml"))
+    names = {key for key in found if not key.startswith(("trainer.callbacks", "trainer.logger", "data.dataset"))}
+    assert names == {"task.tail", "data.store", "trainer.default_root_dir", "trainer.max_epochs"}
+    assert (found["task.tail"], found["trainer.max_epochs"]) == (True, 10)

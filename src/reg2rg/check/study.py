@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
@@ -54,6 +55,25 @@ class StudyCheck:
     spacing: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
     named: tuple[tuple[str, str], ...] = ()
+
+    def kept(self) -> list[Any]:
+        """What was found in a study without a fault, as plain values."""
+        return [
+            list(self.present),
+            list(self.empty),
+            self.digest,
+            list(self.shape),
+            list(self.spacing),
+            list(self.notes),
+            [list(one) for one in self.named],
+        ]
+
+    @classmethod
+    def of(cls, kept: Any) -> Self:
+        """What `kept` gave."""
+        present, empty, digest, shape, spacing, notes, named = kept
+        found = tuple((code, message) for code, message in named)
+        return cls((), tuple(present), tuple(empty), digest, tuple(shape), tuple(spacing), tuple(notes), found)
 
 
 def check_study(job: StudyJob) -> StudyCheck:

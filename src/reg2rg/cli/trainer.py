@@ -100,12 +100,12 @@ def core_classes() -> tuple[type[LightningModule], type[LightningDataModule]]:
 def component_registries() -> tuple[Registry[Any], ...]:
     """Registries of the components that a trainer config names."""
     import reg2rg.models.llm.causal_lm  # noqa: F401 (registers itself)
-    from reg2rg.datasets import DATASETS
+    from reg2rg.datasets import DATASETS, SPLITTERS
     from reg2rg.models.encoders import ENCODERS
     from reg2rg.models.llm.base import LANGUAGE_MODELS
     from reg2rg.models.projectors import PROJECTORS
 
-    return ENCODERS, PROJECTORS, LANGUAGE_MODELS, DATASETS
+    return ENCODERS, PROJECTORS, LANGUAGE_MODELS, DATASETS, SPLITTERS
 
 
 class TrainerParser(Parser, LightningArgumentParser):

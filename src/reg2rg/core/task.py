@@ -13,7 +13,7 @@ from reg2rg.core.types import PathOrName, PositiveInt
 
 Target = Literal["regions", "joined", "whole"]
 Order = Literal["shuffled", "listed", "listed_in_evaluation"]
-Intensity = Literal["hu", "percentile", "zscore"]
+Intensity = Literal["hu", "percentile", "zscore", "picture"]
 
 INSTRUCTION = (
     "Given the provided global and regional information from this CT scan, please generate a comprehensive medical "
@@ -26,6 +26,10 @@ WHOLE_INSTRUCTION = (
     "detailed information about the anatomical structures and any abnormalities that are essential."
 )
 """For reports without regions; the library's own, after the published one."""
+TAIL_INSTRUCTION = (
+    " For those reports that have no specific region associated with them, generate an 'other report' at the end."
+)
+"""What the published instruction goes on with where a tail is asked for (CTRG-Chest-548K)."""
 
 _AXES = frozenset("LR"), frozenset("PA"), frozenset("IS")
 _OF_A_RUN = {"of_a_run": True}
@@ -60,8 +64,9 @@ class Views:
             them, padding and metal too, as the published code does. Either way the average is clipped to the window.
         intensity: what the values of a scan are: ``"hu"``; or anything, as in MR, which is brought to the scale of the
             views scan by scan when it is read: ``"percentile"``, two percentiles of the foreground become -1000 and
-            200; ``"zscore"``, so do two multiples of the foreground's standard deviation from its mean.
-        intensity_range: these two; null is 0.5 and 99.5, or -3 and 3.
+            200; ``"zscore"``, so do two multiples of the foreground's standard deviation from its mean; ``"picture"``,
+            so do two values themselves, of scans that were made of pictures with a window that nobody knows any more.
+        intensity_range: these two; null is 0.5 and 99.5, or -3 and 3. For pictures there is no default.
         features: name of what made the features that the model sees in place of a scan, such as ``colipri``; `size` is
             then their grid. Empty for scans.
         channels: numbers a cell of such a grid.
@@ -112,11 +117,16 @@ class Views:
         if self.intensity not in (known := Intensity.__args__):  # type: ignore[attr-defined]
             raise ConfigError(f"views.intensity is {self.intensity!r} (expected one of {', '.join(known)})")
         if (ends := self.intensity_range) is None:
+            if self.intensity == "picture":
+                raise ConfigError(
+                    "views.intensity is picture, but views.intensity_range is null (expected the two stored values "
+                    "that are to be the ends of the views; they are not guessed). Fix: for example 0,255"
+                )
             return
         if self.intensity == "hu":
             raise ConfigError(
                 f"views.intensity_range is {ends}, but views.intensity is hu, whose range is views.window. Fix: leave "
-                "it out, or set intensity to percentile or zscore"
+                "it out, or set intensity to percentile, zscore or picture"
             )
         if not _numbers(ends, 2, float) or not ends[0] < ends[1]:
             raise ConfigError(f"views.intensity_range is {ends} (expected two numbers, the lower one first)")
@@ -153,9 +163,12 @@ class ReportTask:
         order: ``"listed"`` keeps the regions in the order of the region set. ``"listed_in_evaluation"`` does so in
             validation, test and predict and shuffles in training, as the published code does. A listed order makes
             recognising a region nearly free.
-        instruction: text at the end of the prompt; left out it is the published one, or for a report without regions
-            one like it.
+        instruction: text at the end of the prompt; left out it is the published one (the longer one with a tail), or
+            for a report without regions one like it.
         max_length: longest sample in tokens.
+        tail: behind the paragraphs comes what the report says of regions without a mask and of no region, as
+            CTRG-Chest-548K has it: ``The other report is: {pleura: ...}{other: ...}``. Counts for the
+            target ``"regions"`` alone.
     """
 
     regions: PathOrName | RegionSet = "radgenome"
@@ -165,13 +178,14 @@ class ReportTask:
     order: Order = field(default="shuffled", metadata=_OF_A_RUN)
     instruction: str = ""
     max_length: PositiveInt = field(default=2048, metadata=_OF_A_RUN)
+    tail: bool = False
 
     def __post_init__(self) -> None:
         load_region_set(self.regions)
         for name, allowed in (("target", Target), ("order", Order)):
             if getattr(self, name) not in (choices := allowed.__args__):  # type: ignore[attr-defined]
                 raise ConfigError(f"{name} is {getattr(self, name)!r} (expected one of {', '.join(choices)})")
-        for name, kind in (("identity", bool), ("instruction", str), ("max_length", int)):
+        for name, kind in (("identity", bool), ("instruction", str), ("max_length", int), ("tail", bool)):
             _require_kind(name, getattr(self, name), kind)
         if self.max_length < 1:
             raise ConfigError(f"max_length is {self.max_length} (expected a number of tokens, 1 or more)")
@@ -184,7 +198,8 @@ class ReportTask:
     @property
     def instruction_text(self) -> str:
         """The text at the end of the prompt."""
-        return self.instruction or (INSTRUCTION if self.target == "regions" else WHOLE_INSTRUCTION)
+        usual = INSTRUCTION + TAIL_INSTRUCTION * self.tail if self.target == "regions" else WHOLE_INSTRUCTION
+        return self.instruction or usual
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:

@@ -91,6 +91,23 @@ class LabelMap:
     labels: Mapping[str, tuple[int, ...]]
 
 
+@dataclass(frozen=True)  # no slots: an option's type may be one, and jsonargparse reads a default through vars()
+class Rescale:
+    """What a table says of the stored values of a scan.
+
+    Attributes:
+        slope, inter: HU = stored * slope + inter.
+        spacing: mm along the three axes of the stored array; ``None`` if it does not say.
+        applied: whether the file has it in it already: ``"no"``, ``"yes"``, or ``"unknown"``, which the values tell.
+            Whatever it says, nothing that is in HU is rescaled again.
+    """
+
+    slope: float
+    inter: float
+    spacing: tuple[float, float, float] | None = None
+    applied: Literal["no", "yes", "unknown"] = "unknown"
+
+
 @dataclass(frozen=True, slots=True)
 class MaskChannels:
     """One array with a channel an organ, on the grid of a study's features or a finer one; for `Study.masks`.
@@ -119,6 +136,8 @@ class Study:
         reports: region name -> text that describes the region. Regions without text are absent.
         whole: the whole report as written, ``""`` if the dataset has none.
         findings: clinical label -> present; ``None`` if the dataset has none.
+        other: what the report says of no region, ``""`` if nothing, or if the dataset does not tell it apart.
+        rescale: what a table says of the scan's stored values.
         row: of an array that stacks the features of many studies, this one's.
     """
 
@@ -130,6 +149,8 @@ class Study:
     reports: Mapping[str, str] = field(default_factory=dict)
     whole: str = ""
     findings: Mapping[str, bool] | None = None
+    other: str = ""
+    rescale: Rescale | None = None
     row: int | None = None
 
 

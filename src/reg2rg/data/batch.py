@@ -31,6 +31,7 @@ class Sample:
         texture: (R, H, W, D) int16, slot order, or ``None`` when no encoder looks at it.
         geometry: (R, H, W, D) int16, or ``None``.
         global_: (H, W, D) int16, (H, W, D, C) floats of features, or ``None``.
+        others: key and text of the report's tail, ``None`` where it has none.
     """
 
     study: str
@@ -40,6 +41,7 @@ class Sample:
     texture: Views | None = None
     geometry: Views | None = None
     global_: Views | Features | None = None
+    others: tuple[tuple[str, str], ...] | None = None
 
 
 @dataclass  # nothing changes one, but it is not frozen: Lightning's precision plugins copy it field by field
@@ -62,6 +64,7 @@ class Batch:
         regions: names in slot order, for each study.
         reports: their texts, for each study; of a study without regions the whole report alone.
         sentences_cut: sentences that did not fit, over all studies.
+        others: key -> text of each study's tail, ``None`` where it has none; empty if no study has one.
     """
 
     texture: Tensor | None
@@ -78,6 +81,7 @@ class Batch:
     regions: tuple[tuple[str, ...], ...]
     reports: tuple[tuple[str, ...], ...]
     sentences_cut: int = 0
+    others: tuple[dict[str, str] | None, ...] = ()
 
     def __len__(self) -> int:
         return len(self.study_ids)
@@ -86,6 +90,10 @@ class Batch:
     def region_names(self) -> tuple[str, ...]:
         """Names of the N packed regions."""
         return tuple(name for names in self.regions for name in names)
+
+    def tail(self, place: int) -> dict[str, str] | None:
+        """The tail's texts of the study at a place, ``None`` where its report has none."""
+        return self.others[place] if self.others else None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """The batch on another device."""
@@ -177,6 +185,7 @@ def collate(samples: Sequence[Sample], counts: TokenCounts, pad_id: int, pad_to:
         regions=tuple(sample.regions for sample in samples),
         reports=tuple(sample.reports for sample in samples),
         sentences_cut=sum(one.sentences_cut for one in encoded),
+        others=tuple(None if sample.others is None else dict(sample.others) for sample in samples),
     )
 
 

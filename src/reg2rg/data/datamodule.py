@@ -18,6 +18,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.parallel import usable_cores
+from reg2rg.core.report import OTHER
 from reg2rg.core.task import ReportTask, Target
 from reg2rg.core.types import NonNegativeFloat, NonNegativeInt, PathOrHubId, PathText, PositiveInt, Study
 from reg2rg.data.augment import Augment, AugmentedStore
@@ -216,7 +217,9 @@ class RegionReportDataModule(L.LightningDataModule):
         """Study that ``predict`` may report on -> digest of its entry in the store, its regions and reference texts."""
         index = self.store.index()
         entries = self.entries(self.predict_split, self._all_masks("predict"))
-        facts = {entry.study: [index[entry.study].key, entry.regions, entry.reports] for entry in entries}
+        facts: dict[str, list[Any]] = {e.study: [index[e.study].key, e.regions, e.reports] for e in entries}
+        for entry in entries:  # a record without a tail keeps the key that it had before there was one
+            facts[entry.study] += [] if entry.others is None else [entry.others]
         return {study: hashlib.sha256(json.dumps(told).encode()).hexdigest() for study, told in facts.items()}
 
     def question(self, regions: int) -> str:
@@ -296,9 +299,16 @@ class RegionReportDataModule(L.LightningDataModule):
         names = tuple(name for name in known if name in masks and (all_masks or study.reports.get(name)))
         texts = tuple(study.reports.get(name, "") for name in names)
         if self.task.target == "regions":
-            return Entry(study.id, names, texts) if names else None
+            return Entry(study.id, names, texts, self._tail(study, names)) if names else None
         report = study.whole if self.task.target == "whole" else " ".join(filter(None, texts))
         return Entry(study.id, (), (report,)) if report or all_masks else None
+
+    def _tail(self, study: Study, given: Sequence[str]) -> tuple[tuple[str, str], ...] | None:
+        """Texts of regions that are not given, for they have no mask, and of no region; ``None`` without a tail."""
+        if not self.task.tail:
+            return None
+        unmasked = [name for name in self.task.region_set.names if name not in given and study.reports.get(name)]
+        return (*((name, study.reports[name]) for name in unmasked), (OTHER, study.other))
 
     def _limited(self, entries: list[Entry]) -> list[Entry]:
         if self.limit_eval_studies is None or len(entries) <= self.limit_eval_studies:

@@ -40,11 +40,13 @@ class Entry:
         study: its id.
         regions: the regions that may be prompted, in the order of the region set. None for a report as a whole.
         reports: their texts, ``""`` where there is none; without regions the whole report alone.
+        others: key and text of a tail; ``None`` for a report without one.
     """
 
     study: str
     regions: tuple[str, ...]
     reports: tuple[str, ...]
+    others: tuple[tuple[str, str], ...] | None = None
 
 
 class ViewCache:
@@ -166,7 +168,8 @@ class StudySamples:
         names, texts, encoded = self.written(index, epoch)
         found = self._views(index, names, epoch)
         views = (found.get("texture"), found.get("geometry"), found.get("global"))
-        return Sample(self.entries[index].study, names, texts, encoded, *views)
+        entry = self.entries[index]
+        return Sample(entry.study, names, texts, encoded, *views, others=entry.others)
 
     def written(self, index: int, epoch: int) -> tuple[tuple[str, ...], tuple[str, ...], EncodedSample]:
         """Regions in slot order, their texts, and both as tokens: a sample without its views.
@@ -180,7 +183,8 @@ class StudySamples:
             return names, entry.reports, self.encoder.encode_whole(entry.reports[0] if self.with_target else None)
         by_region = dict(zip(entry.regions, entry.reports, strict=True))
         texts = tuple(by_region[name] for name in names)
-        return names, texts, self.encoder.encode_sample(names, texts, with_target=self.with_target)
+        others = None if entry.others is None else dict(entry.others)
+        return names, texts, self.encoder.encode_sample(names, texts, self.with_target, others)
 
     def lengths(self, epoch: int) -> list[int]:
         """How long each study's sample is, roughly, in tokens: what batches are bucketed by."""
@@ -190,6 +194,7 @@ class StudySamples:
         for entry in self.entries:
             count = min(len(entry.regions), bound or len(entry.regions))
             characters = sum(map(len, entry.reports)) * (count or 1) // max(1, len(entry.regions))
+            characters += sum(len(key) + len(text) + 4 for key, text in entry.others or ())
             lengths.append(count * region + characters // _CHARACTERS_PER_TOKEN)
         return lengths
 

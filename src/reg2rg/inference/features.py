@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from reg2rg.core.errors import ConfigError
-from reg2rg.core.progress import Step
 from reg2rg.core.task import Views
 from reg2rg.core.types import MaskChannels, Study
-from reg2rg.inference.one_study import OneStudy, provenance, written
+from reg2rg.inference.inputs import inputs_of
+from reg2rg.inference.one_study import OneStudy, Stages, provenance, run_of, written
 from reg2rg.inference.result import ReportResult
 from reg2rg.pretrained.contract import InputContract
 from reg2rg.scans.base import ReadOptions
@@ -25,7 +25,7 @@ from reg2rg.training.module import Reg2RG
 
 
 def report_on_features(
-    features: Path, masks: MaskSource | None, model: Reg2RG, contract: InputContract, name: str, tell: Step
+    features: Path, masks: MaskSource | None, model: Reg2RG, contract: InputContract, name: str, stage: Stages
 ) -> ReportResult:
     """Report on the features of one study; see `reg2rg.inference.pipeline.report_on`.
 
@@ -35,7 +35,7 @@ def report_on_features(
         model: that sees features.
         contract: the model's.
         name: the study's id, which orders the regions.
-        tell: is told what is being done.
+        stage: is told what is being done.
 
     Raises:
         ConfigError: the model does not say how the files lie, or masks are missing.
@@ -53,9 +53,10 @@ def report_on_features(
     options = ReadOptions(grid=GridLayout.of(given["grid"])).for_views(contract.task.views)
     mask_file = Path(masks).expanduser() if with_regions and isinstance(masks, str | Path) else None
     study = Study(name, name, "test", features, None if mask_file is None else MaskChannels(mask_file))
-    tell(f"reading {features}")
+    stage("reading", f"reading {name}")
     found = read_features(study, contract.task.region_set, options, needs_regions=with_regions)
-    tell(f"writing the report on {name}")
+    inputs = inputs_of(features, None, study.masks)
+    stage("writing", f"writing the report on {name}")
     answer, report = written(model, contract, name, tuple(found.weights), _OneGrid(name, found))
     made_by = None if mask_file is None else MadeBy("files", source=str(mask_file))
     notes = {note.partition(": ")[0]: note.partition(": ")[2] for note in found.notes}
@@ -67,6 +68,8 @@ def report_on_features(
         asked=answer.regions,
         absent={region: notes.get(region, "no organ of the masks is it") for region in absent},
         made_by=provenance(model, made_by, options, found.notes, answer),
+        codes=contract.task.region_set.codes(),
+        run=run_of(model, inputs, stage.end()),
     )
 
 

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import logging
 import platform
+import time
 from collections.abc import Collection, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
+from pathlib import Path
 
 from reg2rg import __version__
+from reg2rg.core.progress import Step
 from reg2rg.core.report import Paragraph, Report, parse_report
 from reg2rg.core.task import Views
 from reg2rg.data.batch import Batch, collate
+from reg2rg.data.order import EVAL_SEED
 from reg2rg.data.prompt import PromptEncoder
 from reg2rg.data.samples import Entry, StudySamples
-from reg2rg.inference.result import Provenance
+from reg2rg.inference.inputs import Inputs
+from reg2rg.inference.result import Provenance, Run
 from reg2rg.models.reporter import GeneratedReport
 from reg2rg.pretrained.contract import InputContract
 from reg2rg.pretrained.fingerprint import digest
@@ -72,14 +78,62 @@ def provenance(
 ) -> Provenance:
     """How a report came about."""
     return Provenance(
-        versions={"reg2rg": __version__, "python": platform.python_version()}
-        | {package: version(package) for package in _PACKAGES},
+        versions=versions(),
         model=digest(model.state_dict()),
         masks=masks,
         options=options,
         notes=notes,
         truncated=answer.truncated,
     )
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package, of Python, and of the packages that the numbers depend on."""
+    return {"reg2rg": __version__, "python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
+
+
+def run_of(model: Reg2RG, inputs: Inputs, seconds: dict[str, float]) -> Run:
+    """What the record of a run needs beside the result.
+
+    Args:
+        model: that reported.
+        inputs: what it saw.
+        seconds: of each stage.
+    """
+    llm = model.reporter.llm
+    path = str(getattr(llm, "path", ""))
+    return Run(
+        inputs=inputs,
+        device=str(model.device),
+        language_model=Path(path).name if Path(path).is_absolute() else path,
+        language_model_weights=digest(dict(llm.reference_tensors())),
+        seeds={"order of the regions": EVAL_SEED},
+        decoding=asdict(model.decoding),
+        seconds=seconds,
+    )
+
+
+class Stages:
+    """Tells of each stage, and takes its time."""
+
+    def __init__(self, step: Step | None) -> None:
+        self._step, self._name, self._since = step, "", time.monotonic()
+        self._seconds: dict[str, float] = {}
+
+    def __call__(self, name: str, said: str = "") -> None:
+        """A stage begins."""
+        self.end()
+        self._name = name
+        if said and self._step is not None:
+            self._step(said)
+
+    def end(self) -> dict[str, float]:
+        """Stage -> seconds, up to now."""
+        now = time.monotonic()
+        if self._name:
+            self._seconds[self._name] = round(self._seconds.get(self._name, 0.0) + now - self._since, 3)
+        self._name, self._since = "", now
+        return self._seconds
 
 
 def _batch(model: Reg2RG, contract: InputContract, study: str, regions: tuple[str, ...], source: OneStudy) -> Batch:

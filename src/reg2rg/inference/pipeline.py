@@ -13,10 +13,13 @@ from reg2rg.core.progress import Step
 from reg2rg.core.task import Views
 from reg2rg.core.types import LabelMap, Study
 from reg2rg.inference.features import report_on_features
-from reg2rg.inference.one_study import OneStudy, provenance, written
+from reg2rg.inference.identity import pseudonym
+from reg2rg.inference.inputs import chosen_series, inputs_of
+from reg2rg.inference.one_study import OneStudy, Stages, provenance, run_of, written
 from reg2rg.inference.result import ReportResult
 from reg2rg.pretrained.contract import InputContract
 from reg2rg.scans.base import Implausible, MaskGrid, ReadOptions
+from reg2rg.scans.dicom.choose import Candidate
 from reg2rg.scans.find_masks import MaskSource, find_masks, image_stem
 from reg2rg.scans.masks import canonical
 from reg2rg.scans.read import read_study
@@ -67,7 +70,8 @@ def report_on(
         kernel: of several DICOM reconstructions.
         tilt: a tilted gantry.
         uneven: uneven DICOM slices.
-        name: the study's id, which orders the regions; the scan's file name by default.
+        name: the study's id, which orders the regions. By default the scan's file name without its suffix; of a DICOM
+            study a pseudonym made of the UID of the series that is read.
         step: is told what is being done.
 
     Returns:
@@ -85,27 +89,31 @@ def report_on(
             "Reg2RG.from_pretrained or from_checkpoint, or tell it with model.describe(config)"
         )
     scan = Path(scan).expanduser()
-    tell = step or (lambda what="": None)
+    stage = Stages(step)
     if contract.task.views.features:
         if segmenter is not None:
             raise ConfigError("report_on: a segmenter needs a scan, and the model sees features. Fix: give the masks")
-        return report_on_features(scan, masks, model, contract, name or scan.name.partition(".")[0], tell)
-    options = ReadOptions(
-        min_slices, contract.hu, mask_grid, implausible, series=series, kernel=kernel, tilt=tilt, uneven=uneven
-    ).for_views(contract.task.views)
-    tell(f"{'looking for the masks of' if segmenter is None else 'segmenting'} {scan}")
+        return report_on_features(scan, masks, model, contract, name or scan.name.partition(".")[0], stage)
+    options = read_for(
+        contract, ReadOptions(min_slices, "check", mask_grid, implausible, "keep", True, series, kernel, tilt, uneven)
+    )
+    stage("choosing", "looking at the scan")
+    chosen = chosen_series(scan, options)
+    name = name or name_of(scan, chosen)
+    stage("segmenting", f"{'looking for the masks of' if segmenter is None else 'segmenting'} {name}")
     found = _segmentation(scan, masks, segmenter, contract, options)
-    name = name or image_stem(scan)
-    tell(f"reading {scan}")
+    stage("reading", f"reading {name}")
     study = Study(name, name, "test", scan, None if found is None else found.masks)
     source = read_study(study, contract.task.region_set, options, needs_regions=found is not None)
+    inputs = inputs_of(scan, chosen, None if found is None or segmenter is not None else found.masks)
+    stage("measuring")
     views = contract.task.views
     native, conformed = crop_to_foreground(source), conform(source, views.orientation, views.spacing)
     detail = native if conformed is source else crop_to_foreground(conformed)
     attributes = measure(native, contract.task.region_set) if source.masks and options.measures else None
     for note in detail.notes:
-        log.info("%s: %s", scan, note)
-    tell(f"writing the report on {name}")
+        log.info("%s: %s", name, note)
+    stage("writing", f"writing the report on {name}")
     answer, report = written(model, contract, name, detail.regions, _OneScan(name, detail))
     if found is not None:
         study = replace(study, masks=canonical(found.masks, contract.task.region_set))
@@ -117,7 +125,19 @@ def report_on(
         absent={} if found is None else _absent(detail, contract, found),
         made_by=provenance(model, None if found is None else found.made_by, options, detail.notes, answer),
         attributes=attributes,
+        codes=contract.task.region_set.codes(),
+        run=run_of(model, inputs, stage.end()),
     )
+
+
+def read_for(contract: InputContract, options: ReadOptions) -> ReadOptions:
+    """How a model reads: HU and clipping are as it was trained, all else as it was asked for."""
+    return replace(options, hu=contract.hu).for_views(contract.task.views)
+
+
+def name_of(scan: Path, chosen: Candidate | None) -> str:
+    """The id of a study that nobody named: its file's name, or a pseudonym of a DICOM series."""
+    return image_stem(scan) if chosen is None else pseudonym(chosen.series.uid)
 
 
 def _segmentation(

@@ -35,6 +35,8 @@ def normalised(image: StoredImage, options: ReadOptions) -> tuple[StoredImage, s
     Raises:
         DataFault: CONSTANT; INVERTED, air is bright.
     """
+    if options.intensity == "picture" and options.intensity_range is not None:
+        return _between(image, *options.intensity_range, "picture")
     step = max(1, round((image.stored.size / _SAMPLES) ** (1 / 3)))
     values = _values(image, (slice(None, None, step),) * 3)
     finite = values[np.isfinite(values)]
@@ -53,10 +55,14 @@ def normalised(image: StoredImage, options: ReadOptions) -> tuple[StoredImage, s
     if not high > low:
         found, fix = f"both ends of {options.intensity} {ends} at {low:g}", "widen task.views.intensity_range"
         raise DataFault.of("CONSTANT", found=found, expected="two values", fix=fix, path=image.path)
+    return _between(image, low, high, f"{options.intensity} {ends[0]:g} to {ends[1]:g}")
+
+
+def _between(image: StoredImage, low: float, high: float, policy: str) -> tuple[StoredImage, str]:
+    """The image brought to `SCALE` from two of its values, and the note."""
     slope = (SCALE[1] - SCALE[0]) / (high - low)
-    note = f"{NOT_HU}: {low:g} and {high:g} ({options.intensity} {ends[0]:g} to {ends[1]:g}) are the ends of the views"
     changed = replace(image, slope=image.slope * slope, inter=(image.inter - low) * slope + SCALE[0])
-    return changed, note
+    return changed, f"{NOT_HU}: {low:g} and {high:g} ({policy}) are the ends of the views"
 
 
 def _values(image: StoredImage, where: tuple[slice, ...]) -> npt.NDArray[Any]:

@@ -66,6 +66,11 @@ def input_files(study: Study) -> dict[str, list[tuple[Path, ...]]]:
     }
 
 
+def all_files(study: Study) -> list[str]:
+    """Every file that a study is read from."""
+    return [str(file) for images in input_files(study).values() for files in images for file in files]
+
+
 def entry_key(study: Study, regions: RegionSet, options: ReadOptions, contents: Callable[[Path], str | None]) -> str:
     """Digest of all that decides an entry: contents of its input files, settings, version of native detail.
 
@@ -88,7 +93,7 @@ def entry_key(study: Study, regions: RegionSet, options: ReadOptions, contents: 
         "labels": {k: list(v) for k, v in sorted(masks.labels.items())} if isinstance(masks, LabelMap) else None,
         "regions": list(regions.names),
         "expected": [asdict(region.expected) for region in regions],
-        "options": options.as_facts(),
+        "options": options.for_study(study).as_facts(),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

@@ -39,7 +39,7 @@ from reg2rg.store.container import SUFFIX, Header, read_header, verify
 from reg2rg.store.crop import Detail, crop_to_foreground
 from reg2rg.store.files import file_name, read_native, read_views, write_native, write_views
 from reg2rg.store.grid_files import KIND, read_grid_views, write_grid
-from reg2rg.store.index import INDEX, NATIVE_FORMAT, VIEWS_FORMAT, Listing, load_index, save_index
+from reg2rg.store.index import INDEX, NATIVE_FORMAT, VIEWS_FORMAT, Listing, is_index, load_index, save_index
 from reg2rg.store.views import ALL_VIEWS, StudyViews, compute_views, views_key, wanted_views
 
 
@@ -222,6 +222,10 @@ class Store:
         studies = load_index(self.root)
         save_index(self.root, studies)
         self._index = studies
+
+    def has_index(self) -> bool:
+        """Whether there is an index that can be read; one that is there is as the files are."""
+        return is_index(self.root)
 
     def drop_index(self) -> None:
         """Forget the index before an entry changes, so that it never tells of an older one."""

@@ -393,7 +393,7 @@ class Reg2RG(FolderModel, L.LightningModule):
         with in_step(self.reporter):
             answers = self.reporter.generate(batch, self.decoding)
         for i, answer in enumerate(answers):
-            self.report_scores.update(answer.study, answer.regions, batch.reports[i], answer.text)
+            self.report_scores.update(answer.study, answer.regions, batch.reports[i], answer.text, batch.tail(i))
             if self._shown < self.val_samples and self.trainer.is_global_zero:
                 self._shown += 1
                 show_sample(self.loggers, f"sample_{self._shown}", answer, batch.reports[i], self.global_step)

@@ -274,6 +274,9 @@ def test_a_result_as_json(files, model, asked, tmp_path, labels):
     result = report_on(files / "ct.nii.gz", given, model, min_slices=8)
     [path] = JSON().write(result, tmp_path / "out")
     assert path == tmp_path / "out" / "ct.json"
+    assert json.loads(path.read_text())["image"] == "ct.nii.gz"
+    assert str(files) not in path.read_text()
+    [path] = JSON(identified=True).write(result, tmp_path / "out")
     content = json.loads(path.read_text())
     assert content["schema"] == "reg2rg.report/1"
     assert content["paragraphs"] == [{"slot": p.slot, "region": p.region, "text": p.text}
@@ -299,7 +302,12 @@ def test_a_result_as_a_page(files, model, asked, tmp_path):
     html = path.read_text(encoding="utf-8")
     data = json.loads(html.partition('id="data">')[2].partition("</script>")[0])
     [study] = data["studies"]
-    assert [slot["predicted"]["region"] for slot in study["slots"]] == list(result.asked)
+    assert [slot["said"][0]["region"] for slot in study["slots"]] == list(result.asked)
+    assert [(row["name"], row["status"], row["volume"]) for row in study["regions"][:3]] == [
+        ("heart", "given", "5.8"),
+        ("lung", "given", "18"),
+        ("abdomen", "absent", ""),
+    ]
     assert study["window"] == {"lung": "lung", "heart": "soft"}
     table = html.partition("Measured under the masks")[2]
     for words in ("18.43", "16 x 24 x 48", "100.0%", "-800"):

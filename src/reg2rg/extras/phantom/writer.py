@@ -196,8 +196,8 @@ def _write_tables(out: Path, jobs: Sequence[Job]) -> None:
             found = labels(patient)
             truth.append([f"{job.id}.nii.gz", *(int(name in found) for name in FINDINGS)])
         table = out / "radgenome_files" / f"{_SPLITS[split]}_region_report.csv"
-        _write_csv(table, ("Volumename", "Anatomy", "Sentence"), reports)
-        _write_csv(out / "multi_abnormality_labels" / f"{split}_labels.csv", ("VolumeName", *FINDINGS), truth)
+        write_csv(table, ("Volumename", "Anatomy", "Sentence"), reports)
+        write_csv(out / "multi_abnormality_labels" / f"{split}_labels.csv", ("VolumeName", *FINDINGS), truth)
 
 
 def _report_rows(job: Job, patient: Patient) -> list[tuple[str, str, str]]:
@@ -212,7 +212,8 @@ def _report_rows(job: Job, patient: Patient) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table, whole or not at all."""
     with atomic_write(path, "w") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(columns)
