@@ -8,6 +8,7 @@ import nibabel as nib
 import nrrd
 import numpy as np
 import pytest
+from PIL import Image
 
 import segmenter_fakes
 from reg2rg.core.regions import load_region_set
@@ -54,6 +55,18 @@ def dicom_file(folder: Path) -> Path:
     return file
 
 
+def npz(folder: Path) -> Path:
+    np.savez(folder / "a.npz", (image() / 1000).astype(np.float32).transpose(2, 1, 0))
+    return folder / "a.npz"
+
+
+def pictures(folder: Path) -> Path:
+    (folder / "a").mkdir()
+    for number, pixels in enumerate(image().astype(np.uint8).transpose(2, 1, 0)):
+        Image.fromarray(pixels).save(folder / "a" / f"{number:03}.png")
+    return folder / "a"
+
+
 def phantom(folder: Path) -> tuple[Path, dict[str, str]]:
     grid = Grid((64, 64, 48))
     array, _ = draw(draw_patient(77, 2), grid)
@@ -69,7 +82,7 @@ def of_dicom(folder: Path) -> list[ReportResult]:
     return [result(scan, boxes(("lung", "heart"))), result(scan, {}, {"": "All is well."})]
 
 
-FILES = {"NIfTI": nifti, "NRRD": nrrd_file, "DICOM": dicom_file}
+FILES = {"NIfTI": nifti, "NRRD": nrrd_file, "DICOM": dicom_file, "NPZ": npz, "Pictures": pictures}
 FOLDERS = {"LungMask": phantom, "SATFolder": sat_folder, "Thresholds": phantom, "TotalSegmentator": phantom}
 DICOM_OBJECTS = ("MeasurementSR", "PDF", "SEG", "TextSR")
 ARGUMENTS = {"FHIR": {"version": "R5"}, "JSON": {}, Page.__name__: {"max_pixels": 64}}
