@@ -11,8 +11,14 @@ import yaml
 from reg2rg.cli.main import main
 from reg2rg.config.overlay import packaged_configs
 
-BASES = ("phantom.yaml", "phantom_small.yaml", "reg2rg.yaml", "reg2rg_24gb.yaml")
+BASES = ("ctrg.yaml", "phantom.yaml", "phantom_small.yaml", "reg2rg.yaml", "reg2rg_24gb.yaml")
 OVERLAYS = tuple(name for name in packaged_configs() if name not in BASES)
+FEATURES: dict[str, tuple[list[int], int, str | None]] = {
+    "colipri": ([24, 24, 24], 768, "MaskPool"),
+    "colipri_216": ([6, 6, 6], 768, "MaskPool"),
+    "merlin": ([1, 1, 1], 2048, None),
+}
+"""Cells, numbers a cell, and what gives a region's tokens."""
 _cache: dict[tuple[str, ...], dict[str, Any]] = {}
 
 
@@ -178,10 +184,24 @@ def test_no_overlay_is_untested() -> None:
         *(f"strategies/{name}.yaml" for name in STRATEGIES),
         "loggers/wandb.yaml",
         *(name for name in OVERLAYS if name.startswith("peers/")),  # tests/configs/test_peers.py
+        *(f"features/{name}.yaml" for name in FEATURES),
         "parity.yaml",
     }
     assert set(OVERLAYS) == tested
     assert set(packaged_configs()) == {*tested, *BASES}
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_features_in_place_of_scans(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    size, channels, texture = FEATURES[name]
+    config = printed(capsys, "reg2rg.yaml", f"features/{name}.yaml")
+    views, grid = config["task"]["views"], config["data"]["read"]["grid"]
+    assert (views["size"], views["channels"], views["features"]) == (size, channels, name.partition("_")[0])
+    assert (grid["cells"], grid["channels"], grid["encoder"]) == (size, channels, views["features"])
+    assert config["data"]["dataset"]["class_path"].endswith(".FeatureGrid")
+    found = config["model"]["texture"]
+    assert (found and found["class_path"].rpartition(".")[2]) == texture
+    assert config["task"]["target"] == ("regions" if texture else "whole")
 
 
 @pytest.mark.parametrize("command", ["validate", "test", "predict"])
@@ -189,3 +209,10 @@ def test_the_other_commands_read_the_same_file(command: str, capsys: pytest.Capt
     assert main([command, "-c", "phantom.yaml", "--print_config"]) == 0
     config = yaml.safe_load(capsys.readouterr().out)
     assert config["model"] == printed(capsys, "phantom.yaml")["model"]
+
+
+def test_ctrg_is_the_papers_recipe_with_its_tail(capsys: pytest.CaptureFixture[str]) -> None:
+    found = changed(printed(capsys, "reg2rg.yaml"), printed(capsys, "ctrg.yaml"))
+    names = {key for key in found if not key.startswith(("trainer.callbacks", "trainer.logger", "data.dataset"))}
+    assert names == {"task.tail", "data.store", "trainer.default_root_dir", "trainer.max_epochs"}
+    assert (found["task.tail"], found["trainer.max_epochs"]) == (True, 10)

@@ -87,6 +87,27 @@ def read_reports(
     return Reports(pairs, _described(pairs, regions), (*notes, *_detected(pairs, whole)))
 
 
+def read_predictions(
+    path: Path,
+    regions: RegionSet,
+    columns: Columns = Columns(),  # noqa: B008 (frozen)
+    encoding: str | None = None,
+) -> Reports:
+    """Predictions alone, to be scored against labels, as pairs with empty references.
+
+    Raises:
+        ConfigError: as `read_reports`.
+        DataFault: as `read_reports`.
+    """
+    texts = read_texts(path, "prediction", regions, columns, encoding)
+    pairs = [
+        pair_sides(study, texts.patients.get(study) or patient_of(study), Side(), side, regions)
+        for study, side in texts.sides.items()
+    ]
+    notes = (*_columns(path, texts, path, texts), *texts.notes)
+    return Reports(pairs, (), (*notes, "There are no references: findings are scored against labels, texts are not."))
+
+
 def read_references(
     path: Path,
     regions: RegionSet,

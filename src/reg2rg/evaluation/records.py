@@ -9,7 +9,7 @@ from typing import Any
 
 from reg2rg.core.documents import DocumentError, read_record
 from reg2rg.core.files import atomic_write
-from reg2rg.core.report import Paragraph, Report, Written, write_report
+from reg2rg.core.report import Paragraph, Report, Written, write_report, write_tail
 from reg2rg.core.text import TextGate
 from reg2rg.datasets.json_tables import clean_value
 
@@ -58,6 +58,7 @@ def read_report(record: Mapping[str, Any]) -> Report:
         tuple(record["invalid"]),
         tuple(record["duplicate"]),
         tuple(record["missing"]),
+        record.get("others", {}),
     )
 
 
@@ -115,9 +116,11 @@ def reference_paragraphs(record: Mapping[str, Any]) -> Sequence[str]:
 
 
 def _reference_text(record: Mapping[str, Any]) -> str:
-    """The reference as one text: with region prefixes, or the whole report where there are no regions."""
-    texts = reference_paragraphs(record)
-    return write_report(record["regions"], texts) if record["regions"] else texts[0]
+    """The reference as one text: with region prefixes and a tail, or the whole report where there are no regions."""
+    texts, others = reference_paragraphs(record), record.get("reference_others")
+    if not record["regions"]:
+        return texts[0]
+    return write_report(record["regions"], texts) + ("" if others is None else write_tail(others))
 
 
 def as_cell(text: str) -> str:

@@ -237,7 +237,8 @@ def _from_records(path: Path, side: SideName) -> Texts:
     for record in read_records(path, gate=gate):
         given = tuple(record["regions"])
         if side == "reference":
-            sides[record["study"]] = Side.of_paragraphs(given, reference_paragraphs(record))
+            tail = record.get("reference_others")
+            sides[record["study"]] = Side.of_paragraphs(given, reference_paragraphs(record), tail)
         else:
             sides[record["study"]] = Side(record["text"], given=given, forced=record.get("decoding") == FORCED)
     if not sides:

@@ -19,6 +19,7 @@ from reg2rg.data.batch import Batch
 from reg2rg.data.prompt import IGNORED, TAGS, TokenCounts
 from reg2rg.models.constrained import Frames, ReportGuide
 from reg2rg.models.encoders.base import Encoder
+from reg2rg.models.encoders.grids import MaskPool
 from reg2rg.models.llm.base import Decoding, Guide, LanguageModel
 from reg2rg.models.llm.decoding import FreeAnswer
 from reg2rg.models.projectors import Projector
@@ -51,7 +52,7 @@ class RegionReporter(nn.Module):
     """Encoders, projectors and a language model.
 
     Args:
-        texture: encodes a region's cropped detail, or ``None``.
+        texture: encodes a region's cropped detail, or ``None``; a `MaskPool` gives a region's part of the whole image.
         geometry: encodes a region's mask in the frame of the whole image, or ``None``.
         global_: encodes the whole image; ``"texture"`` shares the texture encoder and its projector, as published;
             or ``None``.
@@ -100,7 +101,7 @@ class RegionReporter(nn.Module):
         texture, geometry, global_ = (
             0 if one is None else one.num_tokens for one in (self.texture, self.geometry, context)
         )
-        return TokenCounts(texture, geometry, global_)
+        return TokenCounts(texture, geometry, global_, pooled=isinstance(self.texture, MaskPool))
 
     def forward(self, batch: Batch) -> Tensor:
         """Negative log-likelihood of each label token.
@@ -183,7 +184,9 @@ class RegionReporter(nn.Module):
             self._frames = Frames(self.llm.tokenizer, form.names, form.identity)
         rooms = (self.llm.context_length - prompts.attention_mask.sum(1)).tolist()
         return [
-            ReportGuide(self._frames, regions, decoding, room, form.forced) if regions else FreeAnswer(decoding)
+            ReportGuide(self._frames, regions, decoding, room, form.forced, form.tail)
+            if regions
+            else FreeAnswer(decoding)
             for regions, room in zip(prompts.regions, rooms, strict=True)
         ]
 
@@ -222,7 +225,12 @@ class RegionReporter(nn.Module):
     def _texture_and_context(self, batch: Batch) -> tuple[Tensor | None, Tensor | None]:
         """Projected global (B, Tg, E) and texture (N, Tt, E) tokens; one pass where they share an encoder."""
         context = texture = None
-        if self.texture is not None and self.texture_projector is not None:
+        if isinstance(self.texture, MaskPool) and self.texture_projector is not None:
+            images, masks = _given(batch.global_, "global"), _given(batch.geometry, "geometry")
+            counts = [len(names) for names in batch.regions]
+            texture = self.texture_projector(self.texture.of_regions(images, masks, counts))
+            context = self.texture_projector(self.texture(images)) if self.shares_texture else None
+        elif self.texture is not None and self.texture_projector is not None:
             volumes = _given(batch.texture, "texture")
             if self.shares_texture:
                 volumes = torch.cat([_given(batch.global_, "global"), volumes])

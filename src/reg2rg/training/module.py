@@ -18,12 +18,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from reg2rg.config.saving import CONFIG_KEY, build, read_config
+from reg2rg.core.errors import ConfigError
 from reg2rg.core.task import ReportTask, with_task
 from reg2rg.core.types import DecodingKind, PositiveInt
 from reg2rg.data.batch import Batch
 from reg2rg.data.order import mixed_seed
 from reg2rg.data.prompt import TokenCounts
 from reg2rg.models.encoders.base import Encoder
+from reg2rg.models.encoders.grids import MaskPool
 from reg2rg.models.llm.base import Decoding, Form, LanguageModel, Sampling
 from reg2rg.models.reporter import GeneratedReport, ProjectorFactory, RegionReporter
 from reg2rg.models.state import check_names, check_sizes, kept_names
@@ -105,11 +107,16 @@ class Reg2RG(FolderModel, L.LightningModule):
         val_samples: int = 2,
     ) -> None:
         super().__init__()
+        if task.views.features and texture is not None and not isinstance(texture, MaskPool):
+            raise ConfigError(
+                f"model.texture is {type(texture).__name__}, but the task's views are features, "
+                f"{task.views.features}, without the detail of one region. Fix: model.texture: MaskPool of GridCells"
+            )
         self.reporter = RegionReporter(texture, geometry, global_, projector, llm, tag_std, word_alignment > 0)
         self.word_alignment, self.word_alignment_steps = word_alignment, word_alignment_steps
         self.optimizer_config, self.task, self.seed = optimizer, task, seed
         held = decoding != "free" and task.target == "regions"
-        form = Form(task.region_set.names, task.identity, decoding == "forced") if held else None
+        form = Form(task.region_set.names, task.identity, decoding == "forced", task.tail) if held else None
         self.decoding = Decoding(
             max_new_tokens, stop_on_loop, sampling=sampling, form=form, max_paragraph_tokens=max_paragraph_tokens
         )
@@ -398,7 +405,7 @@ class Reg2RG(FolderModel, L.LightningModule):
         with in_step(self.reporter):
             answers = self.reporter.generate(batch, self.decoding)
         for i, answer in enumerate(answers):
-            self.report_scores.update(answer.study, answer.regions, batch.reports[i], answer.text)
+            self.report_scores.update(answer.study, answer.regions, batch.reports[i], answer.text, batch.tail(i))
             if self._shown < self.val_samples and self.trainer.is_global_zero:
                 self._shown += 1
                 show_sample(self.loggers, f"sample_{self._shown}", answer, batch.reports[i], self.global_step)

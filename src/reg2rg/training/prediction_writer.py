@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -113,8 +113,8 @@ class PredictionWriter(L.Callback):
     ) -> None:
         """Write the studies of one batch."""
         data = _source(trainer)
-        for answer, texts in zip(outputs, batch.reports, strict=True):
-            told = record(answer, texts, data.question(len(answer.regions)), data.task.identity)
+        for place, (answer, texts) in enumerate(zip(outputs, batch.reports, strict=True)):
+            told = record(answer, texts, data.question(len(answer.regions)), data.task.identity, batch.tail(place))
             write_record(self._path(answer.study), told | {"key": self._keys[answer.study]})
         self._written += len(outputs) * trainer.world_size
         self._say(min(self._written, self._total))
@@ -175,7 +175,13 @@ class PredictionWriter(L.Callback):
             )
 
 
-def record(answer: GeneratedReport, texts: tuple[str, ...], question: str, identity: bool = True) -> dict[str, Any]:
+def record(
+    answer: GeneratedReport,
+    texts: tuple[str, ...],
+    question: str,
+    identity: bool = True,
+    others: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """What is written of one study.
 
     Args:
@@ -183,15 +189,18 @@ def record(answer: GeneratedReport, texts: tuple[str, ...], question: str, ident
         texts: reference texts in slot order, ``""`` where there is none; without regions the whole report alone.
         question: the prompt as people read it.
         identity: the report names its regions.
+        others: the reference's tail, ``None`` for a report without one.
 
     Returns:
         the record. Its ``decoding`` is ``free``, ``constrained`` or ``forced``; of the last two each paragraph has what
         `reg2rg.core.report.Written` knows of it. Its ``reference`` maps region -> text; a report without regions stands
-        there under ``""``, as in RadGenome's tables.
+        there under ``""``, as in RadGenome's tables. With a tail there are ``others`` and ``reference_others``, key ->
+        text.
     """
     report = parse_report(answer.text, answer.regions, identity)
     facts = {one.slot: as_facts(one) for one in answer.written}
-    return {
+    tail = {} if others is None else {"others": dict(report.others), "reference_others": dict(others)}
+    return tail | {
         "study": answer.study,
         "regions": list(answer.regions),
         "text": answer.text,

@@ -272,6 +272,9 @@ def test_a_result_as_json(files, model, asked, tmp_path, labels):
     result = report_on(files / "ct.nii.gz", given, model, min_slices=8)
     [path] = JSON().write(result, tmp_path / "out")
     assert path == tmp_path / "out" / "ct.json"
+    assert json.loads(path.read_text())["image"] == "ct.nii.gz"
+    assert str(files) not in path.read_text()
+    [path] = JSON(identified=True).write(result, tmp_path / "out")
     content = json.loads(path.read_text())
     assert content["schema"] == "reg2rg.report/1"
     assert content["decoding"] == "constrained"
@@ -314,12 +317,15 @@ def test_a_result_as_a_page(files, model, asked, tmp_path):
     html = path.read_text(encoding="utf-8")
     data = json.loads(html.partition('id="data">')[2].partition("</script>")[0])
     [study] = data["studies"]
-    assert [slot["predicted"]["region"] for slot in study["slots"]] == [one.region for one in result.written]
+    assert [slot["said"][0]["region"] for slot in study["slots"]] == [one.region for one in result.written]
     for slot, one in zip(study["slots"], result.written, strict=True):
-        assert slot["predicted"]["how"].startswith(
-            f"called {one.region} with referring probability {one.probability:.2f}"
-        )
+        assert slot["how"].startswith(f"called {one.region} with referring probability {one.probability:.2f}")
     assert "not whether its text is true" in html
+    assert [(row["name"], row["status"], row["volume"]) for row in study["regions"][:3]] == [
+        ("heart", "given", "5.8"),
+        ("lung", "given", "18"),
+        ("abdomen", "absent", ""),
+    ]
     assert study["window"] == {"lung": "lung", "heart": "soft"}
     table = html.partition("Measured under the masks")[2]
     for words in ("18.43", "16 x 24 x 48", "100.0%", "-800"):

@@ -2,6 +2,7 @@
 
 from reg2rg.models.encoders.base import ENCODERS, Encoder
 from reg2rg.models.encoders.cnn3d import CNN3D
+from reg2rg.models.encoders.grids import GridCells, MaskPool
 from reg2rg.models.encoders.monai_nets import MonaiSwinUNETR, MonaiViT
 from reg2rg.models.encoders.perceiver import PerceiverResampler
 from reg2rg.models.encoders.pooling import Resize, TokenPool
@@ -15,6 +16,8 @@ __all__ = [
     "ENCODERS",
     "Encoder",
     "Frozen",
+    "GridCells",
+    "MaskPool",
     "MonaiSwinUNETR",
     "MonaiViT",
     "PerceiverResampler",
