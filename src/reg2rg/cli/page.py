@@ -75,9 +75,9 @@ def run(invocation: Invocation) -> int:
             "training studies": str(len(train)),
             "studies shown": str(len(shown)),
         },
+        notes=written_notes(one for study in shown for one in study.written),
         models=(options.name, *(one.name for one in beside)),
         chosen=chosen,
-        notes=written_notes(one for study in shown for one in study.written),
     )
     write_page(options.out, title=options.title, studies=shown, around=around, outputs=outputs)
     outputs.check()

@@ -54,6 +54,10 @@ class Rerun:
         options.segmenter = record.get("asked_segmenter")
         options.masks = None if options.segmenter else options.masks or given.get("masks_from")
         options.formats, options.name = ",".join(record["formats"]), record["study"]
+        if form := record["decoding"].get("form"):
+            options.decoding = "forced" if form["forced"] else "constrained"
+        elif record["decoding"].keys() >= {"form"} and options.decoding is None:
+            options.decoding = "free"
         options.identified = bool(record.get("identified"))
         for name in _OPTIONS:
             setattr(options, name, record["options"].get(name, getattr(options, name)))

@@ -68,6 +68,7 @@ def report_on_features(
         asked=answer.regions,
         absent={region: notes.get(region, "no organ of the masks is it") for region in absent},
         made_by=provenance(model, made_by, options, found.notes, answer),
+        written=answer.written,
         codes=contract.task.region_set.codes(),
         run=run_of(model, inputs, stage.end()),
     )

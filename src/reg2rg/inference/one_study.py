@@ -67,7 +67,9 @@ def written(
     with model.reporter.llm.merged():
         [answer] = model.reporter.generate(_batch(model, contract, study, regions, source), model.decoding)
     if answer.truncated:
-        log.warning("%s: the report was stopped by its length or by a loop, not by its own end", study)
+        cut = ", ".join(one.region or f"region {one.slot}" for one in answer.written if one.truncated)
+        what = f"the paragraphs on {cut} were" if cut else "the report was"
+        log.warning("%s: %s stopped by a limit of length or by a loop, not by the model", study, what)
     if contract.task.target != "regions":
         return answer, Report((Paragraph(0, "", answer.text),))
     return answer, parse_report(answer.text, answer.regions, contract.task.identity)

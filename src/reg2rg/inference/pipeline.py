@@ -125,9 +125,9 @@ def report_on(
         absent={} if found is None else _absent(detail, contract, found),
         made_by=provenance(model, None if found is None else found.made_by, options, detail.notes, answer),
         attributes=attributes,
+        written=answer.written,
         codes=contract.task.region_set.codes(),
         run=run_of(model, inputs, stage.end()),
-        written=answer.written,
     )
 
 

@@ -78,10 +78,10 @@ class ReportResult:
         absent: region of the model's set that it was not asked for -> why.
         made_by: how it came about.
         attributes: what is measured of the regions, ``None`` where that was not done.
-        run: what it was made from, where and how fast; ``None`` for a result that no pipeline made.
-        codes: region -> what it is called in DICOM and FHIR, of all of the model's set; others get a code of our own.
         written: how each paragraph came by its region's name, and whether it was cut; in slot order. Nothing where
             decoding was free.
+        run: what it was made from, where and how fast; ``None`` for a result that no pipeline made.
+        codes: region -> what it is called in DICOM and FHIR, of all of the model's set; others get a code of our own.
     """
 
     study: Study
@@ -91,9 +91,9 @@ class ReportResult:
     absent: Mapping[str, str]
     made_by: Provenance
     attributes: Attributes | None = None
+    written: tuple[Written, ...] = ()
     run: Run | None = None
     codes: Mapping[str, Code] = field(default_factory=dict)
-    written: tuple[Written, ...] = ()
 
     @property
     def text(self) -> str:

@@ -184,7 +184,9 @@ class RegionReporter(nn.Module):
             self._frames = Frames(self.llm.tokenizer, form.names, form.identity)
         rooms = (self.llm.context_length - prompts.attention_mask.sum(1)).tolist()
         return [
-            ReportGuide(self._frames, regions, decoding, room, form.forced) if regions else FreeAnswer(decoding)
+            ReportGuide(self._frames, regions, decoding, room, form.forced, form.tail)
+            if regions
+            else FreeAnswer(decoding)
             for regions, room in zip(prompts.regions, rooms, strict=True)
         ]
 

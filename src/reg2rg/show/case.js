@@ -153,7 +153,7 @@ function card(slot, i) {
   if (DATA.compared) columns.push(el("div", {}, el("b", {}, "reference"), sentences(slot.reference)));
   const facts = row && row.volume ? `${row.volume} ml · ${row.hu} HU` : "";
   const node = el("article", {class: "slot", "aria-label": region || "report"},
-    el("h3", {}, el("button", {class: "name", "aria-pressed": "false"}, region || "whole report"), " ", el("small", {}, facts || (region ? `region ${i}` : ""))),
+    el("h3", {}, el("button", {class: "name", "aria-pressed": "false"}, region || "whole report"), " ", el("small", {}, [facts || (region ? `region ${i}` : ""), slot.how].filter(Boolean).join(" · "))),
     el("div", {class: columns.length > 1 ? "pair" : ""}, ...columns));
   node.style.setProperty("--c", colour(region)); node.dataset.region = region;
   node.addEventListener("click", () => choose(region));

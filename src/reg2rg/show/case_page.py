@@ -25,6 +25,13 @@ PALETTE = (
     "#a2ffd1", "#a200ff", "#8b7400", "#008b74", "#e8e82e", "#e88ba2",
     "#46a2ff", "#46b900", "#e8b98b", "#2ed1e8", "#8b74a2", "#d1175d",
 )  # fmt: skip
+_FORCED = "The names of the regions were given to the decoder: they are no recognition, and none is scored."
+_REFERRING = (
+    "Referring probability: how probable the model finds this name, of all names of its region set, for what it sees "
+    "at this place. It says whether the model takes the region for what it is called, not whether its text is true."
+)
+_RIVAL = 0.05
+"""Another name is shown from this probability on."""
 _PAGE_BYTES = 250_000  # of everything on a page but pictures, volumes and the viewer
 
 
@@ -49,15 +56,6 @@ class RegionRow:
     sd_hu: float | None = None
 
 
-_FORCED = "The names of the regions were given to the decoder: they are no recognition, and none is scored."
-_REFERRING = (
-    "Referring probability: how probable the model finds this name, of all names of its region set, for what it sees "
-    "at this place. It says whether the model takes the region for what it is called, not whether its text is true."
-)
-_RIVAL = 0.05
-"""Another name is shown from this probability on."""
-
-
 @dataclass(frozen=True, slots=True)
 class PageStudy:
     """One study on the page.
@@ -69,11 +67,11 @@ class PageStudy:
         reference: region -> text written by the reference.
         images: the slices.
         findings: label -> (present in truth or None, read from the prediction).
+        written: what is known of the paragraphs beside their text; nothing where decoding was free.
         others: reports of the other models, in their order; ``None`` of one that has none on this study.
         volume: for the viewer; ``None`` for the slices alone.
         regions: the list of regions.
         files: extension -> text that can be saved: ``"json"``, ``"txt"``.
-        written: what is known of the paragraphs beside their text; nothing where decoding was free.
     """
 
     study: str
@@ -82,6 +80,7 @@ class PageStudy:
     reference: Mapping[str, str]
     images: StudyImages
     findings: Mapping[str, tuple[bool | None, bool]] = field(default_factory=dict)
+    written: Sequence[Written] = ()
     others: tuple[Report | None, ...] = ()
     volume: ViewerVolume | None = None
     regions: tuple[RegionRow, ...] = ()
@@ -211,6 +210,25 @@ def _study(study: PageStudy) -> dict[str, Any]:
     }
 
 
+def how_written(written: Written) -> str:
+    """How a paragraph came by its name, in words."""
+    said = []
+    if written.probability is not None:
+        others = {name: share for name, share in written.referring.items() if name != written.region}
+        rival, share = max(others.items(), key=lambda item: item[1], default=("", 0.0))
+        other = f" ({rival} {share:.2f})" if share >= _RIVAL else ""
+        how = "name given, with" if written.forced else f"called {written.region} with"
+        said.append(f"{how} referring probability {written.probability:.2f}{other}")
+    return "; ".join([*said, *(["cut short"] if written.truncated else [])])
+
+
+def written_notes(written: Iterable[Written]) -> list[str]:
+    """What a reader must know of what `how_written` says."""
+    written = list(written)
+    notes = [_REFERRING] if any(one.referring for one in written) else []
+    return [*notes, *([_FORCED] if any(one.forced for one in written) else [])]
+
+
 def _slot(study: PageStudy, slot: int, region: str) -> dict[str, Any]:
     reference = study.reference.get(region, "")
     said: list[dict[str, Any] | None] = []
@@ -232,6 +250,7 @@ def _slot(study: PageStudy, slot: int, region: str) -> dict[str, Any]:
         )
     return {
         "given": region,
+        "how": next((how_written(one) for one in study.written if one.slot == slot), ""),
         "said": said,
         "reference": [list(_values(mark)) for mark in known],
         "wrong": bool(_faults(study, slot, region)),
@@ -264,25 +283,6 @@ def _volume(volume: ViewerVolume) -> dict[str, Any]:
 
 def _base64(content: bytes) -> str:
     return base64.b64encode(content).decode("ascii")
-
-
-def how_written(written: Written) -> str:
-    """How a paragraph came by its name, in words."""
-    said = []
-    if written.probability is not None:
-        others = {name: share for name, share in written.referring.items() if name != written.region}
-        rival, share = max(others.items(), key=lambda item: item[1], default=("", 0.0))
-        other = f" ({rival} {share:.2f})" if share >= _RIVAL else ""
-        how = "name given, with" if written.forced else f"called {written.region} with"
-        said.append(f"{how} referring probability {written.probability:.2f}{other}")
-    return "; ".join([*said, *(["cut short"] if written.truncated else [])])
-
-
-def written_notes(written: Iterable[Written]) -> list[str]:
-    """What a reader must know of what `how_written` says."""
-    written = list(written)
-    notes = [_REFERRING] if any(one.referring for one in written) else []
-    return [*notes, *([_FORCED] if any(one.forced for one in written) else [])]
 
 
 def _script_json(value: Any) -> str:

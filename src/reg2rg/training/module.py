@@ -115,8 +115,8 @@ class Reg2RG(FolderModel, L.LightningModule):
         self.reporter = RegionReporter(texture, geometry, global_, projector, llm, tag_std, word_alignment > 0)
         self.word_alignment, self.word_alignment_steps = word_alignment, word_alignment_steps
         self.optimizer_config, self.task, self.seed = optimizer, task, seed
-        held = decoding != "free" and task.target == "regions" and not task.tail  # a tail has no form to be held to
-        form = Form(task.region_set.names, task.identity, decoding == "forced") if held else None
+        held = decoding != "free" and task.target == "regions"
+        form = Form(task.region_set.names, task.identity, decoding == "forced", task.tail) if held else None
         self.decoding = Decoding(
             max_new_tokens, stop_on_loop, sampling=sampling, form=form, max_paragraph_tokens=max_paragraph_tokens
         )

@@ -318,16 +318,14 @@ def test_a_result_as_a_page(files, model, asked, tmp_path):
     data = json.loads(html.partition('id="data">')[2].partition("</script>")[0])
     [study] = data["studies"]
     assert [slot["said"][0]["region"] for slot in study["slots"]] == [one.region for one in result.written]
+    for slot, one in zip(study["slots"], result.written, strict=True):
+        assert slot["how"].startswith(f"called {one.region} with referring probability {one.probability:.2f}")
+    assert "not whether its text is true" in html
     assert [(row["name"], row["status"], row["volume"]) for row in study["regions"][:3]] == [
         ("heart", "given", "5.8"),
         ("lung", "given", "18"),
         ("abdomen", "absent", ""),
     ]
-    for slot, one in zip(study["slots"], result.written, strict=True):
-        assert slot["said"][0]["how"].startswith(
-            f"called {one.region} with referring probability {one.probability:.2f}"
-        )
-    assert "not whether its text is true" in html
     assert study["window"] == {"lung": "lung", "heart": "soft"}
     table = html.partition("Measured under the masks")[2]
     for words in ("18.43", "16 x 24 x 48", "100.0%", "-800"):

@@ -82,6 +82,22 @@ def write(path):
     return path
 
 
+def test_how_a_paragraph_came_by_its_name_in_words():
+    shares = {"heart": 0.9, "lung": 0.06, "bone": 0.04}
+    assert how_written(Written(0, "heart", shares)) == "called heart with referring probability 0.90 (lung 0.06)"
+    assert (
+        how_written(Written(0, "lung", shares, forced=True))
+        == "name given, with referring probability 0.06 (heart 0.90)"
+    )
+    assert (
+        how_written(Written(0, "heart", {"heart": 1.0}, truncated=True))
+        == "called heart with referring probability 1.00; cut short"
+    )
+    assert how_written(Written(0, "heart", truncated=True)) == "cut short"
+    assert written_notes([Written(0, "heart")]) == []
+    assert len(written_notes([Written(0, "heart", shares, True)])) == 2
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     return write(tmp_path_factory.mktemp("page") / "page.html")
@@ -97,22 +113,6 @@ class Elements(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
-
-
-def test_how_a_paragraph_came_by_its_name_in_words():
-    shares = {"heart": 0.9, "lung": 0.06, "bone": 0.04}
-    assert how_written(Written(0, "heart", shares)) == "called heart with referring probability 0.90 (lung 0.06)"
-    assert (
-        how_written(Written(0, "lung", shares, forced=True))
-        == "name given, with referring probability 0.06 (heart 0.90)"
-    )
-    assert (
-        how_written(Written(0, "heart", {"heart": 1.0}, truncated=True))
-        == "called heart with referring probability 1.00; cut short"
-    )
-    assert how_written(Written(0, "heart", truncated=True)) == "cut short"
-    assert written_notes([Written(0, "heart")]) == []
-    assert len(written_notes([Written(0, "heart", shares, True)])) == 2
 
 
 def test_page_names_no_other_place(page):

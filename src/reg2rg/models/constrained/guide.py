@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from reg2rg.core.report import Written, write_paragraph
+from reg2rg.core.report import Written, split_tail, write_paragraph
 from reg2rg.core.text import UNWRITTEN
 from reg2rg.models.constrained.frames import Frames
 from reg2rg.models.constrained.referring import Referring
@@ -21,6 +21,7 @@ from reg2rg.models.llm.base import END, Branches, Decoding
 from reg2rg.models.llm.decoding import ends_in_loop
 
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
+_TAIL = re.compile(r"The\s+other\s+report\s+is")
 _EITHER, _BLANK = ("", " "), (" ",)
 
 
@@ -59,12 +60,16 @@ class ReportGuide:
         decoding: limits.
         room: tokens that the model can still read.
         forced: the frame has the name of the given region; else one of the given that the model chooses.
+        tail: texts of other regions may follow the last paragraph, and are written as part of it.
     """
 
-    def __init__(self, frames: Frames, given: Sequence[str], decoding: Decoding, room: int, forced: bool) -> None:
+    def __init__(
+        self, frames: Frames, given: Sequence[str], decoding: Decoding, room: int, forced: bool, tail: bool = False
+    ) -> None:
         self.ids: list[int] = []
         self.truncated = False
-        self._frames, self._given, self._decoding, self._forced = frames, tuple(given), decoding, forced
+        self._frames, self._given, self._decoding = frames, tuple(given), decoding
+        self._forced, self._tail = forced, tail
         self._later = [sum(frames.length(slot) for slot in range(first + 1, len(given))) for first in range(len(given))]
         written = sum(len(frames.text(slot, name)) for slot, name in enumerate(given))
         self.most = max(1, min(room, 2 * decoding.max_new_tokens + written + len(given)))
@@ -159,7 +164,7 @@ class ReportGuide:
         if not added:
             return state
         text = state.text + added
-        if UNWRITTEN.search(text, max(0, len(state.text) - 4)):
+        if UNWRITTEN.search(text, max(0, len(state.text) - 4)) or self._breaks_tail(state.slot, text, added):
             return None
         found = self._frames.begins.search(text) if any(map(str.isdigit, added)) else None
         if found is None:
@@ -169,6 +174,13 @@ class ReportGuide:
         ahead = _State(state.slot + 1, "", ("",), state.name, before=text[: found.start()])
         return self._in_frame(ahead, text[found.start() :])
 
+    def _breaks_tail(self, slot: int, text: str, added: str) -> bool:
+        """Whether a tail begins where none may, or names a region that is given, or one a second time."""
+        if self._tail and slot + 1 == len(self._given):
+            keys = [" ".join(entry.key.split()) for entry in split_tail(text)[1]] if "{" in text else []
+            return len(set(keys)) < len(keys) or not set(keys).isdisjoint(self._given)
+        return "s" in added and _TAIL.search(text) is not None
+
     # ---- limits
 
     def _end_of_paragraph(self) -> int:
@@ -176,7 +188,7 @@ class ReportGuide:
         whole, slot = self._decoding.max_new_tokens, self._state.slot
         share = max(1, whole // len(self._given))
         limit = whole if len(self.ids) < whole else len(self.ids) + share
-        if self._decoding.max_paragraph_tokens is not None:
+        if self._decoding.max_paragraph_tokens is not None and not (self._tail and slot + 1 == len(self._given)):
             limit = min(limit, len(self.ids) + self._decoding.max_paragraph_tokens)
         return min(limit, self.most - self._later[slot] - (len(self._given) - 1 - slot))
 

@@ -65,11 +65,13 @@ class Form:
         names: of the region set.
         identity: frames name their region.
         forced: they have the name of the region that is given; otherwise the model chooses among those given.
+        tail: behind the last paragraph texts of other regions may follow, see `reg2rg.core.report.write_tail`.
     """
 
     names: tuple[str, ...]
     identity: bool = True
     forced: bool = False
+    tail: bool = False
 
 
 @dataclass(frozen=True)  # no slots: jsonargparse reads a default through vars()

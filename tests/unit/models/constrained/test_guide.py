@@ -7,7 +7,7 @@ import torch
 
 import tokenizer_families
 from reg2rg.core.errors import ConfigError
-from reg2rg.core.report import parse_report, write_report
+from reg2rg.core.report import parse_report, write_report, write_tail
 from reg2rg.core.text import clean_text
 from reg2rg.data.prompt import PromptEncoder, TokenCounts
 from reg2rg.models.constrained import Frames, ReportGuide
@@ -165,6 +165,8 @@ ATTEMPTS = {
     "an escape of a spreadsheet": " The region 0 is heart: Big. The region_x000D_3 is lung. The region 1 is lung: x.",
     "a terminal's colours": " The region 0 is heart: Big. The \x1b[31mregion 3 is lung. The region 1 is lung: x.",
     "glued to a word": " The region 0 is heart: Big.xThe region 9 is lung: Clear. ",
+    "a tail in the middle": " The region 0 is heart: Big. The other report is: {bone: x} The region 1 is lung: z.",
+    "a tail at the end": " The region 0 is heart: Big. The region 1 is lung: z. The other report is: {bone: x}",
     "no frame at all": " The heart is big, and so is the lung.",
     "nothing": "",
 }
@@ -183,6 +185,21 @@ def test_attempts_to_break_the_form(attempt, family, forced, frames):
     for script in scripts:
         guide = ReportGuide(frames(family), given, Decoding(200), ROOM, forced)
         write(guide, scripted([*script, eos], len(tokenizer)), len(tokenizer), eos, None, no_branches)
+        holds(guide.text(), given, True)
+
+
+def test_a_tail_that_is_asked_for_is_left_and_names_no_given_region(frames):
+    given, vocabulary = ("heart", "lung"), frames("byte_bpe").vocabulary
+    text = " " + write_report(given, ("Big.", "Clear.")) + write_tail({"bone": "Old.", "other": "Scar."})
+    script = [*vocabulary.ids(text), frames("byte_bpe").vocabulary.tokenizer.eos_token_id]
+    guide = ReportGuide(frames("byte_bpe"), given, Decoding(200), ROOM, False, True)
+    write(guide, scripted(script, len(vocabulary)), len(vocabulary), script[-1])
+    assert guide.ids == script[:-1]
+    assert parse_report(guide.text(), given).others == {"bone": "Old.", "other": "Scar."}
+    for wrong in ("{heart: x}", "{bone: x}{bone: y}"):
+        odd = [*vocabulary.ids(f" {write_report(given, ('Big.', 'Clear.'))}The other report is: {wrong}"), script[-1]]
+        guide = ReportGuide(frames("byte_bpe"), given, Decoding(200), ROOM, False, True)
+        write(guide, scripted(odd, len(vocabulary)), len(vocabulary), script[-1], None, no_branches)
         holds(guide.text(), given, True)
 
 
