@@ -67,8 +67,16 @@ class Pictures(Reader):
         """The pictures, by their numbers.
 
         Raises:
-            DataFault: SLICE_GAP, numbers that are missing or come twice.
+            DataFault: MISSING_FILE, no folder; SLICE_GAP, numbers that are missing or come twice.
         """
+        if not path.is_dir():
+            raise DataFault.of(
+                "MISSING_FILE",
+                found="a file" if path.exists() else "nothing",
+                expected="a folder of pictures, one a slice",
+                fix="check the path",
+                path=path,
+            )
         named = sorted(file for file in path.iterdir() if not file.name.startswith("."))
         numbers = [_numbers(file) for file in named]
         last = [number[-1] if number else -1 for number in numbers]

@@ -148,7 +148,7 @@ function card(slot, i) {
   const columns = slot.said.map((one, k) => {
     const verdict = !one ? el("span", {class: "wrong"}, "no paragraph") : one.region === region ? "" : el("span", {class: "wrong"}, `calls it ${one.region}`);
     const head = DATA.models.length > 1 || DATA.compared ? el("b", {}, DATA.models[k], " ", verdict) : verdict;
-    return el("div", {}, head, one ? sentences(one.marks) : "", one && one.how ? el("p", {class: "how"}, one.how) : "");
+    return el("div", {}, head, one ? sentences(one.marks) : "");
   });
   if (DATA.compared) columns.push(el("div", {}, el("b", {}, "reference"), sentences(slot.reference)));
   const facts = row && row.volume ? `${row.volume} ml · ${row.hu} HU` : "";

@@ -85,7 +85,6 @@ class PageStudy:
     volume: ViewerVolume | None = None
     regions: tuple[RegionRow, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
-    written: Sequence[Written] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +232,6 @@ def _slot(study: PageStudy, slot: int, region: str) -> dict[str, Any]:
     reference = study.reference.get(region, "")
     said: list[dict[str, Any] | None] = []
     known: tuple[Marked, ...] = compare("", reference)[1] if reference else ()
-    how = {one.slot: how_written(one) for one in study.written}
     for index, report in enumerate((study.predicted, *study.others)):
         paragraph = None if report is None else next((one for one in report.paragraphs if one.slot == slot), None)
         if paragraph is None:
@@ -241,13 +239,7 @@ def _slot(study: PageStudy, slot: int, region: str) -> dict[str, Any]:
             continue
         marks, of_reference = compare(paragraph.text, reference)
         known = of_reference if index == 0 else known
-        said.append(
-            {
-                "region": paragraph.region,
-                "marks": [list(_values(mark)) for mark in marks],
-                "how": how.get(slot, "") if index == 0 else "",
-            }
-        )
+        said.append({"region": paragraph.region, "marks": [list(_values(mark)) for mark in marks]})
     return {
         "given": region,
         "how": next((how_written(one) for one in study.written if one.slot == slot), ""),

@@ -74,7 +74,7 @@ class Reg2RG(FolderModel, L.LightningModule):
         seed: of dropout and whatever else is drawn in a training step.
         decoding: ``constrained`` holds a report to its form: a frame for each region in slot order, named by the model,
             and text within; ``forced`` does too, and gives each frame the name of its region; ``free`` lets the model
-            write what it likes, as published. A task with a tail is written freely.
+            write what it likes, as published.
         max_new_tokens: longest generated report. One that is held to its form may go on beyond it, by an equal share
             for each region that is left.
         max_paragraph_tokens: longest paragraph of a report that is held to its form, or null.
