@@ -37,13 +37,14 @@ demo: $(HERE)
 	$(RUN) data phantom demo/data --studies $(STUDIES) --seed $(SEED) --dicom demo/dicom
 	$(RUN) data check $(FULL) --out demo/check
 	$(RUN) data prepare $(FULL) --bake
-	test -f demo/lm/config.json || $(RUN) lm demo/lm $(FULL) --seed $(SEED)
+	test -f demo/lm/config.json || $(RUN) lm demo/lm $(FULL) --seed $(SEED) --cues
 	$(RUN) fit $(FULL) --ckpt_path last
-	$(RUN) predict $(FULL) --ckpt_path demo/runs/checkpoints/last.ckpt
+	test -d demo/model || $(RUN) calibrate $(FULL) --model demo/runs/checkpoints/last.ckpt --rest 60 --out demo/model
+	$(RUN) predict $(FULL) --ckpt_path demo/model
 	$(RUN) fit $(BLIND) --ckpt_path last
 	$(RUN) predict $(BLIND) --ckpt_path demo/runs_text_only/checkpoints/last.ckpt
 	$(RUN) page $(FULL) --predictions demo/runs/predictions --compare 'floor: text only, no image=demo/runs_text_only/predictions' --curves 'Reg2RG=demo/runs/csv' --curves 'text only=demo/runs_text_only/csv' --title 'Synthetic chest CT, region by region' --out demo/page.html
-	$(RUN) report demo/dicom/$(LAST) --model demo/runs/checkpoints/last.ckpt --masks 'demo/data/valid_region_mask/seg_$(LAST)/{region}.nii.gz' -o demo/report --formats JSON,Page,FHIR,SEG,TextSR,MeasurementSR,PDF
+	$(RUN) report demo/dicom/$(LAST) --model demo/model --masks 'demo/data/valid_region_mask/seg_$(LAST)/{region}.nii.gz' -o demo/report --formats JSON,Page,FHIR,SEG,TextSR,MeasurementSR,PDF
 
 PYTEST := -m pytest -n 2 --dist worksteal -m 'not slow'
 

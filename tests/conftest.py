@@ -193,7 +193,7 @@ class Toy:
         from reg2rg.data.datamodule import RegionReportDataModule
 
         task, arguments = self.task(arguments, module.task)
-        options = {"batch_size": 2, "workers": 0} | arguments
+        options = {"batch_size": 2, "workers": 0, "region_dropout": 0.0} | arguments
         return RegionReportDataModule(
             self.dataset(), str(self.store), str(self.lm), module.token_counts, task=task, **options
         )

@@ -9,6 +9,7 @@ from reg2rg.evaluation.labelers import LABELERS
 from reg2rg.evaluation.metrics.base import METRICS
 from reg2rg.inference.exporters import EXPORTERS
 from reg2rg.models.encoders import ENCODERS
+from reg2rg.models.heads import HEADS
 from reg2rg.models.projectors import PROJECTORS
 from reg2rg.runners import RUNNERS
 from reg2rg.scans.base import READERS
@@ -22,7 +23,7 @@ def test_code_on_the_page_runs() -> None:
     assert len(blocks) >= 12
     registries = (
         *(ENCODERS, PROJECTORS, DATASETS, METRICS, LABELERS, RUNNERS),
-        *(READERS, SEGMENTERS, EXPORTERS, SPLITTERS),
+        *(READERS, SEGMENTERS, EXPORTERS, SPLITTERS, HEADS),
     )
     before = [dict(registry._classes) for registry in registries]
     scope = {"__name__": "components_page"}

@@ -6,6 +6,7 @@ import pytest
 
 import reg2rg.extras.peers  # noqa: F401 (registers the encoders of other systems)
 from reg2rg.models.encoders import CNN3D, ENCODERS, Encoder
+from reg2rg.store.attributes import VECTOR
 from reg2rg.testing import check_encoder
 
 SIZE = (32, 32, 16)
@@ -26,6 +27,7 @@ def around(name: str, **arguments: object) -> Callable[[], Encoder]:
 
 BUILD: dict[str, tuple[Callable[[], Encoder], tuple[int, int, int]]] = {
     "AttentionPool": (around("AttentionPool", num_queries=4, heads=3), SIZE),
+    "AttributeEncoder": (make("AttributeEncoder", dim=24, hidden=16, waves=2), (VECTOR, 1, 1)),
     "CNN3D": (small_cnn, SIZE),
     "CTViT": (
         make(

@@ -37,12 +37,14 @@ def components() -> Iterator[None]:
     from reg2rg.evaluation.metrics.base import METRICS
     from reg2rg.inference.exporters import EXPORTERS
     from reg2rg.models.encoders import ENCODERS
+    from reg2rg.models.heads import HEADS
     from reg2rg.models.projectors import PROJECTORS
     from reg2rg.runners import RUNNERS
     from reg2rg.scans.base import READERS
     from reg2rg.scans.segmenters import SEGMENTERS
 
     registries = (ENCODERS, PROJECTORS, DATASETS, RUNNERS, READERS, SEGMENTERS, EXPORTERS, METRICS, LABELERS, SPLITTERS)
+    registries += (HEADS,)
     before = [dict(registry._classes) for registry in registries]
     yield
     for registry, classes in zip(registries, before, strict=True):

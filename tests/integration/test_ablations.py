@@ -47,6 +47,9 @@ task: {views: {size: [16, 16, 16]}}
 model:
   texture: {init_args: {patch: [4, 4, 4], channels: [8, 8], grid: [2, 1, 2], dim: 16}}
   geometry: {init_args: {patch: [4, 4, 4], channels: [8, 8], dim: 8}}
+  global_: {init_args: {patch: [4, 4, 4], channels: [8, 8], grid: [2, 1, 2], dim: 8}}
+  attributes: {init_args: {dim: 8, hidden: 8, waves: 2}}
+  head: {init_args: {hidden: 16}}
   llm: {init_args: {path: lm}}
   word_alignment_steps: 1
   max_new_tokens: 24
@@ -334,7 +337,7 @@ class Built:
         return self.model.token_counts
 
     def kinds(self) -> list[str]:
-        """What fills each slot of the batch: tag, global, texture or geometry."""
+        """What fills each slot of the batch: tag, global, texture, geometry or attributes."""
         counts, found = self.counts, []
         regions_from = TAGS + len(self.batch) * counts.global_
         for source in self.batch.visual_source.tolist():
@@ -344,7 +347,9 @@ class Built:
                 found.append("global")
             else:
                 place = (source - regions_from) % counts.region
-                found.append("texture" if place < counts.texture else "geometry")
+                views = counts.texture + counts.geometry
+                of_views = "texture" if place < counts.texture else "geometry"
+                found.append(of_views if place < views else "attributes")
         return found
 
     def moved_by(self, view: str) -> set[str]:
@@ -390,33 +395,38 @@ def built(swept: Path) -> Any:
     return build
 
 
-GEO, GLB = ("reporter.geometry.", "reporter.geometry_projector."), ()
-TXT = ("reporter.texture.", "reporter.texture_projector.")
-SWITCHES: dict[tuple[str, ...], tuple[tuple[int, int, int], tuple[str, ...]]] = {
-    (): ((4, 1, 4), ()),
-    ("no_geometry",): ((4, 0, 4), GEO),
-    ("no_global",): ((4, 1, 0), GLB),
-    ("no_geometry", "no_global"): ((4, 0, 0), GEO),
-    ("no_texture",): ((0, 1, 0), TXT),
-    ("no_lfd",): ((4, 0, 4), GEO),
-    ("no_rra",): ((4, 1, 4), ()),
-    ("text_only",): ((0, 0, 0), (*TXT, *GEO, "reporter.words.")),
+TXT, GEO, GLB, ATT = (
+    (f"reporter.{part}.", f"reporter.{part}_projector.") for part in ("texture", "geometry", "global_", "attributes")
+)
+SWITCHES: dict[tuple[str, ...], tuple[tuple[int, int, int, int], tuple[str, ...]]] = {
+    (): ((4, 1, 4, 1), ()),
+    ("no_geometry",): ((4, 0, 4, 1), GEO),
+    ("no_global",): ((4, 1, 0, 1), GLB),
+    ("no_geometry", "no_global"): ((4, 0, 0, 1), (*GEO, *GLB)),
+    ("no_texture",): ((0, 1, 0, 0), (*TXT, *GLB, *ATT)),
+    ("no_attributes",): ((4, 1, 4, 0), ATT),
+    ("no_head",): ((4, 1, 4, 1), ("reporter.head.",)),
+    ("no_cues",): ((4, 1, 4, 1), ()),
+    ("no_lfd",): ((4, 0, 4, 1), GEO),
+    ("no_rra",): ((4, 1, 4, 1), ()),
+    ("text_only",): ((0, 0, 0, 0), (*TXT, *GEO, *GLB, *ATT, "reporter.words.", "reporter.head.")),
 }
-"""Overlays -> visual tokens (texture, geometry, whole image), and prefixes of the parameters that go."""
+"""Overlays -> visual tokens (texture, geometry, whole image, attributes), and prefixes of the parameters that go."""
 switches = pytest.mark.parametrize("names", SWITCHES, ids=lambda names: "+".join(names) or "full")
 
 
 @switches
 def test_which_tokens_reach_the_language_model_and_how_many(built: Any, names: tuple[str, ...]) -> None:
     found = built(*names)
-    texture, geometry, global_ = SWITCHES[names][0]
-    assert found.counts == TokenCounts(texture, geometry, global_)
+    texture, geometry, global_, attributes = SWITCHES[names][0]
+    assert found.counts == TokenCounts(texture, geometry, global_, attributes)
     regions = sum(map(len, found.batch.regions))
     kinds = found.kinds()
-    assert {kind: kinds.count(kind) for kind in ("texture", "geometry", "global")} == {
+    assert {kind: kinds.count(kind) for kind in ("texture", "geometry", "global", "attributes")} == {
         "texture": regions * texture,
         "geometry": regions * geometry,
         "global": len(found.batch) * global_,
+        "attributes": regions * attributes,
     }
     assert kinds.count("tag") == 2 * regions + (2 * len(found.batch) if global_ else 0)
 
@@ -424,7 +434,8 @@ def test_which_tokens_reach_the_language_model_and_how_many(built: Any, names: t
 @switches
 def test_a_view_moves_its_own_tokens_and_no_others(built: Any, names: tuple[str, ...]) -> None:
     found = built(*names)
-    texture, geometry, global_ = SWITCHES[names][0]
+    texture, geometry, global_, attributes = SWITCHES[names][0]
+    assert found.moved_by("attributes") == ({"attributes"} if attributes else set())
     assert found.moved_by("texture") == ({"texture"} if texture else set())
     assert found.moved_by("geometry") == ({"geometry"} if geometry else set())
     assert found.moved_by("global_") == ({"global"} if global_ else set())
@@ -443,7 +454,7 @@ def test_what_is_trained(built: Any, full: Built, names: tuple[str, ...]) -> Non
 def test_an_encoder_that_is_off_costs_nothing(built: Any, names: tuple[str, ...]) -> None:
     """It is not built, its view is neither read from the store nor put into the batch."""
     found = built(*names)
-    texture, geometry, global_ = SWITCHES[names][0]
+    texture, geometry, global_, attributes = SWITCHES[names][0]
     reporter = found.model.reporter
     assert (reporter.texture is not None, reporter.geometry is not None) == (bool(texture), bool(geometry))
     on = {name for name, count in (("texture", texture), ("geometry", geometry), ("global", global_)) if count}
@@ -465,6 +476,7 @@ def test_an_encoder_that_is_off_costs_nothing(built: Any, names: tuple[str, ...]
     assert asked == ([on] if on else [])
     given = {"texture": sample.texture, "geometry": sample.geometry, "global": sample.global_}
     assert {name for name, view in given.items() if view is not None} == on
+    assert (sample.attributes is not None, reporter.attributes is not None) == (bool(attributes), bool(attributes))
 
 
 @switches

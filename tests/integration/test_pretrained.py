@@ -113,6 +113,41 @@ def test_report_on_a_scan_is_what_predict_wrote(trained, theirs) -> None:
     assert report_on(image, Path(masks).parent, model).report == wanted
 
 
+def test_calibrated_on_studies_of_its_own_and_told_in_every_output(trained, theirs, capsys) -> None:
+    _, _, image, masks = trained
+    words = ["calibrate", "--config", "mine.yaml"]
+    assert main([*words, "--model", str(theirs), "--check"]) == 2
+    assert "was not calibrated" in capsys.readouterr().err
+    assert main([*words, "--model", str(theirs), "--out", "calibrated", "--alpha", "1.5"]) == 2
+    assert main([*words, "--model", str(theirs)]) == 2
+    assert main([*words, "--model", str(theirs), "--out", "calibrated", "--alpha", "0.4"]) == 0
+    told = capsys.readouterr().out
+    assert "at most 40% of the paragraphs" in told
+    assert "exchangeable" in told
+    assert main([*words, "--model", "calibrated", "--check"]) == 0
+    assert capsys.readouterr().out.startswith("p = 1 over")
+
+    point = ["--operating-point", "recall=.9"]
+    assert main(["predict", "--ckpt_path", "calibrated", "--config", "mine.yaml", *point]) == 0
+    with_a_model = ["--config", str(theirs / "config.yaml"), "--config", "mine.yaml", "--ckpt_path", "calibrated"]
+    assert main(["predict", *with_a_model, *point]) == 0  # the same predictions: all are complete
+    given = ["report", str(image), "--model", "calibrated", "--masks", masks, "-o", "out", "--formats", "JSON"]
+    assert main([*given, *point]) == 0
+    [file] = Path("out").glob("*.json")
+    for found in [
+        json.loads(file.read_text())["findings"],
+        *(one["findings"] for one in predictions("run/predictions")),
+    ]:
+        assert found["operating_point"] == "recall=0.9"
+        assert found["cued"]
+        assert found["omissions"]["alpha"] == 0.4
+        assert "exchangeable" in found["omissions"]["caveat"]
+        assert found["review"] == [name for name, own in found["regions"].items() if own["review"]]
+        assert all(own["review"] == bool(own["wanting"]) for own in found["regions"].values())
+    assert main([*given, "--operating-point", "best"]) == 2
+    assert "expected f1, or precision= or recall=" in capsys.readouterr().err
+
+
 @pytest.fixture
 def dicom(trained, tmp_path) -> Path:
     """The held-out scan as a DICOM study, in a folder of its name."""

@@ -10,6 +10,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from reg2rg.cli.main import Invocation
@@ -35,6 +36,7 @@ _LIGHTNING = tuple(f"lightning.pytorch.{kind}" for kind in ("callbacks", "logger
 
 def run(invocation: Invocation) -> int:
     """Run a trainer command, see `reg2rg.cli.trainer`, once its config has no key that nothing takes."""
+    invocation = replace(invocation, args=tuple(map(_spelt_out, invocation.args)))
     configs, rest = split_config_options(invocation.args)
     _, options = split_flags(rest)
     tree = fold(configs)
@@ -44,6 +46,12 @@ def run(invocation: Invocation) -> int:
     from reg2rg.cli.trainer import run as run_trainer
 
     return run_trainer(invocation)
+
+
+def _spelt_out(word: str) -> str:
+    """``--operating-point`` is short for its key, as ``reg2rg report`` has it."""
+    option, equals, value = word.partition("=")
+    return f"--model.operating_point{equals}{value}" if option == "--operating-point" else word
 
 
 def unknown_keys(command: str, tree: Tree) -> list[str]:

@@ -92,6 +92,11 @@ COMMANDS: dict[str, Command] = {
         "bring the studies of a data folder into a store; resumable",
         "reg2rg.cli.data:prepare_parser",
     ),
+    "calibrate": Command(
+        "reg2rg.cli.calibrate:run",
+        "bound how often a paragraph leaves a finding out unmarked, on studies of their own",
+        "reg2rg.cli.calibrate:parser",
+    ),
     "report": Command(
         "reg2rg.cli.report:run", "report on a scan, a DICOM study or a list of studies", "reg2rg.cli.report:parser"
     ),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from reg2rg.cli.main import Invocation
 from reg2rg.cli.numbers import whole
 from reg2rg.cli.paths import place
-from reg2rg.core.errors import ConfigError
+from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.regions import RegionSet
 from reg2rg.core.report import Report
 from reg2rg.core.types import Study
@@ -23,7 +23,7 @@ from reg2rg.evaluation.records import STUDIES, read_records, read_report, read_w
 if TYPE_CHECKING:
     import pandas as pd
 
-    from reg2rg.cli.section import Sections
+    from reg2rg.cli.section import DataSection, Sections
     from reg2rg.evaluation.results import Evaluation
     from reg2rg.show.case_page import PageStudy, RegionRow
     from reg2rg.store.crop import Detail
@@ -54,7 +54,8 @@ def run(invocation: Invocation) -> int:
     section = read_section(invocation, rest, options.config)
     studies = {study.id: study for study in section.data.dataset.studies()}
     train = [study for study in studies.values() if study.split == "train"]
-    scores, beside = _evaluations(options, section.task.region_set, studies, train)
+    ruled = _by_rules(section.data, studies, train)
+    scores, beside = _evaluations(options, section.task.region_set, studies, train, ruled)
     tables = build_tables(scores, beside)
     print_tables(tables, Console())
     rows = as_json(summary_rows(scores, beside))
@@ -123,7 +124,11 @@ def _pairs(words: Sequence[str], option: str) -> list[tuple[str, Path]]:
 
 
 def _evaluations(
-    options: argparse.Namespace, regions: RegionSet, studies: Mapping[str, Study], train: Sequence[Study]
+    options: argparse.Namespace,
+    regions: RegionSet,
+    studies: Mapping[str, Study],
+    train: Sequence[Study],
+    written: Mapping[str, Mapping[str, Mapping[str, str]]],
 ) -> tuple[Evaluation, list[Evaluation]]:
     """Of the predictions, with floors, and of those that they are set beside."""
     from reg2rg.evaluation.engine import Settings, evaluate
@@ -138,11 +143,36 @@ def _evaluations(
         )
     others = {name: _reports(path, regions, studies) for name, path in _pairs(options.compare, "--compare")}
     truth = {study.id: study.findings for study in studies.values() if study.findings is not None}
-    settings = Settings(labeler=RuleLabeler(), truth=truth, metrics=metrics_giving(NUMBERS), by_region=False)
+    settings = Settings(
+        labeler=RuleLabeler(), truth=truth, metrics=metrics_giving(NUMBERS), by_region=False, written=written
+    )
     common = reference_pairs({study.id: study.reports for study in train}, regions)
     scores = evaluate(options.name, own, settings, source=common or None)
     beside = [evaluate(name, reports, replace(settings, floors=False)) for name, reports in others.items()]
     return scores, beside
+
+
+def _by_rules(
+    section: DataSection, studies: Mapping[str, Study], train: Sequence[Study]
+) -> dict[str, dict[str, dict[str, str]]]:
+    """The floor that looks at measured numbers alone, where the store has them of the training studies."""
+    from reg2rg.evaluation.attribute_rules import NAME, AttributeRules
+    from reg2rg.store.attributes import VECTOR_NAMES, vectors
+    from reg2rg.store.store import Store
+
+    if section.store is None:
+        return {}
+    store, ready = Store(section.store), set(Store(section.store).studies())
+    try:
+        fitted = [(vectors(store.attributes(study.id)), study.reports) for study in train if study.id in ready]
+        rules = AttributeRules.fit(fitted, RuleLabeler(), VECTOR_NAMES)
+        told = [study for study in studies.values() if study.split != "train" and study.id in ready]
+        written = {study.id: rules.write(vectors(store.attributes(study.id)), list(study.reports)) for study in told}
+    except DataFault as fault:
+        if fault.code != "NOT_PREPARED":
+            raise
+        return {}  # a store of before there were attributes, or one of views alone
+    return {NAME: written} if fitted else {}
 
 
 def _reports(folder: Path, regions: RegionSet, studies: Mapping[str, Study]) -> Reports:

@@ -92,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
         help="constrained: a paragraph for each region, in order, under a name that the model chooses; forced: under "
         "the region's own name; free: whatever the model writes. By default what the model's config says",
     )
+    add("--operating-point", metavar="POINT", help="of a model with a head: f1, precision=P or recall=R")
     add("--language_model", type=place_or_name, metavar="PATH", help="where the base language model is now")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs")
     return parser
@@ -113,11 +114,16 @@ def run(invocation: Invocation) -> int:
     segmenter = None if options.segmenter is None else segmenter_named(options.segmenter)
     _tell(f"loading {options.model}")
 
+    from reg2rg.inference.calibration import head_of
     from reg2rg.inference.generate import load_model
     from reg2rg.inference.run_record import Request, model_digest
+    from reg2rg.models.heads.operating import OperatingPoint
     from reg2rg.training.monitor import peak_memory_gib
 
     model = load_model(options.model, options.language_model, options.device, invocation.allow_import, options.decoding)
+    if options.operating_point is not None:
+        head_of(model)
+        model.reporter.operating_point = OperatingPoint.of(options.operating_point)
     jobs, exporters, faults = listed or _listed(options, model.task)
     for fault in faults:
         sys.stderr.write(f"error: {fault}\n")

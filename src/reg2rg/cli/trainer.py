@@ -102,10 +102,11 @@ def component_registries() -> tuple[Registry[Any], ...]:
     import reg2rg.models.llm.causal_lm  # noqa: F401 (registers itself)
     from reg2rg.datasets import DATASETS, SPLITTERS
     from reg2rg.models.encoders import ENCODERS
+    from reg2rg.models.heads import HEADS
     from reg2rg.models.llm.base import LANGUAGE_MODELS
     from reg2rg.models.projectors import PROJECTORS
 
-    return ENCODERS, PROJECTORS, LANGUAGE_MODELS, DATASETS, SPLITTERS
+    return ENCODERS, PROJECTORS, LANGUAGE_MODELS, DATASETS, SPLITTERS, HEADS
 
 
 class TrainerParser(Parser, LightningArgumentParser):

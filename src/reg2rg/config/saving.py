@@ -57,6 +57,9 @@ def build(cls: type[T], arguments: Mapping[str, Any], allow_import: Sequence[str
     with import_policy(allow_import):
         parser = ArgumentParser(exit_on_error=False)
         parser.add_class_arguments(cls, "it", fail_untyped=False)
+        for action in parser._actions:  # jsonargparse takes a null for an argument that is missing
+            if action.dest.removeprefix("it.") in arguments:
+                action.required = False
         parsed = parser.parse_object({"it": dict(arguments)})
         built: T = parser.instantiate_classes(parsed).it
         return built

@@ -20,6 +20,7 @@ from reg2rg.core.task import Views
 from reg2rg.core.types import RegionVolume, Volume
 from reg2rg.data.order import generator
 from reg2rg.scans.hounsfield import HU_MAX, HU_MIN
+from reg2rg.store.attributes import Attributes
 from reg2rg.store.store import Store
 from reg2rg.store.views import StudyViews, compute_views
 
@@ -139,6 +140,10 @@ class AugmentedStore:
     def regions(self, study: str) -> tuple[str, ...]:
         """A study's regions with a non-empty mask."""
         return self.store.regions(study)
+
+    def attributes(self, study: str) -> Attributes:
+        """What is measured of the study's regions, as they were before they were transformed."""
+        return self.store.attributes(study)
 
     def views(self, study: str, views: Views, regions: Sequence[str], want: Collection[str]) -> StudyViews:
         """Views of the study as this epoch has it; of all its regions, whichever are asked for, it is the same one.

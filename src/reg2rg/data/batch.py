@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from reg2rg.data.prompt import IGNORED, EncodedSample, TokenCounts, rebase_sources
+from reg2rg.data.prompt import IGNORED, REGION_CLOSE, EncodedSample, TokenCounts, rebase_sources
 from reg2rg.data.scaling import fraction, to_input
 
 Views = npt.NDArray[np.int16]
@@ -31,6 +31,8 @@ class Sample:
         texture: (R, H, W, D) int16, slot order, or ``None`` when no encoder looks at it.
         geometry: (R, H, W, D) int16, or ``None``.
         global_: (H, W, D) int16, (H, W, D, C) floats of features, or ``None``.
+        attributes: (R, A) float32, slot order, what is measured of each region (`reg2rg.store.attributes.vector`), or
+            ``None``.
         others: key and text of the report's tail, ``None`` where it has none.
     """
 
@@ -41,6 +43,7 @@ class Sample:
     texture: Views | None = None
     geometry: Views | None = None
     global_: Views | Features | None = None
+    attributes: npt.NDArray[np.float32] | None = None
     others: tuple[tuple[str, str], ...] | None = None
 
 
@@ -58,13 +61,14 @@ class Batch:
         labels: (B, L) token ids, -100 where there is no loss; not shifted.
         visual_rows: (M,) row of `input_ids` of every slot.
         visual_cols: (M,) its column.
-        visual_source: (M,) row of the table ``[4 tags | B * Tg global | N * (Tt + Tgeo) region]`` that fills it.
+        visual_source: (M,) row of the table ``[4 tags | B * Tg global | N * Tr region]`` that fills it.
         label_region: (K,) for each label, in row-major order: index among the N regions, -1 for EOS.
         study_ids: ids of the B studies.
         regions: names in slot order, for each study.
         reports: their texts, for each study; of a study without regions the whole report alone.
         sentences_cut: sentences that did not fit, over all studies.
         others: key -> text of each study's tail, ``None`` where it has none; empty if no study has one.
+        attributes: (N, 1, A, 1, 1) float32, what is measured of each region, shaped as encoders take it; or ``None``.
     """
 
     texture: Tensor | None
@@ -82,6 +86,7 @@ class Batch:
     reports: tuple[tuple[str, ...], ...]
     sentences_cut: int = 0
     others: tuple[dict[str, str] | None, ...] = ()
+    attributes: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.study_ids)
@@ -126,6 +131,40 @@ class Batch:
             if isinstance(value := getattr(self, field.name), Tensor)
         }
         return replace(self, **changes)
+
+    def cued(self, words: Sequence[Sequence[int]], pad_id: int) -> Self:
+        """The same studies with text behind the visual tokens of each region.
+
+        Args:
+            words: token ids of each of the N packed regions; none for a region without.
+            pad_id: id that stands in padding.
+        """
+        closes = self.visual_source == REGION_CLOSE
+        rows, cols = self.visual_rows[closes], self.visual_cols[closes] + 1  # where other text stands now
+        device = self.input_ids.device
+        lengths = torch.tensor([len(ids) for ids in words], device=device)
+        added = torch.zeros_like(self.input_ids)
+        added[rows, cols] = lengths
+        shift = added.cumsum(1)  # (B, L): how far each position moves
+        longest = self.input_ids.shape[1] + int(shift[:, -1].max())
+        place = torch.arange(self.input_ids.shape[1], device=device) + shift
+        region = torch.repeat_interleave(torch.arange(len(words), device=device), lengths)
+        within = torch.arange(len(region), device=device) - (lengths.cumsum(0) - lengths)[region]
+        to = rows[region], (cols + shift[rows, cols] - lengths)[region] + within
+
+        def moved(old: Tensor, empty: int, new: Tensor | int) -> Tensor:
+            wider = old.new_full((len(self), longest), empty).scatter_(1, place, old)
+            wider[to] = torch.as_tensor(new, dtype=old.dtype, device=device)
+            return wider
+
+        ids = torch.tensor([token for own in words for token in own], dtype=self.input_ids.dtype)
+        return replace(
+            self,
+            input_ids=moved(self.input_ids, pad_id, ids),
+            attention_mask=moved(self.attention_mask, False, True),
+            labels=moved(self.labels, IGNORED, IGNORED),
+            visual_cols=self.visual_cols + shift[self.visual_rows, self.visual_cols],
+        )
 
     def prompts(self, pad_id: int) -> Self:
         """The same studies without their targets, padded on the left: what generation starts from."""
@@ -186,6 +225,7 @@ def collate(samples: Sequence[Sample], counts: TokenCounts, pad_id: int, pad_to:
         reports=tuple(sample.reports for sample in samples),
         sentences_cut=sum(one.sentences_cut for one in encoded),
         others=tuple(None if sample.others is None else dict(sample.others) for sample in samples),
+        attributes=_measured([sample.attributes for sample in samples]),
     )
 
 
@@ -202,3 +242,9 @@ def _images(views: Sequence[Views | Features | None]) -> Tensor | None:
         return None
     images = torch.from_numpy(np.stack(present))
     return images.unsqueeze(1) if images.ndim == 4 else images.movedim(-1, 1)
+
+
+def _measured(vectors: Sequence[npt.NDArray[np.float32] | None]) -> Tensor | None:
+    """(R, A) arrays to one (N, 1, A, 1, 1) tensor."""
+    present = [vector for vector in vectors if vector is not None]
+    return torch.from_numpy(np.concatenate(present))[:, None, :, None, None] if present else None

@@ -68,6 +68,8 @@ class RegionReportDataModule(L.LightningDataModule):
         published_ids: refuse a tokenizer that would not give the published special tokens the ids that the published
             weights were trained with; see `check_published_ids`.
         seed: of the order of studies and regions.
+        region_dropout: share of the training samples that have some of their regions only, one to all, so that a model
+            reports on the regions that it is given and no others. The published code has none: 0.
         region_schedule: curriculum: first epoch -> most regions a sample; 0 lifts the bound.
         max_skip: share of a split's studies that may be missing in the store or unreadable.
         limit_eval_studies: validate, test and predict on so many studies, always the same ones.
@@ -103,6 +105,7 @@ class RegionReportDataModule(L.LightningDataModule):
         predict_split: Split = "test",
         timeout: float = 600.0,
         augment: Augment | None = None,
+        region_dropout: NonNegativeFloat = 0.5,
     ) -> None:
         super().__init__()
         if batch_size < 1 or (eval_batch_size is not None and eval_batch_size < 1):
@@ -111,7 +114,9 @@ class RegionReportDataModule(L.LightningDataModule):
         self.pad_to_max_length, self.published_ids, self.seed = pad_to_max_length, published_ids, seed
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.workers = min(_MOST_WORKERS, usable_cores() - 1) if workers is None else workers
-        self.region_schedule, self.max_skip = region_schedule, max_skip
+        if region_dropout > 1:
+            raise ConfigError(f"data.region_dropout is {region_dropout} (expected a share, 0 to 1)")
+        self.region_schedule, self.max_skip, self.region_dropout = region_schedule, max_skip, region_dropout
         self.limit_eval_studies, self.cache_bytes = limit_eval_studies, int(cache_gb * 2**30) if cache else 0
         self.test_regions, self.predict_split, self.timeout = test_regions, predict_split, timeout
         self.augment = augment
@@ -243,6 +248,26 @@ class RegionReportDataModule(L.LightningDataModule):
         """Batches in a fixed order."""
         return self._loader("test", self._limited(self.entries("test", self._all_masks("test"))))
 
+    def texts_dataloader(self, split: Split) -> StudyLoader:
+        """Studies of a split with their texts, in a fixed order, for what looks at them without training.
+
+        Raises:
+            ConfigError: there are none.
+        """
+        entries = self._limited(self.entries(split))
+        if not entries:
+            raise ConfigError(f"no study of split '{split}' with {_NEEDS[self.task.target]}. Fix: another split")
+        return self._loader("texts", entries)
+
+    def rest_of(self, split: Split, studies: int) -> Self:
+        """The same data without those studies of a split that `limit_eval_studies` of this number would choose."""
+        other = copy.copy(self)
+        other.limit_eval_studies = studies
+        taken = {entry.study for entry in other._limited(self.entries(split))}
+        other._entries = {(split, False): [entry for entry in self.entries(split) if entry.study not in taken]}
+        other.limit_eval_studies = None
+        return other
+
     def predict_dataloader(self) -> StudyLoader | list[Any]:
         """Prompts without target, in a fixed order, of studies that are not done."""
         entries = self._limited(self.entries(self.predict_split, self._all_masks("predict")))
@@ -328,6 +353,7 @@ class RegionReportDataModule(L.LightningDataModule):
             train=train,
             shuffled=self.task.order == "shuffled" or (train and self.task.order == "listed_in_evaluation"),
             schedule=self.region_schedule,
+            dropout=self.region_dropout,
             with_target=with_target,
             cache_bytes=self.cache_bytes if purpose in ("train", "val") else 0,
             augmented=functools.partial(AugmentedStore, self.store, self.augment) if self.augment else None,

@@ -55,6 +55,22 @@ def scheduled_regions(schedule: Mapping[int, int] | None, epoch: int) -> int | N
     return (schedule or {})[max(begun)] or None if begun else None
 
 
+def kept_regions(count: int, dropout: float, seed: int, epoch: int, study: str) -> int:
+    """How many of a study's regions its sample has in an epoch.
+
+    A model that has only ever seen all regions of a scan writes paragraphs of absent ones when it is given fewer.
+
+    Args:
+        count: regions that it could have.
+        dropout: chance that it has fewer or as many, each number from 1 to `count` equally likely; otherwise all.
+        seed: seed of the run.
+        epoch: from 0.
+        study: id of the study.
+    """
+    random = generator(seed, epoch, "dropout", study)
+    return int(random.integers(1, count, endpoint=True)) if random.random() < dropout else count
+
+
 def bucketed_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
     """Batches of studies of like length, in an order that mixes lengths over the epoch.
 

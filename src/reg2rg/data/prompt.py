@@ -61,17 +61,24 @@ class TokenCounts:
         global_: tokens of the whole image.
         pooled: a region's texture tokens are pooled out of the whole image under its mask (`MaskPool`), so that both
             are needed and no texture view is.
+        attributes: tokens of what is measured of a region.
     """
 
     texture: int
     geometry: int
     global_: int
     pooled: bool = False
+    attributes: int = 0
 
     @property
     def region(self) -> int:
         """Tokens of one region, without its tags."""
-        return self.texture + self.geometry
+        return self.texture + self.geometry + self.attributes
+
+    @property
+    def measured(self) -> str:
+        """What attributes add to the arithmetic of a message."""
+        return f" + {self.attributes} attributes" if self.attributes else ""
 
     @property
     def views(self) -> frozenset[ViewName]:
@@ -89,7 +96,8 @@ class Prompt:
         ids: (P,) token ids, the pad id at slots.
         visual_positions: (S,) positions of the slots.
         visual_sources: (S,) row of the sample's table that fills each slot. The table of a sample with R regions is
-            ``[4 tags | Tg global | R * (Tt + Tgeo)]``, texture before geometry; see `rebase_sources` for a batch.
+            ``[4 tags | Tg global | R * Tr region]``, texture before geometry before attributes; see `rebase_sources`
+            for a batch.
     """
 
     ids: Int
@@ -120,7 +128,7 @@ class EncodedSample:
 
 
 def rebase_sources(sources: Int, counts: TokenCounts, sample: int, batch: int, first_region: int) -> Int:
-    """Rows of a sample's table -> rows of the batch's, ``[4 tags | B * Tg global | N * (Tt + Tgeo) region]``.
+    """Rows of a sample's table -> rows of the batch's, ``[4 tags | B * Tg global | N * Tr region]``.
 
     Args:
         sources: (S,) as `Prompt.visual_sources`.
@@ -297,8 +305,9 @@ class PromptEncoder:
         image = f"{counts.global_} + 2 for the image and " if counts.global_ else ""
         return (
             f"the prompt of {num_regions} regions takes {length} tokens ({image}{num_regions} x ({counts.texture} "
-            f"texture + {counts.geometry} geometry + 2) visual, {length - slots} of text), but max_length is "
-            f"{self.max_length}, report included. Fix: raise max_length, or use an encoder with fewer tokens"
+            f"texture + {counts.geometry} geometry{counts.measured} + 2) visual, {length - slots} of text), but "
+            f"max_length is {self.max_length}, report included. Fix: raise max_length, or use an encoder with fewer "
+            "tokens"
         )
 
     def _target(self, text: str) -> tuple[list[int], Int]:

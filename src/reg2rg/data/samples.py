@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from reg2rg.core.task import Views
 from reg2rg.data.batch import Sample
-from reg2rg.data.order import EVAL_SEED, scheduled_regions, shuffled_regions
+from reg2rg.data.order import EVAL_SEED, kept_regions, scheduled_regions, shuffled_regions
 from reg2rg.data.prompt import EncodedSample, PromptEncoder
+from reg2rg.store.attributes import Attributes, vector
 from reg2rg.store.views import StudyViews
 
 _CHARACTERS_PER_TOKEN = 4
@@ -30,6 +31,9 @@ class ViewSource(Protocol):
 
     def views(self, study: str, views: Views, regions: Sequence[str], want: Collection[str]) -> StudyViews:
         """Views of some regions, in the order asked for."""
+
+    def attributes(self, study: str) -> Attributes:
+        """What is measured of the study's regions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +117,7 @@ class StudySamples:
         train: the region order depends on the epoch.
         shuffled: shuffle the regions; otherwise they come in the order of the region set.
         schedule: curriculum: first epoch -> most regions a sample; see `scheduled_regions`.
+        dropout: share of the training samples that have some of their regions only; see `kept_regions`.
         with_target: append the report, labelled.
         cache_bytes: memory for views; 0 keeps none.
         augmented: (seed, epoch) -> where the views of that epoch come from; for training alone.
@@ -129,6 +134,7 @@ class StudySamples:
         train: bool = False,
         shuffled: bool = True,
         schedule: Mapping[int, int] | None = None,
+        dropout: float = 0.0,
         with_target: bool = True,
         cache_bytes: int = 0,
         augmented: Callable[[int, int], ViewSource] | None = None,
@@ -136,8 +142,12 @@ class StudySamples:
         self.augmented = augmented if train else None
         self.entries, self.source, self.views, self.encoder = list(entries), source, views, encoder
         self.seed, self.train = (seed if train else EVAL_SEED), train
+        self.dropout = dropout if train else 0.0
         self.shuffled, self.schedule, self.with_target = shuffled, (schedule if train else None), with_target
         self.want = encoder.counts.views
+        self._vectors: dict[str, Mapping[str, npt.NDArray[np.float32]]] | None = (
+            {} if encoder.counts.attributes else None
+        )
         lengths = [len(entry.regions) for entry in self.entries]
         self.cache = ViewCache(lengths, self.want, views.size, cache_bytes) if cache_bytes else None
 
@@ -149,10 +159,13 @@ class StudySamples:
         return self.entries[index].study
 
     def order(self, index: int, epoch: int) -> tuple[str, ...]:
-        """Regions of a study in slot order. A curriculum takes the first of the shuffled ones."""
+        """Regions of a study in slot order. A curriculum and dropout take the first of the shuffled ones."""
         entry = self.entries[index]
         epoch = epoch if self.train else 0
+        count = len(entry.regions)
         bound = scheduled_regions(self.schedule, epoch)
+        if self.dropout and count:
+            bound = kept_regions(min(bound or count, count), self.dropout, self.seed, epoch, entry.study)
         if not self.shuffled and (bound is None or bound >= len(entry.regions)):
             return entry.regions
         names = shuffled_regions(entry.regions, self.seed, epoch, entry.study)[:bound]
@@ -169,7 +182,8 @@ class StudySamples:
         found = self._views(index, names, epoch)
         views = (found.get("texture"), found.get("geometry"), found.get("global"))
         entry = self.entries[index]
-        return Sample(entry.study, names, texts, encoded, *views, others=entry.others)
+        measured = self._measured(index, names)
+        return Sample(entry.study, names, texts, encoded, *views, attributes=measured, others=entry.others)
 
     def written(self, index: int, epoch: int) -> tuple[tuple[str, ...], tuple[str, ...], EncodedSample]:
         """Regions in slot order, their texts, and both as tokens: a sample without its views.
@@ -197,6 +211,16 @@ class StudySamples:
             characters += sum(len(key) + len(text) + 4 for key, text in entry.others or ())
             lengths.append(count * region + characters // _CHARACTERS_PER_TOKEN)
         return lengths
+
+    def _measured(self, index: int, names: tuple[str, ...]) -> npt.NDArray[np.float32] | None:
+        """Attributes in slot order; each study's are read once."""
+        if self._vectors is None or not names:
+            return None
+        entry = self.entries[index]
+        if entry.study not in self._vectors:
+            measured = self.source.attributes(entry.study)
+            self._vectors[entry.study] = {name: vector(measured, name) for name in entry.regions}
+        return np.stack([self._vectors[entry.study][name] for name in names])
 
     def _views(self, index: int, names: tuple[str, ...], epoch: int) -> dict[str, Any]:
         if not self.want:

@@ -19,7 +19,11 @@ EVERYTHING = "every finding in every study"
 
 
 def baselines_of(
-    pairs: Sequence[Pair], source: Sequence[Pair], regions: Sequence[str], seed: int
+    pairs: Sequence[Pair],
+    source: Sequence[Pair],
+    regions: Sequence[str],
+    seed: int,
+    written: Mapping[str, Mapping[str, Mapping[str, str]]] | None = None,
 ) -> dict[str, list[Pair]]:
     """The pairs with predictions that a model without eyes could write.
 
@@ -29,6 +33,7 @@ def baselines_of(
             the floors a slight head start.
         regions: names in the order of the set.
         seed: of the shuffle.
+        written: further ones: name -> study -> region -> text.
     """
     found = {EMPTY: [_told(pair, "", {}, ()) for pair in pairs]}
     if any(pair.reference_text for pair in source):
@@ -37,6 +42,8 @@ def baselines_of(
         found[COMMONEST_PARAGRAPHS] = _commonest_paragraphs(pairs, source, regions)
     if len({pair.patient for pair in pairs}) > 1:
         found[SHUFFLED] = shuffled(pairs, seed)
+    for name, reports in (written or {}).items():
+        found[name] = [_written(pair, reports.get(pair.study, {}), regions) for pair in pairs]
     return found
 
 
@@ -110,6 +117,14 @@ def _commonest_paragraphs(pairs: Sequence[Pair], source: Sequence[Pair], regions
         whole = write_report(named, list(texts.values())) if pair.given else " ".join(texts.values())
         found.append(_told(pair, whole, texts, tuple(sorted(pair.given))))
     return found
+
+
+def _written(pair: Pair, texts: Mapping[str, str], regions: Sequence[str]) -> Pair:
+    """The pair with a report in the slot order of the prompt; where slots are not known, in that of the set."""
+    named = tuple(name for name in pair.given or regions if name in texts)
+    own = {name: texts[name] for name in named}
+    whole = write_report(named, list(own.values())) if pair.given else " ".join(own.values())
+    return _told(pair, whole, own, tuple(name if name in texts else "" for name in pair.given))
 
 
 def _told(pair: Pair, prediction: str, regions: Mapping[str, str], named: tuple[str, ...]) -> Pair:

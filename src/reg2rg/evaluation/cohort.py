@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -55,6 +55,7 @@ class Settings:
         metrics: what is computed; ``None`` for `reg2rg.evaluation.metrics.base.usual_metrics`.
         costly_floors: compute costly metrics of the floors too.
         by_region: give the numbers of text metrics and findings region by region too.
+        written: further floors: name -> study -> region -> text.
     """
 
     protocol: Protocol = PROTOCOLS["strict"]
@@ -72,6 +73,7 @@ class Settings:
     metrics: tuple[Metric, ...] | None = None
     costly_floors: bool = False
     by_region: bool = True
+    written: Mapping[str, Mapping[str, Mapping[str, str]]] = field(default_factory=dict)
 
     @property
     def label_source(self) -> str:

@@ -122,7 +122,7 @@ def baselines(cohort: Cohort, source: Sequence[Pair]) -> Iterator[tuple[str, Coh
     settings = cohort.settings
     metrics = usual_metrics() if settings.metrics is None else settings.metrics
     metrics = tuple(metric for metric in metrics if settings.costly_floors or not metric.costly)
-    for name, told in baselines_of(cohort.pairs, source, cohort.regions, settings.seed).items():
+    for name, told in baselines_of(cohort.pairs, source, cohort.regions, settings.seed, settings.written).items():
         labels = _floor_labels(cohort.pairs, told, settings)
         own = replace(settings, metrics=metrics, predicted_labels=labels)
         yield name, Cohort(told, cohort.regions, own)

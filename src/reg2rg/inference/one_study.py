@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from reg2rg import __version__
+from reg2rg.core.errors import ConfigError
 from reg2rg.core.progress import Step
 from reg2rg.core.report import Paragraph, Report, parse_report
 from reg2rg.core.task import Views
@@ -25,6 +26,7 @@ from reg2rg.pretrained.contract import InputContract
 from reg2rg.pretrained.fingerprint import digest
 from reg2rg.scans.base import ReadOptions
 from reg2rg.scans.segmenters import MadeBy
+from reg2rg.store.attributes import Attributes
 from reg2rg.store.views import StudyViews
 from reg2rg.training.module import Reg2RG
 
@@ -46,6 +48,14 @@ class OneStudy:
     def regions(self, study: str) -> tuple[str, ...]:
         """Its regions."""
         return self.names
+
+    def attributes(self, study: str) -> Attributes:
+        """What is measured of its regions.
+
+        Raises:
+            ConfigError: nothing is, of values that are no HU.
+        """
+        raise ConfigError(f"{study}: the model sees what is measured of regions, and nothing is of this study")
 
     def views(self, study: str, views: Views, regions: Sequence[str], want: Collection[str]) -> StudyViews:
         """Its views."""

@@ -24,7 +24,7 @@ from reg2rg.scans.find_masks import MaskSource, find_masks, image_stem
 from reg2rg.scans.masks import canonical
 from reg2rg.scans.read import read_study
 from reg2rg.scans.segmenters import SEGMENTERS, MadeBy, Segmentation, Segmenter, segmenter_named
-from reg2rg.store.attributes import measure
+from reg2rg.store.attributes import Attributes, measure
 from reg2rg.store.crop import Detail, crop_to_foreground
 from reg2rg.store.frame import conform
 from reg2rg.store.views import StudyViews, compute_views
@@ -114,7 +114,7 @@ def report_on(
     for note in detail.notes:
         log.info("%s: %s", name, note)
     stage("writing", f"writing the report on {name}")
-    answer, report = written(model, contract, name, detail.regions, _OneScan(name, detail))
+    answer, report = written(model, contract, name, detail.regions, _OneScan(name, detail, attributes))
     if found is not None:
         study = replace(study, masks=canonical(found.masks, contract.task.region_set))
     return ReportResult(
@@ -128,6 +128,7 @@ def report_on(
         written=answer.written,
         codes=contract.task.region_set.codes(),
         run=run_of(model, inputs, stage.end()),
+        findings=answer.findings,
     )
 
 
@@ -186,9 +187,14 @@ def _absent(detail: Detail, contract: InputContract, found: Segmentation) -> dic
 class _OneScan(OneStudy):
     """Views of one scan."""
 
-    def __init__(self, study: str, detail: Detail) -> None:
+    def __init__(self, study: str, detail: Detail, measured: Attributes | None) -> None:
         super().__init__(study, detail.regions)
-        self.detail = detail
+        self.detail, self.measured = detail, measured
 
     def views(self, study: str, views: Views, regions: Sequence[str], want: Collection[str]) -> StudyViews:
         return compute_views(views, self.detail, regions, want)
+
+    def attributes(self, study: str) -> Attributes:
+        if self.measured is None:
+            return super().attributes(study)
+        return self.measured

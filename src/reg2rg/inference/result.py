@@ -13,6 +13,7 @@ from reg2rg.core.errors import ConfigError
 from reg2rg.core.report import Report, Written
 from reg2rg.core.types import Grid, Mask, RegionVolume, Study
 from reg2rg.inference.inputs import Inputs
+from reg2rg.models.findings import StudyFindings
 from reg2rg.scans.base import ReadOptions
 from reg2rg.scans.grid import Orientation, bounding_box
 from reg2rg.scans.segmenters import MadeBy
@@ -82,6 +83,8 @@ class ReportResult:
             decoding was free.
         run: what it was made from, where and how fast; ``None`` for a result that no pipeline made.
         codes: region -> what it is called in DICOM and FHIR, of all of the model's set; others get a code of our own.
+        findings: what the model's head told: probabilities, what was detected, paragraphs to review; ``None`` without
+            a head.
     """
 
     study: Study
@@ -94,6 +97,7 @@ class ReportResult:
     written: tuple[Written, ...] = ()
     run: Run | None = None
     codes: Mapping[str, Code] = field(default_factory=dict)
+    findings: StudyFindings | None = None
 
     @property
     def text(self) -> str:

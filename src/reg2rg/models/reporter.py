@@ -6,26 +6,32 @@ of them, a report in which each paragraph first names its region.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.report import Written
+from reg2rg.core.task import ReportTask
 from reg2rg.data.batch import Batch
 from reg2rg.data.prompt import IGNORED, TAGS, TokenCounts
 from reg2rg.models.constrained import Frames, ReportGuide
+from reg2rg.models.cues import CueWriter
 from reg2rg.models.encoders.base import Encoder
 from reg2rg.models.encoders.grids import MaskPool
+from reg2rg.models.findings import StudyFindings
+from reg2rg.models.heads.base import Head, HeadInputs
+from reg2rg.models.heads.operating import OperatingPoint
 from reg2rg.models.llm.base import Decoding, Guide, LanguageModel
 from reg2rg.models.llm.decoding import FreeAnswer
 from reg2rg.models.projectors import Projector
 from reg2rg.models.word_alignment import WordAlignment
 
 ProjectorFactory = Callable[[int, int], Projector]
+HeadFactory = Callable[[HeadInputs], Head]
 
 
 @dataclass(slots=True)  # not frozen: Lightning copies what predict returns field by field
@@ -39,6 +45,7 @@ class GeneratedReport:
         truncated: it was stopped by length or by a loop, not by its own end; of a report that is held to its form,
             a paragraph was.
         written: what is known of each paragraph, in slot order, where the report was held to its form; else empty.
+        findings: what the head told of it, ``None`` without a head.
     """
 
     study: str
@@ -46,6 +53,62 @@ class GeneratedReport:
     text: str
     truncated: bool
     written: tuple[Written, ...] = ()
+    findings: StudyFindings | None = None
+
+
+@dataclass(slots=True)
+class Losses:
+    """What a training step adds up.
+
+    Attributes:
+        nll: (K,) float32, negative log-likelihood of each label token, row by row; ``None`` where the language model
+            was not run.
+        words: summed word-alignment loss, or ``None`` without one.
+        findings: summed loss of the head, or ``None`` without one.
+        detected: (N, L) logits of the head, (N,) places in the region set, and (N, L) bool, what the texts state.
+    """
+
+    nll: Tensor | None
+    words: Tensor | None
+    findings: Tensor | None = None
+    detected: tuple[Tensor, Tensor, Tensor] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FindingsOptions:
+    """What tells findings, and what becomes of them.
+
+    Attributes:
+        head: ``HeadInputs -> Head``, tells findings of each region from its visual tokens; or ``None``.
+        regions: names of the region set.
+        identity: the report names its regions.
+        cues: the prompt names what the head detects.
+        cue_dropout: share of the regions of which the prompt says nothing, in training.
+        operating_point: what the head's thresholds aim at, see `OperatingPoint`.
+    """
+
+    head: HeadFactory | None = None
+    regions: Sequence[str] = ()
+    identity: bool = True
+    cues: bool = False
+    cue_dropout: float = 0.15
+    operating_point: str = "f1"
+
+    @classmethod
+    def for_task(
+        cls, task: ReportTask, head: HeadFactory | None, cues: bool, cue_dropout: float, operating_point: str
+    ) -> Self:
+        """The options of a model with this task.
+
+        Raises:
+            ConfigError: a head, and a report without regions.
+        """
+        if head is not None and task.target != "regions":
+            raise ConfigError(
+                f"model.head tells findings of regions, and task.target '{task.target}' has none. Fix: set model.head "
+                "to null and model.cues to false"
+            )
+        return cls(head, task.region_set.names, task.identity, cues, cue_dropout, operating_point)
 
 
 class RegionReporter(nn.Module):
@@ -60,9 +123,12 @@ class RegionReporter(nn.Module):
         llm: the language model.
         tag_std: standard deviation of the learned tag vectors at the start; the published code has 1.
         align_words: give the model a `WordAlignment`, whose loss `losses` returns.
+        attributes: encodes what is measured of a region, or ``None``.
+        findings: the head, and what becomes of what it tells; no head if not given.
 
     Raises:
-        ConfigError: ``global_="texture"`` without a texture encoder.
+        ConfigError: ``global_="texture"`` without a texture encoder; a head without anything to look at; cues without a
+            head.
     """
 
     def __init__(
@@ -74,6 +140,8 @@ class RegionReporter(nn.Module):
         llm: LanguageModel,
         tag_std: float = 1.0,
         align_words: bool = False,
+        attributes: Encoder | None = None,
+        findings: FindingsOptions | None = None,
     ) -> None:
         super().__init__()
         self.shares_texture = isinstance(global_, str)
@@ -82,26 +150,37 @@ class RegionReporter(nn.Module):
                 f"model.global_ is {global_!r} (expected an encoder, null, or 'texture' together with a texture "
                 "encoder). Fix: set model.global_ to null, or give model.texture an encoder"
             )
-        self.texture, self.geometry = texture, geometry
+        options = findings or FindingsOptions()
+        if options.cues and options.head is None:
+            raise ConfigError(
+                "model.cues needs a head that detects findings. Fix: give model.head one, or leave cues off"
+            )
+        self.texture, self.geometry, self.attributes = texture, geometry, attributes
         self.global_ = None if isinstance(global_, str) else global_
         width = llm.hidden_size
         self.texture_projector = None if texture is None else projector(texture.out_channels, width)
         self.geometry_projector = None if geometry is None else projector(geometry.out_channels, width)
+        self.attributes_projector = None if attributes is None else projector(attributes.out_channels, width)
         self.global_projector = None if self.global_ is None else projector(self.global_.out_channels, width)
         self.tags = nn.Parameter(torch.randn(TAGS, width) * tag_std)
         self.llm = llm
-        sees = any(encoder is not None for encoder in (texture, geometry, global_))
+        sees = any(encoder is not None for encoder in (texture, geometry, global_, attributes))
         self._frames: Frames | None = None
         self.words = WordAlignment(len(llm.tokenizer)) if align_words and sees else None
+        counts = self.token_counts
+        inputs = HeadInputs(width, counts.region, counts.global_, tuple(options.regions))
+        self.head = None if options.head is None else options.head(inputs)
+        self.cues = CueWriter(llm.tokenizer) if options.cues else None
+        self.findings, self.operating_point = options, OperatingPoint.of(options.operating_point)
 
     @property
     def token_counts(self) -> TokenCounts:
         """Visual tokens of a sample; the data needs them to lay out the prompt."""
         context = self.texture if self.shares_texture else self.global_
-        texture, geometry, global_ = (
-            0 if one is None else one.num_tokens for one in (self.texture, self.geometry, context)
+        texture, geometry, global_, attributes = (
+            0 if one is None else one.num_tokens for one in (self.texture, self.geometry, context, self.attributes)
         )
-        return TokenCounts(texture, geometry, global_, pooled=isinstance(self.texture, MaskPool))
+        return TokenCounts(texture, geometry, global_, pooled=isinstance(self.texture, MaskPool), attributes=attributes)
 
     def forward(self, batch: Batch) -> Tensor:
         """Negative log-likelihood of each label token.
@@ -115,18 +194,87 @@ class RegionReporter(nn.Module):
         Raises:
             ConfigError: the longest sample is longer than the language model's context; with the arithmetic.
         """
-        return self.losses(batch)[0]
+        nll = self.losses(batch).nll
+        assert nll is not None
+        return nll
 
-    def losses(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """What `forward` returns, and the summed word-alignment loss of the same pass, or ``None`` without one."""
-        self._require_context(batch)
+    def losses(self, batch: Batch, write: bool = True) -> Losses:
+        """What a training step adds up, of one pass through the encoders.
+
+        Args:
+            batch: scaled, on this model's device, with targets.
+            write: run the language model too.
+
+        Raises:
+            ConfigError: as `forward`.
+        """
+        if write:
+            self._require_context(batch)
         table = self.visual_table(batch)
-        nll = self.llm.answer_nll(self._filled(batch, table), batch.attention_mask, batch.labels)
-        return nll, None if self.words is None else self._word_loss(batch, table)
+        words = None if self.words is None else self._word_loss(batch, table)
+        losses = Losses(None, words)
+        if self.head is not None:
+            logits, region, stated = losses.detected = self._findings_of(batch, table)
+            losses.findings = self.head.loss(logits, region, stated)
+        if not write:
+            return losses
+        if self.cues is not None and self.head is not None:
+            kept = torch.rand(len(region)) >= self.findings.cue_dropout if self.training else None
+            told = stated if self.training else self.head.detected(logits, region, self.operating_point)
+            batch = self._cued(batch, region, told, kept)
+            self._require_context(batch)
+        losses.nll = self.llm.answer_nll(self._filled(batch, table), batch.attention_mask, batch.labels)
+        return losses
 
-    def word_loss(self, batch: Batch) -> Tensor | None:
-        """The summed word-alignment loss alone: the language model is not run. ``None`` without one."""
-        return None if self.words is None else self._word_loss(batch, self.visual_table(batch))
+    def detect(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """What the head says of each packed region, without a report.
+
+        Args:
+            batch: scaled, on this model's device, with its texts.
+
+        Returns:
+            (N, L) logits, (N,) places in the region set, and (N, L) bool, what the texts state.
+        """
+        return self._findings_of(batch, self.visual_table(batch))
+
+    def _findings_of(self, batch: Batch, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `detect`, from a table of visual tokens."""
+        assert self.head is not None
+        logits, region = self._head_logits(batch, table)
+        texts = [text for own in batch.reports for text in own]
+        return logits, region, torch.from_numpy(self.head.targets(texts).copy()).to(table.device)
+
+    def _head_logits(self, batch: Batch, table: Tensor) -> tuple[Tensor, Tensor]:
+        assert self.head is not None
+        counts, width = self.token_counts, table.shape[1]
+        places = {name: place for place, name in enumerate(self.findings.regions)}
+        names = batch.region_names
+        region = torch.tensor([places[name] for name in names], dtype=torch.long, device=table.device)
+        study = torch.tensor([row for row, own in enumerate(batch.regions) for _ in own], dtype=torch.long)
+        image = table[TAGS : TAGS + len(batch) * counts.global_].view(len(batch), counts.global_, width)
+        tokens = table[TAGS + len(batch) * counts.global_ :].view(len(names), counts.region, width)
+        return self.head(tokens, image[study.to(table.device)], region), region
+
+    def _cued(self, batch: Batch, region: Tensor, told: Tensor, kept: Tensor | None = None) -> Batch:
+        """The batch with the findings of each region in its prompt.
+
+        Args:
+            batch: any.
+            region: (N,).
+            told: (N, L) bool.
+            kept: (N,) bool, regions of which anything is said; all that can have findings by default.
+        """
+        assert self.head is not None
+        assert self.cues is not None
+        able = self.head.possible.any(1)[region]
+        chosen = able if kept is None else able & kept.to(able.device)
+        rows = zip((told & self.head.possible[region]).tolist(), chosen.tolist(), strict=True)
+        slots = [slot for own in batch.regions for slot in range(len(own))]
+        words = [
+            self.cues.ids(slot, self.head.named(row) if keep else None)
+            for slot, (row, keep) in zip(slots, rows, strict=True)
+        ]
+        return batch.cued(words, int(self.llm.tokenizer.pad_token_id or 0))
 
     def _word_loss(self, batch: Batch, table: Tensor) -> Tensor:
         assert self.words is not None
@@ -157,13 +305,22 @@ class RegionReporter(nn.Module):
         """
         decoding = decoding or Decoding()
         tokenizer = self.llm.tokenizer
-        prompts = batch.prompts(int(tokenizer.pad_token_id or 0))
-        self._require_context(prompts, decoding.max_new_tokens)
-        guides = self._guides(prompts, decoding)
         training = self.training
         self.eval()
+        pad = int(tokenizer.pad_token_id or 0)
         try:
-            embedded = self.embed(prompts)
+            prompts = batch.prompts(pad)
+            self._require_context(prompts, decoding.max_new_tokens)
+            table = self.visual_table(batch)
+            logits = region = None
+            if self.head is not None:
+                logits, region = self._head_logits(batch, table)
+                if self.cues is not None:
+                    told = self.head.detected(logits, region, self.operating_point)
+                    prompts = self._cued(batch, region, told).prompts(pad)
+                    self._require_context(prompts, decoding.max_new_tokens)
+            guides = self._guides(prompts, decoding)
+            embedded = self._filled(prompts, table)
             answers = self.llm.decode(embedded, prompts.attention_mask, decoding, guides, batch.study_ids)
         finally:
             self.train(training)
@@ -174,6 +331,11 @@ class RegionReporter(nn.Module):
             else:
                 text = tokenizer.decode(answer.ids, skip_special_tokens=True).strip()
                 reports.append(GeneratedReport(study, regions, text, answer.truncated))
+        if self.head is not None and logits is not None and region is not None:
+            identity, cued = self.findings.identity, self.cues is not None
+            found = self.head.told(reports, logits, region, self.operating_point, identity, cued)
+            for report, findings in zip(reports, found, strict=True):
+                report.findings = findings
         return reports
 
     def _guides(self, prompts: Batch, decoding: Decoding) -> list[Guide]:
@@ -208,13 +370,15 @@ class RegionReporter(nn.Module):
         """All vectors that slots may hold.
 
         Returns:
-            (4 + B * Tg + N * (Tt + Tgeo), E): the tags, the global tokens study by study, the region tokens region by
-            region with texture before geometry.
+            (4 + B * Tg + N * Tr, E): the tags, the global tokens study by study, the region tokens region by region,
+            texture before geometry before attributes.
         """
         context, texture = self._texture_and_context(batch)
-        parts = [] if texture is None else [texture]
+        parts = [] if texture is None else [texture]  # order as in `TokenCounts.region`
         if self.geometry is not None and self.geometry_projector is not None:
             parts.append(self.geometry_projector(self.geometry(_given(batch.geometry, "geometry"))))
+        if self.attributes is not None and self.attributes_projector is not None:
+            parts.append(self.attributes_projector(self.attributes(_given(batch.attributes, "attributes"))))
         table: list[Tensor] = [self.tags]
         if context is not None:
             table.append(context.flatten(0, 1).to(self.tags.dtype))
@@ -271,9 +435,9 @@ class RegionReporter(nn.Module):
         image = f"{counts.global_} + 2 for the image and " if counts.global_ else ""
         raise ConfigError(
             f"study {study} takes {prompt + report} positions ({image}{regions} regions x ({counts.texture} texture + "
-            f"{counts.geometry} geometry + 2) visual, {prompt - slots} of prompt text, {report} of report), but the "
-            f"language model reads at most {limit}. Fix: lower task.max_length or the tokens to generate, use an "
-            "encoder with fewer tokens, or a model with a longer context"
+            f"{counts.geometry} geometry{counts.measured} + 2) visual, {prompt - slots} of prompt text, {report} of "
+            f"report), but the language model reads at most {limit}. Fix: lower task.max_length or the "
+            "tokens to generate, use an encoder with fewer tokens, or a model with a longer context"
         )
 
 

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = 2
 """Version of the folder's layout. A reader takes its own and older ones."""
-_INPUTS = ("texture", "geometry", "global")
+_INPUTS = ("texture", "geometry", "global", "attributes")
 _FIRST_KEYS = (
     "orientation",
     "spacing",
@@ -47,12 +47,12 @@ class InputContract:
 
     Attributes:
         task: what the model sees and writes.
-        inputs: what the model looks at, of ``texture``, ``geometry``, ``global``.
+        inputs: what the model looks at, of ``texture``, ``geometry``, ``global``, ``attributes``.
         hu: ``"check"`` if the model was trained on Hounsfield units, ``"trust"`` if on any values.
     """
 
     task: ReportTask = ReportTask()  # noqa: RUF009 (frozen)
-    inputs: tuple[str, ...] = _INPUTS
+    inputs: tuple[str, ...] = _INPUTS[:3]
     hu: Literal["check", "trust"] = "check"
 
     def __post_init__(self) -> None:
@@ -69,7 +69,7 @@ class InputContract:
             config: sections ``task``, ``model`` and ``data``; or the last two alone, as before there was a task.
         """
         config = with_task(config)
-        seen = {"texture": "texture", "geometry": "geometry", "global": "global_"}
+        seen = {"texture": "texture", "geometry": "geometry", "global": "global_", "attributes": "attributes"}
         return cls(
             task=ReportTask.of(config.get("task") or {}),
             inputs=tuple(view for view, key in seen.items() if config["model"].get(key) is not None),
@@ -161,7 +161,7 @@ def model_config(config: Mapping[str, Any], contract: InputContract) -> dict[str
     }
     task = contract.task.values() | {"regions": contract.packaged_regions or REGION_FILE}
     own = {"task": task, "model": _plain(config["model"]), "data": data}
-    for key in ("texture", "geometry", "global_"):
+    for key in ("texture", "geometry", "global_", "attributes"):
         own["model"][key] = _without_files(own["model"].get(key))
     if "${" in (text := json.dumps(own)):
         raise ConfigError(f"the config has references ({text[text.index('${') :][:40]}...). Fix: resolve them first")

@@ -61,6 +61,7 @@ def build_model(
         ConfigError: a class that a config may not name, of which nothing is imported; or arguments that do not fit.
     """
     import reg2rg.models.encoders
+    import reg2rg.models.heads
     import reg2rg.models.llm.causal_lm  # noqa: F401 (components by their short names)
 
     path = folder.path / CONFIG

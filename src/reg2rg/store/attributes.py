@@ -6,7 +6,8 @@ the masks: see `MadeBy.for_measurements`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,18 @@ ATTRIBUTES_FORMAT = 1
 PERCENTILES = (5, 25, 50, 75, 95)
 AIR_BELOW, CALCIUM_FROM = -500, 130
 """HU: gas, as in `reg2rg.core.expected`; the threshold of Agatston et al., 1990."""
+
+VECTOR_NAMES = (
+    *("log of volume", "log of its share of the body", "mean HU", "sd of HU"),
+    *(f"percentile {share} of HU" for share in PERCENTILES),
+    *("root of air", "root of calcium"),
+    *(f"{what} {axis}" for what in ("extent", "centroid") for axis in ("left-right", "back-front", "bottom-top")),
+    *("body width", "body depth", "body height", "cut", "cardiothoracic ratio", "ratio known"),
+)
+VECTOR = len(VECTOR_NAMES)
+"""Numbers in the `vector` of a region."""
+DENSITY_NAMES = ("mean HU", "sd of HU", "percentile 5 of HU", "median HU", "percentile 95 of HU", "air", "calcium")
+"""What a `density_table` has of each region."""
 
 Triple = tuple[float, float, float]
 _TISSUE = -300  # HU: the body without its gas
@@ -102,6 +115,51 @@ def measure(detail: Detail, regions: RegionSet) -> Attributes:
     spans = {name: _span(detail, mask) for name, mask in detail.masks.items()}
     measured = {name: _region(detail, mask, centre, spans[name]) for name, mask in detail.masks.items()}
     return Attributes(measured, extent, _cardiothoracic_ratio(spans, regions))
+
+
+def vector(attributes: Attributes, region: str) -> npt.NDArray[np.float32]:
+    """The attributes of one region and its scan as a model takes them, (`VECTOR`,), each of about unit size.
+
+    Lengths are in units of 100 mm, HU in units of 300, volumes as natural logarithms; small shares count by their root.
+    A ratio that is not known is 0, and a last number says whether it is.
+
+    Raises:
+        KeyError: no such region.
+    """
+    own, (width, depth, height) = attributes.regions[region], attributes.body_extent_mm
+    ratio = attributes.cardiothoracic_ratio
+    body_ml = max(width * depth * height / 1000, 1e-3)
+    values = (
+        math.log1p(own.volume_ml) / 3,
+        math.log(max(own.volume_ml, 1e-3) / body_ml) / 3,
+        own.mean_hu / 300,
+        own.sd_hu / 300,
+        *(rank / 300 for rank in own.percentiles_hu),
+        math.sqrt(own.air),
+        3 * math.sqrt(own.calcium),
+        *(length / 100 for length in (*own.extent_mm, *own.centroid_mm)),
+        *(length / 100 for length in attributes.body_extent_mm),
+        float(own.cut),
+        2 * (ratio or 0.0),
+        float(ratio is not None),
+    )
+    return np.asarray(values, dtype=np.float32)
+
+
+def vectors(attributes: Attributes) -> dict[str, npt.NDArray[np.float32]]:
+    """Region -> its `vector`."""
+    return {region: vector(attributes, region) for region in attributes.regions}
+
+
+def density_table(studies: Sequence[Attributes], regions: Sequence[str]) -> npt.NDArray[np.float64]:
+    """`DENSITY_NAMES` of each study and region, (S, R, K); nan where a study lacks a region."""
+    found = np.full((len(studies), len(regions), len(DENSITY_NAMES)), np.nan)
+    for row, study in enumerate(studies):
+        for place, region in enumerate(regions):
+            if (own := study.regions.get(region)) is not None:
+                low, _, middle, _, high = own.percentiles_hu
+                found[row, place] = own.mean_hu, own.sd_hu, low, middle, high, own.air, own.calcium
+    return found
 
 
 def write_attributes(path: Path, study: str, key: str, attributes: Attributes) -> None:

@@ -11,6 +11,7 @@ Authors of plug-ins call them in their own tests::
 from reg2rg.testing.contract import ContractError
 from reg2rg.testing.datasets import check_dataset
 from reg2rg.testing.exporters import check_exporter, sample_result
+from reg2rg.testing.heads import check_head
 from reg2rg.testing.language_models import check_language_model
 from reg2rg.testing.models import check_encoder, check_projector
 from reg2rg.testing.runners import check_runner
@@ -23,6 +24,7 @@ __all__ = [
     "check_dataset",
     "check_encoder",
     "check_exporter",
+    "check_head",
     "check_labeler",
     "check_language_model",
     "check_metric",

@@ -60,8 +60,8 @@ def check_encoder(
     gap = float((alone - tokens).abs().max())
     fix = "normalise within a volume, not over the batch"
     require(gap <= tolerance, encoder, "batch composition", f"tokens that move by {gap:.2g} with it", fix)
-    _check_gradients(encoder, lambda: encoder(batch))
-    _check_round_trip(encoder, build, lambda copy: copy(batch))
+    check_gradients(encoder, lambda: encoder(batch))
+    check_round_trip(encoder, build, lambda copy: copy(batch))
 
 
 def check_projector(
@@ -87,8 +87,8 @@ def check_projector(
         alone = torch.cat([projector(row[None]) for row in tokens])
     gap = float((alone - projected).abs().max())
     require(gap <= tolerance, projector, "batch composition", f"tokens that move by {gap:.2g} with it", "none")
-    _check_gradients(projector, lambda: projector(tokens))
-    _check_round_trip(projector, lambda: build(in_channels, out_channels), lambda copy: copy(tokens))
+    check_gradients(projector, lambda: projector(tokens))
+    check_round_trip(projector, lambda: build(in_channels, out_channels), lambda copy: copy(tokens))
 
 
 def _check_tokens(module: nn.Module, tokens: Tensor, expected: tuple[int, ...], when: str) -> None:
@@ -96,7 +96,7 @@ def _check_tokens(module: nn.Module, tokens: Tensor, expected: tuple[int, ...], 
     require(bool(tokens.isfinite().all()), module, f"output {when}", "inf or nan", "finite numbers")
 
 
-def _check_gradients(module: nn.Module, run: Callable[[], Tensor]) -> None:
+def check_gradients(module: nn.Module, run: Callable[[], Tensor]) -> None:
     """Every trainable parameter gets a finite gradient, and some are not zero.
 
     Single ones may be zero: residual branches that start at zero have them.
@@ -121,7 +121,7 @@ def _check_gradients(module: nn.Module, run: Callable[[], Tensor]) -> None:
     module.eval()
 
 
-def _check_round_trip(module: nn.Module, build: Callable[[], nn.Module], run: Callable[[nn.Module], Tensor]) -> None:
+def check_round_trip(module: nn.Module, build: Callable[[], nn.Module], run: Callable[[nn.Module], Tensor]) -> None:
     """A second module with the state dict of the first gives equal output."""
     torch.manual_seed(1)
     copy = build()

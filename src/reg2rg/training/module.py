@@ -27,7 +27,7 @@ from reg2rg.data.prompt import TokenCounts
 from reg2rg.models.encoders.base import Encoder
 from reg2rg.models.encoders.grids import MaskPool
 from reg2rg.models.llm.base import Decoding, Form, LanguageModel, Sampling
-from reg2rg.models.reporter import GeneratedReport, ProjectorFactory, RegionReporter
+from reg2rg.models.reporter import FindingsOptions, GeneratedReport, HeadFactory, ProjectorFactory, RegionReporter
 from reg2rg.models.state import check_names, check_sizes, kept_names
 from reg2rg.pretrained.mixin import FolderModel
 from reg2rg.pretrained.saving import settle_language_model
@@ -36,6 +36,7 @@ from reg2rg.training.data_fit import check_data, check_lengths
 from reg2rg.training.fully_shard import FullyShard, in_step, shard
 from reg2rg.training.going_on import check_task, check_trained, other_settings, way_to_fit
 from reg2rg.training.half_precision import Float32Steps
+from reg2rg.training.head_scores import HeadScores, learn_labels
 from reg2rg.training.monitor import Throughput, explained_out_of_memory, peak_memory_gib, show_sample
 from reg2rg.training.nonfinite import StepGuard
 from reg2rg.training.optimization import OptimizerConfig, build_optimizer
@@ -83,6 +84,13 @@ class Reg2RG(FolderModel, L.LightningModule):
         sampling: draw tokens as the published code has come to do, or null for the likeliest ones.
         val_generate: validation studies that a report is generated for; 0 turns it off. Test generates for all.
         val_samples: generated reports that are shown to the logger.
+        attributes: encodes what is measured of a region, such as `AttributeEncoder`; or null.
+        head: tells findings of each region from its visual tokens, such as `FindingsHead`; or null. It is trained with
+            the report on what a labeler reads in the training texts; validation sets its temperature and thresholds.
+        head_loss: weight of its loss, which as the others is a sum over a step's batch, divided by its label tokens.
+        cues: the prompt names the findings that the head detects.
+        cue_dropout: share of the regions of which the prompt says nothing, in training.
+        operating_point: what decides when a finding counts as detected: ``f1``, ``precision=.9``, ``recall=.9``.
     """
 
     def __init__(
@@ -105,6 +113,12 @@ class Reg2RG(FolderModel, L.LightningModule):
         sampling: Sampling | None = None,
         val_generate: int = 16,
         val_samples: int = 2,
+        attributes: Encoder | None = None,
+        head: HeadFactory | None = None,
+        head_loss: float = 1.0,
+        cues: bool = False,
+        cue_dropout: float = 0.15,
+        operating_point: str = "f1",
     ) -> None:
         super().__init__()
         if task.views.features and texture is not None and not isinstance(texture, MaskPool):
@@ -112,7 +126,12 @@ class Reg2RG(FolderModel, L.LightningModule):
                 f"model.texture is {type(texture).__name__}, but the task's views are features, "
                 f"{task.views.features}, without the detail of one region. Fix: model.texture: MaskPool of GridCells"
             )
-        self.reporter = RegionReporter(texture, geometry, global_, projector, llm, tag_std, word_alignment > 0)
+        names = task.region_set.names
+        findings = FindingsOptions.for_task(task, head, cues, cue_dropout, operating_point)
+        self.reporter = RegionReporter(
+            texture, geometry, global_, projector, llm, tag_std, word_alignment > 0, attributes, findings
+        )
+        self.head_loss, self.head_scores = head_loss, HeadScores(self.reporter.head)
         self.word_alignment, self.word_alignment_steps = word_alignment, word_alignment_steps
         self.optimizer_config, self.task, self.seed = optimizer, task, seed
         held = decoding != "free" and task.target == "regions"
@@ -121,7 +140,6 @@ class Reg2RG(FolderModel, L.LightningModule):
             max_new_tokens, stop_on_loop, sampling=sampling, form=form, max_paragraph_tokens=max_paragraph_tokens
         )
         self.val_generate, self.val_samples = val_generate, val_samples
-        names = task.region_set.names
         self.train_losses = RegionLoss(names, over_processes=False)
         self.eval_losses = RegionLoss(names)
         self.report_scores = ReportScores(task.region_set, task.identity and decoding != "forced")
@@ -153,7 +171,7 @@ class Reg2RG(FolderModel, L.LightningModule):
         Raises:
             ConfigError: says what differs, or that the longest sample does not fit the language model.
         """
-        in_phases = self.word_alignment_steps > 0 and self.reporter.words is not None
+        in_phases = self.word_alignment_steps > 0 and self._aligns
         prepare_strategy(self.trainer.strategy, self, in_phases)
         data = getattr(self.trainer, "datamodule", None)
         check_data(self, data)
@@ -167,8 +185,13 @@ class Reg2RG(FolderModel, L.LightningModule):
     # ---- training
 
     def on_fit_start(self) -> None:
-        """Train mode everywhere: a language model comes from its file in eval mode. `Frozen` parts keep theirs."""
+        """Train mode everywhere: a language model comes from its file in eval mode. `Frozen` parts keep theirs.
+
+        The head learns from the training texts what each region can have, once; a resumed one knows.
+        """
         self.train()
+        if self.reporter.head is not None and self._trainer is not None:
+            learn_labels(self.reporter.head, getattr(self.trainer, "datamodule", None))
         if self._trainer is not None and isinstance(self.trainer.precision_plugin, HalfPrecision):  # bf16-true, 16-true
             self._float32_steps = [Float32Steps(optimizer) for optimizer in self.trainer.optimizers]
 
@@ -195,36 +218,35 @@ class Reg2RG(FolderModel, L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch, scaled so that the mean of all processes' gradients is the gradient of the union."""
-        if self.global_step < self.word_alignment_steps and self.reporter.words is not None:
-            return self._word_alignment_step(batch)
+        writes = self.global_step >= self.word_alignment_steps or not self._aligns
         with explained_out_of_memory(batch):
-            nll, words = self.reporter.losses(batch)
+            losses = self.reporter.losses(batch, writes)
+        nll = losses.nll
+        if nll is None:
+            device = self.reporter.tags.device
+            nll = torch.zeros(len(batch.label_region), device=device, dtype=torch.float32)
         total, tokens = self._summed(nll)
-        finite = self.guard.see(batch, nll, total)
-        self.train_losses.update(nll, batch.label_region, batch.region_names)
         self.throughput.add(batch)
-        self.log("train/loss", total / tokens, prog_bar=True, batch_size=len(batch))
         loss: Tensor = nll.sum() * (self._world_size / tokens)
-        if not finite:
-            loss = loss * math.nan  # DeepSpeed skips a step by its gradient alone
-        if words is not None:
-            self._log_word_loss(words, len(nll), batch)
-            loss = loss + self.word_alignment * words * (self._world_size / tokens)
+        if writes:
+            finite = self.guard.see(batch, nll, total)
+            self.train_losses.update(nll, batch.label_region, batch.region_names)
+            self.log("train/loss", total / tokens, prog_bar=True, batch_size=len(batch))
+            if not finite:
+                loss = loss * math.nan  # DeepSpeed skips a step by its gradient alone
+        for name, weight, summed in (
+            ("word", self.word_alignment, losses.words),
+            ("head", self.head_loss, losses.findings),
+        ):
+            if summed is not None:
+                self.log(f"train/{name}_loss", summed.detach() / len(nll), prog_bar=True, batch_size=len(batch))
+                loss = loss + weight * summed * (self._world_size / tokens)
         return loss
 
-    def _word_alignment_step(self, batch: Batch) -> Tensor:
-        """Loss of one batch, scaled as in `training_step`."""
-        with explained_out_of_memory(batch):
-            words = self.reporter.word_loss(batch)
-        assert words is not None
-        labels = len(batch.label_region)
-        _, tokens = self._summed(torch.zeros(labels, device=words.device, dtype=torch.float32))
-        self.throughput.add(batch)
-        self._log_word_loss(words, labels, batch)
-        return self.word_alignment * words * (self._world_size / tokens)
-
-    def _log_word_loss(self, words: Tensor, labels: int, batch: Batch) -> None:
-        self.log("train/word_loss", words.detach() / labels, prog_bar=True, batch_size=len(batch))
+    @property
+    def _aligns(self) -> bool:
+        """There is something to train without the language model."""
+        return self.reporter.words is not None
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Leave the weights alone if the loss or its gradient is not finite; stop after three such steps in a row."""
@@ -399,7 +421,11 @@ class Reg2RG(FolderModel, L.LightningModule):
         return sums[0], sums[1]
 
     def _evaluate(self, batch: Batch, generate: bool) -> None:
-        self.eval_losses.update(self.reporter(batch), batch.label_region, batch.region_names)
+        losses = self.reporter.losses(batch)
+        assert losses.nll is not None
+        self.eval_losses.update(losses.nll, batch.label_region, batch.region_names)
+        if losses.detected is not None:
+            self.head_scores.update(*losses.detected)
         if not generate:
             return
         with in_step(self.reporter):
@@ -415,6 +441,8 @@ class Reg2RG(FolderModel, L.LightningModule):
         figures = {("loss" if name == "all" else f"loss_{name}"): value for name, value in losses.items()}
         self.eval_losses.reset()
         # All processes must take part in summing up, also one that generated nothing.
+        if not self.trainer.sanity_checking and self.reporter.head is not None:
+            figures |= {name: torch.tensor(value) for name, value in self.head_scores.settle(stage == "val").items()}
         if not self.trainer.sanity_checking and (stage == "test" or self.val_generate):
             figures |= {name: torch.tensor(value) for name, value in self.report_scores.compute().items()}
         self.report_scores.reset()

@@ -147,6 +147,7 @@ class PredictionWriter(L.Callback):
             "model": _weights_digest(trainer, pl_module),
             "decoding": pl_module.decoding.told() if isinstance(pl_module, Reporting) else "",
             **data.prediction_facts(),
+            **_findings_facts(pl_module),
         }
         path = self.out / RUN
         before = read_record(path, "give another folder, or delete this one") if path.is_file() else run
@@ -214,7 +215,16 @@ def record(
         "missing": list(report.missing),
         "reference": dict(zip(answer.regions or ("",), texts, strict=True)),
         "question": question,
+        **({} if answer.findings is None else {"findings": answer.findings.plain()}),
     }
+
+
+def _findings_facts(model: L.LightningModule) -> dict[str, Any]:
+    """What decides the predictions of a model with a head."""
+    reporter: Any = getattr(model, "reporter", None)
+    if getattr(reporter, "head", None) is None:
+        return {}
+    return {"operating_point": str(reporter.operating_point)}
 
 
 def _damaged(path: Path, error: DocumentError) -> None:

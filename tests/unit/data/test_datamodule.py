@@ -1,3 +1,4 @@
+import inspect
 import os
 import signal
 import time
@@ -9,6 +10,7 @@ import torch
 from reg2rg.core.errors import ConfigError, DataFault, TooManySkippedError
 from reg2rg.core.report import parse_report
 from reg2rg.data import loader as loader_module
+from reg2rg.data.datamodule import RegionReportDataModule
 from reg2rg.data.loader import LoaderError, StudyLoader
 from reg2rg.data.prompt import TokenCounts
 from reg2rg.data.samples import ViewCache
@@ -142,6 +144,26 @@ def test_schedule_bounds_regions_in_training_alone(toy, module):
     assert {len(batch.regions[0]) for batch in _at(loader, 1)} == {2}
     assert max(len(batch.regions[0]) for batch in _at(loader, 2)) == 4
     assert max(len(batch.regions[0]) for batch in data.test_dataloader()) == 3
+
+
+def test_regions_are_dropped_in_training_alone(toy, module):
+    data = toy.data(module, batch_size=1, region_dropout=1.0)
+    loader = data.train_dataloader()
+    seen = {study: set() for study in ("s2", "s4")}  # of four and of three regions
+    for epoch in range(12):
+        for batch in _at(loader, epoch):
+            seen.get(batch.study_ids[0], set()).add(len(batch.regions[0]))
+    assert seen == {"s2": {1, 2, 3, 4}, "s4": {1, 2, 3}}
+    whole = {batch.study_ids[0]: len(batch.regions[0]) for batch in data.test_dataloader()}
+    assert whole == {study.id: len(study.reports) for study in toy.studies if study.split == "test"}
+    bounded = toy.data(module, batch_size=1, region_dropout=1.0, region_schedule={0: 2}).train_dataloader()
+    assert {len(batch.regions[0]) for epoch in range(6) for batch in _at(bounded, epoch)} == {1, 2}
+    with pytest.raises(ConfigError, match=r"region_dropout is 1.5 \(expected a share"):
+        toy.data(module, region_dropout=1.5)
+
+
+def test_it_is_on_by_default():
+    assert inspect.signature(RegionReportDataModule).parameters["region_dropout"].default == 0.5
 
 
 def test_only_regions_with_text_unless_all_are_asked_for(toy, module, monkeypatch):

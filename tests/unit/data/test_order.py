@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reg2rg.data.order import bucketed_batches, generator, mixed_seed, scheduled_regions, share_of, shuffled_regions
+from reg2rg.data.order import (
+    bucketed_batches,
+    generator,
+    kept_regions,
+    mixed_seed,
+    scheduled_regions,
+    share_of,
+    shuffled_regions,
+)
 
 REGIONS = ("abdomen", "bone", "heart", "lung")
 
@@ -79,3 +87,19 @@ def test_schedule():
     schedule = {2: 2, 5: 4, 8: 0}
     assert [scheduled_regions(schedule, epoch) for epoch in (0, 1, 2, 4, 5, 8, 9)] == [None, None, 2, 2, 4, None, None]
     assert scheduled_regions(None, 3) is None
+
+
+class TestRegionDropout:
+    def test_half_of_the_samples_have_all_regions_or_one_of_each_number(self):
+        counts = Counter(kept_regions(5, 0.5, 0, epoch, f"s{study}") for epoch in range(20) for study in range(200))
+        shares = {count: times / 4000 for count, times in counts.items()}
+        assert set(shares) == {1, 2, 3, 4, 5}
+        assert all(abs(shares[count] - 0.1) < 0.02 for count in (1, 2, 3, 4))
+        assert abs(shares[5] - 0.6) < 0.03
+
+    def test_none_keeps_all_and_the_number_follows_from_seed_epoch_and_study(self):
+        assert {kept_regions(7, 0.0, 0, epoch, "s") for epoch in range(50)} == {7}
+        drawn = [kept_regions(7, 1.0, 3, epoch, "s") for epoch in range(50)]
+        assert drawn == [kept_regions(7, 1.0, 3, epoch, "s") for epoch in range(50)]
+        assert drawn != [kept_regions(7, 1.0, 4, epoch, "s") for epoch in range(50)]
+        assert {kept_regions(1, 1.0, 0, epoch, "s") for epoch in range(9)} == {1}

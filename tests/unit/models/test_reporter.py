@@ -107,7 +107,7 @@ def test_words_are_aligned_with_regions_or_without_them_with_the_whole_image(toy
             first += tokens.shape[1]
         label, region = label + len(said), region + len(regions)
     assert first == len(table)
-    loss = reporter.word_loss(batch)
+    loss = reporter.losses(batch, write=False).words
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-3)
     loss.backward()
     assert (reporter.global_ if alone else reporter.texture).conv.weight.grad.abs().sum() > 0

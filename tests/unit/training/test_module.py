@@ -347,7 +347,7 @@ def test_out_of_memory_names_the_batch(toy, monkeypatch):
     module = toy.module()
     batch = next(iter(toy.data(module).train_dataloader()))
 
-    def full(_):
+    def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
     monkeypatch.setattr(module.reporter, "losses", full)

@@ -14,6 +14,7 @@ import torch
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.files import naming, write_json
 from reg2rg.core.report import write_paragraph, write_report
+from reg2rg.evaluation.labelers import Labeler
 from reg2rg.extras.tiny_llm.documents import DocumentWriter
 from reg2rg.extras.tiny_llm.induction_init import CUE_OFFSET, start_lookup
 from reg2rg.extras.tiny_llm.pretraining import Schedule, pretrain
@@ -81,6 +82,7 @@ def build_tiny_llama(
     image_prefix: str = "",
     schedule: Schedule | None = None,
     seed: int = 0,
+    labeler: Labeler | None = None,
 ) -> Path:
     """Make a tokenizer and a model from the reports of the training split, and save them in Hugging Face's layout.
 
@@ -100,6 +102,7 @@ def build_tiny_llama(
         image_prefix: the prompt's text before the whole image, for models that see no regions; ``""`` for others.
         schedule: of the pre-training; ``Schedule(steps=0)`` for none.
         seed: of weights and documents.
+        labeler: reads the findings that documents name, for models with cues; ``None`` names none.
 
     Returns:
         `out`.
@@ -130,7 +133,8 @@ def build_tiny_llama(
             cut = max(1, len(reports) // 10)  # the curve is of reports that are not trained on, where there are enough
             train, held_out = (reports[cut:], reports[:cut]) if len(reports) >= 20 else (reports, reports)
             writer, test = (
-                DocumentWriter(tokenizer, part, instruction, image_prefix=image_prefix) for part in (train, held_out)
+                DocumentWriter(tokenizer, part, instruction, image_prefix=image_prefix, labeler=labeler)
+                for part in (train, held_out)
             )
             curve = pretrain(model, writer, schedule, seed, held_out=test)
     sizes = {"hidden_size": hidden_size, "layers": layers, "heads": heads, "head_dim": head_dim}

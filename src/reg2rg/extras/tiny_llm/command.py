@@ -28,6 +28,7 @@ def run(invocation: Invocation) -> int:
     parser.add_argument("--heads", type=whole(1), default=8, help="attention heads")
     parser.add_argument("--vocab_size", type=whole(1), default=1000, help="most tokens")
     parser.add_argument("--steps", type=whole(0), default=500, help="of training on report text; 0 for none")
+    parser.add_argument("--cues", action="store_true", help="name findings as a prompt with model.cues does")
     parser.add_argument("--seed", type=whole(0), default=0, help="of weights and documents")
     options, rest = parser.parse_known_args(list(invocation.args))
 
@@ -39,6 +40,7 @@ def run(invocation: Invocation) -> int:
         raise ConfigError("data.dataset: no study of the training split has a report to learn words from.")
 
     from reg2rg.data.prompt import GLOBAL_PREFIX, REGION_PREFIX
+    from reg2rg.evaluation.labelers import RuleLabeler
     from reg2rg.extras.tiny_llm.build import build_tiny_llama
     from reg2rg.extras.tiny_llm.pretraining import Schedule
 
@@ -54,6 +56,7 @@ def run(invocation: Invocation) -> int:
         image_prefix="" if section.task.target == "regions" else GLOBAL_PREFIX,
         schedule=Schedule(steps=options.steps),
         seed=options.seed,
+        labeler=RuleLabeler() if options.cues else None,
     )
     sys.stdout.write(f"language model in {options.out}\n")
     return 0

@@ -22,6 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reg2rg.core.report import write_paragraph
+from reg2rg.evaluation.labelers import Labeler
+from reg2rg.models.cues import cue_text
 
 IGNORED = -100
 
@@ -29,6 +31,8 @@ _SHOWN, _IN_SLOT = 0.9, 0.7
 """Chances that a word of the paragraph is shown at all, and that a shown one is in a slot."""
 _TOLD = 0.6
 """Chance that the region's name is shown."""
+_CUED = 0.8
+"""Chance that the findings of a region that may have any are named."""
 _IN_IMAGE_SLOT = 0.25
 """Chance that a word of the report is in a slot of the whole image."""
 _IMAGE_SLOTS = (4, 16)
@@ -85,6 +89,18 @@ class Documents:
         return torch.where(is_slot, sums, embedded.flatten(0, 1)).view_as(embedded)
 
 
+def _findings(reports: Sequence[Mapping[str, str]], labeler: Labeler) -> dict[tuple[str, str], tuple[str, ...]]:
+    """Region and text -> the labels that it states, of regions whose texts state any."""
+    pairs = sorted({(region, text) for report in reports for region, text in report.items() if text})
+    stated = labeler.label([text for _, text in pairs])
+    able = {region for (region, _), row in zip(pairs, stated, strict=True) if row.any()}
+    return {
+        pair: tuple(label for label, there in zip(labeler.labels, row, strict=True) if there)
+        for pair, row in zip(pairs, stated, strict=True)
+        if pair[0] in able
+    }
+
+
 class DocumentWriter:
     """Composes documents from the reports of studies.
 
@@ -95,6 +111,8 @@ class DocumentWriter:
             same and costs time.
         slots: fewest and most slots of a region.
         image_prefix: text before the slots of the whole image, for documents of it alone; ``""`` for those of regions.
+        labeler: reads findings that documents name as a prompt with cues does (`reg2rg.models.cues`), where the slots
+            of the region then show fewer of its words; ``None`` names none.
     """
 
     def __init__(
@@ -104,7 +122,9 @@ class DocumentWriter:
         instruction: str = "",
         slots: tuple[int, int] = (3, 6),
         image_prefix: str = "",
+        labeler: Labeler | None = None,
     ) -> None:
+        self._findings = {} if labeler is None else _findings(reports, labeler)
         self.tokenizer, self.slots, self.image_prefix = tokenizer, slots, image_prefix
         self.studies = [dict(report) for report in reports if report]
         self.most_regions = max(len(report) for report in self.studies)
@@ -121,10 +141,12 @@ class DocumentWriter:
         """Tokens of its words. No digits: they number regions."""
         return {token for word in text.split() if not any(map(str.isdigit, word)) for token in self._tokens(word)}
 
-    def _slots(self, region: str, text: str, rng: random.Random) -> tuple[list[dict[int, float]], bool]:
+    def _slots(
+        self, region: str, text: str, rng: random.Random, shown_share: float = _SHOWN
+    ) -> tuple[list[dict[int, float]], bool]:
         """Words and weights of each of a region's slots, and whether its name is among them."""
         name = self._tokens(region)[0]
-        shown = [word for word in sorted(self._words(text) - {name}) if rng.random() < _SHOWN]
+        shown = [word for word in sorted(self._words(text) - {name}) if rng.random() < shown_share]
         told = not shown or rng.random() < _TOLD
         out = []
         for _ in range(rng.randint(*self.slots)):
@@ -144,11 +166,15 @@ class DocumentWriter:
         filled: dict[int, dict[int, float]] = {}
         for slot, name in enumerate(names):
             opening = write_paragraph(slot, "", "").partition(":")[0]
-            slots, is_told = self._slots(name, study[name], rng)
+            findings = self._findings.get((name, study[name]))
+            cued = findings is not None and rng.random() < _CUED
+            slots, is_told = self._slots(name, study[name], rng, rng.random() if cued else _SHOWN)
             told.append(is_told)
             ids += [*self._tokens((". " if slot else "") + opening), outside]
             filled |= {len(ids) + i: words for i, words in enumerate(slots)}
             ids += [*[empty] * len(slots), outside]
+            if cued and findings is not None:
+                ids += self._tokens(cue_text(slot, findings))
         ids += self._prompt_end(rng)
         start, places = len(ids), []
         for slot, name in enumerate(names):

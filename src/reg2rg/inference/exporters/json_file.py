@@ -18,6 +18,9 @@ values      "HU", or "not HU": of pictures, MR or features, of which nothing is 
 measured    {body_extent_mm, cardiothoracic_ratio} or null
 grid        {stored, ras} -> {shape, affine: voxel indices -> RAS mm}; boxes and volumes are of the masks on "ras";
             null for a report on features, where regions is empty
+findings    what the model's head told, or null: {operating_point, cued, omissions: {alpha, caveat} or null, regions:
+            region -> {probabilities: label -> share, detected, review: whether the paragraph may leave a finding out
+            (null without a calibration), wanting: which}, review: regions to review}
 made_by     {versions, model, masks: {name, version, source, for_measurements} or null, options, notes, truncated};
             not for_measurements: volumes and boxes are those of masks for trials
 ```
@@ -78,6 +81,7 @@ def as_json(result: ReportResult) -> dict[str, Any]:
         "values": "HU" if result.made_by.options.measures else NOT_HU,
         "measured": None if measured is None else _without_regions(measured),
         "grid": None if result.source is None else {"stored": _grid(result.stored_grid), "ras": _grid(result.grid)},
+        "findings": None if result.findings is None else result.findings.plain(),
         "made_by": asdict(result.made_by),
     }
 

@@ -1,5 +1,6 @@
 """Views to tokens. Importing this package registers every built-in encoder."""
 
+from reg2rg.models.encoders.attributes import AttributeEncoder
 from reg2rg.models.encoders.base import ENCODERS, Encoder
 from reg2rg.models.encoders.cnn3d import CNN3D
 from reg2rg.models.encoders.grids import GridCells, MaskPool
@@ -14,6 +15,7 @@ from reg2rg.models.encoders.wrappers import Frozen, Pretrained, TokenMean
 __all__ = [
     "CNN3D",
     "ENCODERS",
+    "AttributeEncoder",
     "Encoder",
     "Frozen",
     "GridCells",

@@ -1,0 +1,68 @@
+"""What a head told of the regions of one study, as plain values that results and files carry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+CAVEAT = "holds for studies exchangeable with those of the calibration only"
+"""Said wherever the rate of omissions is shown."""
+
+
+@dataclass(slots=True)  # not frozen: Lightning copies what predict returns field by field
+class RegionFindings:
+    """Findings of one region.
+
+    Attributes:
+        probabilities: label that the region can have -> calibrated probability.
+        detected: labels at or above their threshold.
+        review: the paragraph may leave a finding out: it does not state a label that it may not leave out unmarked.
+            ``None`` without a calibration.
+        wanting: those labels.
+    """
+
+    probabilities: Mapping[str, float]
+    detected: tuple[str, ...]
+    review: bool | None = None
+    wanting: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class StudyFindings:
+    """What a head told of one study.
+
+    Attributes:
+        regions: region -> its findings, in slot order.
+        operating_point: what the thresholds aim at.
+        cued: the prompt named the detected findings.
+        alpha: share of paragraphs with findings that may leave one out unmarked; ``None`` without a calibration.
+    """
+
+    regions: Mapping[str, RegionFindings] = field(default_factory=dict)
+    operating_point: str = "f1"
+    cued: bool = False
+    alpha: float | None = None
+
+    @property
+    def review(self) -> tuple[str, ...]:
+        """Regions whose paragraphs are marked for review."""
+        return tuple(name for name, found in self.regions.items() if found.review)
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "operating_point": self.operating_point,
+            "cued": self.cued,
+            "omissions": None if self.alpha is None else {"alpha": self.alpha, "caveat": CAVEAT},
+            "regions": {
+                name: {
+                    "probabilities": {label: round(value, 6) for label, value in found.probabilities.items()},
+                    "detected": list(found.detected),
+                    "review": found.review,
+                    "wanting": list(found.wanting),
+                }
+                for name, found in self.regions.items()
+            },
+            "review": list(self.review),
+        }

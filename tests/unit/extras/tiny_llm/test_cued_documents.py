@@ -1,0 +1,43 @@
+"""Documents name findings as a prompt with cues does."""
+
+import random
+
+from reg2rg.evaluation.labelers import RuleLabeler
+from reg2rg.extras.tiny_llm.build import train_tokenizer
+from reg2rg.extras.tiny_llm.documents import DocumentWriter
+from reg2rg.models.cues import CueWriter
+
+REPORTS = [
+    {"heart": "Cardiomegaly is observed.", "bone": "No lytic lesion."},
+    {"heart": "The heart is of normal size.", "bone": "Bones are natural."},
+]
+TEXTS = [text for report in REPORTS for text in report.values()]
+
+
+def written(labeler: RuleLabeler | None) -> tuple[list[tuple[str, str, list[int]]], CueWriter]:
+    """Region, its text, and the ids of the prompt behind its slots, of many documents."""
+    tokenizer = train_tokenizer([*TEXTS, "The region 0 is with no finding."], 400)
+    writer, rng, found = DocumentWriter(tokenizer, REPORTS, labeler=labeler), random.Random(0), []
+    for _ in range(60):
+        document = writer.write(rng, 2)
+        report = tokenizer.decode(document.ids[document.start :])
+        last = max(slot for slot in document.slots)
+        end = document.ids[last + 2 : document.start - len(writer._tokens("."))]  # behind the slots and their tag
+        name = "heart" if report.index("heart:") > report.find("bone:") else "bone"
+        study = next(one for one in REPORTS if one[name].rstrip(".") in report)
+        found.append((name, study[name], end))
+    return found, CueWriter(tokenizer)
+
+
+def test_most_regions_that_may_have_findings_say_which() -> None:
+    found, cues = written(RuleLabeler())
+    hearts = [(text, ids) for name, text, ids in found if name == "heart"]
+    said = [ids for _, ids in hearts if ids]
+    assert 0.6 < len(said) / len(hearts) < 0.95
+    wanted = {REPORTS[0]["heart"]: ("Cardiomegaly",), REPORTS[1]["heart"]: ()}
+    assert all(not ids or ids == cues.ids(1, wanted[text]) for text, ids in hearts)
+    assert not any(ids for name, _, ids in found if name == "bone")
+
+
+def test_without_a_labeler_none_does() -> None:
+    assert not any(ids for _, _, ids in written(None)[0])
