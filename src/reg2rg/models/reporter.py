@@ -6,16 +6,15 @@ of them, a report in which each paragraph first names its region.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.report import Written
-from reg2rg.core.task import ReportTask
 from reg2rg.data.batch import Batch
 from reg2rg.data.prompt import IGNORED, TAGS, TokenCounts
 from reg2rg.models.constrained import Frames, ReportGuide
@@ -23,15 +22,15 @@ from reg2rg.models.cues import CueWriter
 from reg2rg.models.encoders.base import Encoder
 from reg2rg.models.encoders.grids import MaskPool
 from reg2rg.models.findings import StudyFindings
-from reg2rg.models.heads.base import Head, HeadInputs
+from reg2rg.models.heads.base import HeadInputs
 from reg2rg.models.heads.operating import OperatingPoint
+from reg2rg.models.heads.options import FindingsOptions
 from reg2rg.models.llm.base import Decoding, Guide, LanguageModel
 from reg2rg.models.llm.decoding import FreeAnswer
 from reg2rg.models.projectors import Projector
 from reg2rg.models.word_alignment import WordAlignment
 
 ProjectorFactory = Callable[[int, int], Projector]
-HeadFactory = Callable[[HeadInputs], Head]
 
 
 @dataclass(slots=True)  # not frozen: Lightning copies what predict returns field by field
@@ -72,43 +71,6 @@ class Losses:
     words: Tensor | None
     findings: Tensor | None = None
     detected: tuple[Tensor, Tensor, Tensor] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class FindingsOptions:
-    """What tells findings, and what becomes of them.
-
-    Attributes:
-        head: ``HeadInputs -> Head``, tells findings of each region from its visual tokens; or ``None``.
-        regions: names of the region set.
-        identity: the report names its regions.
-        cues: the prompt names what the head detects.
-        cue_dropout: share of the regions of which the prompt says nothing, in training.
-        operating_point: what the head's thresholds aim at, see `OperatingPoint`.
-    """
-
-    head: HeadFactory | None = None
-    regions: Sequence[str] = ()
-    identity: bool = True
-    cues: bool = False
-    cue_dropout: float = 0.15
-    operating_point: str = "f1"
-
-    @classmethod
-    def for_task(
-        cls, task: ReportTask, head: HeadFactory | None, cues: bool, cue_dropout: float, operating_point: str
-    ) -> Self:
-        """The options of a model with this task.
-
-        Raises:
-            ConfigError: a head, and a report without regions.
-        """
-        if head is not None and task.target != "regions":
-            raise ConfigError(
-                f"model.head tells findings of regions, and task.target '{task.target}' has none. Fix: set model.head "
-                "to null and model.cues to false"
-            )
-        return cls(head, task.region_set.names, task.identity, cues, cue_dropout, operating_point)
 
 
 class RegionReporter(nn.Module):

@@ -18,29 +18,29 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from reg2rg.config.saving import CONFIG_KEY, build, read_config
-from reg2rg.core.errors import ConfigError
 from reg2rg.core.task import ReportTask, with_task
 from reg2rg.core.types import DecodingKind, PositiveInt
 from reg2rg.data.batch import Batch
 from reg2rg.data.order import mixed_seed
 from reg2rg.data.prompt import TokenCounts
 from reg2rg.models.encoders.base import Encoder
-from reg2rg.models.encoders.grids import MaskPool
+from reg2rg.models.encoders.grids import require_pooled
+from reg2rg.models.heads.options import FindingsOptions, HeadFactory
 from reg2rg.models.llm.base import Decoding, Form, LanguageModel, Sampling
-from reg2rg.models.reporter import FindingsOptions, GeneratedReport, HeadFactory, ProjectorFactory, RegionReporter
+from reg2rg.models.reporter import GeneratedReport, ProjectorFactory, RegionReporter
 from reg2rg.models.state import check_names, check_sizes, kept_names
 from reg2rg.pretrained.mixin import FolderModel
 from reg2rg.pretrained.saving import settle_language_model
 from reg2rg.training.checkpoints import read_checkpoint
 from reg2rg.training.data_fit import check_data, check_lengths
 from reg2rg.training.fully_shard import FullyShard, in_step, shard
-from reg2rg.training.going_on import check_task, check_trained, other_settings, way_to_fit
+from reg2rg.training.going_on import check_task, check_trained, warn_of_other_settings, way_to_fit
 from reg2rg.training.half_precision import Float32Steps
 from reg2rg.training.head_scores import HeadScores, learn_labels
 from reg2rg.training.monitor import Throughput, explained_out_of_memory, peak_memory_gib, show_sample
 from reg2rg.training.nonfinite import StepGuard
 from reg2rg.training.optimization import OptimizerConfig, build_optimizer
-from reg2rg.training.region_loss import RegionLoss
+from reg2rg.training.region_loss import RegionLoss, sum_losses
 from reg2rg.training.report_scores import ReportScores
 from reg2rg.training.strategies import ZeRO, agree, keeps_gradients, prepare_strategy
 
@@ -121,11 +121,7 @@ class Reg2RG(FolderModel, L.LightningModule):
         operating_point: str = "f1",
     ) -> None:
         super().__init__()
-        if task.views.features and texture is not None and not isinstance(texture, MaskPool):
-            raise ConfigError(
-                f"model.texture is {type(texture).__name__}, but the task's views are features, "
-                f"{task.views.features}, without the detail of one region. Fix: model.texture: MaskPool of GridCells"
-            )
+        require_pooled(texture, task.views.features)
         names = task.region_set.names
         findings = FindingsOptions.for_task(task, head, cues, cue_dropout, operating_point)
         self.reporter = RegionReporter(
@@ -134,8 +130,7 @@ class Reg2RG(FolderModel, L.LightningModule):
         self.head_loss, self.head_scores = head_loss, HeadScores(self.reporter.head)
         self.word_alignment, self.word_alignment_steps = word_alignment, word_alignment_steps
         self.optimizer_config, self.task, self.seed = optimizer, task, seed
-        held = decoding != "free" and task.target == "regions"
-        form = Form(task.region_set.names, task.identity, decoding == "forced", task.tail) if held else None
+        form = Form.of(task, decoding)
         self.decoding = Decoding(
             max_new_tokens, stop_on_loop, sampling=sampling, form=form, max_paragraph_tokens=max_paragraph_tokens
         )
@@ -225,7 +220,7 @@ class Reg2RG(FolderModel, L.LightningModule):
         if nll is None:
             device = self.reporter.tags.device
             nll = torch.zeros(len(batch.label_region), device=device, dtype=torch.float32)
-        total, tokens = self._summed(nll)
+        total, tokens = sum_losses(nll, self.trainer)
         self.throughput.add(batch)
         loss: Tensor = nll.sum() * (self._world_size / tokens)
         if writes:
@@ -354,12 +349,7 @@ class Reg2RG(FolderModel, L.LightningModule):
             return  # a sharded optimiser's state is the strategy's own
         optimizer, _ = build_optimizer(self.named_parameters(), self.optimizer_config, lambda: 0)
         check_trained(checkpoint.get("optimizer_states"), optimizer, self._way_to_fit())
-        if self.run_config and (told := other_settings(self._checkpoint_config, self.run_config)):
-            log.warning(
-                "Other settings than those of the checkpoint: %s. The optimiser goes on with the checkpoint's rates "
-                "and decay; the rest is as it is told now, and so this is not the run that was stopped.",
-                "; ".join(told),
-            )
+        warn_of_other_settings(self._checkpoint_config, self.run_config or {})
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load weights. Strict means: all that a checkpoint holds, and nothing unknown.
@@ -412,13 +402,6 @@ class Reg2RG(FolderModel, L.LightningModule):
     @property
     def _world_size(self) -> int:
         return int(self.trainer.world_size)
-
-    def _summed(self, nll: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss sum and number of label tokens over all processes."""
-        sums = torch.stack([nll.detach().sum(), nll.new_tensor(float(nll.numel()))])
-        if self._world_size > 1:
-            sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
-        return sums[0], sums[1]
 
     def _evaluate(self, batch: Batch, generate: bool) -> None:
         losses = self.reporter.losses(batch)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reg2rg.core.errors import ConfigError
 from reg2rg.core.types import PositiveInt
 from reg2rg.models.encoders.base import ENCODERS, Encoder, Size
 from reg2rg.models.encoders.blocks import split_heads
@@ -141,3 +142,20 @@ class _Attention(nn.Module):
         value = value.to(key.dtype)
         mixed = F.scaled_dot_product_attention(query, key, value, bias[:, None, None].to(key.dtype))
         return mixed.transpose(1, 2).flatten(2)
+
+
+def require_pooled(texture: Encoder | None, features: str) -> None:
+    """Refuse a texture encoder that asks features for the detail of one region.
+
+    Args:
+        texture: of the model.
+        features: what made the features that take the place of a scan, ``""`` for a scan.
+
+    Raises:
+        ConfigError: names the way out.
+    """
+    if features and texture is not None and not isinstance(texture, MaskPool):
+        raise ConfigError(
+            f"model.texture is {type(texture).__name__}, but the task's views are features, {features}, without the "
+            "detail of one region. Fix: model.texture: MaskPool of GridCells"
+        )

@@ -6,13 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 from torch import Tensor, nn
 
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.registry import Registry
-from reg2rg.core.types import PositiveInt
+from reg2rg.core.task import ReportTask
+from reg2rg.core.types import DecodingKind, PositiveInt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -72,6 +73,13 @@ class Form:
     identity: bool = True
     forced: bool = False
     tail: bool = False
+
+    @classmethod
+    def of(cls, task: ReportTask, decoding: DecodingKind) -> Self | None:
+        """The form of a task's reports; ``None`` for those that are written freely, or have no regions."""
+        if decoding == "free" or task.target != "regions":
+            return None
+        return cls(task.region_set.names, task.identity, decoding == "forced", task.tail)
 
 
 @dataclass(frozen=True)  # no slots: jsonargparse reads a default through vars()
