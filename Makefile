@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 DEPS := $(VENV)/deps-$(shell sha256sum pyproject.toml | cut -c1-16)
 HERE := $(VENV)/here-$(shell pwd | sha256sum | cut -c1-16)
 
-.PHONY: demo test test-llms golden skips lint docs wheel bench bench-quick minimum test-deepspeed clean
+.PHONY: demo test test-llms test-cluster golden skips lint docs wheel bench bench-quick minimum test-deepspeed clean
 
 $(DEPS): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("reg2rg needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
@@ -44,7 +44,7 @@ demo: $(HERE)
 	$(RUN) fit $(BLIND) --ckpt_path last
 	$(RUN) predict $(BLIND) --ckpt_path demo/runs_text_only/checkpoints/last.ckpt
 	$(RUN) page $(FULL) --predictions demo/runs/predictions --compare 'floor: text only, no image=demo/runs_text_only/predictions' --curves 'Reg2RG=demo/runs/csv' --curves 'text only=demo/runs_text_only/csv' --title 'Synthetic chest CT, region by region' --out demo/page.html
-	$(RUN) report demo/dicom/$(LAST) --model demo/model --masks 'demo/data/valid_region_mask/seg_$(LAST)/{region}.nii.gz' -o demo/report
+	$(RUN) report demo/dicom/$(LAST) --model demo/model --masks 'demo/data/valid_region_mask/seg_$(LAST)/{region}.nii.gz' -o demo/report --formats JSON,Page,FHIR,SEG,TextSR,MeasurementSR,PDF
 
 PYTEST := -m pytest -n 2 --dist worksteal -m 'not slow'
 
@@ -54,6 +54,10 @@ test: $(HERE)
 # Every family of language models that the tests know, against the contract.
 test-llms: $(HERE)
 	$(BIN)/python -m pytest -n 2 -q tests/contract/test_language_models.py tests/unit/models/llm
+
+# Jobs on a real Slurm (Debian's slurm-wlm and munge, as root) while things die. Needs the extra `slurm`.
+test-cluster: $(HERE)
+	$(BIN)/python benchmarks/cluster_faults.py
 
 # The committed list of what may be skipped, with what this machine skips added.
 skips: $(HERE)

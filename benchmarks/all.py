@@ -16,6 +16,7 @@ QUICK = {
     "language": ("--quick",),
     "step": ("--quick",),
     "generate": ("--quick",),
+    "constrained": ("--quick",),
     "evaluate": ("--quick",),
 }
 

@@ -11,8 +11,14 @@ import yaml
 from reg2rg.cli.main import main
 from reg2rg.config.overlay import packaged_configs
 
-BASES = ("phantom.yaml", "phantom_small.yaml", "reg2rg.yaml", "reg2rg_24gb.yaml")
+BASES = ("ctrg.yaml", "phantom.yaml", "phantom_small.yaml", "reg2rg.yaml", "reg2rg_24gb.yaml")
 OVERLAYS = tuple(name for name in packaged_configs() if name not in BASES)
+FEATURES: dict[str, tuple[list[int], int, str | None]] = {
+    "colipri": ([24, 24, 24], 768, "MaskPool"),
+    "colipri_216": ([6, 6, 6], 768, "MaskPool"),
+    "merlin": ([1, 1, 1], 2048, None),
+}
+"""Cells, numbers a cell, and what gives a region's tokens."""
 _cache: dict[tuple[str, ...], dict[str, Any]] = {}
 
 
@@ -98,8 +104,10 @@ def test_small_phantoms_are_the_demo_with_coarser_views_and_fewer_steps(capsys: 
     assert "demo/" not in str(difference)
     sizes = {key for key in difference if key.endswith(".size")}
     assert all(difference[key] == [48, 48, 24] for key in sizes)
+    assert difference["model.attributes"] is None  # the switches of the paper first
     assert set(difference) - folders - sizes - {"vars"} == {
         "data.limit_eval_studies",
+        "model.attributes",
         "model.word_alignment_steps",
         "model.val_generate",
         "trainer.max_steps",
@@ -114,7 +122,25 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "no_global": {"model.global_": None},
     "no_rra": {"task.identity": False},
     "text_only": {"model.texture": None, "model.geometry": None, "model.global_": None},
+    "attributes": {
+        "model.attributes": {
+            "class_path": "reg2rg.models.encoders.AttributeEncoder",
+            "init_args": {"dim": 64, "hidden": 128, "waves": 8, "frequency": 1.0},
+        }
+    },
+    "no_attributes": {},
+    "no_head": {},
+    "no_cues": {},
 }
+OF_PHANTOMS: dict[str, dict[str, Any]] = {
+    "no_texture": {"model.attributes": None},
+    "text_only": {"model.attributes": None, "model.head": None, "model.cues": False},
+    "attributes": {"model.attributes": ...},  # the demo has them
+    "no_attributes": {"model.attributes": None},
+    "no_head": {"model.head": None, "model.cues": False},
+    "no_cues": {"model.cues": False},
+}
+"""What an ablation changes of the demo's model beside that: the recipe of the paper has no head and no attributes."""
 
 
 @pytest.mark.parametrize("base", ["phantom.yaml", "reg2rg.yaml"])
@@ -123,7 +149,8 @@ def test_an_ablation_changes_what_it_says_and_nothing_else(
     name: str, base: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     difference = changed(printed(capsys, base), printed(capsys, base, f"ablations/{name}.yaml"))
-    assert difference == ABLATIONS[name]
+    expected = ABLATIONS[name] | (OF_PHANTOMS.get(name, {}) if base == "phantom.yaml" else {})
+    assert difference == {key: value for key, value in expected.items() if value is not ...}
 
 
 @pytest.mark.parametrize("base", ["phantom.yaml", "reg2rg.yaml"])
@@ -142,9 +169,11 @@ def test_parity_changes_what_it_says_and_nothing_else(capsys: pytest.CaptureFixt
         "data.test_regions": "all",
         "data.pad_to_max_length": True,
         "data.published_ids": True,
+        "data.region_dropout": 0.0,
         "model.texture.init_args.encoder.init_args.dropout": True,
         "model.llm.init_args.float32_residual": True,
         "model.llm.init_args.merge_adapters": False,
+        "model.decoding": "free",
         "model.stop_on_loop": 0,
         "model.sampling": {"temperature": 0.6, "top_k": 30, "top_p": 0.9, "seed": 20},
     }
@@ -177,10 +206,24 @@ def test_no_overlay_is_untested() -> None:
         *(f"strategies/{name}.yaml" for name in STRATEGIES),
         "loggers/wandb.yaml",
         *(name for name in OVERLAYS if name.startswith("peers/")),  # tests/configs/test_peers.py
+        *(f"features/{name}.yaml" for name in FEATURES),
         "parity.yaml",
     }
     assert set(OVERLAYS) == tested
     assert set(packaged_configs()) == {*tested, *BASES}
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_features_in_place_of_scans(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    size, channels, texture = FEATURES[name]
+    config = printed(capsys, "reg2rg.yaml", f"features/{name}.yaml")
+    views, grid = config["task"]["views"], config["data"]["read"]["grid"]
+    assert (views["size"], views["channels"], views["features"]) == (size, channels, name.partition("_")[0])
+    assert (grid["cells"], grid["channels"], grid["encoder"]) == (size, channels, views["features"])
+    assert config["data"]["dataset"]["class_path"].endswith(".FeatureGrid")
+    found = config["model"]["texture"]
+    assert (found and found["class_path"].rpartition(".")[2]) == texture
+    assert config["task"]["target"] == ("regions" if texture else "whole")
 
 
 @pytest.mark.parametrize("command", ["validate", "test", "predict"])
@@ -188,3 +231,10 @@ def test_the_other_commands_read_the_same_file(command: str, capsys: pytest.Capt
     assert main([command, "-c", "phantom.yaml", "--print_config"]) == 0
     config = yaml.safe_load(capsys.readouterr().out)
     assert config["model"] == printed(capsys, "phantom.yaml")["model"]
+
+
+def test_ctrg_is_the_papers_recipe_with_its_tail(capsys: pytest.CaptureFixture[str]) -> None:
+    found = changed(printed(capsys, "reg2rg.yaml"), printed(capsys, "ctrg.yaml"))
+    names = {key for key in found if not key.startswith(("trainer.callbacks", "trainer.logger", "data.dataset"))}
+    assert names == {"task.tail", "data.store", "trainer.default_root_dir", "trainer.max_epochs"}
+    assert (found["task.tail"], found["trainer.max_epochs"]) == (True, 10)

@@ -85,6 +85,8 @@ def test_a_peer_changes_the_encoder_and_the_target_alone(
     allowed = {"model.global_", "model.projector"}
     if base == "phantom.yaml":  # its word alignment is about regions
         allowed |= {"model.word_alignment", "model.word_alignment_steps"}
+        regional = {"model.attributes": None, "model.head": None, "model.cues": False}  # what tells of regions
+        assert {key: difference.pop(key) for key in regional} == regional
         assert difference.pop("model.llm.init_args.path").endswith("/lm_whole")
     if (name, base) == ("ctchat", "reg2rg.yaml"):
         assert difference.pop("task.views.window") == [-1000, 1000]

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from reg2rg.datasets.base import DATASETS
+from reg2rg.datasets.splitters import SPLITTERS
 from reg2rg.evaluation.labelers import LABELERS
 from reg2rg.evaluation.metrics.base import METRICS
 from reg2rg.inference.exporters import EXPORTERS
@@ -22,7 +23,7 @@ def test_code_on_the_page_runs() -> None:
     assert len(blocks) >= 12
     registries = (
         *(ENCODERS, PROJECTORS, DATASETS, METRICS, LABELERS, RUNNERS),
-        *(READERS, SEGMENTERS, EXPORTERS, HEADS),
+        *(READERS, SEGMENTERS, EXPORTERS, SPLITTERS, HEADS),
     )
     before = [dict(registry._classes) for registry in registries]
     scope = {"__name__": "components_page"}

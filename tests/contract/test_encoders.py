@@ -44,8 +44,10 @@ BUILD: dict[str, tuple[Callable[[], Encoder], tuple[int, int, int]]] = {
         SIZE,
     ),
     "Frozen": (around("Frozen", chunk=2), SIZE),
+    "GridCells": (make("GridCells", size=(4, 3, 2), channels=1), (4, 3, 2)),
     "M3DViT": (make("M3DViT", size=SIZE, patch=(8, 16, 4), dim=24, depth=2, heads=2, mlp_dim=32), SIZE),
     "ModifiedResNet": (make("ModifiedResNet", size=SIZE, image_size=32, width=16, blocks=(1, 2, 1)), SIZE),
+    "MaskPool": (around("MaskPool", pool="attention", tokens=4, heads=3), SIZE),
     "MonaiSwinUNETR": (
         make("MonaiSwinUNETR", size=(32, 32, 32), feature_size=12, depths=(1, 1, 1, 1), window=4),
         (32, 32, 32),

@@ -8,6 +8,7 @@ import nibabel as nib
 import nrrd
 import numpy as np
 import pytest
+from PIL import Image
 
 import segmenter_fakes
 from reg2rg.core.regions import load_region_set
@@ -15,6 +16,7 @@ from reg2rg.extras.phantom.anatomy import draw
 from reg2rg.extras.phantom.grid import Grid
 from reg2rg.extras.phantom.patient import draw_patient
 from reg2rg.inference.exporters import EXPORTERS
+from reg2rg.inference.result import ReportResult
 from reg2rg.scans.read import READERS
 from reg2rg.scans.segmenters import SEGMENTERS
 from reg2rg.show.page_exporter import Page
@@ -53,6 +55,18 @@ def dicom_file(folder: Path) -> Path:
     return file
 
 
+def npz(folder: Path) -> Path:
+    np.savez(folder / "a.npz", (image() / 1000).astype(np.float32).transpose(2, 1, 0))
+    return folder / "a.npz"
+
+
+def pictures(folder: Path) -> Path:
+    (folder / "a").mkdir()
+    for number, pixels in enumerate(image().astype(np.uint8).transpose(2, 1, 0)):
+        Image.fromarray(pixels).save(folder / "a" / f"{number:03}.png")
+    return folder / "a"
+
+
 def phantom(folder: Path) -> tuple[Path, dict[str, str]]:
     grid = Grid((64, 64, 48))
     array, _ = draw(draw_patient(77, 2), grid)
@@ -60,15 +74,27 @@ def phantom(folder: Path) -> tuple[Path, dict[str, str]]:
     return folder / "a.nii.gz", {"kept": str(folder / "kept")}
 
 
-FILES = {"NIfTI": nifti, "NRRD": nrrd_file, "DICOM": dicom_file}
+def of_dicom(folder: Path) -> list[ReportResult]:
+    pytest.importorskip("pydicom", reason="pydicom is not installed (extra 'dicom')")
+    from dicom_results import boxes, result, series
+
+    scan = series(folder / "case").path
+    return [result(scan, boxes(("lung", "heart"))), result(scan, {}, {"": "All is well."})]
+
+
+FILES = {"NIfTI": nifti, "NRRD": nrrd_file, "DICOM": dicom_file, "NPZ": npz, "Pictures": pictures}
 FOLDERS = {"LungMask": phantom, "SATFolder": sat_folder, "Thresholds": phantom, "TotalSegmentator": phantom}
-ARGUMENTS = {"JSON": {}, Page.__name__: {"max_pixels": 64}}
+DICOM_OBJECTS = ("MeasurementSR", "PDF", "SEG", "TextSR")
+ARGUMENTS = {"FHIR": {"version": "R5"}, "JSON": {}, Page.__name__: {"max_pixels": 64}}
+ARGUMENTS |= {name: {} for name in DICOM_OBJECTS}
 
 
 @pytest.mark.parametrize(("registry", "table"), [(READERS, FILES), (SEGMENTERS, FOLDERS), (EXPORTERS, ARGUMENTS)])
 def test_every_one_is_checked(registry, table) -> None:
     built_in = [name for name in registry if registry.get(name).__module__.startswith("reg2rg.")]
-    assert built_in == sorted(table), f"give each {registry.kind} a line in tests/contract/{Path(__file__).name}"
+    assert sorted(built_in) == sorted(table), (
+        f"give each {registry.kind} a line in tests/contract/{Path(__file__).name}"
+    )
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -85,5 +111,5 @@ def test_segmenter(name, tmp_path, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)
-def test_exporter(name) -> None:
-    check_exporter(lambda: EXPORTERS.get(name)(**ARGUMENTS[name]))
+def test_exporter(name, tmp_path) -> None:
+    check_exporter(lambda: EXPORTERS.get(name)(**ARGUMENTS[name]), of_dicom(tmp_path) if name in DICOM_OBJECTS else ())

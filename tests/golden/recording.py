@@ -46,7 +46,7 @@ def train(toy) -> ToyRun:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        module = toy.module(seed=SEED, max_new_tokens=MAX_NEW_TOKENS)
+        module = toy.module(seed=SEED, max_new_tokens=MAX_NEW_TOKENS, decoding="free")
         record = _Record()
         trainer = L.Trainer(
             max_epochs=EPOCHS,

@@ -32,6 +32,7 @@ trainer: {devices: 2, strategy: {init_args: {start_method: fork, process_group_b
 def components() -> Iterator[None]:
     """Registries as they were: an example may register a component that no other test shall see."""
     from reg2rg.datasets.base import DATASETS
+    from reg2rg.datasets.splitters import SPLITTERS
     from reg2rg.evaluation.labelers import LABELERS
     from reg2rg.evaluation.metrics.base import METRICS
     from reg2rg.inference.exporters import EXPORTERS
@@ -42,7 +43,8 @@ def components() -> Iterator[None]:
     from reg2rg.scans.base import READERS
     from reg2rg.scans.segmenters import SEGMENTERS
 
-    registries = (ENCODERS, HEADS, PROJECTORS, DATASETS, RUNNERS, READERS, SEGMENTERS, EXPORTERS, METRICS, LABELERS)
+    registries = (ENCODERS, PROJECTORS, DATASETS, RUNNERS, READERS, SEGMENTERS, EXPORTERS, METRICS, LABELERS, SPLITTERS)
+    registries += (HEADS,)
     before = [dict(registry._classes) for registry in registries]
     yield
     for registry, classes in zip(registries, before, strict=True):

@@ -14,16 +14,15 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from dataclasses import dataclass
 from pathlib import Path
 
 import lightning
 import pytest
 
+from docs_blocks import ELSEWHERE, FENCE, ROOT, blocks, commands, title, toy
 from reg2rg.cli.main import commands as commands_of_the_package
 from reg2rg.cli.main import main
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NOTEST = {
     "config.md": 1,
@@ -37,42 +36,10 @@ NOTEST = {
     "strategies.md": 1,
 }
 """Blocks that are not run, by page; the others have none."""
-RUNS_TRAINER = ("quickstart.md", "pretrained.md")
-"""The pages whose training commands run; elsewhere their arguments are folded and checked."""
 NOT_OURS = {"git", "pip", "python3", "pre-commit", "tensorboard"}
 
-_FENCE = re.compile(r"^(<!-- notest: [^\n]+ -->\n+)?^```(\w+)([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-_LM = ["--steps", "0", "--hidden_size", "32", "--layers", "2", "--heads", "2"]
-_FIT = (
-    "--trainer.max_epochs 1 --trainer.limit_train_batches 1 --trainer.limit_val_batches 1 --model.max_new_tokens 8 "
-    "--model.val_generate 1 --data.workers 0 --trainer.accelerator cpu --trainer.val_check_interval 1"
-)
 
-
-@dataclass(frozen=True)
-class Block:
-    page: Path
-    line: int
-    language: str
-    info: str
-    text: str
-    runs: bool
-
-
-def blocks(page: Path) -> list[Block]:
-    text = page.read_text(encoding="utf-8")
-    return [
-        Block(page, text.count("\n", 0, match.start()) + 1, match[2], match[3].strip(), match[4], runs=not match[1])
-        for match in _FENCE.finditer(text)
-    ]
-
-
-def title(block: Block) -> str:
-    found = re.search(r'title="([^"]+)"', block.info)
-    return found[1] if found and block.language in ("yaml", "csv") else ""
-
-
-def to_run(page: Path) -> list[Block]:
+def to_run(page: Path) -> list:
     return [block for block in blocks(page) if block.runs and (block.language in ("python", "bash") or title(block))]
 
 
@@ -125,7 +92,9 @@ def test_what_is_not_run_is_counted() -> None:
     assert {name: count for name, count in found.items() if count} == NOTEST
 
 
-@pytest.mark.parametrize("page", list(filter(to_run, PAGES)), ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if to_run(page) and page.name not in ELSEWHERE], ids=lambda page: page.name
+)
 def test_page(page, demo, tmp_path, monkeypatch, components) -> None:
     folder = tmp_path / "work"
     shutil.copytree(demo, folder)
@@ -145,12 +114,6 @@ def test_page(page, demo, tmp_path, monkeypatch, components) -> None:
             Path(title(block)).write_text(block.text, encoding="utf-8")
 
 
-def commands(text: str) -> list[list[str]]:
-    """The words of each command, without comments and redirections."""
-    lines = [shlex.split(line, comments=True) for line in text.replace("\\\n", " ").splitlines()]
-    return [line[: line.index(">")] if ">" in line else line for line in lines if line]
-
-
 def run(words: list[str], page: Path, place: str) -> None:
     program, *args = words
     name = Path(program).name
@@ -166,26 +129,6 @@ def run(words: list[str], page: Path, place: str) -> None:
         assert (ROOT / args[0]).is_file(), f"{place}: no such script"
     else:
         assert name in NOT_OURS, f"{place}: neither run nor marked notest"
-
-
-def toy(args: list[str], page: Path) -> list[str]:
-    """The same command, small."""
-    what = args[:2] if args[:1] == ["data"] else args[:1]
-    if what == ["data", "phantom"]:
-        small = [*args, "--size", "48", "48", "32", "--workers", "1"]
-        small[args.index("--studies") + 1] = "6"
-        return small
-    if what == ["data", "check"]:
-        return [*args, "--overlays", "1", "--workers", "1"]
-    if what == ["data", "prepare"]:
-        return [*args, "--workers", "1"]
-    if what == ["lm"]:
-        return [*args, *_LM]
-    if what[0] in ("fit", "validate", "test", "predict"):
-        return [*args, *_FIT.split()] if page.name in RUNS_TRAINER else [*args, "--print_config"]
-    if what == ["ablate"]:
-        return [*args, "--dry-run", *(() if "--runs" in args else ("--runs", "full"))]
-    return args
 
 
 def test_the_file_tree_of_readme_is_complete() -> None:
@@ -208,7 +151,7 @@ def test_what_is_made_from_the_package_is_up_to_date(script) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_and_pictures_exist(page) -> None:
-    text = _FENCE.sub("", page.read_text(encoding="utf-8"))
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
         if not target.startswith(("http:", "https:", "mailto:")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
@@ -217,7 +160,7 @@ def test_links_and_pictures_exist(page) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_no_heading_stands_twice_and_no_figure_is_missing(page) -> None:
     """What a table that was pasted into its own draft leaves behind."""
-    text = _FENCE.sub("", page.read_text(encoding="utf-8"))
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
     sections = re.findall(r"^##? .*$", text, re.MULTILINE)
     assert len(sections) == len(set(sections)), sections
     names = re.findall(r"`[^`]*`|\b([A-Z]{2,}_[A-Z]{1,2})\b", text)

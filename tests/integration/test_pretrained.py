@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import runpy
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import pydicom
 import pytest
 import yaml
 
 from reg2rg import Reg2RG, generate_report, report_on
 from reg2rg.cli.main import main
 from reg2rg.config.saving import read_config
+from reg2rg.core.errors import ConfigError
 from reg2rg.core.report import parse_report
 from reg2rg.evaluation.records import read_records
 from reg2rg.extras.dicom_study import write_dicom_study
@@ -154,23 +159,71 @@ def dicom(trained, tmp_path) -> Path:
 def test_report_on_dicom_and_its_masks(trained, theirs, dicom, tmp_path, capsys) -> None:
     _, _, image, masks = trained
     wanted = generate_report(image, theirs, masks)
-    assert main(["report", str(dicom), "--model", str(theirs), "-o", "out", "--masks", masks]) == 0
+    words = ["report", str(dicom), "--model", str(theirs), "--masks", masks]
+    assert main([*words, "-o", "out", "--name", dicom.name]) == 0
     said = capsys.readouterr()
-    assert said.err.startswith(f"report: looking at {dicom}\n")
+    assert said.err.startswith("report: looking at the input\n")
     assert re.search(r"report: \d+\.\d s, \d+\.\d\d GiB at the peak\n$", said.err)
     assert re.search(r"\n1 .* localizer\n", said.out)
     record = json.loads(Path(f"out/{dicom.name}.json").read_text())
     assert record["text"] == wanted.text
-    assert record["image"] == str(dicom)
+    assert record["image"] == dicom.name
     assert record["absent"] == dict(wanted.absent)
     for region, why in wanted.absent.items():
         assert f"no report on {region}: {why}" in said.out
     assert Path(f"out/{dicom.name}.html").is_file()
 
     archive = shutil.make_archive(str(tmp_path / "zipped" / dicom.name), "zip", dicom)
-    found = generate_report(archive, theirs, masks, out="zip", formats=("JSON",))
+    found = generate_report(archive, theirs, masks, out="zip", formats=("JSON",), name=dicom.name)
     assert found.report == wanted.report
-    assert [file.name for file in Path("zip").iterdir()] == [f"{dicom.name}.json"]
+    assert sorted(file.name for file in Path("zip").iterdir()) == [f"{dicom.name}.json", f"{dicom.name}.run.json"]
+
+
+def test_a_run_again_from_its_record(trained, theirs, dicom, tmp_path, capsys) -> None:
+    """The same files byte by byte, but for the listed times of the record; another input is refused with the reason."""
+    masks = trained[3]
+    words = ["report", str(dicom), "--model", str(theirs), "--masks", masks, "--min_slices", "17"]
+    assert main([*words, "-o", "out", "--formats", "JSON,FHIR"]) == 0
+    [record] = Path("out").glob("*.run.json")
+    assert re.fullmatch(r"ct-[0-9a-f]{12}\.run\.json", record.name)
+    capsys.readouterr()
+    again = ["report", str(dicom), "--masks", masks, "--rerun", str(record), "-o", "again"]
+    assert main(again) == 0
+    assert "all 2 files are the same" in capsys.readouterr().out
+    files = {file.name: file.read_bytes() for file in Path("out").iterdir() if file != record}
+    assert files == {file.name: file.read_bytes() for file in Path("again").iterdir() if file.name != record.name}
+    before, after = (json.loads(path.read_text()) for path in (record, Path("again", record.name)))
+    assert set(before["times"]) == {"seconds", "finished"}
+    assert {key: before[key] for key in before if key not in before["times"]} == {
+        key: after[key] for key in after if key not in after["times"]
+    }
+    assert before["options"]["min_slices"] == 17
+    assert set(before["seconds"]) == {"choosing", "segmenting", "reading", "measuring", "writing"}
+    assert before["model"]["sha256"] == hashlib.sha256((theirs / "SHA256SUMS").read_bytes()).hexdigest()
+    assert before["input"]["files"] == len(list(dicom.iterdir())) - 1  # the localizer is not read
+
+    other = tmp_path / "other"
+    shutil.copytree(dicom, other)
+    file = next(
+        file for file in sorted(other.iterdir()) if len(file.read_bytes()) == len((other / "IM0000").read_bytes())
+    )
+    file.write_bytes(file.read_bytes()[:-2] + b"\1\1")
+    assert main(["report", str(other), *again[2:]]) == 2
+    assert re.search(r"the scan is another: SHA-256 was \w{16}\.\.\., is \w{16}", capsys.readouterr().err)
+    copied = tmp_path / "masks"
+    shutil.copytree(Path(masks).parent, copied)
+    (copied / "lung.nii.gz").write_bytes((copied / "heart.nii.gz").read_bytes())
+    assert main(["report", str(dicom), "--masks", str(copied), *again[4:]]) == 2
+    said = capsys.readouterr().err
+    assert "the mask of lung is another" in said
+    assert "heart" not in said.partition("Fix")[0]
+    assert main(["report", str(dicom), "--rerun", str(theirs / "language_model.json")]) == 2
+    assert "expected 'reg2rg.run/1'" in capsys.readouterr().err
+
+    assert main([*words, "-o", "full", "--formats", "JSON", "--identified"]) == 0  # needs nothing but its record
+    [record] = Path("full").glob("*.run.json")
+    assert main(["report", "--rerun", str(record), "-o", "again"]) == 0
+    assert str(dicom) in (Path("again") / f"{dicom.name}.json").read_text()
 
 
 def test_report_refuses_what_it_cannot_do_before_the_model_is_loaded(theirs, dicom, capsys) -> None:
@@ -184,6 +237,7 @@ def test_report_refuses_what_it_cannot_do_before_the_model_is_loaded(theirs, dic
         (["--segmenter", "SATFolder"], "SATFolder.*root"),
         (["--segmenter", "Nobody"], "Unknown segmenter 'Nobody'"),
         (["--masks", "m", "--formats", "Words"], "format 'Words': there is no such exporter. Known: .*JSON.*Page"),
+        (["--masks", "m", "--formats", "SEG", "--series", "9.9.9"], "SERIES_UNKNOWN"),
     ):
         assert main([*words, *more]) == 2
         assert re.search(said, capsys.readouterr().err), said
@@ -194,6 +248,45 @@ def test_report_refuses_what_it_cannot_do_before_the_model_is_loaded(theirs, dic
     assert "loading" not in said.err
     assert main(["report", "gone", "--model", str(theirs)]) == 2
     assert "gone: not there" in capsys.readouterr().err
+
+
+def test_report_refuses_formats_that_a_scan_has_no_headers_for(trained, theirs, dicom, capsys, monkeypatch) -> None:
+    _, _, image, masks = trained
+    monkeypatch.setattr("reg2rg.inference.generate.load_model", lambda *_: pytest.fail("the model was loaded"))
+    words = ["report", "--model", str(theirs), "--formats", "SEG,JSON,TextSR", "-o", "out"]
+    assert main([*words, str(image), "--masks", masks]) == 2
+    said = capsys.readouterr().err
+    assert "no DICOM, and SEG takes patient" in said
+    assert "leave TextSR out of the formats" in said
+    assert not Path("out").exists()
+    monkeypatch.undo()
+    with pytest.raises(ConfigError, match=r"no DICOM, and PDF takes"):
+        generate_report(image, Reg2RG.from_pretrained(theirs), masks, out="out", formats=["PDF"])
+
+    # Of several studies those that can be written are; what one format cannot write keeps no other from it.
+    shutil.copy(image, "a.nii.gz")
+    shutil.copytree(dicom, "b")
+    shutil.copytree(Path(masks).parent, "masks/a")
+    shutil.copytree(Path(masks).parent, "masks/b")
+    Path("studies.csv").write_text("id,image,split\na,a.nii.gz,test\nb,b,test\n")
+    words += ["studies.csv", "--masks", "masks/{id}"]
+    assert main([*words, "--formats", "JSON,MeasurementSR,TextSR"]) == 3
+    said = capsys.readouterr().err
+    assert "error: " in said
+    assert "a.nii.gz: no DICOM, and MeasurementSR" in said
+    names = {file.name for file in Path("out").iterdir()}
+    assert {"b.json", "b.text.dcm", "b.measurements.dcm", "b.seg.dcm"} <= names
+    assert not [name for name in names if name.startswith("a")]
+    with monkeypatch.context() as patch:
+        patch.setattr("reg2rg.inference.exporters.dicom.pdf._families", refuse)
+        assert main([*words, "--formats", "PDF,JSON"]) == 3
+    said = capsys.readouterr().err
+    assert re.search(r"\[1/1\] error: no such letters \(written all the same: .*b.json\)", said)
+    assert "2 of 2 studies have no report" in said
+
+
+def refuse(text: str) -> tuple[str, ...]:
+    raise ConfigError("no such letters")
 
 
 def test_report_on_a_list_of_studies(trained, theirs, dicom, capsys) -> None:
@@ -212,7 +305,17 @@ def test_report_on_a_list_of_studies(trained, theirs, dicom, capsys) -> None:
     assert re.search(r"error: VOLUME_MISSING c .*gone.nii.gz", said)
     assert re.search(r"\[2/2\] error: .*b", said)
     assert "2 of 3 studies have no report" in said
-    assert [file.name for file in Path("out").iterdir()] == ["a.json"]
+    assert sorted(file.name for file in Path("out").iterdir()) == ["a.json", "a.run.json"]
+
+    stamp = Path("out/a.json").stat().st_mtime_ns
+    for more, done in (([], True), (["--again"], False), ([], True), (["--min_slices", "15"], False)):
+        main([*words, "--masks", "masks/{id}", *more])
+        assert ("a was done before" in capsys.readouterr().out) is done, more
+        assert (Path("out/a.json").stat().st_mtime_ns == stamp) is done
+        stamp = Path("out/a.json").stat().st_mtime_ns
+    Path("out/a.json").write_text("{}")  # a file that is no longer the record's
+    main([*words, "--masks", "masks/{id}", "--min_slices", "15"])
+    assert "a was done before" not in capsys.readouterr().out
 
     for study in ("images/a.nii.gz", "images/b.nii.gz"):
         Path(study).parent.mkdir(exist_ok=True)
@@ -221,13 +324,101 @@ def test_report_on_a_list_of_studies(trained, theirs, dicom, capsys) -> None:
         shutil.copytree(Path(masks).parent, f"folder/masks/{study}")
     shutil.move("images", "folder/images")
     checkpoint = str(trained[0] / "runs/checkpoints/last.ckpt")
-    assert main(["report", "folder", "--model", checkpoint, "-o", "both", "--formats", "JSON"]) == 0
-    assert sorted(file.name for file in Path("both").iterdir()) == ["a.json", "b.json"]
+    words = ["report", "folder", "--model", checkpoint, "-o", "both", "--formats", "JSON", "--decoding", "forced"]
+    assert main(words) == 0
+    assert sorted(file.name for file in Path("both").iterdir()) == ["a.json", "a.run.json", "b.json", "b.run.json"]
+    forced = json.loads(Path("both/a.json").read_text())
+    assert forced["decoding"] == "forced"
+    assert [paragraph["region"] for paragraph in forced["paragraphs"]] == forced["asked"]
 
     shutil.rmtree("folder/masks/b")  # who makes masks needs none
     words = ["report", "folder", "--model", checkpoint, "--segmenter", "Thresholds", "-o", "made"]
     main([*words, "--formats", "JSON"])
     assert "[2/2]" in capsys.readouterr().err
+
+
+def test_the_listeners_report_is_that_of_the_command(theirs, dicom, tmp_path, monkeypatch) -> None:
+    from reg2rg.cli import listen
+    from reg2rg.cli.main import Invocation
+
+    masks = ["--segmenter", "Thresholds", "--implausible", "ignore", "--formats", "JSON,FHIR"]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    options = listen.parser().parse_args(["--model", str(theirs), *masks])
+    listen._report(options, Invocation("listen", ()))(dicom, tmp_path / "listened")
+    assert main(["report", str(dicom), "--model", str(theirs), *masks, "-o", "report"]) == 0
+    names = sorted(file.name for file in Path("report").iterdir())
+    assert names == sorted(file.name for file in Path("listened").iterdir())
+    assert len(names) == 3
+    for name in names:
+        same = Path("report", name).read_bytes() == Path("listened", name).read_bytes()
+        assert same or name.endswith(".run.json")
+
+
+def test_a_listener_reports_and_an_archive_gets_it(trained, theirs, dicom, tmp_path) -> None:
+    """The whole way with real programs: slices by C-STORE, the pipeline, results by C-STORE, fetched and compared."""
+    from tests.integration.test_orthanc import Archive, free_port
+
+    from listen_parts import wait_for
+    from reg2rg.inference.listen.settings import Node
+    from reg2rg.testing.dicom_node import send_objects
+
+    asked = {
+        "DicomAlwaysAllowFind": True,
+        "DicomAlwaysAllowGet": True,
+    }  # by default it leaves strangers' questions unanswered
+    archive = Archive(tmp_path / "archive", overwrite=False, **asked)
+    port, log = free_port(), tmp_path / "log.txt"
+    words = [
+        "listen",
+        "--model",
+        str(theirs),
+        "--segmenter",
+        "Thresholds",
+        "--formats",
+        "JSON,FHIR,SEG,TextSR",
+        "-o",
+        "out",
+    ]
+    words += [
+        "--implausible",
+        "ignore",
+        "--quiet",
+        "1",
+        "--port",
+        str(port),
+        "--send_to",
+        f"ORTH@127.0.0.1:{archive.dicom}",
+    ]
+    with log.open("w") as stream:
+        process = subprocess.Popen([sys.executable, "-m", "reg2rg.cli.main", *words], stdout=stream, stderr=stream)
+    try:
+        wait_for(lambda: f" at 127.0.0.1:{port}" in log.read_text(), 60)
+        objects = [pydicom.dcmread(file) for file in sorted(dicom.iterdir())]
+        assert send_objects(Node("REG2RG", "127.0.0.1", port), objects) == [0] * len(objects)
+        [sent] = wait_for(lambda: list(Path("out").glob("*/sent.json")), 120)
+        found = json.loads(sent.read_text())
+        assert (
+            sorted(one["verified"] for one in found["objects"].values())
+            == ["fetched and equal, element by element"] * 2
+        )
+        assert send_objects(
+            Node("REG2RG", "127.0.0.1", port), [pydicom.dcmread(f) for f in sent.parent.glob("*.dcm")]
+        ) == [0, 0]
+        for uid in found["objects"]:
+            archive.find(uid)
+    finally:
+        process.terminate()
+        assert process.wait() == 143
+        archive.end()
+    assert len(list(Path("out").glob("*/sent.json"))) == 1
+    for told in (str(objects[0].StudyInstanceUID), str(objects[0].PatientName), objects[0].PatientID):
+        assert told not in log.read_text()
+
+    words = ["report", str(dicom), "--model", str(theirs), "--segmenter", "Thresholds", "--implausible", "ignore"]
+    assert main([*words, "--formats", "JSON,FHIR,SEG,TextSR", "-o", "report"]) == 0
+    for file in Path("report").iterdir():
+        if not file.name.endswith(".run.json"):
+            assert file.read_bytes() == (sent.parent / file.name).read_bytes(), file.name
 
 
 def test_a_checkpoints_config_is_the_folders(trained) -> None:

@@ -13,12 +13,14 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
+import torchio
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 
 from reg2rg.config.overlay import fold, packaged_configs
 from reg2rg.config.saving import build
 from reg2rg.core.errors import CheckpointError
+from reg2rg.data.augment import Augment
 from reg2rg.training.checkpoints import AtomicCheckpointIO, read_checkpoint
 from reg2rg.training.optimization import OptimizerConfig
 from reg2rg.training.save_last import SaveLast
@@ -62,7 +64,7 @@ def cosine(toy, **arguments):
     return toy.module(**{"optimizer": rates, **arguments})
 
 
-def run(toy, *, workers=0, resume=None, callbacks=(), module=None, **trainer_options):
+def run(toy, *, workers=0, resume=None, callbacks=(), module=None, augment=None, **trainer_options):
     module, record = module or cosine(toy), Record()
     options = {"max_epochs": EPOCHS, "limit_val_batches": 0, "enable_checkpointing": False, "num_sanity_val_steps": 0}
     trainer = L.Trainer(
@@ -76,7 +78,8 @@ def run(toy, *, workers=0, resume=None, callbacks=(), module=None, **trainer_opt
         default_root_dir=toy.root,
         **(options | trainer_options),
     )
-    trainer.fit(module, datamodule=toy.data(module, workers=workers, batch_size=1), ckpt_path=resume and str(resume))
+    data = toy.data(module, workers=workers, batch_size=1, augment=augment)
+    trainer.fit(module, datamodule=data, ckpt_path=resume and str(resume))
     return module, trainer, record.seen
 
 
@@ -114,6 +117,18 @@ def test_stopped_after_any_batch(six, whole, batch):
 @pytest.mark.parametrize("batch", [2, 6, 9])
 def test_stopped_with_two_workers(six, whole, batch):
     stopped_after(batch, six, whole, workers=2)
+
+
+def test_stopped_with_transforms_of_studies(six, tmp_path):
+    """They follow from seed, epoch and study: another number of workers and another process make the same."""
+    augment = Augment([torchio.RandomAffine(scales=0.05, degrees=5), torchio.RandomNoise(std=30)])
+    reference = run(six, callbacks=[SaveEveryBatch(tmp_path)], augment=augment)
+    resumed = run(six, workers=2, resume=tmp_path / "8.ckpt", augment=augment)
+    assert resumed[2] == reference[2][8:]
+    assert_same(reference, resumed)
+    plain = run(six)
+    with pytest.raises(AssertionError):
+        assert_same(reference, plain)
 
 
 @pytest.mark.slow

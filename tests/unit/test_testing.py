@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from reg2rg.core.errors import DataFault
+from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.regions import RegionSet, load_region_set
 from reg2rg.core.types import LabelMap, RegionFiles, Study
 from reg2rg.datasets.base import Dataset, Listing
@@ -329,9 +329,24 @@ class NeedsRegions(Exporter):
         return JSON().write(result, out) if result.asked else []
 
 
+class Refuses(Exporter):
+    def refusal(self, scan: Path, regions: bool, read: ReadOptions) -> str:
+        return "not this one"
+
+    def write(self, result: ReportResult, out: Path) -> list[Path]:
+        raise ConfigError("not this one")
+
+
+class RefusesAndWrites(Refuses):
+    def write(self, result: ReportResult, out: Path) -> list[Path]:
+        return JSON().write(result, out)
+
+
 @pytest.mark.parametrize(
     ("exporter", "message"),
     [
+        (Refuses, "refusal: found a reason against every result"),
+        (RefusesAndWrites, "refusal: found nothing when it wrote"),
         (Nameless, "the study's id, sample, in a name"),
         (Untidy, "draft.* beside what it tells of"),
         (Counts, "bytes: found others the second time"),

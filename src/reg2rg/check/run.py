@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from reg2rg import __version__
 from reg2rg.check.result import CheckResult, Coverage, Finding
 from reg2rg.check.study import StudyCheck, StudyJob, check_study
 from reg2rg.core.errors import ConfigError, DataFault, Reg2RGError
@@ -16,6 +17,11 @@ from reg2rg.core.types import Study
 from reg2rg.datasets.base import Dataset, Listing, patient_leaks
 from reg2rg.scans.base import ReadOptions
 from reg2rg.scans.footprint import workers_that_fit
+from reg2rg.store.ledger import Ledger
+from reg2rg.store.prepare_study import all_files
+
+_KNOWN = "known.json"
+"""Of a check's output folder: what was found in studies that need not be read again."""
 
 
 def check_dataset(
@@ -27,6 +33,7 @@ def check_dataset(
     out: str | Path | None = None,
     sample: int | None = None,
     needs_regions: bool = True,
+    check_contents: bool = False,
 ) -> CheckResult:
     """Look at everything and stop at nothing.
 
@@ -40,6 +47,8 @@ def check_dataset(
         out: folder for ``check.json`` and ``overlays/``; ``None`` writes nothing.
         sample: read the volumes and masks of so many studies only, evenly spread; ``None`` reads all.
         needs_regions: a study without any region is a fault.
+        check_contents: read every study; otherwise one without a fault in the last check that wrote to `out`, none of
+            whose files has changed since by size, times and inode, is not read again.
 
     Raises:
         ConfigError: an option that is wrong. Everything else ends up in the result.
@@ -56,11 +65,12 @@ def check_dataset(
     else:
         findings = list(_of_listing(listing))
     chosen = [listing.studies[place] for place in _spread(len(listing.studies), sample)]
-    workers = workers_that_fit(workers, chosen)
-    checks = dict(_read_all([StudyJob(study, regions, options, needs_regions) for study in chosen], workers, "check"))
+    overlays = overlays if options.grid is None else 0  # features cannot be looked at
+    ledger = Ledger.open(Path(out) / _KNOWN, (regions.regions, options, needs_regions, __version__)) if out else None
+    checks = _check_all(chosen, regions, options, workers, needs_regions, ledger, anew=check_contents)
     findings += _of_studies(chosen, checks) + _duplicates(chosen, checks)
     if needs_regions:
-        findings += _never_seen(checks, regions)
+        findings += [*_never_seen(checks, regions), *_not_split(listing.studies)]
     good = [place for place, _ in enumerate(chosen) if not checks[place].faults]
     pictures: tuple[str, ...] = ()
     if out is not None and overlays:
@@ -78,6 +88,33 @@ def check_dataset(
     if out is not None:
         write_json(Path(out) / "check.json", result.as_json())
     return result
+
+
+def _check_all(
+    studies: Sequence[Study],
+    regions: RegionSet,
+    options: ReadOptions,
+    workers: int,
+    needs_regions: bool,
+    ledger: Ledger | None,
+    *,
+    anew: bool,
+) -> dict[int, StudyCheck]:
+    """Place of each study -> what was found in it, now or, where nothing has changed, by an earlier check."""
+    checks: dict[int, StudyCheck] = {}
+    if ledger is not None and not anew:
+        for place, study in enumerate(studies):
+            if (row := ledger.find(study)) is not None:
+                checks[place] = StudyCheck.of(row.kept)
+    left = [place for place in range(len(studies)) if place not in checks]
+    jobs = [StudyJob(studies[place], regions, options, needs_regions) for place in left]
+    for number, check in _read_all(jobs, workers_that_fit(workers, [job.study for job in jobs]), "check"):
+        checks[left[number]] = check
+        if ledger is not None and not check.faults:
+            ledger.add(jobs[number].study, check.kept(), inputs=all_files(jobs[number].study))
+    if ledger is not None and ledger.changed:
+        ledger.save()
+    return checks
 
 
 def _of_table(error: Reg2RGError) -> Finding:
@@ -109,6 +146,7 @@ def _of_studies(studies: Sequence[Study], checks: dict[int, StudyCheck]) -> list
         # What the notes say of empty masks is said once, with its own code.
         notes = [note for note in check.notes if not any(note.startswith(f"{name}:") for name in check.empty)]
         findings += [Finding("note", "REPAIRED", study.split, study.id, note) for note in notes]
+        findings += [Finding("note", code, study.split, study.id, note) for code, note in check.named]
         if check.empty:
             message = f"no voxel of: {', '.join(check.empty)}"
             findings.append(Finding("note", "EMPTY_MASK", study.split, study.id, message, len(check.empty)))
@@ -122,6 +160,18 @@ def _never_seen(checks: dict[int, StudyCheck], regions: RegionSet) -> Iterator[F
         which = "no study" if not any(check.faults for check in checks.values()) else "no study without an error"
         message = f"{which} has a voxel of: {', '.join(never)}. If masks of them exist, look at their names and labels"
         yield Finding("note", "REGION_NEVER_SEEN", "", "", message, len(never))
+
+
+def _not_split(studies: Sequence[Study]) -> Iterator[Finding]:
+    """Studies to train on whose report is not split by region: by region they teach nothing."""
+    whole = [study.id for study in studies if study.split != "test" and study.whole and not study.reports]
+    if whole:
+        message = (
+            f"NO_REGION_TEXT {len(whole)} studies to train on have a whole report and no text of a region, such as "
+            f"{whole[0]} (expected report:<region>). Fix: `reg2rg data split`, or a splitter for the dataset; or train "
+            "on whole reports with task.target: whole"
+        )
+        yield Finding("error", "NO_REGION_TEXT", "", "", message, len(whole))
 
 
 def _duplicates(studies: Sequence[Study], checks: dict[int, StudyCheck]) -> list[Finding]:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from reg2rg.core.regions import RegionSet
 from reg2rg.core.types import RegionFiles, RegionVolume, Study
 from reg2rg.scans.base import ReadOptions
 from reg2rg.scans.dicom.region_file import region_file
+from reg2rg.scans.features import AXES, BELOW, UNKNOWN, read_features, region_weights
 from reg2rg.scans.read import read_image, read_study, read_volume
 from reg2rg.store.crop import Detail, crop_to_foreground
 
@@ -42,6 +44,7 @@ class StudyCheck:
         shape: voxels along each axis, in RAS.
         spacing: mm along each axis, in RAS.
         notes: what was repaired or is worth knowing.
+        named: (code, message) of what is worth knowing and has a code of its own.
     """
 
     faults: tuple[tuple[str, str], ...] = ()
@@ -51,6 +54,26 @@ class StudyCheck:
     shape: tuple[int, ...] = ()
     spacing: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
+    named: tuple[tuple[str, str], ...] = ()
+
+    def kept(self) -> list[Any]:
+        """What was found in a study without a fault, as plain values."""
+        return [
+            list(self.present),
+            list(self.empty),
+            self.digest,
+            list(self.shape),
+            list(self.spacing),
+            list(self.notes),
+            [list(one) for one in self.named],
+        ]
+
+    @classmethod
+    def of(cls, kept: Any) -> Self:
+        """What `kept` gave."""
+        present, empty, digest, shape, spacing, notes, named = kept
+        found = tuple((code, message) for code, message in named)
+        return cls((), tuple(present), tuple(empty), digest, tuple(shape), tuple(spacing), tuple(notes), found)
 
 
 def check_study(job: StudyJob) -> StudyCheck:
@@ -58,6 +81,8 @@ def check_study(job: StudyJob) -> StudyCheck:
 
     Never raises: an exception that cannot be pickled would leave the parent waiting.
     """
+    if job.options.grid is not None:
+        return _check_features(job)
     try:
         found = read_study(job.study, job.regions, job.options, job.needs_regions)
         kept = crop_to_foreground(found, job.needs_regions)
@@ -66,6 +91,33 @@ def check_study(job: StudyJob) -> StudyCheck:
     if job.overlay is not None:
         write_overlay(job.overlay, found, job.regions.names, f"{job.study.id}  ({job.study.split})")
     return _summary(job.study, job.regions, found, kept)
+
+
+def _check_features(job: StudyJob) -> StudyCheck:
+    try:
+        found = read_features(job.study, job.regions, job.options, job.needs_regions)
+    except Exception as error:
+        return StudyCheck(faults=(_named(error, job.study.id), *_faults_of_masks(job, error)))
+    digest = hashlib.blake2b(repr(found.features.shape).encode(), digest_size=16)
+    digest.update(found.features.data)
+    codes = {BELOW: "BELOW_ONE_CELL", **dict.fromkeys(AXES, "AXES_SUSPECT")}
+    return StudyCheck(
+        present=tuple(found.weights),
+        empty=tuple(note.partition(":")[0] for note in found.notes if note.endswith(UNKNOWN)),
+        digest=digest.hexdigest(),
+        shape=found.features.shape,
+        named=tuple((code, note) for note in found.notes for words, code in codes.items() if words in note),
+    )
+
+
+def _faults_of_masks(job: StudyJob, told: Exception) -> Iterator[tuple[str, str]]:
+    """Faults of the masks, where those of the features were found first."""
+    if job.study.masks is None or not (isinstance(told, DataFault) and told.path == str(job.study.image)):
+        return
+    try:
+        region_weights(job.study, job.regions, job.options)
+    except Exception as error:
+        yield _named(error, job.study.id)
 
 
 def _summary(study: Study, regions: RegionSet, found: RegionVolume, kept: Detail) -> StudyCheck:

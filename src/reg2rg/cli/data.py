@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from reg2rg.cli.main import Invocation
 from reg2rg.cli.numbers import whole
 from reg2rg.cli.paths import place
-from reg2rg.core.errors import ConfigError
+from reg2rg.cli.shards import add_shard_options, campaign_of, hand_out, remove_campaign, shard_of
+from reg2rg.core.errors import EXIT_OK, ConfigError
 
 if TYPE_CHECKING:
     from reg2rg.cli.section import Sections
@@ -53,6 +54,7 @@ def check_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=place, default=Path("check"), help="folder for check.json and overlays")
     parser.add_argument("--overlays", type=whole(0), default=6, help="studies to draw with their regions outlined")
     parser.add_argument("--series", metavar="UID", help="of a DICOM study the series to read, or the end of its UID")
+    parser.add_argument("--check-contents", action="store_true", help="read again what has not changed since, too")
     parser.add_argument("--sample", type=whole(1), default=None, help="read so many studies only, evenly spread")
     return parser
 
@@ -84,6 +86,7 @@ def check(invocation: Invocation) -> int:
         out=options.out,
         sample=options.sample,
         needs_regions=section.task.target == "regions",
+        check_contents=options.check_contents,
     )
     print_check(result)
     return result.exit_code
@@ -135,11 +138,11 @@ def prepare_parser() -> argparse.ArgumentParser:
     parser = command_parser("prepare", "Bring the studies of a data folder into a store. Run it again to go on.")
     config_arguments(parser)
     _workers(parser)
-    parser.add_argument("--shard", default="1/1", metavar="I/N", help="do the I-th of N equal parts, for job arrays")
     parser.add_argument("--bake", action="store_true", help="keep the finished views too: faster to read, larger")
     parser.add_argument("--views-only", action="store_true", help="keep nothing but the finished views: smallest")
     parser.add_argument("--check-contents", action="store_true", help="read all inputs again to see if they changed")
     parser.add_argument("--max_skip", type=float, default=0.05, help="share of studies that may be skipped")
+    add_shard_options(parser)
     return parser
 
 
@@ -148,12 +151,18 @@ def prepare(invocation: Invocation) -> int:
     from reg2rg.cli.section import read_section
     from reg2rg.store.prepare import prepare as prepare_studies
 
-    options, rest = prepare_parser().parse_known_args(list(invocation.args))
-    shard = shard_of(options.shard)
+    words = list(invocation.args)
+    options, rest = prepare_parser().parse_known_args(words)
+    shard = shard_of(options)
     section = read_section(invocation, rest, options.config)
     _refuse_segmenter(section)
     if section.data.store is None:
         raise ConfigError("config: data.store: no folder to write to. Give it: --data.store FOLDER")
+    store = Path(section.data.store)
+    if options.shards > 1:
+        code = hand_out(invocation, options, [*words, "--max_skip=1"], ("data", "prepare"), store)
+        if code != EXIT_OK:
+            return code
     summary = prepare_studies(
         section.data.dataset,
         section.data.store,
@@ -166,14 +175,9 @@ def prepare(invocation: Invocation) -> int:
         native=not options.views_only,
         needs_regions=section.task.target == "regions",
         check_contents=options.check_contents,
+        campaign=campaign_of(options),
     )
+    if options.shards > 1:
+        remove_campaign(store)
     sys.stdout.write(f"{summary.describe()}\n")
     return 0
-
-
-def shard_of(text: str) -> tuple[int, int]:
-    """Reads ``I/N``."""
-    part, _, parts = text.partition("/")
-    if part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts):
-        return int(part), int(parts)
-    raise ConfigError(f"command line: --shard: expected I/N with 1 <= I <= N, such as 3/8, found '{text}'.")

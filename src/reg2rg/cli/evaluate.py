@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from inspect import signature
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,11 @@ from reg2rg.core.registry import did_you_mean, load_plugins
 from reg2rg.evaluation.labelers import LABELERS, Labeler, read_label_table
 from reg2rg.evaluation.metrics.synonyms import SynonymSource
 from reg2rg.evaluation.protocols import PROTOCOLS, find_protocol
-from reg2rg.evaluation.reading import Columns, Reports, read_references, read_reports
+from reg2rg.evaluation.reading import Columns, Reports, read_predictions, read_references, read_reports
+from reg2rg.evaluation.results import Evaluation
+
+if TYPE_CHECKING:
+    from reg2rg.evaluation.metrics.base import Metric
 
 _MOST_RESAMPLES = 100_000
 _SAY_EVERY_S = 10.0
@@ -41,15 +46,12 @@ def run(invocation: Invocation) -> int:
     options = _parser().parse_args(list(invocation.args))
     _check(options)
 
-    from rich.console import Console
-
     from reg2rg.core.files import Outputs
     from reg2rg.core.progress import progress as watch
     from reg2rg.evaluation.engine import Settings, evaluate
     from reg2rg.evaluation.metrics.base import usual_metrics
     from reg2rg.evaluation.metrics.external import exported_texts, load_judge
     from reg2rg.show.evaluation_files import write_evaluation
-    from reg2rg.show.evaluation_terminal import print_evaluation
 
     protocol, regions = find_protocol(options.protocol), load_region_set(options.regions)
     columns = Columns(
@@ -62,9 +64,7 @@ def run(invocation: Invocation) -> int:
     judges = [load_judge(name) for name in options.judge]
     with watch("evaluation", every_seconds=_SAY_EVERY_S) as progress:
         progress("reading")
-        reports = read_reports(
-            options.predictions, options.references, regions, columns, options.intersection, options.encoding
-        )
+        reports, truth = _reports(options, regions, columns)
         reports, against = _against(options, reports, regions, columns)
         source = options.train_references
         common = read_references(source, regions, columns, options.encoding) if source is not None else None
@@ -84,8 +84,9 @@ def run(invocation: Invocation) -> int:
             confidence=options.confidence,
             seed=options.seed,
             floors=not options.no_floors,
+            truth=truth,
             synonyms=_synonyms(options.wordnet),
-            metrics=(*usual_metrics(), *judges),
+            metrics=_against_labels_alone() if options.truth is not None else (*usual_metrics(), *judges),
             costly_floors=options.judge_floors,
         )
         evaluation = evaluate(
@@ -103,11 +104,27 @@ def run(invocation: Invocation) -> int:
             write_evaluation(evaluation, options.out, outputs)
         if options.export is not None:
             outputs.write(options.export, lambda: exported_texts(options.export, reports.pairs))
-    print_evaluation(evaluation, Console())
+    _print(options, evaluation)
     for path in outputs.written:
         sys.stdout.write(f"written: {path}\n")
     outputs.check()
     return 0
+
+
+def _print(options: argparse.Namespace, evaluation: Evaluation) -> None:
+    """The evaluation; and the data set's own labels beside those that were read, where they are given."""
+    from rich.console import Console
+
+    from reg2rg.show.evaluation_terminal import print_evaluation
+    from reg2rg.show.label_sources import label_sources
+    from reg2rg.show.render import print_tables
+
+    print_evaluation(evaluation, Console())
+    if options.shipped_labels is None:
+        return
+    studies = list(evaluation.per_study["study"])
+    shipped = dict(zip(studies, read_label_table(options.shipped_labels, studies), strict=True))
+    print_tables([label_sources(evaluation.per_study, shipped, FINDINGS, evaluation.labeler)], Console())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -158,9 +175,28 @@ def _parser() -> argparse.ArgumentParser:
     findings.add_argument(
         "--labeler-backbone", type=place, metavar="DIR", help="config and tokenizer, where they are not beside the .pth"
     )
+    findings.add_argument(
+        "--shipped-labels",
+        type=place,
+        metavar="CSV",
+        help="labels that the data set ships (CT-RATE), beside those that are read from the references",
+    )
     findings.add_argument("--reference-labels", type=place, metavar="CSV", help="labels of the references")
     findings.add_argument("--predicted-labels", type=place, metavar="CSV", help="labels of the predictions")
     findings.add_argument("--against-labels", type=place, metavar="CSV", help="labels of the predictions of --against")
+    findings.add_argument(
+        "--truth",
+        type=place,
+        metavar="CSV",
+        help="labels of the studies in place of references: CT-RATE's form, or RAD-ChestCT's",
+    )
+    findings.add_argument(
+        "--truth-map",
+        type=place_or_name,
+        default="radchestct_standard",
+        metavar="NAME",
+        help="of RAD-ChestCT's abnormalities: radchestct_standard | radchestct_extended | a YAML file",
+    )
     add("--resamples", type=whole(0), default=1000, help="bootstrap resamples; 0 for no intervals")
     add("--confidence", type=float, default=0.95, help="of the intervals")
     add("--seed", type=whole(0), default=0, help="of resamples and shuffles")
@@ -196,6 +232,13 @@ def _check(options: argparse.Namespace) -> None:
             "--predicted-labels with --against: labels of one file would be compared with readings of the other. Fix: "
             "give both tables (--against-labels), or none"
         )
+    if options.truth is not None:
+        named = ("references", "against", "reference_labels", "predicted_labels", "judge", "export")
+        if given := [f"--{name.replace('_', '-')}" for name in named if getattr(options, name)]:
+            raise ConfigError(
+                f"--truth with {', '.join(given)}: labels stand in place of references, so that findings alone are "
+                "scored. Fix: leave one of them out"
+            )
     if options.export is not None:
         check_export(options.export)
     for option, folder in (("--out", options.out), ("--export", options.export and options.export.parent)):
@@ -207,6 +250,37 @@ def _check(options: argparse.Namespace) -> None:
             raise ConfigError(
                 f"{option} {folder}: {there} is {what} (expected a folder to write into). Fix: name another one"
             )
+
+
+def _reports(
+    options: argparse.Namespace, regions: RegionSet, columns: Columns
+) -> tuple[Reports, dict[str, dict[str, bool]] | None]:
+    """The reports to score, and the labels that stand in place of their references, if any do."""
+    if options.truth is None:
+        files = (options.predictions, options.references)
+        return read_reports(*files, regions, columns, options.intersection, options.encoding), None
+    from reg2rg.evaluation.truth_table import read_truth
+
+    truth, notes = read_truth(options.truth, options.truth_map)
+    reports = read_predictions(options.predictions, regions, columns, options.encoding)
+    unknown = [pair.study for pair in reports.pairs if pair.study not in truth]
+    if len(unknown) == len(reports.pairs) or (unknown and not options.intersection):
+        raise ConfigError(
+            f"{options.truth}: no labels of {len(unknown)} of {len(reports.pairs)} predicted studies, such as "
+            f"{', '.join(unknown[:5])} (expected a row each). Fix: check the ids, or leave them out with --intersection"
+        )
+    if unknown:
+        notes = (*notes, f"{len(unknown)} predictions of studies without labels are left out.")
+    pairs = [pair for pair in reports.pairs if pair.study in truth]
+    if left := len(truth) - len(pairs):
+        notes = (*notes, f"{left:,} labelled studies without a prediction are not scored.")
+    return replace(reports, pairs=pairs, notes=(*reports.notes, *notes)), truth
+
+
+def _against_labels_alone() -> tuple[Metric, ...]:
+    from reg2rg.evaluation.metrics.truth import TruthLabels
+
+    return (TruthLabels(),)
 
 
 def _against(
@@ -283,5 +357,5 @@ def _synonyms(source: str) -> SynonymSource:
 
 
 def _inputs(options: argparse.Namespace) -> dict[str, str]:
-    names = ("predictions", "references", "against", "train_references", *_PREFIXES)
+    names = ("predictions", "references", "against", "train_references", "truth", "shipped_labels", *_PREFIXES)
     return {name: str(path) for name in names if (path := getattr(options, name)) is not None}

@@ -79,6 +79,14 @@ COMMANDS: dict[str, Command] = {
         "make the region masks of a data set's scans; resumable",
         "reg2rg.cli.segment:parser",
     ),
+    "data summary": Command(
+        "reg2rg.cli.summary:run",
+        "what a data set holds, by tables and headers, as one page",
+        "reg2rg.cli.summary:parser",
+    ),
+    "data split": Command(
+        "reg2rg.cli.split:run", "put the sentences of whole reports under regions", "reg2rg.cli.split:parser"
+    ),
     "data prepare": Command(
         "reg2rg.cli.data:prepare",
         "bring the studies of a data folder into a store; resumable",
@@ -91,6 +99,9 @@ COMMANDS: dict[str, Command] = {
     ),
     "report": Command(
         "reg2rg.cli.report:run", "report on a scan, a DICOM study or a list of studies", "reg2rg.cli.report:parser"
+    ),
+    "listen": Command(
+        "reg2rg.cli.listen:run", "a DICOM node that reports on every study that it is sent", "reg2rg.cli.listen:parser"
     ),
     "evaluate": Command("reg2rg.cli.evaluate:run", "score files of reports, of any system, beside their floors"),
     "export": Command("reg2rg.cli.export:run", "a checkpoint to a folder that others can load, with a model card"),

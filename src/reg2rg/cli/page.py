@@ -6,26 +6,31 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reg2rg.cli.main import Invocation
 from reg2rg.cli.numbers import whole
 from reg2rg.cli.paths import place
 from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.regions import RegionSet
+from reg2rg.core.report import Report
 from reg2rg.core.types import Study
 from reg2rg.evaluation.labelers import RuleLabeler
 from reg2rg.evaluation.reading import Reports, read_reports, reference_pairs
-from reg2rg.evaluation.records import STUDIES, read_records, read_report
+from reg2rg.evaluation.records import STUDIES, read_records, read_report, read_written
 
 if TYPE_CHECKING:
-    from reg2rg.cli.section import DataSection
-    from reg2rg.evaluation.results import Evaluation
-    from reg2rg.show.case_page import PageStudy
+    import pandas as pd
 
+    from reg2rg.cli.section import DataSection, Sections
+    from reg2rg.evaluation.results import Evaluation
+    from reg2rg.show.case_page import PageStudy, RegionRow
+    from reg2rg.store.crop import Detail
+
+PAGE_MB = 10.0
 PANELS = {
+    "word alignment": ("train/word_loss", "train/word_loss_step"),
     "training loss": ("train/loss", "train/loss_step"),
     "validation loss": ("val/loss",),
     "region recognition, validation": ("val/recognition", "val/region_accuracy"),
@@ -40,9 +45,9 @@ def run(invocation: Invocation) -> int:
 
     from reg2rg.cli.section import read_section
     from reg2rg.core.files import Outputs, json_text
-    from reg2rg.show.case_page import write_page
+    from reg2rg.show.case_page import Around, write_page, written_notes
     from reg2rg.show.case_tables import as_json, build_tables, summary_rows
-    from reg2rg.show.plots import draw_curves
+    from reg2rg.show.plots import draw_curves, draw_lengths
     from reg2rg.show.render import print_tables
     from reg2rg.training.curves import read_curves
 
@@ -57,20 +62,25 @@ def run(invocation: Invocation) -> int:
     outputs = Outputs()
     outputs.write(options.out.with_suffix(".json"), json_text({"studies": scores.studies, "scores": rows}))
     curves = {name: read_curves(path) for name, path in _pairs(options.curves, "--curves")}
-    write_page(
-        options.out,
-        title=options.title,
-        studies=_page_studies(section.data, studies, options.predictions, options.studies),
+    lengths = {"reference": scores.words["reference"]}
+    lengths |= {one.name: one.words["predicted"] for one in (scores, *beside)}
+    shown, chosen = _page_studies(section, studies, options)
+    around = Around(
         tables=tables,
+        words=draw_lengths(lengths),
         curves=draw_curves(curves, PANELS) if curves else "",
+        curves_caption=_explained(curves),
         facts={
             "predictions": str(options.predictions),
             "held-out studies": str(scores.studies),
             "training studies": str(len(train)),
-            "studies shown": str(min(options.studies, scores.studies)),
+            "studies shown": str(len(shown)),
         },
-        outputs=outputs,
+        notes=written_notes(one for study in shown for one in study.written),
+        models=(options.name, *(one.name for one in beside)),
+        chosen=chosen,
     )
+    write_page(options.out, title=options.title, studies=shown, around=around, outputs=outputs)
     outputs.check()
     sys.stdout.write(f"page: {options.out}\n")
     return 0
@@ -87,12 +97,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--predictions", type=place, required=True, metavar="DIR", help="what reg2rg predict wrote")
     parser.add_argument("--name", default="Reg2RG", help="row name of these predictions")
     parser.add_argument(
-        "--compare", action="append", default=[], metavar="NAME=DIR", help="predictions of another model, as a row"
+        "--compare", action="append", default=[], metavar="NAME=DIR", help="predictions of another model, beside these"
     )
     parser.add_argument(
         "--curves", action="append", default=[], metavar="NAME=CSV", help="metrics.csv of a training run to draw"
     )
-    parser.add_argument("--studies", type=whole(0), default=12, help="studies shown with their slices")
+    parser.add_argument("--studies", type=whole(0), default=12, help="studies shown, from right ones to wrong ones")
+    parser.add_argument(
+        "--volumes", type=whole(0), default=4, help="of these, how many carry their scan for the viewer"
+    )
     parser.add_argument("--title", default="Chest CT, region by region", help="heading")
     parser.add_argument(
         "--out", type=place, default=Path("page.html"), help="the page; the scores go beside it as .json"
@@ -178,17 +191,59 @@ def _reports(folder: Path, regions: RegionSet, studies: Mapping[str, Study]) -> 
     return reports
 
 
-def _page_studies(section: DataSection, studies: Mapping[str, Study], folder: Path, shown: int) -> list[PageStudy]:
-    from reg2rg.evaluation.labelers.keywords import KeywordReader
-    from reg2rg.show.case_page import PageStudy
+def _page_studies(
+    section: Sections, studies: Mapping[str, Study], options: argparse.Namespace
+) -> tuple[list[PageStudy], str]:
+    """The studies of the page, and in words how they were chosen."""
+    from reg2rg.show.case_page import room_for_volumes, wrong_count
     from reg2rg.show.slices import draw_study
+    from reg2rg.show.volume import draw_volume
     from reg2rg.store.store import Store
 
-    if section.store is None:
+    if section.data.store is None:
         raise ConfigError("config: data.store: no folder to read scans from. Give it: --data.store FOLDER")
-    store, reader = Store(section.store), KeywordReader()
+    store = Store(section.data.store)
+    ranked = sorted(_texts(studies, options), key=lambda study: (wrong_count(study), study.study))
+    shown = [ranked[index] for index in _evenly(len(ranked), options.studies)]
+    carry = set(_evenly(len(shown), options.volumes))
+
+    def detail(study: PageStudy) -> Detail:
+        return store.read(study.study).detail
+
+    drawn = [
+        replace(one, images=draw_study(found.to_region_volume()), regions=_rows(found, section.task.region_set))
+        for one, found in ((one, detail(one)) for one in shown)
+    ]
+    room = room_for_volumes(1e6 * PAGE_MB, [one.images for one in drawn]) // max(1, len(carry))
+    drawn = [
+        replace(one, volume=draw_volume(detail(one).to_region_volume(), room)) if index in carry else one
+        for index, one in enumerate(drawn)
+    ]
+    if not shown:
+        return drawn, ""
+    fewest, most = wrong_count(ranked[0]), wrong_count(ranked[-1])
+    scale = f"findings and sentences of {options.name} that do not agree with truth and reference"
+    which = (
+        f"All {len(ranked)} studies, by the number of {scale} ({fewest} to {most})"
+        if len(shown) == len(ranked)
+        else f"{len(shown)} of {len(ranked)} studies, chosen by rule and not by hand: evenly from the one with the "
+        f"fewest {scale} ({fewest}) to the one with the most ({most})"
+    )
+    scans = f"{len(carry)} of them, chosen alike, carry their scan; of the others the page has pictures of slices."
+    return drawn, f"{which}. {scans}"
+
+
+def _texts(studies: Mapping[str, Study], options: argparse.Namespace) -> list[PageStudy]:
+    """All studies of the predictions, without pictures."""
+    from reg2rg.evaluation.labelers.keywords import KeywordReader
+    from reg2rg.show.case_page import PageStudy
+    from reg2rg.show.slices import StudyImages
+
+    reader, none = KeywordReader(), StudyImages({}, {})
+    compared = [path for _, path in _pairs(options.compare, "--compare")]
+    others = [{record["study"]: _beside(record) for record in read_records(path)} for path in compared]
     pages = []
-    for record in islice(read_records(folder), shown):
+    for record in read_records(options.predictions):
         study, report = studies[record["study"]], read_report(record)
         said = reader.read(" ".join(paragraph.text for paragraph in report.paragraphs))
         truth = study.findings
@@ -199,8 +254,73 @@ def _page_studies(section: DataSection, studies: Mapping[str, Study], folder: Pa
                 given=tuple(record["regions"]),
                 predicted=report,
                 reference=study.reports,
-                images=draw_study(store.read(study.id).detail.to_region_volume()),
+                images=none,
+                written=read_written(record),
                 findings={label: (None if truth is None else truth[label], said.get(label, False)) for label in labels},
+                others=tuple(_in_slots(other.get(study.id), record["regions"]) for other in others),
+                files={"txt": "".join(f"{part.region}: {part.text}\n" for part in report.paragraphs)},
             )
         )
     return pages
+
+
+def _beside(record: Mapping[str, Any]) -> tuple[tuple[str, ...], Report]:
+    return tuple(record["regions"]), read_report(record)
+
+
+def _in_slots(other: tuple[tuple[str, ...], Report] | None, regions: Sequence[str]) -> Report | None:
+    """Another model's report in the slots of this one; it was asked for the same regions in an order of its own."""
+    if other is None:
+        return None
+    asked, report = other
+    slots = {slot: regions.index(name) for slot, name in enumerate(asked) if name in regions}
+    moved = (replace(part, slot=slots[part.slot]) for part in report.paragraphs if part.slot in slots)
+    return Report(tuple(sorted(moved, key=lambda part: part.slot)), report.invalid, report.duplicate, report.missing)
+
+
+def _rows(detail: Detail, regions: RegionSet) -> tuple[RegionRow, ...]:
+    """The list of regions of a prepared study."""
+    from reg2rg.show.case_page import RegionRow
+    from reg2rg.store.attributes import measure
+
+    return tuple(
+        RegionRow(
+            name=name,
+            status="given",
+            why="cut by an end of the scan" if found.cut else "",
+            volume_ml=found.volume_ml,
+            mean_hu=found.mean_hu,
+            sd_hu=found.sd_hu,
+        )
+        for name, found in measure(detail, regions).regions.items()
+    )
+
+
+def _evenly(count: int, wanted: int) -> list[int]:
+    """At most so many of 0 to count - 1, the first and the last among them."""
+    if wanted >= count:
+        return list(range(count))
+    return [round(index * (count - 1) / max(1, wanted - 1)) for index in range(wanted)]
+
+
+def _explained(curves: Mapping[str, pd.DataFrame]) -> str:
+    """What the curves show, and why each begins where it does."""
+    sentences = ["Values that the runs logged, by optimiser step."]
+    for name, frame in curves.items():
+        first = {}
+        for title, columns in PANELS.items():
+            column = next((column for column in columns if column in frame.columns), None)
+            if column is not None and not frame[column].dropna().empty:
+                first[title] = int(frame.loc[frame[column].notna(), "step"].min())
+        words, loss = first.get("word alignment"), first.get("training loss")
+        if loss is None:
+            continue
+        if words is not None and words < loss:
+            sentences.append(
+                f"{name}: its training loss begins at step {loss}. Up to there the encoders alone learn, which words a "
+                "region's paragraph holds (model.word_alignment_steps), and the language model does not run, so the "
+                "loss does not begin where an untrained model's would."
+            )
+        else:
+            sentences.append(f"{name}: its training loss begins at step {loss}, the first that was logged.")
+    return " ".join(sentences)

@@ -30,6 +30,7 @@ from reg2rg.core.registry import did_you_mean, load_plugins
 from reg2rg.core.task import ReportTask, Views
 from reg2rg.core.types import PathText
 from reg2rg.datasets import DATASETS, Dataset
+from reg2rg.datasets.splitters import SPLITTERS, Splitter
 from reg2rg.scans.base import ReadOptions
 from reg2rg.scans.segmenters import SEGMENTERS, Segmenter
 
@@ -118,8 +119,9 @@ def section_of(tree: Tree, allow_import: Sequence[str] = ()) -> Sections:
 
 
 def _names_a_plugin(tree: Tree) -> bool:
-    for key, registry in (("dataset", DATASETS), ("segmenter", SEGMENTERS)):
-        given = lookup(tree.values, ("data", key))
+    places = (("dataset",), DATASETS), (("segmenter",), SEGMENTERS), (("dataset", "init_args", "splitter"), SPLITTERS)
+    for keys, registry in places:
+        given = lookup(tree.values, ("data", *keys))
         name = given.get("class_path") if isinstance(given, dict) else given
         if isinstance(name, str) and name not in registry:
             return True
@@ -129,7 +131,7 @@ def _names_a_plugin(tree: Tree) -> bool:
 def _build(tree: Tree, allowed: Sequence[str]) -> Sections:
     mistakes = [*check_references(tree), *_stray_keys(tree)]
     own = Tree(_of_interest(tree), tree.origins)
-    checker = Checker(own, allowed, {Dataset: DATASETS.kind, Segmenter: SEGMENTERS.kind})
+    checker = Checker(own, allowed, {Dataset: DATASETS.kind, Segmenter: SEGMENTERS.kind, Splitter: SPLITTERS.kind})
     refuse([*mistakes, *checker.check({"task": ReportTask, "data": DataSection})])
     try:
         values = {name: {key: _resolved(tree, name, key) for key in part} for name, part in own.values.items()}
@@ -143,7 +145,7 @@ def _build(tree: Tree, allowed: Sequence[str]) -> Sections:
     make_absolute(parsed, {"task": ReportTask, "data": DataSection})
     refuse(check_values(parsed.as_dict(), tree))
     builder = Builder(parsed.as_dict(), tree)
-    for base in (Dataset, Segmenter, ReportTask, Views):
+    for base in (Dataset, Segmenter, Splitter, ReportTask, Views):
         parser.add_instantiator(builder, base, subclasses=True)
     built = parser.instantiate_classes(parsed)
     return Sections(built.task, built.data)

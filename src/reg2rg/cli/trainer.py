@@ -44,7 +44,7 @@ from reg2rg.core.task import ReportTask, Views
 LINKS_WHEN_PARSED = {"data.tokenizer": "model.llm.init_args.path"}
 LINKS_WHEN_BUILT = {"model.task": "task", "data.task": "task", "data.token_counts": "model.token_counts"}
 _TOP = ("seed_everything", "vars")
-_EXTRAS = {"deepspeed": "deepspeed", "wandb": "wandb", "bitsandbytes": "quant"}
+_EXTRAS = {"deepspeed": "deepspeed", "wandb": "wandb", "bitsandbytes": "quant", "torchio": "augment"}
 
 
 def run(invocation: Invocation) -> int:
@@ -100,13 +100,13 @@ def core_classes() -> tuple[type[LightningModule], type[LightningDataModule]]:
 def component_registries() -> tuple[Registry[Any], ...]:
     """Registries of the components that a trainer config names."""
     import reg2rg.models.llm.causal_lm  # noqa: F401 (registers itself)
-    from reg2rg.datasets import DATASETS
+    from reg2rg.datasets import DATASETS, SPLITTERS
     from reg2rg.models.encoders import ENCODERS
     from reg2rg.models.heads import HEADS
     from reg2rg.models.llm.base import LANGUAGE_MODELS
     from reg2rg.models.projectors import PROJECTORS
 
-    return ENCODERS, PROJECTORS, LANGUAGE_MODELS, DATASETS, HEADS
+    return ENCODERS, PROJECTORS, LANGUAGE_MODELS, DATASETS, SPLITTERS, HEADS
 
 
 class TrainerParser(Parser, LightningArgumentParser):

@@ -29,6 +29,7 @@ ALLOWED = (
     "peft",
     "timm",
     "monai",
+    "torchio",
 )
 
 

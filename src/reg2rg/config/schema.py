@@ -297,7 +297,7 @@ def components(options: Iterable[Any]) -> list[tuple[type, int]]:
     for option in options:
         if typing.get_origin(option) in (Callable, typing.Callable):
             arguments, returned = typing.get_args(option) or ([], None)
-            if inspect.isclass(returned):
+            if inspect.isclass(returned) and returned is not Any:  # which is a class from Python 3.11 on
                 found.append((returned, len(arguments) if isinstance(arguments, list) else 0))
         elif inspect.isclass(option) and option.__module__ != "builtins" and _is_component(option):
             found.append((option, 0))

@@ -23,6 +23,30 @@ _REMEDIES = {
 """Codes of a file system's errors -> what to do."""
 
 
+_fence: Callable[[], None] | None = None
+
+
+@contextlib.contextmanager
+def fenced(check: Callable[[], None]) -> Iterator[None]:
+    """While it lasts, files of this process take their places only where `check` lets them: see `reg2rg.core.claims`.
+
+    Args:
+        check: raises where this process may not write any more.
+    """
+    global _fence
+    before, _fence = _fence, check
+    try:
+        yield
+    finally:
+        _fence = before
+
+
+def hold_fence() -> None:
+    """Ask whether this process may still write; for what takes its place by another way than `atomic_write`."""
+    if _fence is not None:
+        _fence()
+
+
 @contextlib.contextmanager
 def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a temporary file beside `path`; on success flush it to disk and rename it over `path`.
@@ -45,10 +69,11 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
                 yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
+            hold_fence()
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -153,7 +178,7 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the rename itself durable, where the system lets a folder be opened."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)

@@ -9,20 +9,24 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import multiprocessing
 import os
 import signal
 import threading
+import time
 import traceback
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
-from reg2rg.core.errors import Reg2RGError
-from reg2rg.core.files import disk_trouble
+from reg2rg.core.claims import Claim, ClaimLostError, Claims
+from reg2rg.core.errors import ConfigError, Reg2RGError
+from reg2rg.core.files import disk_trouble, fenced
 from reg2rg.core.malloc import keep_freed_memory
 from reg2rg.core.progress import progress
 
@@ -37,31 +41,56 @@ STALL_SECONDS = 1800.0
 
 def run_tasks(
     task: Callable[[Item], Result],
-    items: Sequence[Item],
+    items: Iterable[Item],
     *,
     name: Callable[[Item], str],
     workers: int,
     title: str,
+    total: int | None = None,
     stall_seconds: float = STALL_SECONDS,
 ) -> Generator[tuple[Item, Result], None, None]:
     """Apply a task to every item, yielding results as they come.
 
     Args:
         task: module-level function (it is pickled); returns a picklable result.
-        items: picklable arguments.
+        items: picklable arguments, asked for when a worker has room.
         name: what to call an item in messages.
         workers: processes; 0 works in this process.
         title: label of the progress bar.
+        total: items at most; as many as there are, if that is known.
         stall_seconds: longest wait without any result.
 
     Raises:
         Reg2RGError: a worker died, no task ended for `stall_seconds`, or a task let an exception out.
     """
-    with progress(title, len(items)) as advance:
+    if total is None:
+        items = items if isinstance(items, Sized) else list(items)
+        total = len(items)
+    with progress(title, total) as advance:
+        workers = min(workers, max(1, total))
         results = _serial(task, items, name) if workers == 0 else _pooled(task, items, name, workers, stall_seconds)
         for item, result in results:
             advance()
             yield item, result
+
+
+def shard_of(items: Sequence[Item], shard: tuple[int, int]) -> list[Item]:
+    """Every n-th item from the i-th on, counted from 1.
+
+    Raises:
+        ConfigError: not 1 <= i <= n.
+    """
+    index, count = shard
+    if not 1 <= index <= count:
+        raise ConfigError(f"shard is {index}/{count} (expected i/n with 1 <= i <= n, for example 1/8)")
+    return list(items[index - 1 :: count])
+
+
+def own_first(items: Sequence[Item], shard: tuple[int, int]) -> list[Item]:
+    """All items, those of a shard before those of the next ones."""
+    index, count = shard
+    order = [*range(index, count + 1), *range(1, index)]
+    return [item for part in order for item in shard_of(items, (part, count))]
 
 
 def usable_cores() -> int:
@@ -69,8 +98,96 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@dataclass(frozen=True, slots=True)
+class _Claimed(Generic[Item]):
+    item: Item
+    claim: Claim
+
+
+def run_shared(
+    task: Callable[[Item], Result],
+    items: Mapping[str, Item],
+    *,
+    claims: Claims,
+    told: Callable[[Result], Mapping[str, Any] | None],
+    given_up: Callable[[Item, int], Result],
+    workers: int,
+    title: str,
+) -> Generator[tuple[Item, Result], None, None]:
+    """As `run_tasks`, for items that processes of other machines work on too: each is done once, by who comes first.
+
+    It ends when each item is finished or in work elsewhere. Items of a process that died are taken over; those that an
+    attempt did not survive are tried alone, so that what kills a worker takes no others with it.
+
+    Args:
+        task: as for `run_tasks`. What it writes through `reg2rg.core.files` is written only while it has the claim.
+        items: name -> argument, in the order in which to try them.
+        claims: who works on what.
+        told: what is to be known of a result; ``None`` for one after which the item is not finished.
+        given_up: result for an item that so many attempts did not survive; a module-level function.
+        workers: as for `run_tasks`.
+        title: as for `run_tasks`.
+
+    Raises:
+        Reg2RGError: as `run_tasks` does.
+    """
+    left = dict(items)
+    work = functools.partial(_under_claim, task, given_up, claims.attempts)
+    while True:
+        for name in claims.finished() & left.keys():
+            del left[name]
+        suspects, first = False, next(taken := claims.take(list(left)), None)
+        if first is None:
+            suspects, first = True, next(claims.take(list(left), suspects=True), None)
+        if first is None:
+            if claims.alive(left):
+                return
+            time.sleep(min(1.0, claims.seconds / 10))
+            continue
+        several = [first] if suspects else itertools.chain([first], taken)
+        claimed = (_Claimed(left[claim.item], claim) for claim in several)
+        one = min(workers, 1) if suspects else workers
+        for entry, result in run_tasks(work, claimed, name=_item, workers=one, title=title, total=len(left)):
+            if result is None:
+                claims.forget(entry.claim)
+            elif _settled(claims, entry.claim, told(result)):
+                yield entry.item, result
+
+
+def _settled(claims: Claims, claim: Claim, facts: Mapping[str, Any] | None) -> bool:
+    """Whether a result counts: not where another process has taken over before it was written down."""
+    try:
+        if facts is None:
+            claims.give_back(claim)
+        else:
+            claims.finish(claim, facts)
+    except ClaimLostError:
+        claims.forget(claim)
+        return False
+    return True
+
+
+def _item(claimed: _Claimed[Any]) -> str:
+    return claimed.claim.item
+
+
+def _under_claim(
+    task: Callable[[Item], Result], given_up: Callable[[Item, int], Result], attempts: int, claimed: _Claimed[Item]
+) -> Result | None:
+    """The result, ``None`` where another process has taken over meanwhile."""
+    if claimed.claim.attempt > attempts:
+        return given_up(claimed.item, attempts)
+    try:
+        with fenced(claimed.claim.check):
+            result = task(claimed.item)
+        claimed.claim.check()
+    except ClaimLostError:
+        return None
+    return result
+
+
 def _serial(
-    task: Callable[[Item], Result], items: Sequence[Item], name: Callable[[Item], str]
+    task: Callable[[Item], Result], items: Iterable[Item], name: Callable[[Item], str]
 ) -> Iterator[tuple[Item, Result]]:
     for item in items:
         yield item, _result(_call(task, item), name(item))
@@ -78,7 +195,7 @@ def _serial(
 
 def _pooled(
     task: Callable[[Item], Result],
-    items: Sequence[Item],
+    items: Iterable[Item],
     name: Callable[[Item], str],
     workers: int,
     stall_seconds: float,
@@ -87,7 +204,6 @@ def _pooled(
     running: dict[Future[_Answer[Result]], Item] = {}
     before = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")
-    workers = min(workers, max(1, len(items)))
     with _single_threaded_children():
         pool = ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker)
         try:

@@ -12,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from reg2rg.core.codes import Code, parse_code
 from reg2rg.core.documents import parse_yaml, read_text
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.expected import Expected, parse_expected
@@ -19,6 +20,8 @@ from reg2rg.core.registry import did_you_mean
 
 # Names go into file names and into report prefixes, which end at a colon (see `reg2rg.core.report`).
 _NAME = re.compile(r"[^\W_](?:[\w ,.()'&+-]{0,78}[\w).])?", re.ASCII)
+# A report is not read as naming a region where its name seems to end a sentence, and folds blanks.
+_UNREADABLE = re.compile(r"\. +[A-Z]|  ")
 _MAX_LABEL = 65535
 
 
@@ -32,6 +35,7 @@ class Region:
         totalsegmentator: labels of TotalSegmentator v2's ``total`` task that make up the region; empty if none does.
         note: what a reader should know, for example where a mask could come from instead.
         expected: what the scan is expected to show under its mask; empty if nothing is.
+        code: what it is called in DICOM and FHIR; ``None`` for a code of our own, made of its name.
     """
 
     name: str
@@ -39,6 +43,7 @@ class Region:
     totalsegmentator: tuple[int, ...] = ()
     note: str = ""
     expected: Expected = Expected()  # noqa: RUF009 (frozen)
+    code: Code | None = None
 
 
 class RegionSet:
@@ -61,11 +66,11 @@ class RegionSet:
             self._add(region)
 
     def _add(self, region: Region) -> None:
-        if not _NAME.fullmatch(region.name):
+        if not _NAME.fullmatch(region.name) or _UNREADABLE.search(region.name):
             raise ConfigError(
                 f"Region set '{self.name}': the name {region.name!r} cannot stand in file names and reports "
-                "(expected 1 to 80 letters, digits, spaces and , . ( ) ' & + - that begin with a letter or digit). "
-                "Fix: rename it and keep the old spelling under 'aliases'."
+                "(expected 1 to 80 letters, digits, single spaces and , . ( ) ' & + - that begin with a letter or "
+                "digit, and no '. ' before a capital). Fix: rename it and keep the old spelling under 'aliases'."
             )
         if self.names.count(region.name) > 1:
             raise ConfigError(f"Region set '{self.name}': '{region.name}' is listed twice. Fix: remove one.")
@@ -112,6 +117,10 @@ class RegionSet:
         """Region name -> labels of TotalSegmentator v2's ``total`` task, for the regions that have some."""
         return {region.name: region.totalsegmentator for region in self.regions if region.totalsegmentator}
 
+    def codes(self) -> dict[str, Code]:
+        """Region name -> its code, one of our own scheme for a region without."""
+        return {region.name: region.code or Code.private(region.name) for region in self.regions}
+
     def without_source(self) -> tuple[str, ...]:
         """Regions that ``total`` cannot give; each region's note says which other task does."""
         return tuple(region.name for region in self.regions if not region.totalsegmentator)
@@ -129,8 +138,8 @@ def load_region_set(name_or_path: str | Path | RegionSet = "radgenome") -> Regio
     Args:
         name_or_path: ``"radgenome"`` (the ten regions of RadGenome-ChestCT), ``"lobes"``, ``"radgenome_lobes"`` (both),
             or a path to a YAML file with the keys ``name`` and ``regions`` (each with ``name``, and optionally
-            ``aliases``, ``totalsegmentator``, ``note`` and ``expected``), and optionally ``base``: a set whose regions
-            come first, by name or as a file beside this one. A region set is returned as it is.
+            ``aliases``, ``totalsegmentator``, ``note``, ``expected`` and ``code``), and optionally ``base``: a set
+            whose regions come first, by name or as a file beside this one. A region set is returned as it is.
 
     Raises:
         ConfigError: no such set or file, or a file with a mistake; the message names file, key, value and remedy.
@@ -188,7 +197,7 @@ def _region(entry: Any, where: str) -> Region:
         return Region(entry)
     if not isinstance(entry, dict):
         raise ConfigError(f"{where} is {_kind(entry)} (expected a name or a mapping with 'name').")
-    _only(entry, ("name", "aliases", "totalsegmentator", "note", "expected"), where)
+    _only(entry, ("name", "aliases", "totalsegmentator", "note", "expected", "code"), where)
     if "name" not in entry:
         raise ConfigError(f"{where} has no 'name'. Fix: add it.")
     name, note = entry["name"], entry.get("note", "")
@@ -204,7 +213,8 @@ def _region(entry: Any, where: str) -> Region:
             "Fix: list the label values of the task 'total', for example [51, 61]."
         )
     expected = parse_expected(entry.get("expected"), f"{where}.expected")
-    return Region(name, tuple(aliases), tuple(dict.fromkeys(labels)), " ".join(note.split()), expected)
+    code = parse_code(entry.get("code"), f"{where}.code")
+    return Region(name, tuple(aliases), tuple(dict.fromkeys(labels)), " ".join(note.split()), expected, code)
 
 
 def _is_label(value: Any) -> bool:

@@ -1,20 +1,27 @@
 """A report as paragraphs tied to regions, and its text form: write and parse are inverse to each other.
 
 Text form (paper section III-D; systems.md 1.7): for slot i, ``The region {i} is {area}: {text} ``, or, without the
-region's identity, ``The region {i}: {text} ``.
+region's identity, ``The region {i}: {text} ``. What the report says of regions without a mask, and of no region, may
+follow as its tail (CTRG-Chest-548K): ``The other report is: {pleura: ...}{other: ...}``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 # A paragraph ends where the next one seems to begin; under a malformed beginning, text belongs to no region.
 _BEGINNING = re.compile(r"The region\s+\d+")
 _PREFIX = re.compile(r"The region\s+(\d{1,9})(?:\s+is\s+([^:]{1,80}?))?\s*:")
 _ENDS_A_NAME = re.compile(r"[.!?]\s+[A-Z]|;")
+_TAIL = re.compile(r"The other report is:? ?")
+_ENTRY = re.compile(r"\{([^:{}]+): ?([^{}]*)(\}|$)")
+_BRACES = str.maketrans("{}", "()")
+
+OTHER = "other"
+"""Key of the tail's text that belongs to no region; it is always there, and the last one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +39,31 @@ class Paragraph:
     text: str
 
 
+@dataclass(slots=True)  # not frozen: Lightning copies what predict returns field by field
+class Written:
+    """What is known of a paragraph that was held to its frame while it was written, beside its text.
+
+    Attributes:
+        slot: place of the region in the prompt, from 0.
+        region: name that the paragraph has.
+        referring: name of the region set -> probability that the model gives it at this slot; they sum to one. Empty
+            where frames name no region.
+        forced: the name was given; the model did not choose it.
+        truncated: the paragraph was cut, by a limit or in a loop.
+    """
+
+    slot: int
+    region: str
+    referring: Mapping[str, float] = field(default_factory=dict)
+    forced: bool = False
+    truncated: bool = False
+
+    @property
+    def probability(self) -> float | None:
+        """Referring probability of the paragraph's own name."""
+        return self.referring.get(self.region)
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """A parsed report.
@@ -41,12 +73,15 @@ class Report:
         invalid: prefixes that are malformed, have a slot that was not given, or a name that no given region has.
         duplicate: prefixes that name a slot or region a second time; the first one counts.
         missing: given regions that no paragraph names.
+        others: key -> text of the tail: regions that were not given, and `OTHER`. Of a key that comes twice the first
+            one counts; one of a given region is invalid.
     """
 
     paragraphs: tuple[Paragraph, ...]
     invalid: tuple[str, ...] = ()
     duplicate: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    others: Mapping[str, str] = field(default_factory=dict)
 
     def by_region(self) -> dict[str, str]:
         """Region name -> text."""
@@ -68,6 +103,21 @@ class Part:
     slot: int | None
     name: str
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TailEntry:
+    """One text of a tail.
+
+    Attributes:
+        key: as written: a region without a mask, or `OTHER`.
+        text: white space folded.
+        closed: its brace is closed; that of a text cut at its limit is not.
+    """
+
+    key: str
+    text: str
+    closed: bool
 
 
 @dataclass(slots=True)
@@ -93,6 +143,26 @@ def write_report(regions: Sequence[str], texts: Sequence[str], identity: bool = 
     return "".join(write_paragraph(slot, region, text, identity) + " " for slot, (region, text) in pairs)
 
 
+def write_tail(texts: Mapping[str, str]) -> str:
+    """The tail, published form: a text in braces for each key, nothing between them, `OTHER` last and always there.
+
+    Args:
+        texts: region -> text, in order, and `OTHER`. Braces in a text become round brackets, since braces end it.
+    """
+    named = {key: text for key, text in texts.items() if key != OTHER} | {OTHER: texts.get(OTHER, "")}
+    entries = (f"{{{key}: {' '.join(text.split()).translate(_BRACES)}}}" for key, text in named.items())
+    return f"The other report is: {''.join(entries)}"
+
+
+def split_tail(text: str) -> tuple[str, tuple[TailEntry, ...]]:
+    """The text before the tail, and the tail's texts; a text without one is all before it."""
+    match = _TAIL.search(text)
+    if match is None:
+        return text, ()
+    found = _ENTRY.findall(text[match.end() :])
+    return text[: match.start()], tuple(TailEntry(key, " ".join(words.split()), bool(end)) for key, words, end in found)
+
+
 def parse_report(text: str, given: Sequence[str], identity: bool = True) -> Report:
     """Read a generated text. Never raises, and never gives text to a region that was not given.
 
@@ -104,9 +174,23 @@ def parse_report(text: str, given: Sequence[str], identity: bool = True) -> Repo
     Returns:
         the paragraphs whose prefix is valid. Text under an invalid or repeated prefix is dropped; the prefix is listed.
         The region is the one that the text names, not the one that stands at the slot: telling them apart is what
-        recognition accuracy measures.
+        recognition accuracy measures. A tail's texts are `Report.others`, and in no paragraph.
     """
-    return report_of(split_report(text), given, identity)
+    main, entries = split_tail(text)
+    report = report_of(split_report(main), given, identity)
+    if not entries:
+        return report
+    others: dict[str, str] = {}
+    faults = _Faults([*report.invalid], [*report.duplicate])
+    for entry in entries:
+        key = " ".join(entry.key.split())
+        if key in given:
+            faults.invalid.append(f"{{{key}:")
+        elif key in others:
+            faults.duplicate.append(f"{{{key}:")
+        else:
+            others[key] = entry.text
+    return replace(report, invalid=tuple(faults.invalid), duplicate=tuple(faults.duplicate), others=others)
 
 
 @lru_cache(maxsize=64)  # whoever reads a report asks several times in a row

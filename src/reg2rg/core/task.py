@@ -13,6 +13,7 @@ from reg2rg.core.types import PathOrName, PositiveInt
 
 Target = Literal["regions", "joined", "whole"]
 Order = Literal["shuffled", "listed", "listed_in_evaluation"]
+Intensity = Literal["hu", "percentile", "zscore", "picture"]
 
 INSTRUCTION = (
     "Given the provided global and regional information from this CT scan, please generate a comprehensive medical "
@@ -25,6 +26,10 @@ WHOLE_INSTRUCTION = (
     "detailed information about the anatomical structures and any abnormalities that are essential."
 )
 """For reports without regions; the library's own, after the published one."""
+TAIL_INSTRUCTION = (
+    " For those reports that have no specific region associated with them, generate an 'other report' at the end."
+)
+"""What the published instruction goes on with where a tail is asked for (CTRG-Chest-548K)."""
 
 _AXES = frozenset("LR"), frozenset("PA"), frozenset("IS")
 _OF_A_RUN = {"of_a_run": True}
@@ -57,6 +62,14 @@ class Views:
             have a fixed size.
         clip: ``"first"`` averages voxels brought to [-1024, 3071] HU; ``"last"`` averages them as the file has
             them, padding and metal too, as the published code does. Either way the average is clipped to the window.
+        intensity: what the values of a scan are: ``"hu"``; or anything, as in MR, which is brought to the scale of the
+            views scan by scan when it is read: ``"percentile"``, two percentiles of the foreground become -1000 and
+            200; ``"zscore"``, so do two multiples of the foreground's standard deviation from its mean; ``"picture"``,
+            so do two values themselves, of scans that were made of pictures with a window that nobody knows any more.
+        intensity_range: these two; null is 0.5 and 99.5, or -3 and 3. For pictures there is no default.
+        features: name of what made the features that the model sees in place of a scan, such as ``colipri``; `size` is
+            then their grid. Empty for scans.
+        channels: numbers a cell of such a grid.
     """
 
     size: tuple[PositiveInt, PositiveInt, PositiveInt] = (256, 256, 64)
@@ -65,6 +78,10 @@ class Views:
     orientation: str = "RAS"
     spacing: tuple[float, float, float] | None = None
     clip: Literal["first", "last"] = "first"
+    intensity: Intensity = "hu"
+    intensity_range: tuple[float, float] | None = None
+    features: str = ""
+    channels: PositiveInt = 1
 
     def __post_init__(self) -> None:
         if not _numbers(self.size, 3, int) or min(self.size) < 1:
@@ -88,6 +105,48 @@ class Views:
         spacing = self.spacing
         if spacing is not None and not (_numbers(spacing, 3, float) and all(0 < mm < 100 for mm in spacing)):
             raise ConfigError(f"views.spacing is {spacing} (expected three lengths in mm, or null for any)")
+        self._check_intensity()
+        self._check_features()
+
+    @property
+    def is_hu(self) -> bool:
+        """Whether the values of the views are Hounsfield units, so that what is measured in them means anything."""
+        return self.intensity == "hu" and not self.features
+
+    def _check_intensity(self) -> None:
+        if self.intensity not in (known := Intensity.__args__):  # type: ignore[attr-defined]
+            raise ConfigError(f"views.intensity is {self.intensity!r} (expected one of {', '.join(known)})")
+        if (ends := self.intensity_range) is None:
+            if self.intensity == "picture":
+                raise ConfigError(
+                    "views.intensity is picture, but views.intensity_range is null (expected the two stored values "
+                    "that are to be the ends of the views; they are not guessed). Fix: for example 0,255"
+                )
+            return
+        if self.intensity == "hu":
+            raise ConfigError(
+                f"views.intensity_range is {ends}, but views.intensity is hu, whose range is views.window. Fix: leave "
+                "it out, or set intensity to percentile, zscore or picture"
+            )
+        if not _numbers(ends, 2, float) or not ends[0] < ends[1]:
+            raise ConfigError(f"views.intensity_range is {ends} (expected two numbers, the lower one first)")
+        if self.intensity == "percentile" and not 0 <= ends[0] < ends[1] <= 100:
+            raise ConfigError(f"views.intensity_range is {ends} (expected percentiles, from 0 to 100)")
+
+    def _check_features(self) -> None:
+        _require_kind("views.features", self.features, str)
+        _require_kind("views.channels", self.channels, int)
+        if self.channels < 1 or (self.channels > 1 and not self.features):
+            raise ConfigError(
+                f"views.channels is {self.channels} (expected 1 or more, and 1 for a scan). Fix: views.features names "
+                "what made features of so many channels"
+            )
+        own = {"orientation": "RAS", "spacing": None, "coupled": False, "intensity": "hu"}
+        if self.features and (other := [name for name, value in own.items() if getattr(self, name) != value]):
+            raise ConfigError(
+                f"views.{other[0]} is {getattr(self, other[0])!r}, but the model sees features (views.features), whose "
+                f"grid is what it is, in RAS. Fix: leave {', '.join(other)} out; data.read.grid.axes says how files lie"
+            )
 
 
 @dataclass(frozen=True)
@@ -104,9 +163,12 @@ class ReportTask:
         order: ``"listed"`` keeps the regions in the order of the region set. ``"listed_in_evaluation"`` does so in
             validation, test and predict and shuffles in training, as the published code does. A listed order makes
             recognising a region nearly free.
-        instruction: text at the end of the prompt; left out it is the published one, or for a report without regions
-            one like it.
+        instruction: text at the end of the prompt; left out it is the published one (the longer one with a tail), or
+            for a report without regions one like it.
         max_length: longest sample in tokens.
+        tail: behind the paragraphs comes what the report says of regions without a mask and of no region, as
+            CTRG-Chest-548K has it: ``The other report is: {pleura: ...}{other: ...}``. Counts for the
+            target ``"regions"`` alone.
     """
 
     regions: PathOrName | RegionSet = "radgenome"
@@ -116,13 +178,14 @@ class ReportTask:
     order: Order = field(default="shuffled", metadata=_OF_A_RUN)
     instruction: str = ""
     max_length: PositiveInt = field(default=2048, metadata=_OF_A_RUN)
+    tail: bool = False
 
     def __post_init__(self) -> None:
         load_region_set(self.regions)
         for name, allowed in (("target", Target), ("order", Order)):
             if getattr(self, name) not in (choices := allowed.__args__):  # type: ignore[attr-defined]
                 raise ConfigError(f"{name} is {getattr(self, name)!r} (expected one of {', '.join(choices)})")
-        for name, kind in (("identity", bool), ("instruction", str), ("max_length", int)):
+        for name, kind in (("identity", bool), ("instruction", str), ("max_length", int), ("tail", bool)):
             _require_kind(name, getattr(self, name), kind)
         if self.max_length < 1:
             raise ConfigError(f"max_length is {self.max_length} (expected a number of tokens, 1 or more)")
@@ -135,7 +198,8 @@ class ReportTask:
     @property
     def instruction_text(self) -> str:
         """The text at the end of the prompt."""
-        return self.instruction or (INSTRUCTION if self.target == "regions" else WHOLE_INSTRUCTION)
+        usual = INSTRUCTION + TAIL_INSTRUCTION * self.tail if self.target == "regions" else WHOLE_INSTRUCTION
+        return self.instruction or usual
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:

@@ -18,6 +18,21 @@ _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u202a-\u202e\u2066
 _MARK = re.compile("\ufeff")
 _HALF = re.compile(r"[\ud800-\udfff]")
 
+MOSTLY_FOREIGN = 0.5
+"""Share of `foreign_share` above which what is made for English says nothing of a text."""
+
+
+def foreign_share(text: str) -> float:
+    """Share of a text's letters that are none of a-z."""
+    if text.isascii():
+        return 0.0
+    counts = {letter: count for letter, count in Counter(text.lower()).items() if letter.isalpha()}
+    return sum(n for letter, n in counts.items() if not letter.isascii()) / max(1, sum(counts.values()))
+
+
+UNWRITTEN = re.compile(f"{_CONTROL.pattern}|{_MARK.pattern}|_x00")
+"""Where a text is not what `TextGate` lets through. What is taken out would join what stands beside it."""
+
 
 def _unescaped(found: re.Match[str]) -> str:
     return "\n" if found[1] is None else chr(int(found[1], 16))

@@ -58,6 +58,9 @@ NonNegativeInt = Annotated[int, Bound(0)]
 PositiveFloat = Annotated[float, Bound(0, above=True)]
 NonNegativeFloat = Annotated[float, Bound(0)]
 
+DecodingKind = Literal["constrained", "forced", "free"]
+"""How a report is written: held to its form, held to it with the names given, or as the model likes."""
+
 HU = npt.NDArray[np.int16]
 Mask = npt.NDArray[np.bool_]
 
@@ -91,6 +94,38 @@ class LabelMap:
     labels: Mapping[str, tuple[int, ...]]
 
 
+@dataclass(frozen=True)  # no slots: an option's type may be one, and jsonargparse reads a default through vars()
+class Rescale:
+    """What a table says of the stored values of a scan.
+
+    Attributes:
+        slope, inter: HU = stored * slope + inter.
+        spacing: mm along the three axes of the stored array; ``None`` if it does not say.
+        applied: whether the file has it in it already: ``"no"``, ``"yes"``, or ``"unknown"``, which the values tell.
+            Whatever it says, nothing that is in HU is rescaled again.
+    """
+
+    slope: float
+    inter: float
+    spacing: tuple[float, float, float] | None = None
+    applied: Literal["no", "yes", "unknown"] = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class MaskChannels:
+    """One array with a channel an organ, on the grid of a study's features or a finer one; for `Study.masks`.
+
+    Attributes:
+        file: `reg2rg.scans.grid_layout.GridLayout` says which channel is which organ.
+    """
+
+    file: Path
+
+    def parts(self) -> Mapping[str, tuple[Path, ...]]:
+        """The file under a name, as other masks have them."""
+        return {"organs": (self.file,)}
+
+
 @dataclass(frozen=True, slots=True)
 class Study:
     """One scan with its masks and report, as paths and text: nothing is read yet.
@@ -99,21 +134,27 @@ class Study:
         id: unique in its dataset and safe as a file name.
         patient: unit of splits and of bootstrap intervals.
         split: ``"train"``, ``"val"`` or ``"test"``.
-        image: the CT volume: a file of any kind that `reg2rg.scans` has a reader for.
+        image: the CT volume: a file of any kind that `reg2rg.scans` has a reader for; or an array of features.
         masks: where the region masks are; ``None`` for a scan without regions.
         reports: region name -> text that describes the region. Regions without text are absent.
         whole: the whole report as written, ``""`` if the dataset has none.
         findings: clinical label -> present; ``None`` if the dataset has none.
+        other: what the report says of no region, ``""`` if nothing, or if the dataset does not tell it apart.
+        rescale: what a table says of the scan's stored values.
+        row: of an array that stacks the features of many studies, this one's.
     """
 
     id: str
     patient: str
     split: str
     image: Path
-    masks: RegionFiles | LabelMap | None = None
+    masks: RegionFiles | LabelMap | MaskChannels | None = None
     reports: Mapping[str, str] = field(default_factory=dict)
     whole: str = ""
     findings: Mapping[str, bool] | None = None
+    other: str = ""
+    rescale: Rescale | None = None
+    row: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

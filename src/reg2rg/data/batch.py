@@ -15,6 +15,7 @@ from reg2rg.data.prompt import IGNORED, REGION_CLOSE, EncodedSample, TokenCounts
 from reg2rg.data.scaling import fraction, to_input
 
 Views = npt.NDArray[np.int16]
+Features = npt.NDArray[np.float16] | npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +30,10 @@ class Sample:
         encoded: prompt, and target where there is one.
         texture: (R, H, W, D) int16, slot order, or ``None`` when no encoder looks at it.
         geometry: (R, H, W, D) int16, or ``None``.
-        global_: (H, W, D) int16, or ``None``.
+        global_: (H, W, D) int16, (H, W, D, C) floats of features, or ``None``.
         attributes: (R, A) float32, slot order, what is measured of each region (`reg2rg.store.attributes.vector`), or
             ``None``.
+        others: key and text of the report's tail, ``None`` where it has none.
     """
 
     study: str
@@ -40,8 +42,9 @@ class Sample:
     encoded: EncodedSample
     texture: Views | None = None
     geometry: Views | None = None
-    global_: Views | None = None
+    global_: Views | Features | None = None
     attributes: npt.NDArray[np.float32] | None = None
+    others: tuple[tuple[str, str], ...] | None = None
 
 
 @dataclass  # nothing changes one, but it is not frozen: Lightning's precision plugins copy it field by field
@@ -52,7 +55,7 @@ class Batch:
         texture: (N, 1, H, W, D), the N regions of all studies one after another; int16 on the way, float in [-1, 1]
             once scaled on the device. ``None`` without a texture encoder.
         geometry: (N, 1, H, W, D), int16 or fractions; or ``None``.
-        global_: (B, 1, H, W, D), as texture; or ``None``.
+        global_: (B, 1, H, W, D), as texture; or (B, C, H, W, D) features, float32 once scaled; or ``None``.
         input_ids: (B, L) token ids, the pad id at slots and in padding.
         attention_mask: (B, L) bool, false in padding.
         labels: (B, L) token ids, -100 where there is no loss; not shifted.
@@ -64,6 +67,7 @@ class Batch:
         regions: names in slot order, for each study.
         reports: their texts, for each study; of a study without regions the whole report alone.
         sentences_cut: sentences that did not fit, over all studies.
+        others: key -> text of each study's tail, ``None`` where it has none; empty if no study has one.
         attributes: (N, 1, A, 1, 1) float32, what is measured of each region, shaped as encoders take it; or ``None``.
     """
 
@@ -81,6 +85,7 @@ class Batch:
     regions: tuple[tuple[str, ...], ...]
     reports: tuple[tuple[str, ...], ...]
     sentences_cut: int = 0
+    others: tuple[dict[str, str] | None, ...] = ()
     attributes: Tensor | None = None
 
     def __len__(self) -> int:
@@ -90,6 +95,10 @@ class Batch:
     def region_names(self) -> tuple[str, ...]:
         """Names of the N packed regions."""
         return tuple(name for names in self.regions for name in names)
+
+    def tail(self, place: int) -> dict[str, str] | None:
+        """The tail's texts of the study at a place, ``None`` where its report has none."""
+        return self.others[place] if self.others else None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """The batch on another device."""
@@ -111,6 +120,8 @@ class Batch:
             for name, view in views.items()
             if view is not None and not view.is_floating_point()
         }
+        if self.global_ is not None and self.global_.dtype == torch.float16:  # as they travel
+            changes["global_"] = self.global_.float()
         return replace(self, **changes)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
@@ -201,7 +212,7 @@ def collate(samples: Sequence[Sample], counts: TokenCounts, pad_id: int, pad_to:
     return Batch(
         texture=_packed([sample.texture for sample in samples]),
         geometry=_packed([sample.geometry for sample in samples]),
-        global_=_packed([None if sample.global_ is None else sample.global_[None] for sample in samples]),
+        global_=_images([sample.global_ for sample in samples]),
         input_ids=torch.from_numpy(ids),
         attention_mask=torch.from_numpy(mask),
         labels=torch.from_numpy(labels),
@@ -213,6 +224,7 @@ def collate(samples: Sequence[Sample], counts: TokenCounts, pad_id: int, pad_to:
         regions=tuple(sample.regions for sample in samples),
         reports=tuple(sample.reports for sample in samples),
         sentences_cut=sum(one.sentences_cut for one in encoded),
+        others=tuple(None if sample.others is None else dict(sample.others) for sample in samples),
         attributes=_measured([sample.attributes for sample in samples]),
     )
 
@@ -221,6 +233,15 @@ def _packed(views: Sequence[Views | None]) -> Tensor | None:
     """(R, H, W, D) arrays to one (N, 1, H, W, D) tensor."""
     present = [view for view in views if view is not None]
     return torch.from_numpy(np.concatenate(present)).unsqueeze(1) if present else None
+
+
+def _images(views: Sequence[Views | Features | None]) -> Tensor | None:
+    """(H, W, D) arrays to one (B, 1, H, W, D) tensor, (H, W, D, C) features to one (B, C, H, W, D) view of theirs."""
+    present = [view for view in views if view is not None]
+    if not present:
+        return None
+    images = torch.from_numpy(np.stack(present))
+    return images.unsqueeze(1) if images.ndim == 4 else images.movedim(-1, 1)
 
 
 def _measured(vectors: Sequence[npt.NDArray[np.float32] | None]) -> Tensor | None:

@@ -18,8 +18,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.parallel import usable_cores
+from reg2rg.core.report import OTHER
 from reg2rg.core.task import ReportTask, Target
 from reg2rg.core.types import NonNegativeFloat, NonNegativeInt, PathOrHubId, PathText, PositiveInt, Study
+from reg2rg.data.augment import Augment, AugmentedStore
 from reg2rg.data.batch import Batch, collate
 from reg2rg.data.loader import StudyLoader
 from reg2rg.data.order import EVAL_SEED, bucketed_batches, generator
@@ -77,6 +79,7 @@ class RegionReportDataModule(L.LightningDataModule):
             regions: studies that have a text, or all.
         predict_split: the split that ``predict`` reports on.
         timeout: seconds to wait for a worker.
+        augment: transforms of training studies; validation, test and predict see studies as they are.
     """
 
     def __init__(
@@ -101,6 +104,7 @@ class RegionReportDataModule(L.LightningDataModule):
         test_regions: Literal["with_text", "all"] = "with_text",
         predict_split: Split = "test",
         timeout: float = 600.0,
+        augment: Augment | None = None,
         region_dropout: NonNegativeFloat = 0.5,
     ) -> None:
         super().__init__()
@@ -115,6 +119,7 @@ class RegionReportDataModule(L.LightningDataModule):
         self.region_schedule, self.max_skip, self.region_dropout = region_schedule, max_skip, region_dropout
         self.limit_eval_studies, self.cache_bytes = limit_eval_studies, int(cache_gb * 2**30) if cache else 0
         self.test_regions, self.predict_split, self.timeout = test_regions, predict_split, timeout
+        self.augment = augment
         self._take(task, tokenizer, token_counts)
         self._done: frozenset[str] = frozenset()
         self._loaders: list[StudyLoader] = []
@@ -126,6 +131,7 @@ class RegionReportDataModule(L.LightningDataModule):
                 f"texture and {token_counts.geometry} geometry tokens for each. Fix: set model.texture and "
                 "model.geometry to null, and give the encoder of the whole image as model.global_"
             )
+        _refuse_together(task, self.augment, self.cache_bytes > 0)
         self.task, self.tokenizer, self.token_counts = task, tokenizer, token_counts
         self._entries: dict[tuple[Split, bool], list[Entry]] = {}
 
@@ -216,7 +222,9 @@ class RegionReportDataModule(L.LightningDataModule):
         """Study that ``predict`` may report on -> digest of its entry in the store, its regions and reference texts."""
         index = self.store.index()
         entries = self.entries(self.predict_split, self._all_masks("predict"))
-        facts = {entry.study: [index[entry.study].key, entry.regions, entry.reports] for entry in entries}
+        facts: dict[str, list[Any]] = {e.study: [index[e.study].key, e.regions, e.reports] for e in entries}
+        for entry in entries:  # a record without a tail keeps the key that it had before there was one
+            facts[entry.study] += [] if entry.others is None else [entry.others]
         return {study: hashlib.sha256(json.dumps(told).encode()).hexdigest() for study, told in facts.items()}
 
     def question(self, regions: int) -> str:
@@ -316,9 +324,16 @@ class RegionReportDataModule(L.LightningDataModule):
         names = tuple(name for name in known if name in masks and (all_masks or study.reports.get(name)))
         texts = tuple(study.reports.get(name, "") for name in names)
         if self.task.target == "regions":
-            return Entry(study.id, names, texts) if names else None
+            return Entry(study.id, names, texts, self._tail(study, names)) if names else None
         report = study.whole if self.task.target == "whole" else " ".join(filter(None, texts))
         return Entry(study.id, (), (report,)) if report or all_masks else None
+
+    def _tail(self, study: Study, given: Sequence[str]) -> tuple[tuple[str, str], ...] | None:
+        """Texts of regions that are not given, for they have no mask, and of no region; ``None`` without a tail."""
+        if not self.task.tail:
+            return None
+        unmasked = [name for name in self.task.region_set.names if name not in given and study.reports.get(name)]
+        return (*((name, study.reports[name]) for name in unmasked), (OTHER, study.other))
 
     def _limited(self, entries: list[Entry]) -> list[Entry]:
         if self.limit_eval_studies is None or len(entries) <= self.limit_eval_studies:
@@ -341,6 +356,7 @@ class RegionReportDataModule(L.LightningDataModule):
             dropout=self.region_dropout,
             with_target=with_target,
             cache_bytes=self.cache_bytes if purpose in ("train", "val") else 0,
+            augmented=functools.partial(AugmentedStore, self.store, self.augment) if self.augment else None,
         )
         if self.workers:  # the tokenizer's own threads do not survive a fork; it would say so for every worker
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -369,3 +385,19 @@ class RegionReportDataModule(L.LightningDataModule):
         )
         self._loaders.append(loader)
         return loader
+
+
+def _refuse_together(task: ReportTask, augment: Augment | None, cache: bool) -> None:
+    """Refuse settings that contradict each other."""
+    if task.views.features and cache:
+        raise ConfigError("data.cache keeps views of scans, and the task's are features. Fix: data.cache: false")
+    if task.views.features and augment is not None:
+        raise ConfigError(
+            "data.augment transforms scans, and the task sees features that were made of them before "
+            f"({task.views.features}). Fix: leave data.augment out"
+        )
+    if augment is not None and cache:
+        raise ConfigError(
+            "data.cache would keep one epoch's views for all, and data.augment makes others in each. Fix: data.cache: "
+            "false, or leave data.augment out"
+        )

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -26,8 +26,9 @@ import numpy as np
 import numpy.typing as npt
 
 from reg2rg.core.errors import ConfigError, DataFault
-from reg2rg.core.report import write_paragraph
+from reg2rg.core.report import write_paragraph, write_tail
 from reg2rg.core.task import INSTRUCTION
+from reg2rg.store.views import ViewName
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -58,12 +59,15 @@ class TokenCounts:
         texture: tokens of a region's texture.
         geometry: tokens of a region's geometry.
         global_: tokens of the whole image.
+        pooled: a region's texture tokens are pooled out of the whole image under its mask (`MaskPool`), so that both
+            are needed and no texture view is.
         attributes: tokens of what is measured of a region.
     """
 
     texture: int
     geometry: int
     global_: int
+    pooled: bool = False
     attributes: int = 0
 
     @property
@@ -75,6 +79,13 @@ class TokenCounts:
     def measured(self) -> str:
         """What attributes add to the arithmetic of a message."""
         return f" + {self.attributes} attributes" if self.attributes else ""
+
+    @property
+    def views(self) -> frozenset[ViewName]:
+        """The views that the encoders look at."""
+        whole, own = self.pooled and self.texture > 0, not self.pooled and self.texture > 0
+        wanted = {"texture": own, "geometry": self.geometry > 0 or whole, "global": self.global_ > 0 or whole}
+        return frozenset(name for name, wants in wanted.items() if wants)  # type: ignore[misc]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +114,8 @@ class EncodedSample:
         labels: (L,) the id at target positions and at EOS, `IGNORED` elsewhere. Not shifted.
         visual_positions: (S,), as in `Prompt`.
         visual_sources: (S,), as in `Prompt`.
-        region_of_label: (K,) for each label position, in order, the slot whose paragraph it belongs to; -1 for EOS and
-            for a report without regions.
+        region_of_label: (K,) for each label position, in order, the slot whose paragraph it belongs to; -1 for EOS, for
+            a tail and for a report without regions.
         sentences_cut: sentences dropped from the end of the report because the sample was too long.
     """
 
@@ -166,7 +177,7 @@ class PromptEncoder:
         self.max_length, self.instruction = max_length, instruction
         self.eos_id = int(tokenizer.eos_token_id)
         self.pad_id = _first_id(tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.eos_token_id)
-        self._control = _control_ids(tokenizer)
+        self._control = control_ids(tokenizer)
         self._bos = leading_specials(tokenizer)
         self._prompts: dict[int, Prompt] = {}
         self._anchor_ids = self._tokens(_ANCHOR)
@@ -188,7 +199,11 @@ class PromptEncoder:
         return start + "".join(regions) + self.instruction
 
     def encode_sample(
-        self, regions: Sequence[str], texts: Sequence[str] | None = None, with_target: bool = True
+        self,
+        regions: Sequence[str],
+        texts: Sequence[str] | None = None,
+        with_target: bool = True,
+        others: Mapping[str, str] | None = None,
     ) -> EncodedSample:
         """Encode one sample.
 
@@ -196,6 +211,7 @@ class PromptEncoder:
             regions: region names in slot order.
             texts: their descriptions; needed with a target.
             with_target: append the report and EOS, labelled. Without, the sample is the prompt, for generation.
+            others: texts of a tail, see `reg2rg.core.report.write_tail`; ``None`` for a report without one.
 
         Raises:
             ConfigError: as `encode`.
@@ -211,7 +227,9 @@ class PromptEncoder:
             write_paragraph(slot, region, text, self.identity) + " "
             for slot, (region, text) in enumerate(zip(regions, texts, strict=True))
         ]
-        return self._with_target(prompt, paragraphs)
+        sample = self._with_target(prompt, paragraphs if others is None else [*paragraphs, write_tail(others)])
+        slots = sample.region_of_label
+        return replace(sample, region_of_label=np.where(slots < len(regions), slots, -1))
 
     def encode_whole(self, report: str | None) -> EncodedSample:
         """Encode a sample without regions: the prompt has the tokens of the whole image alone.
@@ -337,7 +355,7 @@ def _first_id(*ids: int | None) -> int:
     return next(int(token) for token in ids if token is not None)
 
 
-def _control_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+def control_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Special tokens, but for unk: it stands for what the vocabulary lacks, unless it is EOS too."""
     special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     return frozenset({*special, *tokenizer.all_special_ids} - {tokenizer.unk_token_id} | {tokenizer.eos_token_id})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -44,11 +44,13 @@ class Entry:
         study: its id.
         regions: the regions that may be prompted, in the order of the region set. None for a report as a whole.
         reports: their texts, ``""`` where there is none; without regions the whole report alone.
+        others: key and text of a tail; ``None`` for a report without one.
     """
 
     study: str
     regions: tuple[str, ...]
     reports: tuple[str, ...]
+    others: tuple[tuple[str, str], ...] | None = None
 
 
 class ViewCache:
@@ -118,6 +120,7 @@ class StudySamples:
         dropout: share of the training samples that have some of their regions only; see `kept_regions`.
         with_target: append the report, labelled.
         cache_bytes: memory for views; 0 keeps none.
+        augmented: (seed, epoch) -> where the views of that epoch come from; for training alone.
     """
 
     def __init__(
@@ -134,15 +137,17 @@ class StudySamples:
         dropout: float = 0.0,
         with_target: bool = True,
         cache_bytes: int = 0,
+        augmented: Callable[[int, int], ViewSource] | None = None,
     ) -> None:
+        self.augmented = augmented if train else None
         self.entries, self.source, self.views, self.encoder = list(entries), source, views, encoder
         self.seed, self.train = (seed if train else EVAL_SEED), train
         self.dropout = dropout if train else 0.0
         self.shuffled, self.schedule, self.with_target = shuffled, (schedule if train else None), with_target
-        counts = encoder.counts
-        wanted = {"texture": counts.texture, "geometry": counts.geometry, "global": counts.global_}
-        self.want = frozenset(name for name, count in wanted.items() if count)
-        self._vectors: dict[str, Mapping[str, npt.NDArray[np.float32]]] | None = {} if counts.attributes else None
+        self.want = encoder.counts.views
+        self._vectors: dict[str, Mapping[str, npt.NDArray[np.float32]]] | None = (
+            {} if encoder.counts.attributes else None
+        )
         lengths = [len(entry.regions) for entry in self.entries]
         self.cache = ViewCache(lengths, self.want, views.size, cache_bytes) if cache_bytes else None
 
@@ -174,9 +179,11 @@ class StudySamples:
             ConfigError: its prompt alone does not fit.
         """
         names, texts, encoded = self.written(index, epoch)
-        found = self._views(index, names)
+        found = self._views(index, names, epoch)
         views = (found.get("texture"), found.get("geometry"), found.get("global"))
-        return Sample(self.entries[index].study, names, texts, encoded, *views, self._measured(index, names))
+        entry = self.entries[index]
+        measured = self._measured(index, names)
+        return Sample(entry.study, names, texts, encoded, *views, attributes=measured, others=entry.others)
 
     def written(self, index: int, epoch: int) -> tuple[tuple[str, ...], tuple[str, ...], EncodedSample]:
         """Regions in slot order, their texts, and both as tokens: a sample without its views.
@@ -190,7 +197,8 @@ class StudySamples:
             return names, entry.reports, self.encoder.encode_whole(entry.reports[0] if self.with_target else None)
         by_region = dict(zip(entry.regions, entry.reports, strict=True))
         texts = tuple(by_region[name] for name in names)
-        return names, texts, self.encoder.encode_sample(names, texts, with_target=self.with_target)
+        others = None if entry.others is None else dict(entry.others)
+        return names, texts, self.encoder.encode_sample(names, texts, self.with_target, others)
 
     def lengths(self, epoch: int) -> list[int]:
         """How long each study's sample is, roughly, in tokens: what batches are bucketed by."""
@@ -200,6 +208,7 @@ class StudySamples:
         for entry in self.entries:
             count = min(len(entry.regions), bound or len(entry.regions))
             characters = sum(map(len, entry.reports)) * (count or 1) // max(1, len(entry.regions))
+            characters += sum(len(key) + len(text) + 4 for key, text in entry.others or ())
             lengths.append(count * region + characters // _CHARACTERS_PER_TOKEN)
         return lengths
 
@@ -213,10 +222,12 @@ class StudySamples:
             self._vectors[entry.study] = {name: vector(measured, name) for name in entry.regions}
         return np.stack([self._vectors[entry.study][name] for name in names])
 
-    def _views(self, index: int, names: tuple[str, ...]) -> dict[str, npt.NDArray[np.int16]]:
+    def _views(self, index: int, names: tuple[str, ...], epoch: int) -> dict[str, Any]:
         if not self.want:
             return {}
         entry = self.entries[index]
+        if self.augmented is not None:
+            return _by_name(self.augmented(self.seed, epoch).views(entry.study, self.views, names, self.want))
         if self.cache is None or index >= self.cache.held:
             return _by_name(self.source.views(entry.study, self.views, names, self.want))
         kept = self.cache.get(index)
@@ -227,6 +238,6 @@ class StudySamples:
         return {name: array if name == "global" else array[places] for name, array in kept.items()}
 
 
-def _by_name(views: StudyViews) -> dict[str, npt.NDArray[np.int16]]:
+def _by_name(views: StudyViews) -> dict[str, Any]:
     named = {"texture": views.texture, "geometry": views.geometry, "global": views.global_}
     return {name: array for name, array in named.items() if array is not None}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from reg2rg.core.errors import ConfigError, DataFault, TooManySkippedError
@@ -222,6 +223,15 @@ def join_faults(faults: Sequence[DataFault]) -> DataFault:
     joined = DataFault("\n".join(str(fault) for fault in faults))
     joined.code, joined.path = faults[0].code, faults[0].path
     return joined
+
+
+@contextlib.contextmanager
+def noting(faults: list[DataFault]) -> Iterator[None]:
+    """Note a fault of a table and go on."""
+    try:
+        yield
+    except DataFault as fault:
+        faults.append(fault)
 
 
 def leak_fault(studies: Iterable[Study]) -> DataFault | None:

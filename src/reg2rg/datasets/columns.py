@@ -14,7 +14,8 @@ from reg2rg.core.text import TextGate
 from reg2rg.datasets.json_tables import is_json, read_json
 from reg2rg.datasets.tables import Row, broken_rows, check_header, read_rows
 
-PLAIN = ("id", "patient", "split", "image", "mask", "report")
+PLAIN = ("id", "patient", "split", "image", "mask", "report", "other")
+"""Columns by their whole name; ``other`` has what a splitter put under no region, and is not read."""
 PREFIXES = ("mask", "report", "finding")
 _NESTED = {"masks": "mask", "reports": "report", "findings": "finding"}
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reg2rg.core.errors import ConfigError
+from reg2rg.scans.archives import SUFFIXES, parts_of
 
 _SPELLINGS = (("train", "training"), ("valid", "validation", "val"), ("test", "testing"))
 
@@ -17,7 +18,7 @@ class SplitLayout:
 
     Attributes:
         volumes: folder of the volumes.
-        masks: folder of the mask folders.
+        masks: folder of the mask folders, or the archive of them (see `reg2rg.scans.archives`).
         table: CSV of region texts.
     """
 
@@ -31,13 +32,24 @@ class SplitLayout:
         names = spellings(name)
         return cls(
             first_existing(root, [f"{spelling}_preprocessed" for spelling in names]),
-            first_existing(root, [f"{spelling}_region_mask" for spelling in names]),
+            _masks(root, [f"{spelling}_region_mask" for spelling in names]),
             first_existing(root, [f"radgenome_files/{spelling}_region_report.csv" for spelling in names]),
         )
 
     def scans(self) -> Iterator[Path]:
         """Files ``*/*/*.nii.gz`` of the volumes folder, sorted, hidden ones left out."""
         yield from sorted(path for path in self.volumes.glob("*/*/*.nii.gz") if not path.name.startswith("."))
+
+
+def _masks(root: Path, names: list[str]) -> Path:
+    """The folder of masks, or the archive that they were distributed in; a folder counts more.
+
+    Raises:
+        DataFault: ARCHIVE_PART.
+    """
+    folder = first_existing(root, names)
+    archives = (root / f"{name}{suffix}" for name in names for suffix in SUFFIXES)
+    return folder if folder.is_dir() else next((path for path in archives if parts_of(path)), folder)
 
 
 def spellings(name: str) -> list[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from reg2rg.core.errors import ConfigError, DataFault
@@ -16,11 +17,15 @@ from reg2rg.datasets.base import DATASETS, SPLITS, Dataset, Listing, Notes, Skip
 from reg2rg.datasets.columns import Key, Keys, any_rows
 from reg2rg.datasets.labels import truth
 from reg2rg.datasets.names import inside, study_id
+from reg2rg.datasets.splitters.base import OTHER, Splitter, by_region, split_report
+from reg2rg.datasets.spreadsheets import check_cell, lost_signs, whole_id
 from reg2rg.datasets.tables import Row, check_encoding, clean, is_empty
 from reg2rg.scans.dicom.files import is_dicom
-from reg2rg.scans.find_masks import by_region, matching
+from reg2rg.scans.find_masks import by_region as masks_by_region
+from reg2rg.scans.find_masks import matching
 from reg2rg.scans.label_names import version_1
 
+_REPORT_LIKE = re.compile(r"report|finding|befund|impression|text|\u62a5\u544a|\u6240\u89c1", re.IGNORECASE)
 _SPLIT_NAMES = {
     "train": "train",
     "training": "train",
@@ -39,7 +44,8 @@ class Manifest(Dataset):
     ``test``; default ``train``), ``report`` (the whole report), ``report:<region>`` (text of a region), ``mask``
     (a multilabel file), ``mask:<region>`` (a mask file a region), ``finding:<label>`` (0 or 1). In JSON lines the same
     keys, or nested: ``"masks": {"lung": "..."}``, ``"reports"``, ``"findings"``. A table without any mask column, and
-    without the option `masks`, lists scans without regions; their ``report`` is text enough.
+    without the option `masks`, lists scans without regions. A ``report`` alone is text enough for `task.target` whole;
+    for training by region a `splitter` puts its sentences under regions.
 
     Args:
         path: the table: CSV; or JSON lines, a JSON list, or a JSON object id -> row, told by its content.
@@ -52,6 +58,7 @@ class Manifest(Dataset):
         label_map: label values of multilabel masks: ``totalsegmentator`` (its task ``total``; where a file names its
             labels, the names count), ``totalsegmentator_v1``, or a mapping region -> values.
         columns: name here -> name of the column in the table, where they differ: ``{id: AccNum, image: nifti}``.
+        splitter: puts the sentences of ``report`` under regions, for rows without text of any region.
         val_fraction: share of train patients held out for validation if no row says ``val``.
         encoding: how the table is encoded.
         max_skip: largest share of studies that may be left out.
@@ -65,6 +72,7 @@ class Manifest(Dataset):
         masks: PathInside | None = None,
         label_map: str | dict[str, list[int]] | None = None,
         columns: dict[str, str] | None = None,
+        splitter: Splitter | None = None,
         val_fraction: NonNegativeFloat = 0.05,
         encoding: str = "utf-8-sig",
         max_skip: NonNegativeFloat = 0.05,
@@ -74,10 +82,13 @@ class Manifest(Dataset):
         carve_validation((), val_fraction)
         self.path = Path(path)
         self.root = (Path(root) if root is not None else self.path.parent).resolve()
+        beside = self.path.parent.resolve()
+        self.starts = tuple(dict.fromkeys((self.root, *((beside,) if beside.is_relative_to(self.root) else ()))))
         self.regions = load_region_set(regions)
         self.masks, self.encoding, self.val_fraction = masks, encoding, val_fraction
         self.label_map = _label_values(label_map, self.regions)
         self.columns = {theirs: ours for ours, theirs in (columns or {}).items()}
+        self.splitter = splitter
         _check_template(masks, self.label_map)
 
     def scan(self) -> Listing:
@@ -89,19 +100,21 @@ class Manifest(Dataset):
         """
         notes, studies, skipped = Notes(), [], []
         first_line: dict[str, int] = {}
+        folders: dict[str, str] = {}  # of this listing: links may lead elsewhere by the next
         keys = Keys(self.path, self.columns, self.regions)
         gate = TextGate()
-        rows = list(self._rows(gate))
+        rows = list(self.rows(gate))
         for told in gate.told(self.path.name):
             notes.add("TEXT_CLEANED", told)
         named = {key.kind for row in rows for name in row.values if (key := keys[name]) is not None}
+        faults = self._without_reports(rows) if rows and "report" not in named else ()
         masked = self.needs_masks and (self.masks is not None or "mask" in named)
         for row in rows:
             where = f"{self.path.name} line {row.line}"
             cells = {key: text for name, text in row.values.items() if (key := keys[name]) is not None}
             name = cells.get(Key("id"), "")
             try:
-                study = study_id(name)
+                study = study_id(whole_id(name, where))
                 if study in first_line:
                     raise _fault(
                         "DUPLICATE_STUDY",
@@ -112,7 +125,7 @@ class Manifest(Dataset):
                         "delete or rename one of the rows",
                     )
                 first_line[study] = row.line
-                studies.append(_RowReader(self, study, where, cells, notes).study(masked))
+                studies.append(_RowReader(self, study, where, cells, notes, folders).study(masked))
             except DataFault as fault:
                 skipped.append(Skip.of(fault, where))
         for column in keys.unused:
@@ -123,18 +136,53 @@ class Manifest(Dataset):
                     notes.add("NO_SOURCE", f"{region.name}: no label in label_map. {region.note}".rstrip())
         if not any(study.split == "val" for study in studies):
             studies = carve_validation(studies, self.val_fraction)
-        return Listing(tuple(studies), tuple(skipped), notes.freeze())
+        return Listing(tuple(studies), tuple(skipped), notes.freeze(), faults)
 
-    def _rows(self, gate: TextGate) -> Iterator[Row]:
-        theirs = {ours: name for name, ours in self.columns.items()}
-        return any_rows(self.path, [theirs.get(name, name) for name in ("id", "image")], self.encoding, gate)
+    def column(self, name: str) -> str:
+        """What the table calls a column."""
+        return next((theirs for theirs, ours in self.columns.items() if ours == name), name)
+
+    def rows(self, gate: TextGate, needed: Sequence[str] = ("id", "image")) -> Iterator[Row]:
+        """Rows of the table, whose cells are as they stand there.
+
+        Args:
+            gate: cleans every cell, and counts.
+            needed: columns that must be there, by their names here; so must be those that the option `columns` names.
+        """
+        wanted = dict.fromkeys([*map(self.column, needed), *self.columns])
+        return any_rows(self.path, list(wanted), self.encoding, gate)
+
+    def _without_reports(self, rows: Sequence[Row]) -> tuple[DataFault, ...]:
+        """The fault of a table that has studies to train on and no column of reports; none if all are for tests."""
+        split = self.column("split")
+        if all(row.values.get(split, "").strip().lower() == "test" for row in rows):
+            return ()
+        header = list(rows[0].values)
+        likely = next((name for name in header if _REPORT_LIKE.search(name)), None)
+        return (
+            DataFault.of(
+                "TABLE_COLUMNS",
+                path=self.path,
+                found=f"no column of reports; the header has: {', '.join(header)}",
+                expected="report, or report:<region>, where studies are to be trained on",
+                fix=f"columns: {{report: {likely or 'NAME'}}}, or give every row the split test",
+            ),
+        )
 
 
 class _RowReader:
     """One row made into a study."""
 
-    def __init__(self, manifest: Manifest, study: str, where: str, cells: Mapping[Key, str], notes: Notes) -> None:
-        self.manifest, self.id, self.where, self.notes = manifest, study, where, notes
+    def __init__(
+        self,
+        manifest: Manifest,
+        study: str,
+        where: str,
+        cells: Mapping[Key, str],
+        notes: Notes,
+        folders: dict[str, str],
+    ) -> None:
+        self.manifest, self.id, self.where, self.notes, self.folders = manifest, study, where, notes, folders
         self.cells = {key: text.strip() for key, text in cells.items() if not is_empty(text)}
 
     def study(self, masked: bool) -> Study:
@@ -149,18 +197,26 @@ class _RowReader:
         split = self._split()
         image = self._file(Key("image"), "VOLUME_MISSING")
         masks = self._masks() if masked else None
-        reports, whole = self._reports(), self.cells.get(Key("report"), "")
-        if not reports and not (whole and masks is None):
+        whole = self.cells.get(Key("report"), "")
+        for key, text in self.cells.items():
+            if key.kind == "report":
+                check_cell(text, f"{key.kind}:{key.item}" if key.item else key.kind, self.id, self.where)
+                if lost := lost_signs(text):
+                    self.notes.add("TEXT_GARBLED", f"{self.id}: {lost}")
+        reports = self._reports() or self._split_report(whole)
+        if not reports and not whole:
             if split != "test":
                 raise _fault(
                     "NO_REPORT",
                     self.id,
                     self.where,
-                    "no region text",
-                    "report:<region> in at least one column",
+                    "no text",
+                    "report, or report:<region> in at least one column",
                     "write the text, or give the row the split test",
                 )
             self.notes.add("NO_REPORT", self.id)
+        elif not reports and masks is not None:
+            self.notes.add("WHOLE_REPORT_ONLY", self.id)
         if masks is not None:
             regions = masks.files if isinstance(masks, RegionFiles) else masks.labels
             for region in reports:
@@ -186,6 +242,17 @@ class _RowReader:
     def _reports(self) -> dict[str, str]:
         texts = {region: self.cells.get(Key("report", region), "") for region in self.manifest.regions.names}
         return {region: clean(text) for region, text in texts.items() if text}
+
+    def _split_report(self, whole: str) -> dict[str, str]:
+        """Texts of regions that the splitter makes of a whole report."""
+        splitter, regions = self.manifest.splitter, self.manifest.regions
+        if splitter is None or not whole:
+            return {}
+        placed = split_report(whole, splitter, regions)
+        for sentence in placed:
+            if not sentence.regions:
+                self.notes.add("OTHER_SENTENCE", f"{self.id}: {sentence.text[:80]}")
+        return {region: text for region, text in by_region(placed, regions).items() if region != OTHER}
 
     def _findings(self) -> dict[str, bool] | None:
         found: dict[str, bool] = {}
@@ -217,15 +284,15 @@ class _RowReader:
         if Key("mask") in self.cells:
             return LabelMap(self._file(Key("mask"), "MASK_MISSING"), self._label_map())
         if template is not None and "{region}" in template:
-            pattern = self._path(template.format(id=self.id, region="{region}"))
-            there, _ = by_region(matching(pattern), self.manifest.regions)
+            pattern, _ = self._path(template.format(id=self.id, region="{region}"))
+            there, _ = masks_by_region(matching(pattern), self.manifest.regions)
             if there.files:
                 for file in itertools.chain.from_iterable(there.parts().values()):
-                    inside(self.manifest.root, str(file), self.id)  # a link may lead anywhere
+                    inside(self.manifest.root, str(file), self.id, folders=self.folders)  # a link may lead anywhere
                 return there
         elif template is not None:
-            path = self._path(template.format(id=self.id))
-            if path.is_file():
+            path, found = self._path(template.format(id=self.id))
+            if found and path.is_file():
                 return LabelMap(path, labels or {})
         raise _fault(
             "NO_MASK",
@@ -244,18 +311,19 @@ class _RowReader:
             )
         return self.manifest.label_map
 
-    def _path(self, text: str) -> Path:
-        root, beside = self.manifest.root, self.manifest.path.parent.resolve()
-        for start in (root, beside) if beside.is_relative_to(root) else ():
+    def _path(self, text: str) -> tuple[Path, bool]:
+        """A file by its path in the table, and whether it is there."""
+        root, folders = self.manifest.root, self.folders
+        for start in self.manifest.starts if text else ():
             with contextlib.suppress(DataFault):
-                if text and _is_there(path := inside(root, text, self.id, start)):
-                    return path
-        return inside(root, text, self.id)
+                if _is_there(path := inside(root, text, self.id, start, folders)):
+                    return path, True
+        return inside(root, text, self.id, folders=folders), False
 
     def _file(self, key: Key, code: str) -> Path:
         text = self.cells.get(key, "")
-        path = self._path(text)
-        if text and _is_there(path):
+        path, there = self._path(text)
+        if there:
             return path
         name = f"{key.kind}:{key.item}" if key.item else key.kind
         raise _fault(

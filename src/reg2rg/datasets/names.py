@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -47,7 +48,9 @@ def patient_of(study: str) -> str:
     return match["patient"] if match else study
 
 
-def inside(root: Path, path: str, study: str = "", start: Path | None = None) -> Path:
+def inside(
+    root: Path, path: str, study: str = "", start: Path | None = None, folders: dict[str, str] | None = None
+) -> Path:
     """`path` as a file below `root`, with links and ``..`` followed.
 
     The file itself may be a link into a store of blobs outside (the cache of the Hugging Face hub, git-annex, DVC). It
@@ -58,15 +61,26 @@ def inside(root: Path, path: str, study: str = "", start: Path | None = None) ->
         path: absolute, or relative to `start`. Backslashes are separators: tables travel from Windows.
         study: study id, for the message.
         start: folder below `root`; `root` itself if ``None``.
+        folders: folders that were resolved before, for many files in few folders; gets those that are resolved now.
 
     Raises:
         DataFault: ``UNSAFE_PATH`` if the path leaves `root` or cannot be a path.
     """
+    text = path.strip().replace("\\", "/")
     try:
-        named = (start or root) / path.strip().replace("\\", "/")
-        resolved = named.resolve()
-        place = named.parent.resolve() / named.name if named.is_symlink() else resolved
-        if place.is_relative_to(root) and (resolved.is_relative_to(root) or _is_blob(resolved)):
+        whole = f"{start or root}{os.sep}{text}" if text[:1] != "/" and not Path(text).drive else text
+        folder, name = os.path.split(whole)
+        if name in ("", ".", ".."):
+            folder, name = whole, ""
+        known = None if folders is None else folders.get(folder)
+        if known is None:
+            known = str(Path(folder).resolve())
+            if folders is not None:
+                folders[folder] = known
+        place = Path(f"{known}{os.sep}{name}" if name else known)
+        linked = place.is_symlink()
+        resolved = place.resolve() if linked or "\0" in text else place
+        if _is_below(place, root) and (not linked or _is_below(resolved, root) or _is_blob(resolved)):
             return place
         found = f"{path!r} leaves {root}"
     except (OSError, RuntimeError, ValueError):  # a loop of links, or a character that no path may have
@@ -78,6 +92,12 @@ def inside(root: Path, path: str, study: str = "", start: Path | None = None) ->
         expected=f"a file below {root}",
         fix="correct the path, or set `root` to the folder that holds all files",
     )
+
+
+def _is_below(path: Path, root: Path) -> bool:
+    """As `Path.is_relative_to`, of resolved paths."""
+    text, above = str(path), str(root)
+    return text == above or text.startswith(above if above.endswith(os.sep) else above + os.sep)
 
 
 def _is_blob(path: Path) -> bool:

@@ -3,7 +3,8 @@
 Layout, below the root or its folder ``dataset``::
 
     <split>_preprocessed/train_1000/train_1000a/train_1000_a_1.nii.gz
-    <split>_region_mask/seg_train_1000_a_1/<region>.nii.gz
+    <split>_region_mask/seg_train_1000_a_1/<region>.nii.gz     or <split>_region_mask.tar.gz, as it is distributed,
+                                                               whole or in parts (.tar.gz.part-aa, ...)
     radgenome_files/<split>_region_report.csv           Volumename, Anatomy, Sentence
 
 The published test split is called ``valid`` in folder names and ``validation`` in table names.
@@ -26,6 +27,7 @@ from reg2rg.datasets.labels import find_label_tables, read_labels
 from reg2rg.datasets.layout import SplitLayout, find_root
 from reg2rg.datasets.names import patient_of, study_id
 from reg2rg.datasets.tables import Row, check_encoding, clean, is_empty
+from reg2rg.scans.archives import folder_files
 from reg2rg.scans.find_masks import by_region, images_in
 
 COLUMNS = ("Volumename", "Anatomy", "Sentence")
@@ -106,6 +108,7 @@ class RadGenome(Dataset):
         for name, split in self.splits.items():
             scan = _SplitScan(root, name, split, self.regions, self.duplicates, self.partial, notes)
             scan.needs_masks = self.needs_masks
+            scan.open_masks(faults)
             scan.collect(scan.read_texts(self.encoding, faults), findings)
             studies += scan.studies
             skipped += scan.skipped
@@ -143,7 +146,15 @@ class _SplitScan:
         self.studies: list[Study] = []
         self.skipped: list[Skip] = []
         self._names: dict[str, str | None] = {}
-        self._has_table = True
+        self._has_table = self._has_masks = True
+
+    def open_masks(self, faults: list[DataFault]) -> None:
+        """Read an archive of masks once, for its index; of one that is damaged the volumes are listed without masks."""
+        try:
+            folder_files(self.layout.masks / "any")
+        except DataFault as fault:
+            faults.append(fault)
+            self.needs_masks, self._has_masks = False, False
 
     def read_texts(self, encoding: str, faults: list[DataFault]) -> dict[str, _Texts]:
         """Study id -> its texts, from the split's table. Rows with an unusable id are skipped and listed."""
@@ -259,7 +270,7 @@ class _SplitScan:
                 )
             self.notes.add("NO_REPORT", study)
         masks = self._masks(study)
-        for region in reports:
+        for region in reports if self._has_masks else ():
             if region not in masks.files:
                 self.notes.add("TEXT_WITHOUT_MASK", f"{study} {region}")
         labels = findings.get(study)
@@ -269,7 +280,7 @@ class _SplitScan:
 
     def _masks(self, study: str) -> RegionFiles:
         folder = self.layout.masks / f"seg_{study}"
-        there = images_in(folder)
+        there = images_in(folder) if self._has_masks else {}
         found, unknown = by_region(there, self.regions)
         for name in unknown:
             self.notes.add("UNKNOWN_MASK", f"{study} {there[name].name}")

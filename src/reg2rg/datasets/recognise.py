@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.text import TextGate
 from reg2rg.datasets.columns import any_rows
+from reg2rg.datasets.ct_rate import volumes_folder
 from reg2rg.datasets.layout import first_existing, spellings
 from reg2rg.datasets.scan_folder import ONE, dicom_folders, scans_at
 from reg2rg.scans.dicom.files import is_dicom
@@ -23,6 +25,8 @@ _MASKS = ("masks", "mask", "segmentations", "segmentation", "seg", "segs", "labe
 _SEPARATE = ("{id}/ct.nii.gz", "{id}/segmentations")  # TotalSegmentator's data set
 KNOWN = (
     "RadGenome-ChestCT (<split>_preprocessed, <split>_region_mask, radgenome_files)",
+    "CT-RATE (train or train_fixed, radiology_text_reports)",
+    "CTRG-Chest-548K (annotation.json, or CTRG_train.csv)",
     "a table with the columns id and image (.csv, .tsv, .jsonl)",
     f"scans in a folder {' or '.join(_IMAGES)}, with or without masks in a folder {' or '.join(_MASKS)}",
     f"{_SEPARATE[0]}, with or without {_SEPARATE[1]}",
@@ -56,7 +60,9 @@ def recognise(path: Path) -> Recognised:
     """
     if not path.exists():
         raise ConfigError(f"{path}: no such folder. Fix: the path")
-    found = next((one for look in (_radgenome, _table, _scans, _dicom) if (one := look(path)) is not None), None)
+    found = next(
+        (one for look in (_radgenome, _ct_rate, _ctrg, _table, _scans, _dicom) if (one := look(path)) is not None), None
+    )
     if found is not None:
         return found
     entries = sorted(path.iterdir()) if path.is_dir() else []
@@ -81,6 +87,31 @@ def _radgenome(path: Path) -> Recognised | None:
             splits = ", ".join(name for name in (there["train"], test) if name)
             return Recognised(f"RadGenome-ChestCT's layout (splits: {splits})", "RadGenome", arguments)
     return None
+
+
+def _ct_rate(path: Path) -> Recognised | None:
+    for root in (path, path / "dataset"):
+        if not (root / "radiology_text_reports").is_dir():
+            continue
+        there = {name: volumes_folder(root, name, "auto").is_dir() for name in ("train", "valid")}
+        if any(there.values()):
+            arguments = {"root": str(path), **{split: name if there[name] else None
+                                               for split, name in (("train", "train"), ("test", "valid"))}}  # fmt: skip
+            return Recognised("CT-RATE's layout", "CTRate", arguments, regions=False)
+    return None
+
+
+def _ctrg(path: Path) -> Recognised | None:
+    if not path.is_dir():
+        return None
+    csv = any(re.fullmatch(r"CTRG_(train|val|test)\.csv", file.name) for file in path.iterdir())
+    if not (csv or (path / "annotation.json").is_file()):
+        return None
+    masked, texts = (path / "masks").is_dir(), path / "region_texts.csv"
+    arguments: dict[str, Any] = {"root": str(path), "texts": "." if csv else "annotation.json"}
+    arguments |= {} if masked else {"masks": None}
+    arguments |= {"region_texts": texts.name} if texts.is_file() else {}
+    return Recognised("CTRG-Chest-548K's layout", "CTRG", arguments, regions=masked)
 
 
 def _table(path: Path) -> Recognised | None:

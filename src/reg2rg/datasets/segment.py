@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import filecmp
 import functools
+import hashlib
 import os
 import pickle
 import shutil
@@ -23,10 +24,11 @@ from typing import Any
 
 import numpy as np
 
+from reg2rg.core.claims import Campaign, crashed
 from reg2rg.core.documents import DocumentError, read_record, write_record
 from reg2rg.core.errors import ConfigError, DataFault, Reg2RGError
-from reg2rg.core.files import disk_trouble, write_json
-from reg2rg.core.parallel import run_tasks
+from reg2rg.core.files import disk_trouble, hold_fence, write_json
+from reg2rg.core.parallel import own_first, run_shared, run_tasks, shard_of
 from reg2rg.core.regions import RegionSet
 from reg2rg.core.types import LabelMap, RegionFiles, Study
 from reg2rg.datasets.base import Skip, check_skip_limit, count_codes
@@ -103,6 +105,7 @@ def segment(
     shard: tuple[int, int] = (1, 1),
     max_skip: float = 0.05,
     options: ReadOptions | None = None,
+    campaign: Campaign | None = None,
 ) -> SegmentSummary:
     """Make the masks of studies.
 
@@ -118,59 +121,88 @@ def segment(
         shard: (i, n): of the sorted studies, every n-th from the i-th on, counted from 1.
         max_skip: share of studies that may be skipped.
         options: how scans are read.
+        campaign: as for `reg2rg.store.prepare.prepare`.
 
     Returns:
-        what was done; it stands in ``segment.json`` in `out` too.
+        what was done, by this call or by all shards of a campaign that is complete; it stands in ``segment.json`` in
+        `out` too.
 
     Raises:
         TooManySkippedError: more than `max_skip` of the studies were skipped; the others have their masks.
         ConfigError: an argument that cannot be, or a segmenter that can give no region of the set.
         Reg2RGError: the disk is full or not writable, or the segmenter failed for a reason that is no scan's.
     """
-    begun, out, (index, count) = time.monotonic(), Path(out), shard
+    begun, out = time.monotonic(), Path(out)
     if folder.count("{id}") != 1 or "/" in folder:
         raise ConfigError(f"folder is {folder!r}: {{id}} must stand in it, once, and no slash")
-    if not 1 <= index <= count:
-        raise ConfigError(f"shard is {index}/{count} (expected i/n with 1 <= i <= n, for example 1/8)")
     if isinstance(segmenter, KeptSegmenter) and segmenter.kept == default_folder():
         segmenter.kept = out / _KEPT
     remove_abandoned(out)
-    mine = sorted(studies, key=lambda study: study.id)[index - 1 :: count]
+    ordered = sorted(studies, key=lambda study: study.id)
+    mine = shard_of(ordered, shard)
     packed = pickle.dumps(segmenter)
-    jobs = [_Job(study, packed, regions, out / folder.replace("{id}", study.id), options) for study in mine]
-    statuses: Counter[str] = Counter()
-    found: Counter[str] = Counter()
-    skipped = []
-    tasks = run_tasks(_segment_one, jobs, name=_name, workers=workers_that_fit(workers, mine), title="segment")
-    with contextlib.closing(tasks):
-        for job, outcome in tasks:
-            if outcome.status == "fatal":
-                raise Reg2RGError(outcome.message)
-            statuses[outcome.status] += 1
-            found.update(outcome.regions)
-            if outcome.status == "skipped":
-                skipped.append(Skip(job.study.id, outcome.code, outcome.message))
-    counts = {name: found[name] for name in regions.names}
-    seconds = time.monotonic() - begun
-    summary = SegmentSummary(
+    jobs = {
+        study.id: _Job(study, packed, regions, out / folder.replace("{id}", study.id), options)
+        for study in (mine if campaign is None else own_first(ordered, shard))
+    }
+    workers, outcomes = workers_that_fit(workers, mine), {}
+    facts = [
+        asdict(options) if options else None,
+        hashlib.sha256(packed).hexdigest(),
+        folder,
+        list(regions.names),
+        sorted(jobs),
+    ]
+    with contextlib.nullcontext() if campaign is None else campaign.claims(out, facts) as claims:
+        if claims is None:
+            tasks = run_tasks(_segment_one, jobs.values(), name=_name, workers=workers, title="segment")
+        else:
+            tasks = run_shared(
+                _segment_one, jobs, claims=claims, told=_told, given_up=_given_up, workers=workers, title="segment"
+            )
+        with contextlib.closing(tasks):
+            for job, outcome in tasks:
+                if outcome.status == "fatal":
+                    raise Reg2RGError(outcome.message)
+                outcomes[job.study.id] = outcome
+        complete = claims is None or claims.finished() >= jobs.keys()
+        if claims is not None and complete:
+            outcomes, shard = {name: _Outcome(**told) for name, told in claims.outcomes().items()}, (1, 1)
+    summary = _summary(out, outcomes, regions, time.monotonic() - begun)
+    if complete:
+        _write_summary(summary, shard)
+    check_skip_limit(summary.skipped, summary.studies, max_skip)
+    return summary
+
+
+def _summary(out: Path, outcomes: Mapping[str, _Outcome], regions: RegionSet, seconds: float) -> SegmentSummary:
+    statuses = Counter(outcome.status for outcome in outcomes.values())
+    found = Counter(name for outcome in outcomes.values() for name in outcome.regions)
+    return SegmentSummary(
         out,
-        len(mine),
+        len(outcomes),
         statuses["made"],
         statuses["kept"],
-        tuple(sorted(skipped, key=lambda skip: skip.study)),
-        counts,
+        tuple(Skip(name, one.code, one.message) for name, one in sorted(outcomes.items()) if one.status == "skipped"),
+        {name: found[name] for name in regions.names},
         seconds,
     )
-    _write_summary(summary, shard)
-    check_skip_limit(skipped, len(mine), max_skip)
-    return summary
+
+
+def _told(outcome: _Outcome) -> dict[str, Any] | None:
+    return None if outcome.status == "fatal" else asdict(outcome)
+
+
+def _given_up(job: _Job, attempts: int) -> _Outcome:
+    return _Outcome("skipped", (), "CRASHED", crashed(job.study.id, attempts))
 
 
 def _segment_one(job: _Job) -> _Outcome:
     """Bring the masks of one study into its folder. Never lets an exception out but a keyboard interrupt."""
     study = job.study
     try:
-        found = _unpacked(job.segmenter).segment(study.image, job.regions, job.options)
+        options = (job.options or ReadOptions()).for_study(study) if study.rescale else job.options
+        found = _unpacked(job.segmenter).segment(study.image, job.regions, options)
         facts = {"made_by": asdict(found.made_by), "absent": dict(found.absent), "regions": list(job.regions.names)}
         there = _is_there(job.folder, found, facts)
         if not there:
@@ -238,6 +270,7 @@ def _fill(folder: Path, found: Segmentation, facts: Mapping[str, Any]) -> None:
                 except OSError:  # another disk, or one without links
                     shutil.copyfile(path, new / target)
         write_record(new / MADE_BY, facts)
+        hold_fence()
         with contextlib.suppress(FileNotFoundError):
             folder.rename(Path(name, "old"))
         new.rename(folder)

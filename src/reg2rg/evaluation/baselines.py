@@ -36,7 +36,8 @@ def baselines_of(
         written: further ones: name -> study -> region -> text.
     """
     found = {EMPTY: [_told(pair, "", {}, ()) for pair in pairs]}
-    found[COMMONEST_REPORT] = _commonest_report(pairs, source)
+    if any(pair.reference_text for pair in source):
+        found[COMMONEST_REPORT] = _commonest_report(pairs, source)
     if any(pair.reference_regions for pair in pairs):
         found[COMMONEST_PARAGRAPHS] = _commonest_paragraphs(pairs, source, regions)
     if len({pair.patient for pair in pairs}) > 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from reg2rg.core.text import MOSTLY_FOREIGN, foreign_share
 from reg2rg.evaluation.findings import Labelled
 from reg2rg.evaluation.labelers import Labeler
 from reg2rg.evaluation.metrics.recognition import Recognition, recognise
@@ -27,7 +27,6 @@ _CLEANING = (("\n", ""), (" . ", "."), (" .", "."))
 _PREDICTED_CLEANING = (("\n", ""), ("<|eot_id|>", ""), ('"', ""), ("_", ""), *_CLEANING[1:])
 """What the VLM3D challenge takes out of texts before it compares them."""
 _LABELLED_AT_ONCE = 256
-_MOSTLY = 0.5
 
 Progress = Callable[[str], None]
 Labels = Mapping[str, NDArray[np.bool_]]
@@ -149,17 +148,12 @@ class Cohort:
     @cached_property
     def foreign(self) -> float:
         """Share of the references' letters that are none of a-z, which what is made for English does not cover."""
-        texts = "".join({pair.reference_text for pair in self.pairs})
-        if texts.isascii():
-            return 0.0
-        letters = Counter(texts.lower())
-        counts = {letter: count for letter, count in letters.items() if letter.isalpha()}
-        return sum(n for letter, n in counts.items() if not letter.isascii()) / max(1, sum(counts.values()))
+        return foreign_share("".join({pair.reference_text for pair in self.pairs}))
 
     @property
     def unread(self) -> bool:
         """Whether what knows English alone says nothing of these texts."""
-        return self.foreign > _MOSTLY
+        return self.foreign > MOSTLY_FOREIGN
 
     @property
     def reads_findings(self) -> bool:

@@ -222,7 +222,7 @@ def _notes(cohort: Cohort, source: Sequence[Pair] | None) -> list[str]:
         total = sum(dropped.values())
         listed = ", ".join(f"{region} {n:,}" for region, n in dropped.items())
         notes.append(f"The protocol drops {total:,} pairs whose prediction has no such region: {listed}.")
-    if settings.floors:
+    if settings.floors and any(pair.reference_text for pair in source or pairs):
         where = "the given training references" if source is not None else "the evaluated references (a head start)"
         common = f"'{COMMONEST_REPORT}'"
         if any(pair.reference_regions for pair in pairs):

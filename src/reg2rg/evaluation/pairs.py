@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 from reg2rg.core.regions import RegionSet
-from reg2rg.core.report import write_report
+from reg2rg.core.report import OTHER, write_report, write_tail
 from reg2rg.evaluation.prefixes import (
     clean_regions,
     given_slots,
@@ -41,6 +41,7 @@ class Pair:
             unknown one.
         surplus: further names in the prediction: of repeated regions, of slots that come again or were not given.
         nameless: the prediction has prefixes, and none names a region: its model was not asked to.
+        forced: the names in the prediction were given to the decoder: they recognise nothing.
     """
 
     study: str
@@ -55,6 +56,7 @@ class Pair:
     named: tuple[str, ...] = ()
     surplus: tuple[str, ...] = ()
     nameless: bool = False
+    forced: bool = False
 
     @property
     def unanswered(self) -> bool:
@@ -69,6 +71,11 @@ class Pair:
         return " ".join(self.predicted_regions.values()) if self.given else self.prediction_text
 
 
+def chose_no_names(pairs: Sequence[Pair]) -> bool:
+    """Whether predictions were asked for no names of regions."""
+    return any(pair.nameless for pair in pairs) and all(pair.nameless or not pair.prediction for pair in pairs)
+
+
 @dataclass(frozen=True, slots=True)
 class Side:
     """One side of a pair as a file gives it.
@@ -77,24 +84,33 @@ class Side:
         whole: text of the whole report, with or without prefixes; "" if it is given by region only.
         regions: region -> text where the file has a row or file a region.
         given: the region at each slot of the prompt, where the file says so.
+        other: text of no region, of those whose regions are known.
+        forced: the names of regions in it were given to the decoder.
     """
 
     whole: str = ""
     regions: Mapping[str, str] = field(default_factory=dict)
     given: tuple[str, ...] = ()
+    other: str = ""
+    forced: bool = False
 
     @classmethod
-    def of_paragraphs(cls, given: Sequence[str], texts: Sequence[str]) -> Self:
+    def of_paragraphs(cls, given: Sequence[str], texts: Sequence[str], others: Mapping[str, str] | None = None) -> Self:
         """The side whose paragraphs are known.
 
         Args:
             given: the region at each slot.
             texts: their texts, ``""`` for a region without one; without regions the whole report alone.
+            others: texts of a tail by region, and of no region; ``None`` for a report without one.
         """
         if not given:
             return cls(texts[0])
         folded = {region: " ".join(text.split()) for region, text in zip(given, texts, strict=True)}
-        return cls(write_report(given, texts), folded, tuple(given))
+        if others is None:
+            return cls(write_report(given, texts), folded, tuple(given))
+        words = {key: " ".join(text.split()) for key, text in others.items()}
+        other = words.pop(OTHER, "")
+        return cls(write_report(given, texts) + write_tail(others), folded | words, tuple(given), other)
 
     def text(self, regions: RegionSet) -> str:
         """All of it as one text, regions in the order of the set."""
@@ -103,7 +119,7 @@ class Side:
     def plain(self, regions: RegionSet) -> str:
         """The same without prefixes."""
         if self.given and self.regions:  # what the paragraphs are is known: nothing is read
-            return " ".join(text for text in self.regions.values() if text)
+            return " ".join(text for text in (*self.regions.values(), self.other) if text)
         return plain_text(self.text(regions))
 
     @property
@@ -121,6 +137,7 @@ def whole_pair(study: str, patient: str, reference: Side, prediction: Side, regi
         prediction.text(regions),
         reference.plain(regions),
         prediction.plain(regions),
+        forced=prediction.forced,
     )
 
 

@@ -13,13 +13,10 @@ from dataclasses import dataclass, replace
 
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.regions import RegionSet
-from reg2rg.core.report import Part, Report, report_of, split_report
+from reg2rg.core.report import Part, Report, report_of, split_report, split_tail
 
 _PUBLISHED = re.compile(r"The region \d+ is [^:]+: ")
 _PUBLISHED_SLOT = re.compile(r"The region (\d+) is (\w+)")
-# The text of regions without a mask is added behind the others, in braces; a text cut at its limit closes none.
-_TAIL = re.compile(r"The other report is:? ?")
-_OTHER = re.compile(r"\{([^:{}]+): ?([^{}]*)(?:\}|$)")
 _NOT_GIVEN = 10**9
 """Stands for slots that a reference does not have: larger than any that is written."""
 
@@ -46,13 +43,11 @@ def strip_prefixes(text: str) -> str:
     White space is folded before the tail; the parts of the tail follow, joined by blanks. A prefix without a colon
     takes with it everything up to the next colon.
     """
-    match = _TAIL.search(text)
-    main, tail = (text, "") if match is None else (text[: match.start()], text[match.end() :])
+    main, others = split_tail(text)
     parts = [" ".join(_PUBLISHED.sub("", main).split())]
-    for found in _OTHER.finditer(tail):
-        words = " ".join(found[2].split())
+    for entry in others:
         # A brace that a text cut at its limit leaves open was not read by the published script: it stands there still.
-        parts.append(words if found[0].endswith("}") else f"{{{found[1]}: {words}")
+        parts.append(entry.text if entry.closed else f"{{{entry.key}: {entry.text}")
     return " ".join(part for part in parts if part).strip()
 
 
@@ -88,9 +83,9 @@ def has_prefixes(text: str) -> bool:
 
 def plain_text(text: str) -> str:
     """The text without prefixes, white space folded; the parts of a tail follow. No other word is lost."""
-    main, others = _split_tail(text)
+    main, others = split_tail(text)
     words = " ".join(part.text for part in split_report(main)).split()
-    return " ".join([*words, *(words for _, words in others if words)])
+    return " ".join([*words, *(entry.text for entry in others if entry.text)])
 
 
 def own_slots(text: str, regions: RegionSet, numbers: Sequence[int] | None = None) -> list[Slot]:
@@ -146,8 +141,8 @@ def named_regions(text: str, regions: RegionSet, join: bool = False) -> dict[str
 
 def other_regions(text: str, regions: RegionSet) -> dict[str, str]:
     """Region -> text from the tail that lists regions without a mask; names that the set does not know are left out."""
-    _, others = _split_tail(text)
-    known = {_canonical(name, regions): words for name, words in others if words}
+    _, others = split_tail(text)
+    known = {_canonical(entry.key, regions): entry.text for entry in others if entry.text}
     return {name: words for name, words in known.items() if name in regions}
 
 
@@ -156,18 +151,9 @@ def clean_regions(texts: Mapping[str, str]) -> dict[str, str]:
     return {name: text for name, text in texts.items() if text}
 
 
-def _split_tail(text: str) -> tuple[str, list[tuple[str, str]]]:
-    match = _TAIL.search(text)
-    if match is None:
-        return text, []
-    return text[: match.start()], [
-        (name, " ".join(words.split())) for name, words in _OTHER.findall(text[match.end() :])
-    ]
-
-
 def _spelled(text: str, regions: RegionSet, numbers: Sequence[int] | None = None) -> list[Part]:
     """The parts of a text before its tail, in the set's spelling and the numbers of slots that are wanted."""
-    main, _ = _split_tail(text)
+    main, _ = split_tail(text)
     places = {number: place for place, number in enumerate(numbers or ())}
 
     def slot(number: int | None) -> int | None:

@@ -10,7 +10,7 @@ from reg2rg.core.errors import ConfigError
 from reg2rg.core.regions import RegionSet
 from reg2rg.datasets.names import patient_of
 from reg2rg.evaluation.labelers.base import some
-from reg2rg.evaluation.pairs import Pair, Side, pair_sides, pair_texts, whole_pair
+from reg2rg.evaluation.pairs import Pair, Side, chose_no_names, pair_sides, pair_texts, whole_pair
 from reg2rg.evaluation.prefixes import has_prefixes
 from reg2rg.evaluation.sources import Columns, Texts, read_texts
 
@@ -85,6 +85,27 @@ def read_reports(
     notes += _columns(predictions, predicted, source, expected)
     notes += dict.fromkeys((*predicted.notes, *expected.notes))
     return Reports(pairs, _described(pairs, regions), (*notes, *_detected(pairs, whole)))
+
+
+def read_predictions(
+    path: Path,
+    regions: RegionSet,
+    columns: Columns = Columns(),  # noqa: B008 (frozen)
+    encoding: str | None = None,
+) -> Reports:
+    """Predictions alone, to be scored against labels, as pairs with empty references.
+
+    Raises:
+        ConfigError: as `read_reports`.
+        DataFault: as `read_reports`.
+    """
+    texts = read_texts(path, "prediction", regions, columns, encoding)
+    pairs = [
+        pair_sides(study, texts.patients.get(study) or patient_of(study), Side(), side, regions)
+        for study, side in texts.sides.items()
+    ]
+    notes = (*_columns(path, texts, path, texts), *texts.notes)
+    return Reports(pairs, (), (*notes, "There are no references: findings are scored against labels, texts are not."))
 
 
 def read_references(
@@ -170,7 +191,12 @@ def _detected(pairs: Sequence[Pair], whole: Sequence[str]) -> Iterator[str]:
         yield "Texts are given by region; whole reports are these texts joined in the order of the region set."
     elif not whole:
         yield "No region prefixes found: whole reports are scored."
-    if pairs and all(pair.nameless or not pair.prediction for pair in pairs) and any(pair.nameless for pair in pairs):
+    if forced := sum(pair.forced for pair in pairs):
+        yield (
+            f"Decoding was forced in {forced} of {len(pairs)} predictions: the names of regions were given to the "
+            "decoder and recognise nothing. Recognition is not scored."
+        )
+    elif chose_no_names(pairs):
         yield "The predictions name no region, so that there is no recognition to score; paragraphs go by their slots."
     patients = len({pair.patient for pair in pairs})
     if patients < len(pairs):

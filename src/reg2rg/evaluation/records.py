@@ -9,12 +9,13 @@ from typing import Any
 
 from reg2rg.core.documents import DocumentError, read_record
 from reg2rg.core.files import atomic_write
-from reg2rg.core.report import Paragraph, Report, write_report
+from reg2rg.core.report import Paragraph, Report, Written, write_report, write_tail
 from reg2rg.core.text import TextGate
 from reg2rg.datasets.json_tables import clean_value
 
 STUDIES, TABLE = "studies", "predictions.csv"
 COLUMNS = ("AccNum", "Question", "GT_combined_report", "Pred_combined_report")
+DECODING, FORCED = "Decoding", "forced"
 _FIX = "delete it and run `reg2rg predict` again: it is made anew"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -57,22 +58,54 @@ def read_report(record: Mapping[str, Any]) -> Report:
         tuple(record["invalid"]),
         tuple(record["duplicate"]),
         tuple(record["missing"]),
+        record.get("others", {}),
+    )
+
+
+def as_facts(written: Written) -> dict[str, Any]:
+    """What is known of a paragraph beside its text, as records and JSON files have it."""
+    return {"referring": _in_thousandths(written.referring), "forced": written.forced, "truncated": written.truncated}
+
+
+def _in_thousandths(shares: Mapping[str, float]) -> dict[str, float]:
+    """Shares that still sum to one. What a batch does to the last digits of a number is not seen in a file."""
+    whole = {name: int(1000 * share) for name, share in shares.items()}
+    first = sorted(shares, key=lambda name: whole[name] - 1000 * shares[name])
+    for name in first[: 1000 - sum(whole.values())] if shares else ():
+        whole[name] += 1
+    return {name: count / 1000 for name, count in whole.items()}
+
+
+def told_decoding(written: Sequence[Written]) -> str:
+    """How a report was decoded: ``free``, ``constrained``, or ``forced``, if the names of its regions were given."""
+    return "free" if not written else FORCED if any(one.forced for one in written) else "constrained"
+
+
+def read_written(record: Mapping[str, Any]) -> tuple[Written, ...]:
+    """What a record knows of its paragraphs; nothing of a report that was decoded freely."""
+    return tuple(
+        Written(p["slot"], p["region"], p["referring"], p["forced"], p["truncated"])
+        for p in record["paragraphs"]
+        if "referring" in p
     )
 
 
 def write_table(out: str | Path) -> Path:
     """Write all complete studies of a folder as one CSV in the published column layout.
 
+    Where the names of regions were given to the decoder, a column ``Decoding`` says so: they are no recognition.
+
     Returns:
         its path.
     """
     path = Path(out) / TABLE
+    forced = any(found.get("decoding") == FORCED for found in read_records(out))
     with atomic_write(path, "w") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(COLUMNS)
+        writer.writerow((*COLUMNS, DECODING) if forced else COLUMNS)
         for found in read_records(out):
             row = (found["study"], found["question"], _reference_text(found), found["text"])
-            writer.writerow([as_cell(text) for text in row])
+            writer.writerow([as_cell(text) for text in (*row, found["decoding"])[: len(row) + forced]])
     return path
 
 
@@ -83,9 +116,11 @@ def reference_paragraphs(record: Mapping[str, Any]) -> Sequence[str]:
 
 
 def _reference_text(record: Mapping[str, Any]) -> str:
-    """The reference as one text: with region prefixes, or the whole report where there are no regions."""
-    texts = reference_paragraphs(record)
-    return write_report(record["regions"], texts) if record["regions"] else texts[0]
+    """The reference as one text: with region prefixes and a tail, or the whole report where there are no regions."""
+    texts, others = reference_paragraphs(record), record.get("reference_others")
+    if not record["regions"]:
+        return texts[0]
+    return write_report(record["regions"], texts) + ("" if others is None else write_tail(others))
 
 
 def as_cell(text: str) -> str:

@@ -18,7 +18,7 @@ from reg2rg.core.text import TextGate
 from reg2rg.datasets.tables import check_encoding
 from reg2rg.evaluation.labelers.base import some
 from reg2rg.evaluation.pairs import Side
-from reg2rg.evaluation.records import STUDIES, from_cell, read_records, reference_paragraphs
+from reg2rg.evaluation.records import DECODING, FORCED, STUDIES, from_cell, read_records, reference_paragraphs
 from reg2rg.evaluation.rows import Rows, cell_text, table_rows
 
 IDS = (
@@ -155,6 +155,7 @@ class _Reader:
         # RadGenome's own table: parts of regions ("lung/lung/right lung") and others stand between the regions.
         lenient = region_column == "Anatomy" and text_column == "Sentence"
         texts: dict[str, dict[str, str]] = {}  # a whole report stands under ""
+        forced: set[str] = set()
         patients: dict[str, str] = {}
         doubled: Counter[str] = Counter()
         parts = 0
@@ -163,6 +164,8 @@ class _Reader:
             text = from_cell(cell_text(row[text_column], path, line, text_column))
             cell = cell_text(row[region_column], path, line, region_column) if region_column else ""
             region = self._region(cell, path, line, lenient)
+            if row.get(DECODING) == FORCED:
+                forced.add(study)
             if patient_column and (name := cell_text(row[patient_column], path, line, patient_column).strip()):
                 patients[study] = name
             if region is None:
@@ -173,7 +176,7 @@ class _Reader:
             doubled[study] += before is not None and not (lenient and before == text.strip())
             own[region] = text.strip() if region else text
         self._check_doubled(path, doubled)
-        sides = {study: Side(own.pop("", ""), own) for study, own in texts.items()}
+        sides = {study: Side(own.pop("", ""), own, forced=study in forced) for study, own in texts.items()}
         notes = [*self._labels(path, header), *_odd_words(path, sides)]
         if parts:
             notes.append(f"{path.name}: {parts} rows of parts of regions or of other regions are left out.")
@@ -234,9 +237,10 @@ def _from_records(path: Path, side: SideName) -> Texts:
     for record in read_records(path, gate=gate):
         given = tuple(record["regions"])
         if side == "reference":
-            sides[record["study"]] = Side.of_paragraphs(given, reference_paragraphs(record))
+            tail = record.get("reference_others")
+            sides[record["study"]] = Side.of_paragraphs(given, reference_paragraphs(record), tail)
         else:
-            sides[record["study"]] = Side(record["text"], given=given)
+            sides[record["study"]] = Side(record["text"], given=given, forced=record.get("decoding") == FORCED)
     if not sides:
         raise ConfigError(f"{path}: no complete study in {STUDIES}/. Fix: run `reg2rg predict` to its end")
     return Texts(str(path), sides, notes=tuple(gate.told(path.name)), own=True)

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import logging
-import platform
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-from reg2rg import __version__
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.progress import Step
-from reg2rg.core.report import Paragraph, Report, parse_report
 from reg2rg.core.task import Views
 from reg2rg.core.types import LabelMap, Study
-from reg2rg.data.batch import Batch, collate
-from reg2rg.data.prompt import PromptEncoder
-from reg2rg.data.samples import Entry, StudySamples
-from reg2rg.inference.result import Provenance, ReportResult
-from reg2rg.models.reporter import GeneratedReport
+from reg2rg.inference.features import report_on_features
+from reg2rg.inference.identity import pseudonym
+from reg2rg.inference.inputs import chosen_series, inputs_of
+from reg2rg.inference.one_study import OneStudy, Stages, provenance, run_of, written
+from reg2rg.inference.result import ReportResult
 from reg2rg.pretrained.contract import InputContract
-from reg2rg.pretrained.fingerprint import digest
 from reg2rg.scans.base import Implausible, MaskGrid, ReadOptions
+from reg2rg.scans.dicom.choose import Candidate
 from reg2rg.scans.find_masks import MaskSource, find_masks, image_stem
 from reg2rg.scans.masks import canonical
 from reg2rg.scans.read import read_study
@@ -31,12 +27,10 @@ from reg2rg.scans.segmenters import SEGMENTERS, MadeBy, Segmentation, Segmenter,
 from reg2rg.store.attributes import Attributes, measure
 from reg2rg.store.crop import Detail, crop_to_foreground
 from reg2rg.store.frame import conform
-from reg2rg.store.views import ALL_VIEWS, StudyViews, compute_views
+from reg2rg.store.views import StudyViews, compute_views
 from reg2rg.training.module import Reg2RG
 
 log = logging.getLogger(__name__)
-
-_PACKAGES = ("torch", "lightning", "transformers", "numpy", "nibabel", "pynrrd")
 
 
 def report_on(
@@ -61,7 +55,8 @@ def report_on(
     of the regions in the prompt follows from the scan's file name, as it does from a study's id.
 
     Args:
-        scan: CT in Hounsfield units, a file of any kind that `reg2rg.scans` has a reader for, or a DICOM study.
+        scan: CT in Hounsfield units, a file of any kind that `reg2rg.scans` has a reader for, or a DICOM study. For a
+            model that sees features a file of them, as its ``data.read.grid`` says; `masks` is then their mask file.
         masks: one of: a pattern such as ``"masks/{region}.nii.gz"``; a folder with one file a region; a mapping from
             region to file; one file of labels, such as TotalSegmentator's ``--ml`` writes, as a path or as a `LabelMap`
             with labels of your own. ``None`` for a model that sees the whole scan alone, and with `segmenter`.
@@ -75,7 +70,8 @@ def report_on(
         kernel: of several DICOM reconstructions.
         tilt: a tilted gantry.
         uneven: uneven DICOM slices.
-        name: the study's id, which orders the regions; the scan's file name by default.
+        name: the study's id, which orders the regions. By default the scan's file name without its suffix; of a DICOM
+            study a pseudonym made of the UID of the series that is read.
         step: is told what is being done.
 
     Returns:
@@ -93,54 +89,57 @@ def report_on(
             "Reg2RG.from_pretrained or from_checkpoint, or tell it with model.describe(config)"
         )
     scan = Path(scan).expanduser()
-    options = ReadOptions(
-        min_slices, contract.hu, mask_grid, implausible, series=series, kernel=kernel, tilt=tilt, uneven=uneven
-    ).for_views(contract.task.views)
-    tell = step or (lambda what="": None)
-    tell(f"{'looking for the masks of' if segmenter is None else 'segmenting'} {scan}")
+    stage = Stages(step)
+    if contract.task.views.features:
+        if segmenter is not None:
+            raise ConfigError("report_on: a segmenter needs a scan, and the model sees features. Fix: give the masks")
+        return report_on_features(scan, masks, model, contract, name or scan.name.partition(".")[0], stage)
+    options = read_for(
+        contract, ReadOptions(min_slices, "check", mask_grid, implausible, "keep", True, series, kernel, tilt, uneven)
+    )
+    stage("choosing", "looking at the scan")
+    chosen = chosen_series(scan, options)
+    name = name or name_of(scan, chosen)
+    stage("segmenting", f"{'looking for the masks of' if segmenter is None else 'segmenting'} {name}")
     found = _segmentation(scan, masks, segmenter, contract, options)
-    name = name or image_stem(scan)
-    tell(f"reading {scan}")
+    stage("reading", f"reading {name}")
     study = Study(name, name, "test", scan, None if found is None else found.masks)
     source = read_study(study, contract.task.region_set, options, needs_regions=found is not None)
+    inputs = inputs_of(scan, chosen, None if found is None or segmenter is not None else found.masks)
+    stage("measuring")
     views = contract.task.views
     native, conformed = crop_to_foreground(source), conform(source, views.orientation, views.spacing)
     detail = native if conformed is source else crop_to_foreground(conformed)
-    attributes = measure(native, contract.task.region_set) if source.masks else None
+    attributes = measure(native, contract.task.region_set) if source.masks and options.measures else None
     for note in detail.notes:
-        log.info("%s: %s", scan, note)
-    tell(f"writing the report on {name}")
-    weights = digest(model.state_dict())
-    with model.reporter.llm.merged():
-        [answer] = model.reporter.generate(_batch(model, contract, name, detail, attributes), model.decoding)
-    if answer.truncated:
-        log.warning("%s: the report was stopped by its length or by a loop, not by its own end", scan)
-    if study.masks is not None:
-        study = replace(study, masks=canonical(study.masks, contract.task.region_set))
+        log.info("%s: %s", name, note)
+    stage("writing", f"writing the report on {name}")
+    answer, report = written(model, contract, name, detail.regions, _OneScan(name, detail, attributes))
+    if found is not None:
+        study = replace(study, masks=canonical(found.masks, contract.task.region_set))
     return ReportResult(
         study=study,
-        report=_report(answer, contract),
+        report=report,
         source=source,
         asked=answer.regions,
         absent={} if found is None else _absent(detail, contract, found),
-        made_by=Provenance(
-            versions={"reg2rg": __version__, "python": platform.python_version()}
-            | {package: version(package) for package in _PACKAGES},
-            model=weights,
-            masks=None if found is None else found.made_by,
-            options=options,
-            notes=detail.notes,
-            truncated=answer.truncated,
-        ),
+        made_by=provenance(model, None if found is None else found.made_by, options, detail.notes, answer),
         attributes=attributes,
+        written=answer.written,
+        codes=contract.task.region_set.codes(),
+        run=run_of(model, inputs, stage.end()),
         findings=answer.findings,
     )
 
 
-def _report(answer: GeneratedReport, contract: InputContract) -> Report:
-    if contract.task.target != "regions":
-        return Report((Paragraph(0, "", answer.text),))
-    return parse_report(answer.text, answer.regions, contract.task.identity)
+def read_for(contract: InputContract, options: ReadOptions) -> ReadOptions:
+    """How a model reads: HU and clipping are as it was trained, all else as it was asked for."""
+    return replace(options, hu=contract.hu).for_views(contract.task.views)
+
+
+def name_of(scan: Path, chosen: Candidate | None) -> str:
+    """The id of a study that nobody named: its file's name, or a pseudonym of a DICOM series."""
+    return image_stem(scan) if chosen is None else pseudonym(chosen.series.uid)
 
 
 def _segmentation(
@@ -185,45 +184,17 @@ def _absent(detail: Detail, contract: InputContract, found: Segmentation) -> dic
     return absent
 
 
-class _OneScan:
-    """Views of one scan, for `StudySamples`."""
+class _OneScan(OneStudy):
+    """Views of one scan."""
 
     def __init__(self, study: str, detail: Detail, measured: Attributes | None) -> None:
-        self.study, self.detail, self.measured = study, detail, measured
+        super().__init__(study, detail.regions)
+        self.detail, self.measured = detail, measured
 
-    def studies(self) -> list[str]:
-        return [self.study]
-
-    def regions(self, study: str) -> tuple[str, ...]:
-        return self.detail.regions
-
-    def views(
-        self,
-        study: str,
-        views: Views,
-        regions: Sequence[str] | None = None,
-        want: Collection[str] = ALL_VIEWS,
-    ) -> StudyViews:
+    def views(self, study: str, views: Views, regions: Sequence[str], want: Collection[str]) -> StudyViews:
         return compute_views(views, self.detail, regions, want)
 
     def attributes(self, study: str) -> Attributes:
-        assert self.measured is not None  # of a scan with regions it is
+        if self.measured is None:
+            return super().attributes(study)
         return self.measured
-
-
-def _batch(model: Reg2RG, contract: InputContract, study: str, detail: Detail, measured: Attributes | None) -> Batch:
-    """A batch of one study, scaled, on the model's device."""
-    task = contract.task
-    names = detail.regions if task.target == "regions" else ()
-    counts = model.token_counts
-    encoder = PromptEncoder(model.tokenizer, counts, task.identity, task.max_length, task.instruction_text)
-    samples = StudySamples(
-        [Entry(study, names, ("",) * max(1, len(names)))],
-        _OneScan(study, detail, measured),
-        task.views,
-        encoder,
-        shuffled=task.order == "shuffled",
-        with_target=False,
-    )
-    batch = collate([samples.sample(0, 0)], counts, encoder.pad_id)
-    return batch.to(model.device).scaled(task.views.window)

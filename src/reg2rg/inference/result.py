@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
+from reg2rg.core.codes import Code
 from reg2rg.core.errors import ConfigError
-from reg2rg.core.report import Report
+from reg2rg.core.report import Report, Written
 from reg2rg.core.types import Grid, Mask, RegionVolume, Study
+from reg2rg.inference.inputs import Inputs
 from reg2rg.models.findings import StudyFindings
 from reg2rg.scans.base import ReadOptions
 from reg2rg.scans.grid import Orientation, bounding_box
@@ -40,6 +43,29 @@ class Provenance:
     truncated: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What the run record of a report has beyond its other files (`reg2rg.inference.run_record`).
+
+    Attributes:
+        inputs: identifiers and digests of what was read.
+        device: where the model ran.
+        language_model: hub id, or name of the folder, of the base language model.
+        language_model_weights: digest of its weights.
+        seeds: name -> seed.
+        decoding: how the report was decoded.
+        seconds: stage -> how long it took.
+    """
+
+    inputs: Inputs
+    device: str
+    language_model: str
+    language_model_weights: str
+    seeds: Mapping[str, int]
+    decoding: Mapping[str, Any]
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ReportResult:
     """A report on one scan, tied to its voxels.
@@ -47,29 +73,37 @@ class ReportResult:
     Attributes:
         study: the scan's id, its file and where its masks are.
         report: the paragraphs with their regions.
-        source: the scan in RAS with the masks of its regions on its grid, as they were read.
+        source: the scan in RAS with the masks of its regions on its grid, as they were read; ``None`` for a report on
+            features, of which there is no scan.
         asked: the regions that the model was asked for, in slot order; empty for a report without regions.
         absent: region of the model's set that it was not asked for -> why.
         made_by: how it came about.
         attributes: what is measured of the regions, ``None`` where that was not done.
+        written: how each paragraph came by its region's name, and whether it was cut; in slot order. Nothing where
+            decoding was free.
+        run: what it was made from, where and how fast; ``None`` for a result that no pipeline made.
+        codes: region -> what it is called in DICOM and FHIR, of all of the model's set; others get a code of our own.
         findings: what the model's head told: probabilities, what was detected, paragraphs to review; ``None`` without
             a head.
     """
 
     study: Study
     report: Report
-    source: RegionVolume
+    source: RegionVolume | None
     asked: tuple[str, ...]
     absent: Mapping[str, str]
     made_by: Provenance
     attributes: Attributes | None = None
+    written: tuple[Written, ...] = ()
+    run: Run | None = None
+    codes: Mapping[str, Code] = field(default_factory=dict)
     findings: StudyFindings | None = None
 
     @property
     def text(self) -> str:
-        """The report as text: a line for each paragraph, with its region before it if it has one."""
-        lines = (f"{part.region}: {part.text}" if part.region else part.text for part in self.report.paragraphs)
-        return "\n".join(lines)
+        """The report as text: a line for each paragraph, its region before it if it has one; a tail at the end."""
+        lines = [f"{part.region}: {part.text}" if part.region else part.text for part in self.report.paragraphs]
+        return "\n".join([*lines, *(f"{key}: {text}" for key, text in self.report.others.items() if text)])
 
     def __str__(self) -> str:
         return self.text
@@ -77,18 +111,25 @@ class ReportResult:
     @property
     def grid(self) -> Grid:
         """The grid of `masks`, in RAS."""
-        shape = self.source.volume.array.shape
-        return Grid((shape[0], shape[1], shape[2]), self.source.volume.affine)
+        volume = self._source.volume
+        shape = volume.array.shape
+        return Grid((shape[0], shape[1], shape[2]), volume.affine)
 
     @property
     def stored_grid(self) -> Grid:
         """The grid of the scan's file, as its axes lie there."""
-        return self.source.stored or self.grid
+        return self._source.stored or self.grid
 
     @property
     def masks(self) -> Mapping[str, Mask]:
         """Region -> mask, bool, on `grid`."""
-        return self.source.masks
+        return {} if self.source is None else self.source.masks
+
+    @property
+    def _source(self) -> RegionVolume:
+        if self.source is None:
+            raise ConfigError(f"{self.study.id}: a report on features, without a scan: there are no voxels")
+        return self.source
 
     def _mask(self, region: str) -> Mask:
         if region not in self.masks:
@@ -99,6 +140,10 @@ class ReportResult:
     def stored_mask(self, region: str) -> Mask:
         """The mask of a region on `stored_grid`: a view, to be laid over the voxels of the scan's file."""
         return Orientation.of(self.stored_grid.affine).from_ras(self._mask(region))
+
+    def code(self, region: str) -> Code:
+        """What a region is called in DICOM and FHIR."""
+        return self.codes.get(region) or Code.private(region)
 
     def volume_ml(self, region: str) -> float:
         """Volume of a region in millilitres.

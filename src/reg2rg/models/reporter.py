@@ -6,28 +6,31 @@ of them, a report in which each paragraph first names its region.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from reg2rg.core.errors import ConfigError
-from reg2rg.core.task import ReportTask
+from reg2rg.core.report import Written
 from reg2rg.data.batch import Batch
 from reg2rg.data.prompt import IGNORED, TAGS, TokenCounts
+from reg2rg.models.constrained import Frames, ReportGuide
 from reg2rg.models.cues import CueWriter
 from reg2rg.models.encoders.base import Encoder
+from reg2rg.models.encoders.grids import MaskPool
 from reg2rg.models.findings import StudyFindings
-from reg2rg.models.heads.base import Head, HeadInputs
+from reg2rg.models.heads.base import HeadInputs
 from reg2rg.models.heads.operating import OperatingPoint
-from reg2rg.models.llm.base import Decoding, LanguageModel
+from reg2rg.models.heads.options import FindingsOptions
+from reg2rg.models.llm.base import Decoding, Guide, LanguageModel
+from reg2rg.models.llm.decoding import FreeAnswer
 from reg2rg.models.projectors import Projector
 from reg2rg.models.word_alignment import WordAlignment
 
 ProjectorFactory = Callable[[int, int], Projector]
-HeadFactory = Callable[[HeadInputs], Head]
 
 
 @dataclass(slots=True)  # not frozen: Lightning copies what predict returns field by field
@@ -38,7 +41,9 @@ class GeneratedReport:
         study: id of the study.
         regions: names of its regions in slot order.
         text: the report, without special tokens.
-        truncated: it was stopped by length or by a loop, not by its own end.
+        truncated: it was stopped by length or by a loop, not by its own end; of a report that is held to its form,
+            a paragraph was.
+        written: what is known of each paragraph, in slot order, where the report was held to its form; else empty.
         findings: what the head told of it, ``None`` without a head.
     """
 
@@ -46,6 +51,7 @@ class GeneratedReport:
     regions: tuple[str, ...]
     text: str
     truncated: bool
+    written: tuple[Written, ...] = ()
     findings: StudyFindings | None = None
 
 
@@ -67,48 +73,11 @@ class Losses:
     detected: tuple[Tensor, Tensor, Tensor] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class FindingsOptions:
-    """What tells findings, and what becomes of them.
-
-    Attributes:
-        head: ``HeadInputs -> Head``, tells findings of each region from its visual tokens; or ``None``.
-        regions: names of the region set.
-        identity: the report names its regions.
-        cues: the prompt names what the head detects.
-        cue_dropout: share of the regions of which the prompt says nothing, in training.
-        operating_point: what the head's thresholds aim at, see `OperatingPoint`.
-    """
-
-    head: HeadFactory | None = None
-    regions: Sequence[str] = ()
-    identity: bool = True
-    cues: bool = False
-    cue_dropout: float = 0.15
-    operating_point: str = "f1"
-
-    @classmethod
-    def for_task(
-        cls, task: ReportTask, head: HeadFactory | None, cues: bool, cue_dropout: float, operating_point: str
-    ) -> Self:
-        """The options of a model with this task.
-
-        Raises:
-            ConfigError: a head, and a report without regions.
-        """
-        if head is not None and task.target != "regions":
-            raise ConfigError(
-                f"model.head tells findings of regions, and task.target '{task.target}' has none. Fix: set model.head "
-                "to null and model.cues to false"
-            )
-        return cls(head, task.region_set.names, task.identity, cues, cue_dropout, operating_point)
-
-
 class RegionReporter(nn.Module):
     """Encoders, projectors and a language model.
 
     Args:
-        texture: encodes a region's cropped detail, or ``None``.
+        texture: encodes a region's cropped detail, or ``None``; a `MaskPool` gives a region's part of the whole image.
         geometry: encodes a region's mask in the frame of the whole image, or ``None``.
         global_: encodes the whole image; ``"texture"`` shares the texture encoder and its projector, as published;
             or ``None``.
@@ -158,6 +127,7 @@ class RegionReporter(nn.Module):
         self.tags = nn.Parameter(torch.randn(TAGS, width) * tag_std)
         self.llm = llm
         sees = any(encoder is not None for encoder in (texture, geometry, global_, attributes))
+        self._frames: Frames | None = None
         self.words = WordAlignment(len(llm.tokenizer)) if align_words and sees else None
         counts = self.token_counts
         inputs = HeadInputs(width, counts.region, counts.global_, tuple(options.regions))
@@ -172,7 +142,7 @@ class RegionReporter(nn.Module):
         texture, geometry, global_, attributes = (
             0 if one is None else one.num_tokens for one in (self.texture, self.geometry, context, self.attributes)
         )
-        return TokenCounts(texture, geometry, global_, attributes)
+        return TokenCounts(texture, geometry, global_, pooled=isinstance(self.texture, MaskPool), attributes=attributes)
 
     def forward(self, batch: Batch) -> Tensor:
         """Negative log-likelihood of each label token.
@@ -288,10 +258,12 @@ class RegionReporter(nn.Module):
 
         Args:
             batch: scaled, on this model's device.
-            decoding: limits, and whether tokens are drawn; greedy if not given.
+            decoding: limits, the form of reports, and whether tokens are drawn; greedy and free if not given. Without
+                regions a report has no form.
 
         Raises:
-            ConfigError: prompt and report could be longer than the language model's context.
+            ConfigError: prompt and report could be longer than the language model's context, or a tokenizer that
+                cannot write the form.
         """
         decoding = decoding or Decoding()
         tokenizer = self.llm.tokenizer
@@ -309,21 +281,38 @@ class RegionReporter(nn.Module):
                     told = self.head.detected(logits, region, self.operating_point)
                     prompts = self._cued(batch, region, told).prompts(pad)
                     self._require_context(prompts, decoding.max_new_tokens)
+            guides = self._guides(prompts, decoding)
             embedded = self._filled(prompts, table)
-            answers = self.llm.decode(embedded, prompts.attention_mask, decoding, names=batch.study_ids)
+            answers = self.llm.decode(embedded, prompts.attention_mask, decoding, guides, batch.study_ids)
         finally:
             self.train(training)
-        texts = [tokenizer.decode(answer.ids, skip_special_tokens=True).strip() for answer in answers]
-        reports = [
-            GeneratedReport(study, regions, text, answer.truncated)
-            for study, regions, text, answer in zip(batch.study_ids, batch.regions, texts, answers, strict=True)
-        ]
+        reports = []
+        for study, regions, answer, guide in zip(batch.study_ids, batch.regions, answers, guides, strict=True):
+            if isinstance(guide, ReportGuide):
+                reports.append(GeneratedReport(study, regions, guide.text(), guide.truncated, guide.written()))
+            else:
+                text = tokenizer.decode(answer.ids, skip_special_tokens=True).strip()
+                reports.append(GeneratedReport(study, regions, text, answer.truncated))
         if self.head is not None and logits is not None and region is not None:
             identity, cued = self.findings.identity, self.cues is not None
             found = self.head.told(reports, logits, region, self.operating_point, identity, cued)
             for report, findings in zip(reports, found, strict=True):
                 report.findings = findings
         return reports
+
+    def _guides(self, prompts: Batch, decoding: Decoding) -> list[Guide]:
+        form = decoding.form
+        if form is None:
+            return [FreeAnswer(decoding) for _ in prompts.regions]
+        if self._frames is None or (self._frames.names, self._frames.identity) != (form.names, form.identity):
+            self._frames = Frames(self.llm.tokenizer, form.names, form.identity)
+        rooms = (self.llm.context_length - prompts.attention_mask.sum(1)).tolist()
+        return [
+            ReportGuide(self._frames, regions, decoding, room, form.forced, form.tail)
+            if regions
+            else FreeAnswer(decoding)
+            for regions, room in zip(prompts.regions, rooms, strict=True)
+        ]
 
     def embed(self, batch: Batch) -> Tensor:
         """The embedded prompt with every slot filled, in one indexed write.
@@ -362,7 +351,12 @@ class RegionReporter(nn.Module):
     def _texture_and_context(self, batch: Batch) -> tuple[Tensor | None, Tensor | None]:
         """Projected global (B, Tg, E) and texture (N, Tt, E) tokens; one pass where they share an encoder."""
         context = texture = None
-        if self.texture is not None and self.texture_projector is not None:
+        if isinstance(self.texture, MaskPool) and self.texture_projector is not None:
+            images, masks = _given(batch.global_, "global"), _given(batch.geometry, "geometry")
+            counts = [len(names) for names in batch.regions]
+            texture = self.texture_projector(self.texture.of_regions(images, masks, counts))
+            context = self.texture_projector(self.texture(images)) if self.shares_texture else None
+        elif self.texture is not None and self.texture_projector is not None:
             volumes = _given(batch.texture, "texture")
             if self.shares_texture:
                 volumes = torch.cat([_given(batch.global_, "global"), volumes])

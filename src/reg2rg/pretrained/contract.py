@@ -37,7 +37,7 @@ _FIRST_KEYS = (
 """Keys that every contract has, whatever its format."""
 _LATER_KEYS = ("order", "max_length")
 """Keys that stood in the config alone while the format was 1."""
-_READ_KEYS = ("min_slices", "hu")  # mask_grid says how somebody's mask files are, not how the model is
+_READ_KEYS = ("min_slices", "hu", "grid")  # mask_grid says how somebody's mask files are, not how the model is
 _OWN_WEIGHTS = {"weights": None, "pretrained": False}  # arguments by which an encoder reads weights of its own
 
 

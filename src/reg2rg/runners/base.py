@@ -128,9 +128,11 @@ RUNNERS: Registry[Runner] = Registry("runner", Runner)  # type: ignore[type-abst
 
 
 def execute_safely(job: Job, stop: Stop) -> Outcome:
-    """One job that cannot even be begun (a full disk) must not end the others."""
+    """One job that cannot even be begun (a full disk), or that leaves the process, must not end the others."""
     try:
         return job.execute(stop)
+    except SystemExit as error:  # engines take it for a crash, or for success without a result
+        return Outcome("failed", 0.0, f"SystemExit: {error}")
     except Exception as error:
         return Outcome("failed", 0.0, f"{type(error).__name__}: {error}")
 

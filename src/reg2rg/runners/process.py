@@ -86,7 +86,9 @@ def run_command(
     os.close(watched)
     stop.add(process)
     try:
-        return process.wait()
+        while True:  # in steps: what a cluster raises in this process is not raised within a wait
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(timeout=0.5)
     except BaseException:  # whoever waits here was told to end
         stop()
         process.wait()

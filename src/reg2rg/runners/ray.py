@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from reg2rg.core.errors import ConfigError
-from reg2rg.runners.base import RUNNERS, J, Job, Outcome, Runner, Stop, require
+from reg2rg.runners.base import RUNNERS, J, Job, Outcome, Runner, Stop, execute_safely, require
 
 _POLL_S = 0.5
 
@@ -31,7 +31,8 @@ class Ray(Runner):
 
         if not ray.is_initialized():
             ray.init(log_to_driver=False)
-        remote = ray.remote(_execute)
+        # A process that died would be begun anew up to four times, and without end where memory was short.
+        remote = ray.remote(max_retries=0)(_execute)
         if self.parameters:
             try:
                 remote = remote.options(**self.parameters)
@@ -58,4 +59,4 @@ class Ray(Runner):
 
 
 def _execute(job: Job) -> Outcome:
-    return job.execute(Stop())
+    return execute_safely(job, Stop())

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from reg2rg.core.errors import DataFault
+from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.registry import Registry
-from reg2rg.core.task import Views
-from reg2rg.core.types import Grid, PositiveInt, Volume
+from reg2rg.core.task import Intensity, Views
+from reg2rg.core.types import Grid, PositiveInt, Rescale, Study, Volume
+from reg2rg.scans.grid_layout import GridLayout
 
 Affine = npt.NDArray[np.float64]
 Shape = tuple[int, int, int]
@@ -49,6 +50,11 @@ class ReadOptions:
         kernel: of several DICOM reconstructions those with this ConvolutionKernel.
         tilt: a CT of a tilted gantry: ``"shear"`` brings it onto an upright grid, ``"refuse"`` does not.
         uneven: DICOM slices with an uneven step: ``"refuse"`` or ``"resample"`` (linear, onto the usual step).
+        first_slice: of files that do not say it, pictures and arrays, which end of the patient their first slice is.
+        rescale: what a table says of the stored values of this scan; the study brings it.
+        intensity: what the values of scans are; the commands take it from the task's views.
+        intensity_range: see `reg2rg.core.task.Views`, as `intensity`.
+        grid: how files of features lie, which take the place of scans; null for scans.
     """
 
     min_slices: PositiveInt = 16
@@ -61,10 +67,45 @@ class ReadOptions:
     kernel: str = ""
     tilt: Literal["shear", "refuse"] = "shear"
     uneven: Literal["refuse", "resample"] = "refuse"
+    first_slice: Literal["head", "feet"] = "head"
+    rescale: Rescale | None = None
+    intensity: Intensity = "hu"
+    intensity_range: tuple[float, float] | None = None
+    grid: GridLayout | None = None
 
     def for_views(self, views: Views) -> ReadOptions:
-        """The same options, with the range of HU that the views are computed from."""
-        return self if views.clip == "first" else replace(self, clip=False)
+        """The same options, with the values that the views are computed from.
+
+        Raises:
+            ConfigError: files of other features than the views are of.
+        """
+        if self.grid is not None:
+            self.grid.check(views)
+        elif views.features:
+            raise ConfigError(
+                f"task.views.features is {views.features!r}, but data.read.grid does not say how its files lie. Fix: "
+                "give encoder, cells, channels and axes there, as the packaged features/colipri.yaml does"
+            )
+        return replace(
+            self,
+            clip=self.clip and views.clip == "first",
+            intensity=views.intensity,
+            intensity_range=views.intensity_range,
+        )
+
+    @property
+    def measures(self) -> bool:
+        """Whether what is read is in Hounsfield units, in which regions are measured and judged."""
+        return self.grid is None and self.intensity == "hu"
+
+    def as_facts(self) -> dict[str, Any]:
+        """The options as plain values for keys; what came later stands there only where it says something."""
+        later = {"intensity": "hu", "intensity_range": None, "grid": None, "first_slice": "head", "rescale": None}
+        return {name: value for name, value in asdict(self).items() if name not in later or value != later[name]}
+
+    def for_study(self, study: Study) -> ReadOptions:
+        """The same options, with what a table says of the study's stored values."""
+        return self if study.rescale is None else replace(self, rescale=study.rescale)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +190,14 @@ class Reader(ABC):
             DataFault: as `read`.
         """
         return self.read(path)
+
+    def grid(self, path: Path, options: ReadOptions) -> Grid | None:
+        """Where the voxels of a CT lie, by its header alone; ``None`` where only reading it would tell.
+
+        Raises:
+            DataFault: a header that `read_scan` would refuse.
+        """
+        return None
 
     def files(self, path: Path) -> tuple[Path, ...]:
         """All files that the image at `path` is made of, so that a change of any is noticed."""

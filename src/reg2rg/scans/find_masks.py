@@ -10,6 +10,7 @@ import reg2rg.scans.read  # noqa: F401 (registers the readers, whose suffixes co
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.regions import RegionSet
 from reg2rg.core.types import LabelMap, RegionFiles
+from reg2rg.scans.archives import folder_files
 from reg2rg.scans.base import READERS
 from reg2rg.scans.class_names import label_of
 from reg2rg.scans.dicom.files import is_dicom
@@ -116,12 +117,9 @@ def matching(pattern: str | Path) -> dict[str, Path]:
 def images_in(folder: Path) -> dict[str, Path]:
     """Name without suffix -> file, of all files of a known kind in a folder; empty if there is no such folder.
 
-    Slices of DICOM are left out: their folder is the image.
+    It may be a folder of an archive. Slices of DICOM are left out: their folder is the image.
     """
-    try:
-        files = sorted(folder.iterdir())
-    except (OSError, ValueError):
-        return {}
+    files = folder_files(folder)
     images = [file for file in files if _suffix(file) and not file.name.startswith(".") and _is_whole(file)]
     found: dict[str, Path] = {}
     for file in images:

@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 
 from reg2rg.core.memory import available_memory
-from reg2rg.core.types import LabelMap, Study
+from reg2rg.core.types import LabelMap, MaskChannels, Study
 from reg2rg.scans.base import MIN_DIM
 from reg2rg.scans.inflate import first_bytes
 from reg2rg.scans.read import files_of
@@ -43,6 +43,8 @@ def estimated_peak(study: Study) -> int:
 
     A file that cannot be read takes nothing: reading it ends in an error.
     """
+    if study.row is not None or isinstance(study.masks, MaskChannels):  # features, of which little is read
+        return int(_PROCESS)
     voxels, itemsize = _size(study.image)
     masks = study.masks
     count = 0 if masks is None else len(masks.labels if isinstance(masks, LabelMap) else masks.files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,10 +34,7 @@ class Orientation:
     @classmethod
     def of(cls, affine: Affine) -> Orientation:
         """The orientation that brings `affine` closest to RAS; an oblique one stays oblique."""
-        table = nib.orientations.io_orientation(affine)
-        axes = [int(np.flatnonzero(table[:, 0] == axis)[0]) for axis in range(3)]
-        flips = [bool(table[axis, 1] < 0) for axis in axes]
-        return cls((axes[0], axes[1], axes[2]), (flips[0], flips[1], flips[2]))
+        return _orientation(np.asarray(affine, np.float64)[:3, :3].tobytes())
 
     def to_ras(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """A view of `array` with its axes in RAS order and direction."""
@@ -65,6 +63,16 @@ class Orientation:
     def _steps(self) -> tuple[slice, slice, slice]:
         first, second, third = (slice(None, None, -1 if flipped else 1) for flipped in self.flipped)
         return first, second, third
+
+
+@functools.lru_cache(maxsize=256)  # a study's masks have the affine of its scan
+def _orientation(directions: bytes) -> Orientation:
+    affine = np.eye(4)
+    affine[:3, :3] = np.frombuffer(directions, np.float64).reshape(3, 3)
+    table = nib.orientations.io_orientation(affine)
+    axes = [int(np.flatnonzero(table[:, 0] == axis)[0]) for axis in range(3)]
+    flips = [bool(table[axis, 1] < 0) for axis in axes]
+    return Orientation((axes[0], axes[1], axes[2]), (flips[0], flips[1], flips[2]))
 
 
 def bounding_box(array: npt.NDArray[Any], above: int | None = None) -> Box | None:

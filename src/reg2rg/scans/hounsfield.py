@@ -12,6 +12,7 @@ from reg2rg.core.errors import DataFault
 from reg2rg.core.types import HU, Grid, Volume
 from reg2rg.scans.base import MIN_DIM, ReadOptions, Scan, Shape, StoredImage
 from reg2rg.scans.grid import Orientation
+from reg2rg.scans.intensity import normalised
 from reg2rg.scans.padding import AIR_HU, Padding
 
 HU_MIN, HU_MAX = -1024, 3071
@@ -27,7 +28,7 @@ _EXACT = 1 << 30  # intercepts below are added in integers, without overflow
 # have their soft tissue there.
 _AIR_BELOW, _TISSUE, _DENSE_ABOVE = -500, (-150, 150), 500
 _MIN_AIR, _MIN_TISSUE, _MAX_DENSE = 0.01, 0.05, 0.25
-_SAMPLES = 1 << 20
+SAMPLES = 1 << 20
 _INTERCEPTS = (1024, 8192)  # what scanners subtract; 8192: Siemens with its extended scale
 # Spine, scapulae and most of the ribs lie behind the middle of the body. Over real and synthetic scans the mean place
 # of bone was 0.03 to 0.17 of the frame behind the body's; as far in front of it, the header is likely to be wrong.
@@ -37,10 +38,12 @@ _BODY_ABOVE, _BONE_ABOVE, _MIN_BONE, _MAX_FORWARD = -200, 300, 1e-3, 0.03
 def to_hounsfield(image: StoredImage, options: ReadOptions) -> Scan:
     """A stored CT as int16 HU, clipped to [-1024, 3071] unless the options say otherwise, in RAS.
 
+    Where the options say that the values are none, they are brought to the same scale (`reg2rg.scans.intensity`).
+
     Oblique affines are brought to the closest RAS order of axes and stay oblique; nothing is interpolated.
 
     Raises:
-        DataFault: FEW_SLICES, NON_FINITE, CONSTANT, UINT16_WRAP, NOT_HU.
+        DataFault: FEW_SLICES, NON_FINITE, CONSTANT, UINT16_WRAP, NOT_HU, INVERTED.
     """
     orientation = Orientation.of(image.affine)
     stored = image.stored
@@ -62,12 +65,15 @@ def to_hounsfield(image: StoredImage, options: ReadOptions) -> Scan:
             fix="use a whole chest CT, or lower min_slices",
             path=image.path,
         )
+    of_hu = options.intensity == "hu"
+    image, said = (image, "") if of_hu else normalised(image, options)
     array = np.empty(orientation.to_ras(stored).shape, np.int16, order="F")
-    survey = _convert(image, orientation.from_ras(array), (HU_MIN, HU_MAX) if options.clip else _INT16)
-    survey.refuse(image, options.hu == "check")
-    notes = [*image.notes, *survey.notes(options.clip), *_padded(image, orientation, array, options)]
-    if options.hu == "check":
-        step = max(1, round((array.size / _SAMPLES) ** (1 / 3)))
+    survey = _convert(image, orientation.from_ras(array), (HU_MIN, HU_MAX) if options.clip or not of_hu else _INT16)
+    survey.refuse(image, options.hu == "check" and of_hu)
+    repaired = [*survey.notes(options.clip), *_padded(image, orientation, array, options)] if of_hu else [said]
+    notes = [*image.notes, *repaired]
+    if options.hu == "check" and of_hu:
+        step = max(1, round((array.size / SAMPLES) ** (1 / 3)))
         sample = array[::step, ::step, ::step]
         _gate(sample, image, survey)
         notes += _suspect_orientation(sample)
@@ -91,7 +97,7 @@ def _padded(image: StoredImage, orientation: Orientation, array: HU, options: Re
 
 
 @dataclass(slots=True)
-class _Survey:
+class Survey:
     """What the conversion saw."""
 
     voxels: int = 0
@@ -127,13 +133,13 @@ class _Survey:
         return notes
 
 
-def _convert(image: StoredImage, target: HU, limits: tuple[int, int]) -> _Survey:
+def _convert(image: StoredImage, target: HU, limits: tuple[int, int]) -> Survey:
     """Write the HU of `image`, clipped to the limits, into `target`, slab by slab."""
-    stored, survey = image.stored, _Survey(voxels=image.stored.size)
+    stored, survey = image.stored, Survey(voxels=image.stored.size)
     step = max(1, _SLAB_VOXELS // (stored.shape[0] * stored.shape[1]))
     for start in range(0, stored.shape[2], step):
         slab = (slice(None), slice(None), slice(start, start + step))
-        values = _values(stored[slab], image.slope, image.inter, survey)
+        values = stored_values(stored[slab], image.slope, image.inter, survey)
         low, high = values.min(), values.max()
         survey.low, survey.high = min(survey.low, float(low)), max(survey.high, float(high))
         if low < HU_MIN or high > HU_MAX:
@@ -144,7 +150,7 @@ def _convert(image: StoredImage, target: HU, limits: tuple[int, int]) -> _Survey
     return survey
 
 
-def _values(stored: npt.NDArray[Any], slope: float, inter: float, survey: _Survey) -> npt.NDArray[Any]:
+def stored_values(stored: npt.NDArray[Any], slope: float, inter: float, survey: Survey) -> npt.NDArray[Any]:
     """HU of one slab: the stored integers where no arithmetic is needed, else wide integers or rounded float32."""
     kind, size = stored.dtype.kind, stored.dtype.itemsize
     if slope == 1 and inter == 0 and kind in "iu":
@@ -165,12 +171,14 @@ def _values(stored: npt.NDArray[Any], slope: float, inter: float, survey: _Surve
     return rounded
 
 
-def _gate(sample: HU, image: StoredImage, survey: _Survey) -> None:
+def _gate(sample: HU, image: StoredImage, survey: Survey) -> None:
     """Refuse values that are not Hounsfield units: raw, rescaled twice, normalised, from a picture, with an offset."""
-    found = _no_ct(sample)
+    found = no_ct(sample)
     if not found:
         return
     fix = "apply the rescale slope and intercept exactly once, or set hu=trust if the values are right"
+    if survey.low >= 0:
+        fix += "; of a scan that was made of pictures: task.views.intensity: picture, with its intensity_range"
     if offset := _rescaled_twice(image):
         found += f"; with about {offset} added they are those of a CT: rescaled twice"
         fix = "leave the second rescale out; CT-RATE's second release is in HU already"
@@ -183,7 +191,7 @@ def _gate(sample: HU, image: StoredImage, survey: _Survey) -> None:
     )
 
 
-def _no_ct(sample: npt.NDArray[Any]) -> str:
+def no_ct(sample: npt.NDArray[Any]) -> str:
     """What no CT has, ``""`` if the values can be Hounsfield units."""
     air = int(np.count_nonzero(sample < _AIR_BELOW))
     tissue = int(np.count_nonzero((sample >= _TISSUE[0]) & (sample <= _TISSUE[1])))
@@ -200,9 +208,9 @@ def _no_ct(sample: npt.NDArray[Any]) -> str:
 
 def _rescaled_twice(image: StoredImage) -> int:
     """The intercept that was added once too often, of those that scanners use; 0 if none explains the values."""
-    step = max(1, round((image.stored.size / _SAMPLES) ** (1 / 3)))
-    values = _values(image.stored[::step, ::step, ::step], image.slope, image.inter, _Survey())
-    lifted = (offset for offset in _INTERCEPTS if values.min() < -offset and not _no_ct(values + offset))
+    step = max(1, round((image.stored.size / SAMPLES) ** (1 / 3)))
+    values = stored_values(image.stored[::step, ::step, ::step], image.slope, image.inter, Survey())
+    lifted = (offset for offset in _INTERCEPTS if values.min() < -offset and not no_ct(values + offset))
     return next(lifted, 0)
 
 

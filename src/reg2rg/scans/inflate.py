@@ -13,6 +13,7 @@ from typing import NoReturn
 from isal import igzip_lib
 
 from reg2rg.core.errors import DataFault
+from reg2rg.scans.archives import read_member
 from reg2rg.scans.base import known_kinds
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -71,8 +72,10 @@ def read_bytes(path: Path, expected_size: Callable[[bytes], int]) -> tuple[bytes
 def first_bytes(path: Path) -> bytes:
     """The first `PEEK_BYTES` at most, inflated if they are gzipped; none of what cannot be read."""
     try:
-        with open(path, "rb") as stream:
-            data = stream.read(2 * PEEK_BYTES)
+        data = read_member(path)
+        if data is None:
+            with open(path, "rb") as stream:
+                data = stream.read(2 * PEEK_BYTES)
         return b"".join(_Members(data, path).upto(PEEK_BYTES)) if data[:2] == GZIP_MAGIC else data[:PEEK_BYTES]
     except (OSError, ValueError, DataFault):
         return b""
@@ -95,14 +98,15 @@ def refuse(path: Path) -> NoReturn:
 
 
 def read_file(path: Path) -> bytes:
-    """All bytes of a file.
+    """All bytes of a file, or of one in an archive (see `reg2rg.scans.archives`).
 
     Raises:
-        DataFault: MISSING_FILE, UNREADABLE, EMPTY_FILE.
+        DataFault: MISSING_FILE, UNREADABLE, EMPTY_FILE, or what the archive's damage is called.
     """
     try:
-        data = path.read_bytes()
-    except FileNotFoundError:
+        member = read_member(path)
+        data = path.read_bytes() if member is None else member
+    except (FileNotFoundError, NotADirectoryError):
         found, fix = "no such file", "correct the path, or leave the study out"
         if path.is_symlink():
             found = f"a link to {path.readlink()}, which is not there"

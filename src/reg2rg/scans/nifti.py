@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 
 from reg2rg.core.errors import DataFault
+from reg2rg.core.types import Grid
 from reg2rg.scans.base import (
     EXPORT,
     READERS,
@@ -65,6 +66,12 @@ class NIfTI(Reader):
         names = {path.name.removesuffix(end) + mark + end: why for mark, why in _BESIDE}
         said = [f"{name} lies beside it: {why}" for name, why in names.items() if path.with_name(name).is_file()]
         return replace(image, notes=(*image.notes, *said))
+
+    def grid(self, path: Path, options: ReadOptions) -> Grid | None:
+        """By the first bytes of the file."""
+        header = _Header(path)
+        header.expected_size(first_bytes(path))
+        return Grid(header.shape, place(header.fields, header.shape, path)[0])
 
 
 _BESIDE = (

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reg2rg.core.errors import DataFault
+from reg2rg.core.types import Grid
 from reg2rg.scans.base import (
     EXPORT,
     READERS,
@@ -83,6 +84,15 @@ class NRRD(Reader):
             fix = f"write it with its grid: nrrd.write(path, array, {header_of})"
             raise _fault(path, "AFFINE", "neither space directions nor spacings", "the size and place of a voxel", fix)
         return image
+
+    def grid(self, path: Path, options: ReadOptions) -> Grid | None:
+        """By the lines before the voxels."""
+        try:
+            with open(path, "rb") as stream:
+                header = _Header(path, _fields(path, stream), b"")
+        except OSError as error:
+            raise _fault(path, "UNREADABLE", error.strerror or str(error), "a readable file", "check it") from None
+        return Grid(header.shape(), header.affine()[0])
 
     def files(self, path: Path) -> tuple[Path, ...]:
         """The header, and the file of its voxels if they lie apart."""

@@ -10,11 +10,14 @@ import numpy as np
 
 import reg2rg.scans.dicom.reader
 import reg2rg.scans.nifti
-import reg2rg.scans.nrrd  # noqa: F401 (they register their readers)
-from reg2rg.core.errors import DataFault
+import reg2rg.scans.npz
+import reg2rg.scans.nrrd
+import reg2rg.scans.pictures  # noqa: F401 (they register their readers)
+from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.regions import RegionSet
 from reg2rg.core.registry import load_plugins
-from reg2rg.core.types import LabelMap, Mask, RegionFiles, RegionVolume, Study, Volume
+from reg2rg.core.types import Grid, LabelMap, Mask, MaskChannels, RegionFiles, RegionVolume, Study, Volume
+from reg2rg.scans.archives import through
 from reg2rg.scans.base import READERS, Reader, ReadOptions, Scan, StoredImage
 from reg2rg.scans.boxed import BoxedMasks
 from reg2rg.scans.dicom.region_file import region_file
@@ -25,6 +28,7 @@ from reg2rg.scans.mask_sets import grid_without_affine
 from reg2rg.scans.masks import canonical, mask_of, masks_of_labels
 from reg2rg.scans.placement import without_affine
 from reg2rg.scans.plausibility import judge
+from reg2rg.scans.rescale import rescaled
 
 
 def read_study(
@@ -47,7 +51,12 @@ def read_study(
             IDENTITY_AFFINE, MASK_SHAPE, MASK_AXES, MASK_SIGNS, LABEL_NAMES, UNKNOWN_REGION, MASK_IMPLAUSIBLE,
             NO_REGION.
     """
-    options = options or ReadOptions()
+    options = (options or ReadOptions()).for_study(study)
+    if isinstance(study.masks, MaskChannels):
+        raise ConfigError(
+            f"study {study.id} has features in place of a scan, but data.read.grid does not say how they lie. Fix: "
+            "give data.read.grid and task.views.features, as the packaged features/colipri.yaml does"
+        )
     try:
         scan = read_scan(study.image, options)
         found, notes = _read_masks(study.masks, scan, regions, options)
@@ -73,7 +82,8 @@ def read_scan(path: str | Path, options: ReadOptions) -> Scan:
         DataFault: what `read_image` and `reg2rg.scans.hounsfield.to_hounsfield` raise.
     """
     path = Path(path)
-    return to_hounsfield(_reader(path).read_scan(path, options), options)
+    image = _reader(path).read_scan(path, options)
+    return to_hounsfield(image if options.rescale is None else rescaled(image, options), options)
 
 
 def read_image(path: str | Path) -> StoredImage:
@@ -84,6 +94,16 @@ def read_image(path: str | Path) -> StoredImage:
     """
     path = Path(path)
     return _reader(path).read(path)
+
+
+def read_grid(path: str | Path, options: ReadOptions | None = None) -> Grid | None:
+    """Where the voxels of a CT lie, by its header alone; ``None`` for a kind of file whose header does not tell.
+
+    Raises:
+        DataFault: MISSING_FILE, NOT_NIFTI (of no known kind), or a header that its reader refuses.
+    """
+    path = Path(path)
+    return _reader(path).grid(path, options or ReadOptions())
 
 
 def _reader(path: Path) -> Reader:
@@ -115,6 +135,8 @@ def _reader_of(path: Path) -> Reader | None:
 
 def files_of(path: Path) -> tuple[Path, ...]:
     """All files that the image at `path` is made of."""
+    if through(path) is not None:
+        return (path,)
     reader = reader_of(path)
     return (path,) if reader is None else reader.files(path)
 
@@ -135,7 +157,7 @@ def _judged(
     found: BoxedMasks, study: Study, scan: Scan, regions: RegionSet, options: ReadOptions
 ) -> tuple[BoxedMasks, tuple[str, ...]]:
     """Masks that can be those of the scan, and notes on those that look implausible, as far as they are no error."""
-    if study.masks is None or options.implausible == "ignore":
+    if study.masks is None or options.implausible == "ignore" or not options.measures:
         return found, ()
     verdict = judge(scan.volume, found, regions)
     if verdict is None:

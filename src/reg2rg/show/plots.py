@@ -111,6 +111,7 @@ def draw_curves(runs: Mapping[str, pd.DataFrame], panels: Mapping[str, Sequence[
                     values = frame[["step", column]].dropna()
                     panel.plot(values["step"], values[column], color=colour, label=name, linewidth=1.6)
             panel.set_title(title)
+            panel.set_xlim(left=0)  # a run that logs a value late is seen to
             panel.set_xlabel("optimiser step")
             panel.grid()
             if panel.lines:
@@ -128,16 +129,30 @@ def word_bins(words: Mapping[str, Sequence[int]], most: int = 36) -> np.ndarray[
     return np.arange(low, high + width + 1, width, dtype=np.float64) - 0.5
 
 
+def draw_lengths(words: Mapping[str, Sequence[int]]) -> str:
+    """Words per report of a reference and of several models, as an ``<svg>`` element; ``""`` where there are none.
+
+    Args:
+        words: name -> words of each report: the reference first, then the models.
+    """
+    with plot_style():
+        figure = _draw_lengths(words)
+        return "" if figure is None else svg(figure)
+
+
 def _draw_words(evaluation: Evaluation) -> Figure | None:
     """Words per report, predicted over reference, with medians."""
-    if not any(evaluation.words.values()):
+    return _draw_lengths(evaluation.words)
+
+
+def _draw_lengths(lengths: Mapping[str, Sequence[int]]) -> Figure | None:
+    if not any(lengths.values()):
         return None
     figure, (axes,) = _figure(7.6, 3.3)
-    edges = word_bins(evaluation.words).tolist()
-    looks = {"reference": (GREY, "--"), "predicted": (BLUE, "-")}
-    for index, (name, words) in enumerate(evaluation.words.items()):
+    edges = word_bins(lengths).tolist()
+    looks = [(GREY, "--"), (BLUE, "-"), *((colour, ":") for _, colour in _FLOORS)]
+    for (colour, line), (name, words) in zip(itertools.cycle(looks), lengths.items(), strict=False):
         if words:
-            colour, line = looks.get(name, (_FLOORS[index % len(_FLOORS)][1], ":"))
             median = float(np.median(words))
             label = f"{name}: median {median:,.0f} words"
             axes.hist(words, bins=edges, color=colour, alpha=0.32, histtype="stepfilled", label=label)

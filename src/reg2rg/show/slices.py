@@ -37,6 +37,7 @@ class SliceView:
         outlines: slice index -> region -> SVG path in pixels. Regions that the slice does not cut are absent.
         best: region -> slice index with the largest cross-section.
         middle: the slice to show before a region is chosen.
+        count: how many slices the scan has in this plane.
     """
 
     width: float
@@ -46,6 +47,7 @@ class SliceView:
     outlines: Mapping[int, Mapping[str, str]]
     best: Mapping[str, int]
     middle: int
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,25 +56,29 @@ class StudyImages:
 
     Attributes:
         planes: plane -> its slices.
-        window: region -> ``"lung"`` where most of the region is air, else ``"soft"``.
+        window: region -> ``"lung"`` where most of the region is air, else ``"soft"``; ``"all"`` for values that are no
+            HU, under ``""`` too.
     """
 
     planes: Mapping[Plane, SliceView]
     window: Mapping[str, str]
 
 
-def draw_study(study: RegionVolume, max_pixels: int = 320) -> StudyImages:
+def draw_study(study: RegionVolume, max_pixels: int = 320, hu: bool = True) -> StudyImages:
     """Draw the slices in which each region is largest, and the middle ones.
 
     Args:
         study: the scan and its masks in RAS.
         max_pixels: larger pictures are thinned to at most this many pixels a side.
+        hu: values are HU; otherwise all of them are shown.
     """
     array = study.volume.array
     window = {
         region: "lung" if float(np.median(array[mask])) < _AIR_BELOW_HU else "soft"
         for region, mask in study.masks.items()
     }
+    if not hu:
+        window = dict.fromkeys(("", *study.masks), "all")
     planes: dict[Plane, SliceView] = {plane: _draw_plane(study, plane, max_pixels) for plane in ("axial", "coronal")}
     return StudyImages(planes, window)
 
@@ -86,13 +92,15 @@ def _draw_plane(study: RegionVolume, plane: Plane, max_pixels: int) -> SliceView
     step = max(1, -(-max(array.shape[i] for i in other) // max_pixels))
     images, outlines = {}, {}
     for index in sorted({middle, *best.values()}):
-        picture = _on_screen(array.take(index, axis), step)
+        picture = _on_screen(np.moveaxis(array, axis, 0)[index], step)
         images[index] = _png(picture)
-        paths = {name: _outline(_on_screen(mask.take(index, axis), step)) for name, mask in study.masks.items()}
+        paths = {
+            name: _outline(_on_screen(np.moveaxis(mask, axis, 0)[index], step)) for name, mask in study.masks.items()
+        }
         outlines[index] = {name: path for name, path in paths.items() if path}
     rows, columns = picture.shape
     width, height = (array.shape[i] * spacing[i] for i in other)
-    return SliceView(width, height, (columns, rows), images, outlines, best, middle)
+    return SliceView(width, height, (columns, rows), images, outlines, best, middle, array.shape[axis])
 
 
 def _on_screen(plane: npt.NDArray[np.generic], step: int) -> npt.NDArray[np.generic]:

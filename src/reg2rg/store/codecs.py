@@ -116,7 +116,7 @@ def view_codec(view: Array) -> str:
 
 
 def encode_view(array: Array) -> bytes:
-    """Pack a view of HU, int16."""
+    """Pack a view of HU, int16, or features."""
     return _compress(array, shuffle=True)
 
 

@@ -65,6 +65,9 @@ def read_native(path: Path, header: Header, regions: Sequence[str] | None) -> De
             "run `reg2rg data prepare` again: it rebuilds what is older",
         )
         raise DataFault.of("NOT_PREPARED", found=found, expected=f"format {NATIVE_FORMAT}", fix=fix, study=meta["id"])
+    if meta["kind"] != "native":
+        found, fix = f"{meta['kind']} in place of a scan", "give the store of the scans, or the task of these features"
+        raise DataFault.of("NOT_PREPARED", found=found, expected="a scan", fix=fix, study=meta["id"])
     if not meta["whole"]:
         raise DataFault.of(
             "NOT_PREPARED",

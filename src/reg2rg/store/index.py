@@ -72,6 +72,14 @@ def save_index(root: Path, studies: Mapping[str, Listing]) -> None:
     write_record(root / INDEX, {"format": INDEX_FORMAT, "studies": rows})
 
 
+def is_index(root: Path) -> bool:
+    """Whether the index is whole and of this version."""
+    try:
+        return bool(read_record(root / INDEX, _FIX)["format"] == INDEX_FORMAT)
+    except (DocumentError, FileNotFoundError, KeyError):
+        return False
+
+
 def _cached_index(root: Path) -> dict[str, Listing]:
     try:
         content = read_record(root / INDEX, _FIX)

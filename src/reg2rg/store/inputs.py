@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from reg2rg.core.documents import DocumentError, read_record, write_record
+from reg2rg.core.errors import DataFault
 from reg2rg.core.files import sha256
+from reg2rg.scans.archives import find_member
 
 Stamp = tuple[int, int, int, int]
 """Size in bytes, modification time and time of status change in ns, inode."""
@@ -29,6 +31,14 @@ def digest(file: Path, known: Mapping[str, tuple[Stamp, str]], seen: Known) -> s
         seen: gets what was seen now.
     """
     name = str(file.absolute())
+    try:
+        inside = find_member(file)
+    except DataFault:
+        return None
+    if inside is not None:  # its digest stands in the archive's index
+        archive, member = inside
+        seen[name] = archive.stamp, member.digest
+        return member.digest
     try:
         status = file.stat()
         stamp = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)

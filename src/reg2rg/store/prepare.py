@@ -9,29 +9,35 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from reg2rg.core.claims import Campaign, Claims, crashed
 from reg2rg.core.errors import ConfigError, Reg2RGError, TooManySkippedError
 from reg2rg.core.files import write_json
-from reg2rg.core.parallel import run_tasks, usable_cores
+from reg2rg.core.parallel import own_first, run_shared, run_tasks, shard_of, usable_cores
 from reg2rg.core.regions import RegionSet, load_region_set
 from reg2rg.core.task import Views
 from reg2rg.core.types import Study
 from reg2rg.datasets.base import Dataset, Skip
 from reg2rg.scans.base import ReadOptions
 from reg2rg.scans.footprint import workers_that_fit
+from reg2rg.store.attributes import ATTRIBUTES_FORMAT
+from reg2rg.store.index import NATIVE_FORMAT, VIEWS_FORMAT
 from reg2rg.store.inputs import Known, load_known, save_known
+from reg2rg.store.ledger import Ledger
 from reg2rg.store.prepare_study import Job, Outcome, job_name, prepare_one
 from reg2rg.store.store import Store
 from reg2rg.store.views import views_key
 
 _LOG = logging.getLogger(__name__)
 _STALE_SECONDS = 60
+_VERSIONS = (NATIVE_FORMAT, VIEWS_FORMAT, ATTRIBUTES_FORMAT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,26 @@ class _Tally:
     size: int = 0
     seen: Known = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, outcomes: Mapping[str, Mapping[str, Any]], seen: Known) -> Self:
+        """What all processes of a campaign did."""
+        tally = cls(seen=seen)
+        for study, facts in outcomes.items():
+            tally.add(study, Outcome(**facts))
+        return tally
+
+    def summary(self, before: Sequence[Skip], regions: RegionSet, seconds: float) -> PrepareSummary:
+        """All that was counted."""
+        counts = {name: self.counts[name] for name in ("kept", "built", "rebuilt", "repaired", "baked", "measured")}
+        return PrepareSummary(
+            studies=sum(counts.values()) + len(self.skipped),
+            **counts,
+            skipped=tuple(sorted([*before, *self.skipped], key=lambda skip: (skip.study, skip.code))),
+            regions={name: self.regions[name] for name in regions.names},
+            size=self.size,
+            seconds=seconds,
+        )
+
     def add(self, study: str, outcome: Outcome) -> None:
         self.seen |= outcome.seen
         if outcome.status == "fatal":
@@ -114,6 +140,7 @@ def prepare(
     native: bool = True,
     needs_regions: bool = True,
     check_contents: bool = False,
+    campaign: Campaign | None = None,
 ) -> PrepareSummary:
     """Bring studies into the store.
 
@@ -132,9 +159,12 @@ def prepare(
             and pages need the studies prepared again.
         needs_regions: skip studies without any region; otherwise they are kept as scans alone.
         check_contents: read every input file to see whether it is what it was, also where size, times and inode are.
+        campaign: that the shards of one piece of work share. With it a shard that is through takes over what
+            others have not begun, or left behind when they died; no study is worked on twice at a time, and what the
+            campaign has finished is not looked at again.
 
     Returns:
-        what was done.
+        what was done by this call, or by all shards of a campaign that is complete.
 
     Raises:
         TooManySkippedError: more than `max_skip` of the studies were skipped; what could be prepared is in the store.
@@ -144,54 +174,104 @@ def prepare(
     started = time.monotonic()
     store = store if isinstance(store, Store) else Store(store)
     studies, before = _studies(dataset)
-    mine = _shard(studies, shard)
+    mine = shard_of(studies, shard)
     workers = usable_cores() if workers is None else workers
+    _check(workers, bake, native=native)
+    region_set = load_region_set(regions)
+    options = _of_views(options or ReadOptions(), bake)
+    tally = _Tally()
+    settings = (region_set.regions, options, bake, verify, native, needs_regions, _VERSIONS)
+    jobs = [
+        Job(study, store.root, region_set, options, bake, verify, native, needs_regions, check_contents)
+        for study in (mine if campaign is None else own_first(studies, shard))
+    ]
+    everything = {job.study.id for job in jobs}
+    with _only_run(store.root, shard) if campaign is None else _claims(store.root, jobs, campaign) as claims:
+        ledger = Ledger.open(store.root / _of_shard("done", shard), settings)
+        if check_contents:
+            ledger.rows.clear()
+        if claims is None:
+            _remove_leftovers(store, [study.id for study in mine], bake, alone=shard[1] == 1)
+            jobs = [job for job in jobs if not _is_done(job, store, ledger, tally)]
+        inputs, seen_before = _of_shard("inputs", shard), load_known(store.root) if jobs else {}
+        with _kept_on_error(store.root / inputs, seen_before, tally, ledger):
+            _bring(jobs, workers, tally, ledger, store, claims)
+        complete = claims is None or claims.finished() >= everything
+        if claims is not None and complete:
+            tally, shard = _Tally.of(claims.outcomes(), tally.seen), (1, 1)
+        summary = tally.summary(before, region_set, time.monotonic() - started)
+        with _writing(store.root):
+            if jobs:
+                save_known(store.root, inputs, seen_before | tally.seen)
+                ledger.save()
+            if jobs or not store.has_index():
+                store.write_index()
+            if complete:
+                _write_summary(store.root, shard, summary, region_set, options, bake)
+    _hold_limit(tally.skipped, summary.studies, max_skip)
+    return summary
+
+
+@contextlib.contextmanager
+def _kept_on_error(inputs: Path, before: Known, tally: _Tally, ledger: Ledger) -> Iterator[None]:
+    """Whatever ends the work, what was seen need not be read again."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            save_known(inputs.parent, inputs.name, before | tally.seen)
+            ledger.save()
+        raise
+
+
+def _check(workers: int, bake: Views | None, *, native: bool) -> None:
     if workers < 0:
         raise ConfigError(f"workers is {workers} (expected 0 or more)")
     if bake is None and not native:
         raise ConfigError("native is false and there are no views to bake, so nothing would be kept. Fix: give bake")
-    region_set = load_region_set(regions)
-    options = (options or ReadOptions()).for_views(bake or Views())
-    workers = workers_that_fit(workers, mine)
-    tally = _Tally()
-    with _only_run(store.root, shard):
-        seen_before = load_known(store.root)
-        jobs = [
-            Job(study, store.root, region_set, options, bake, verify, native, needs_regions, check_contents)
-            for study in mine
-        ]
-        _remove_leftovers(store, [study.id for study in mine], bake, alone=shard[1] == 1)
+
+
+def _bring(
+    jobs: Sequence[Job], workers: int, tally: _Tally, ledger: Ledger, store: Store, claims: Claims | None
+) -> None:
+    """Do the work, shared with other processes where there are claims; count and note what became of it."""
+    workers = workers_that_fit(workers, [job.study for job in jobs])
+    if claims is None:
         tasks = run_tasks(prepare_one, jobs, name=job_name, workers=workers, title="prepare")
-        inputs = _of_shard("inputs", shard)
-        try:
-            with contextlib.closing(tasks):
-                for job, outcome in tasks:
-                    tally.add(job.study.id, outcome)
-        except BaseException:  # what was seen need not be read again
-            with contextlib.suppress(OSError):
-                save_known(store.root, inputs, seen_before | tally.seen)
-            raise
-        skipped = tuple(sorted([*before, *tally.skipped], key=lambda skip: (skip.study, skip.code)))
-        counts = tally.counts
-        summary = PrepareSummary(
-            studies=len(mine),
-            kept=counts["kept"],
-            built=counts["built"],
-            rebuilt=counts["rebuilt"],
-            repaired=counts["repaired"],
-            baked=counts["baked"],
-            measured=counts["measured"],
-            skipped=skipped,
-            regions={name: tally.regions[name] for name in region_set.names},
-            size=tally.size,
-            seconds=time.monotonic() - started,
+    else:
+        named = {job.study.id: job for job in jobs}
+        tasks = run_shared(
+            prepare_one, named, claims=claims, told=_told, given_up=_given_up, workers=workers, title="prepare"
         )
-        with _writing(store.root):
-            save_known(store.root, inputs, seen_before | tally.seen)
-            store.write_index()
-            _write_summary(store.root, shard, summary, region_set, options, bake)
-    _hold_limit(tally.skipped, len(mine), max_skip)
-    return summary
+    with contextlib.closing(tasks):
+        for job, outcome in tasks:
+            tally.add(job.study.id, outcome)
+            if outcome.status != "skipped":
+                ledger.add(job.study, [list(outcome.regions), outcome.size], _outputs(job, store), outcome.seen)
+
+
+def _is_done(job: Job, store: Store, ledger: Ledger, tally: _Tally) -> bool:
+    """Whether nothing of a study has changed since its entry was found good; it is counted then."""
+    row = ledger.find(job.study, _outputs(job, store))
+    if row is None:
+        return False
+    regions, size = row.kept
+    tally.add(job.study.id, Outcome("kept", regions=tuple(regions), size=size))
+    return True
+
+
+def _outputs(job: Job, store: Store) -> list[Path]:
+    """The files of an entry."""
+    study = job.study.id
+    measured = [store.attributes_path(study)] if job.native and job.options.measures else []
+    views = [] if job.bake is None else [store.views_path(study, job.bake)]
+    return [store.native_path(study), *measured, *views]
+
+
+def _of_views(options: ReadOptions, bake: Views | None) -> ReadOptions:
+    if bake is not None and options.grid is not None:
+        raise ConfigError("prepare: features are kept as they are, there are no views to bake. Fix: leave --bake out")
+    return options if bake is None else options.for_views(bake)
 
 
 def _studies(dataset: Dataset | Sequence[Study]) -> tuple[list[Study], tuple[Skip, ...]]:
@@ -204,11 +284,19 @@ def _studies(dataset: Dataset | Sequence[Study]) -> tuple[list[Study], tuple[Ski
     return studies, ()
 
 
-def _shard(studies: Sequence[Study], shard: tuple[int, int]) -> list[Study]:
-    index, count = shard
-    if not 1 <= index <= count:
-        raise ConfigError(f"shard is {index}/{count} (expected i/n with 1 <= i <= n, for example 1/8)")
-    return list(studies[index - 1 :: count])
+def _claims(root: Path, jobs: Sequence[Job], campaign: Campaign) -> Claims:
+    """Who works on what in a campaign; it is another one where anything but the shards differs."""
+    settings = {key: value for job in jobs[:1] for key, value in asdict(job).items() if key != "study"}
+    return campaign.claims(root, [settings, sorted(job.study.id for job in jobs)])
+
+
+def _told(outcome: Outcome) -> dict[str, Any] | None:
+    """What other processes of a campaign need to know of an outcome."""
+    return None if outcome.status == "fatal" else asdict(replace(outcome, seen={}))
+
+
+def _given_up(job: Job, attempts: int) -> Outcome:
+    return Outcome("skipped", "CRASHED", crashed(job.study.id, attempts))
 
 
 @contextlib.contextmanager
@@ -252,9 +340,13 @@ def _remove_leftovers(store: Store, studies: Sequence[str], bake: Views | None, 
     mine = frozenset(studies)
     folders = [store.root / "native", *([] if bake is None else [store.root / "views" / views_key(bake)])]
     for folder in (*folders, store.root / "attributes"):
-        for path in folder.glob(".*.tmp.*"):
-            if path.name[1:].partition(".tmp.")[0].rpartition(".")[0] in mine:
-                path.unlink(missing_ok=True)
+        if not folder.is_dir():
+            continue
+        with os.scandir(folder) as entries:
+            left = [entry.name for entry in entries if entry.name.startswith(".") and ".tmp." in entry.name]
+        for name in left:
+            if name[1:].partition(".tmp.")[0].rpartition(".")[0] in mine:
+                (folder / name).unlink(missing_ok=True)
     now = time.time()
     for path in store.root.glob(".*.json.tmp.*"):  # those of other shards may be in use, for a moment
         with contextlib.suppress(FileNotFoundError):
@@ -276,7 +368,7 @@ def _write_summary(
             "regions": summary.regions,
             "settings": {
                 "regions": list(regions.names),
-                "options": asdict(options),
+                "options": options.as_facts(),
                 "views": None if bake is None else asdict(bake),
             },
             "skipped_by_code": _codes(summary.skipped),

@@ -7,17 +7,21 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from reg2rg.core.errors import DataFault
 from reg2rg.core.regions import RegionSet
 from reg2rg.core.task import Views
-from reg2rg.core.types import LabelMap, RegionVolume, Study
+from reg2rg.core.types import LabelMap, Study
 from reg2rg.scans.base import ReadOptions
+from reg2rg.scans.features import read_features, row_digest
 from reg2rg.scans.read import files_of, no_region, read_study
-from reg2rg.store.crop import crop_to_foreground
+from reg2rg.store.crop import Detail, crop_to_foreground
 from reg2rg.store.index import NATIVE_FORMAT
 from reg2rg.store.inputs import Known, digest, load_known
 from reg2rg.store.store import Store
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,11 @@ def input_files(study: Study) -> dict[str, list[tuple[Path, ...]]]:
     }
 
 
+def all_files(study: Study) -> list[str]:
+    """Every file that a study is read from."""
+    return [str(file) for images in input_files(study).values() for files in images for file in files]
+
+
 def entry_key(study: Study, regions: RegionSet, options: ReadOptions, contents: Callable[[Path], str | None]) -> str:
     """Digest of all that decides an entry: contents of its input files, settings, version of native detail.
 
@@ -72,6 +81,9 @@ def entry_key(study: Study, regions: RegionSet, options: ReadOptions, contents: 
         contents: digest of a file's contents; see `reg2rg.store.inputs.digest`.
     """
     masks = study.masks
+    row = study.row
+    if row is not None:  # of an array of many gigabytes: what this study has of it
+        whole, contents = contents, lambda file: row_digest(file, row) if file == study.image else whole(file)
     facts = {
         "format": NATIVE_FORMAT,
         "inputs": {
@@ -81,7 +93,7 @@ def entry_key(study: Study, regions: RegionSet, options: ReadOptions, contents: 
         "labels": {k: list(v) for k, v in sorted(masks.labels.items())} if isinstance(masks, LabelMap) else None,
         "regions": list(regions.names),
         "expected": [asdict(region.expected) for region in regions],
-        "options": asdict(options),
+        "options": options.for_study(study).as_facts(),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -104,18 +116,18 @@ def prepare_one(job: Job) -> Outcome:
         known = {} if job.check_contents else load_known(job.root)
         key = entry_key(study, job.regions, job.options, lambda file: digest(file, known, seen))
         state = store.state(study.id, key, job.bake, full=job.verify, native=job.native)
-        measured = store.measured(study.id, key)
+        measured = not job.options.measures or store.measured(study.id, key)
         if state == "unbaked" and job.bake is not None:
             store.bake(study.id, key, store.read(study.id).detail, job.bake)
+        elif state != "good" and job.options.grid is not None:
+            volume = _read(job, store, read_features)
+            store.write_features(study.id, key, volume, job.options.grid)
         elif state != "good":
-            try:
-                detail = crop_to_foreground(_read(job), job.needs_regions)
-            except DataFault:
-                store.remove(study.id)  # what is there was made from other inputs, or is damaged
-                raise
+            detail = _read(job, store, _read_scan)
             store.write(study.id, key, detail, job.bake, native=job.native)
-            store.measure(study.id, key, detail, job.regions)
-            measured = True
+            if job.options.measures:
+                store.measure(study.id, key, detail, job.regions)
+                measured = True
         if not measured and job.native:  # without native detail the scan would have to be read for it
             store.measure(study.id, key, store.read(study.id).detail, job.regions)
             state = "unmeasured" if state == "good" else state
@@ -135,10 +147,17 @@ def prepare_one(job: Job) -> Outcome:
         return Outcome("skipped", "UNEXPECTED", f"UNEXPECTED {study.id}: {type(error).__name__}: {error}")
 
 
-def _read(job: Job) -> RegionVolume:
+def _read_scan(study: Study, regions: RegionSet, options: ReadOptions, needs_regions: bool) -> Detail:
+    return crop_to_foreground(read_study(study, regions, options, needs_regions), needs_regions)
+
+
+def _read(job: Job, store: Store, read: Callable[[Study, RegionSet, ReadOptions, bool], T]) -> T:
     """Read the inputs; a file that the system cannot read is a fault of this study alone."""
     try:
-        return read_study(job.study, job.regions, job.options, job.needs_regions)
+        return read(job.study, job.regions, job.options, job.needs_regions)
+    except DataFault:
+        store.remove(job.study.id)  # what is there was made from other inputs, or is damaged
+        raise
     except OSError as error:
         raise DataFault.of(
             "UNREADABLE",

@@ -2,7 +2,7 @@
 
 ```
 <root>/native/<study>.r2g              the scan cropped to its foreground (int16) and boxed masks, losslessly packed;
-                                       or, where views alone are kept, what is told of them
+                                       or, where views alone are kept, what is told of them; or a grid of features
 <root>/views/<settings>/<study>.r2g    views of stated settings, ready to be unpacked into a batch
 <root>/attributes/<study>.json         what is measured of each region, if it was
 <root>/index.json                      regions of every study, a mere cache of the files' headers
@@ -24,6 +24,9 @@ from reg2rg.core.errors import DataFault
 from reg2rg.core.regions import RegionSet
 from reg2rg.core.task import Views
 from reg2rg.core.types import RegionVolume
+from reg2rg.scans.features import FeatureVolume
+from reg2rg.scans.grid_layout import GridLayout
+from reg2rg.scans.intensity import NOT_HU
 from reg2rg.store.attributes import (
     ATTRIBUTES_FORMAT,
     Attributes,
@@ -35,7 +38,8 @@ from reg2rg.store.attributes import (
 from reg2rg.store.container import SUFFIX, Header, read_header, verify
 from reg2rg.store.crop import Detail, crop_to_foreground
 from reg2rg.store.files import file_name, read_native, read_views, write_native, write_views
-from reg2rg.store.index import INDEX, NATIVE_FORMAT, VIEWS_FORMAT, Listing, load_index, save_index
+from reg2rg.store.grid_files import KIND, read_grid_views, write_grid
+from reg2rg.store.index import INDEX, NATIVE_FORMAT, VIEWS_FORMAT, Listing, is_index, load_index, save_index
 from reg2rg.store.views import ALL_VIEWS, StudyViews, compute_views, views_key, wanted_views
 
 
@@ -117,6 +121,9 @@ class Store:
             ConfigError: a region that the study does not have.
         """
         asked = wanted_views(want)
+        if views.features:
+            path = self.native_path(study)
+            return read_grid_views(path, self._header(path, study), views, regions, self.root)
         path = self.views_path(study, views)
         header = self._baked(path, study)
         if header is None:
@@ -134,14 +141,12 @@ class Store:
         if known is None:
             raise self._missing(study)
         if attributes_key(path) != (known.key, ATTRIBUTES_FORMAT):
-            raise DataFault.of(
-                "NOT_PREPARED",
-                found="no attributes of this entry",
-                expected=f"those of format {ATTRIBUTES_FORMAT}, measured on the same inputs",
-                fix="run `reg2rg data prepare` again, without --views-only: it measures what it lacks",
-                path=path,
-                study=study,
-            )
+            found, fix = "no attributes of this entry", "run `reg2rg data prepare` again, without --views-only"
+            meta = self._header(self.native_path(study), study).meta
+            if meta["kind"] == KIND or any(NOT_HU in note for note in meta["notes"]):
+                found, fix = "an entry that is not in Hounsfield units", "measure scans in HU"
+            expected = f"attributes of format {ATTRIBUTES_FORMAT}, measured on the same inputs"
+            raise DataFault.of("NOT_PREPARED", found=found, expected=expected, fix=fix, path=path, study=study)
         return read_attributes(path)
 
     def index(self) -> dict[str, Listing]:
@@ -177,6 +182,18 @@ class Store:
             self.bake(study, key, detail, views)
         return detail
 
+    def write_features(self, study: str, key: str, volume: FeatureVolume, layout: GridLayout) -> None:
+        """Write features that take the place of a study's scan, atomically.
+
+        Args:
+            study: id, used as the file name.
+            key: digest of inputs and settings.
+            volume: features and weights of regions.
+            layout: says what made them.
+        """
+        self.drop_index()
+        write_grid(self.native_path(study), study, key, volume, layout)
+
     def bake(self, study: str, key: str, detail: Detail, views: Views) -> None:
         """Compute and write the views of one setting.
 
@@ -205,6 +222,10 @@ class Store:
         studies = load_index(self.root)
         save_index(self.root, studies)
         self._index = studies
+
+    def has_index(self) -> bool:
+        """Whether there is an index that can be read; one that is there is as the files are."""
+        return is_index(self.root)
 
     def drop_index(self) -> None:
         """Forget the index before an entry changes, so that it never tells of an older one."""

@@ -31,6 +31,7 @@ from reg2rg.store.frame import conform
 from reg2rg.store.resize import Size, SlabSum, area_pool, area_pool_boxed
 
 Fixed = npt.NDArray[np.int16]
+Values = npt.NDArray[np.float16] | npt.NDArray[np.float32]
 ViewName = Literal["texture", "geometry", "global"]
 
 ALL_VIEWS: frozenset[ViewName] = frozenset({"texture", "geometry", "global"})
@@ -42,7 +43,7 @@ FRACTION_SCALE = 32767
 """Fixed-point value of a geometry voxel that lies wholly inside the region."""
 RECIPE = 1
 """Raised when the same settings would give other numbers, so that baked views are rebuilt."""
-_LATER: dict[str, Any] = {"clip": "first"}
+_LATER: dict[str, Any] = {"clip": "first", "intensity": "hu", "intensity_range": None, "features": "", "channels": 1}
 """Settings that came later, with the value that changes nothing."""
 STORE_FRAME: dict[str, Any] = {"orientation": "RAS", "spacing": None}
 """The frame that the store's detail comes in. These settings count only where they ask for another."""
@@ -64,13 +65,13 @@ class StudyViews:
         regions: names, in the order of the first axis of `texture` and `geometry`.
         texture: (R, H, W, D) int16, 1/16 HU clamped to the window.
         geometry: (R, H, W, D) int16, fraction * 32767.
-        global_: (H, W, D) int16, 1/16 HU clamped to the window.
+        global_: (H, W, D) int16, 1/16 HU clamped to the window; of features (H, W, D, C) as they were made.
     """
 
     regions: tuple[str, ...]
     texture: Fixed | None
     geometry: Fixed | None
-    global_: Fixed | None
+    global_: Fixed | Values | None
 
 
 def views_key(settings: Views) -> str:
@@ -125,6 +126,8 @@ def framed_detail(
     Raises:
         DataFault: a wanted region that has no voxel left at that size; CLIPPED.
     """
+    if settings.features:
+        raise ConfigError(f"the views are features {settings.features!r}: they are read, not computed from a scan")
     if all(getattr(settings, name) == value for name, value in STORE_FRAME.items()):
         detail = as_detail(source)
         return replace(detail, array=_in_range(settings, detail.array, detail.notes))

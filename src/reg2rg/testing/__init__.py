@@ -17,6 +17,7 @@ from reg2rg.testing.models import check_encoder, check_projector
 from reg2rg.testing.runners import check_runner
 from reg2rg.testing.scans import check_reader, check_segmenter
 from reg2rg.testing.scoring import check_labeler, check_metric
+from reg2rg.testing.splitters import check_splitter
 
 __all__ = [
     "ContractError",
@@ -31,5 +32,6 @@ __all__ = [
     "check_reader",
     "check_runner",
     "check_segmenter",
+    "check_splitter",
     "sample_result",
 ]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from reg2rg.core.errors import ConfigError
-from reg2rg.models.llm.base import Decoding, LanguageModel
+from reg2rg.models.llm.base import Branches, Decoding, LanguageModel
 from reg2rg.models.state import kept_names
 from reg2rg.testing.contract import require
 
@@ -34,7 +34,8 @@ def check_language_model(
         check_language_model(partial(CausalLM, "path/of/the/folder", lora=LoRA()))
 
     Prompts hold vectors that are no words, as visual tokens are. A prompt's answer is the same alone, beside others
-    with padding on either side, whatever stands in the padding, and with adapters folded in; so are its losses. Of a
+    with padding on either side, whatever stands in the padding, and with adapters folded in; so are its losses. A guide
+    is obeyed, and the logits that it sees, of the answer and beside it, are those that losses come from. Of a
     `CausalLM` answers and losses are those of its library (``generate`` without sampling, its logits). All that trains
     gets a gradient, as do the prompts, with gradient checkpointing the same ones; a family that refuses checkpointing
     by name keeps the contract. A copy that gets what a folder holds predicts the same. In bfloat16 losses stay close
@@ -64,6 +65,7 @@ def check_language_model(
         answers = _check_batches(model, probe)
         if isinstance(model, CausalLM):
             _check_reference(model, probe, answers)
+        _check_guides(model, probe, losses)
         _check_merged(model, probe, answers, losses)
     gradients = _gradients(model, probe)
     try:
@@ -167,6 +169,46 @@ def _check_batches(model: LanguageModel, probe: _Probe) -> list[list[int]]:
         together = _decoded(model, rows, side == "left")
         _require_same(model, f"decoding in a batch padded on the {side}", together, alone, probe, True)
     return alone
+
+
+class _Dictation:
+    """A guide that lets one answer be written, and keeps the logits of each token and of the one behind it."""
+
+    def __init__(self, target: list[int]) -> None:
+        self.ids: list[int] = []
+        self.truncated, self.most = False, len(target)
+        self.target = target
+        self.seen: list[Tensor] = []
+        self.ahead: list[Tensor] = []
+
+    def allows(self, token: int) -> bool:
+        return token == self.target[len(self.ids)]
+
+    def allowed(self) -> Sequence[int]:
+        return [self.target[len(self.ids)]]
+
+    def look(self, token: int, logits: Tensor, branches: Callable[[], Branches]) -> None:
+        self.seen.append(logits.clone())
+        self.ahead.append(branches()([0], [token])[0])
+
+    def take(self, token: int) -> bool:
+        self.ids.append(token)
+        return len(self.ids) < self.most
+
+
+def _check_guides(model: LanguageModel, probe: _Probe, losses: Tensor) -> None:
+    guides = [_Dictation(target.tolist()) for target in probe.targets]
+    answers = model.decode(*_padded(probe.embedded(model), True), _LIMITS, guides)
+    found = [answer.ids for answer in answers]
+    require(found == [guide.target for guide in guides], model, "guides", f"answers {found}", "the ones they allow")
+    wanted = losses.view(len(guides), -1)
+    for told, logits, skipped in (("seen", "seen", 0), ("read beside the answer", "ahead", 1)):
+        kept = [torch.stack(getattr(guide, logits)).float()[: _ANSWER - skipped] for guide in guides]
+        nats = [
+            nn.functional.cross_entropy(one, target[skipped:], reduction="none")
+            for one, target in zip(kept, probe.targets, strict=True)
+        ]
+        _require_close(model, f"logits {told} by guides", torch.stack(nats), wanted[:, skipped:], probe.nats)
 
 
 def _check_losses(model: LanguageModel, probe: _Probe, rounding: float) -> tuple[_Probe, Tensor]:

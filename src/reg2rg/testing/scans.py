@@ -27,14 +27,16 @@ def check_reader(build: Callable[[], Reader], path: Path) -> None:
 
     Args:
         build: makes the reader; called twice.
-        path: a file that it reads, 8 voxels an axis or more; not changed.
+        path: a file, or a folder of slices, that it reads, 8 voxels an axis or more; not changed.
 
     Raises:
         ContractError: naming the first part that is broken.
     """
     reader = build()
     require(isinstance(reader, Reader), reader, "type", "no subclass of Reader", "one")
-    good = bool(reader.suffixes) and all(end.startswith(".") and end == end.lower() for end in reader.suffixes)
+    good = (bool(reader.suffixes) or path.is_dir()) and all(
+        end.startswith(".") and end == end.lower() for end in reader.suffixes
+    )
     require(good, reader, "suffixes", repr(reader.suffixes), "ends of file names in lower case, such as .nii")
     require(reader.matches(path), reader, "matches", f"False for {path.name}", "True")
     image = reader.read(path)
@@ -44,7 +46,13 @@ def check_reader(build: Callable[[], Reader], path: Path) -> None:
     require(stored.dtype.isnative, reader, "stored", f"{stored.dtype}", "the byte order of this machine")
     require(affine.shape == (4, 4) and bool(np.isfinite(affine).all()), reader, "affine", f"{affine}", "4 x 4 numbers")
     require(abs(np.linalg.det(affine[:3, :3])) > 0, reader, "affine", "a singular one", "one that can be inverted")
-    require(path in reader.files(path), reader, "files", f"{reader.files(path)}", "the path itself among them")
+    require(
+        path in reader.files(path) or path.is_dir(),
+        reader,
+        "files",
+        f"{reader.files(path)}",
+        "the path itself among them",
+    )
     again = pickle.loads(pickle.dumps(build().read(path)))
     same = np.array_equal(again.stored, stored) and np.array_equal(again.affine, affine) and again.notes == image.notes
     require(same, reader, "read", "another image the second time", "the same")
@@ -52,7 +60,8 @@ def check_reader(build: Callable[[], Reader], path: Path) -> None:
     same = np.array_equal(scan.stored, stored) and np.array_equal(scan.affine, affine)
     require(same, reader, "read_scan", "another image than read, where there is one", "the same")
     with tempfile.TemporaryDirectory() as folder:
-        text, absent = Path(folder, "text" + reader.suffixes[0]), Path(folder, "absent" + reader.suffixes[0])
+        end = reader.suffixes[0] if reader.suffixes else ""
+        text, absent = Path(folder, "text" + end), Path(folder, "absent" + end)
         text.write_text("no image at all\n")
         for kind, other in (("a text", text), ("no file", absent)):
             require(not reader.matches(other), reader, f"matches for {kind}", "True", "False: content counts")

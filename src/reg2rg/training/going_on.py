@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ from reg2rg.core.errors import ConfigError
 from reg2rg.core.task import ReportTask, with_task
 from reg2rg.models.state import first
 from reg2rg.pretrained.contract import shortened
+
+log = logging.getLogger(__name__)
 
 _OF_THE_ORDER = ("seed", "batch_size", "region_schedule")
 """Settings of the data that decide which batches come."""
@@ -75,6 +78,16 @@ def other_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
         for key in _OF_THE_ORDER:
             told += differences(then["data"].get(key), now["data"].get(key), f"data.{key}")
     return told
+
+
+def warn_of_other_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Say what of `other_settings` there is."""
+    if now and (told := other_settings(then, now)):
+        log.warning(
+            "Other settings than those of the checkpoint: %s. The optimiser goes on with the checkpoint's rates "
+            "and decay; the rest is as it is told now, and so this is not the run that was stopped.",
+            "; ".join(told),
+        )
 
 
 def way_to_fit(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:

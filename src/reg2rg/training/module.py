@@ -19,26 +19,28 @@ from torch.optim import Optimizer
 
 from reg2rg.config.saving import CONFIG_KEY, build, read_config
 from reg2rg.core.task import ReportTask, with_task
-from reg2rg.core.types import PositiveInt
+from reg2rg.core.types import DecodingKind, PositiveInt
 from reg2rg.data.batch import Batch
 from reg2rg.data.order import mixed_seed
 from reg2rg.data.prompt import TokenCounts
 from reg2rg.models.encoders.base import Encoder
-from reg2rg.models.llm.base import Decoding, LanguageModel, Sampling
-from reg2rg.models.reporter import FindingsOptions, GeneratedReport, HeadFactory, ProjectorFactory, RegionReporter
+from reg2rg.models.encoders.grids import require_pooled
+from reg2rg.models.heads.options import FindingsOptions, HeadFactory
+from reg2rg.models.llm.base import Decoding, Form, LanguageModel, Sampling
+from reg2rg.models.reporter import GeneratedReport, ProjectorFactory, RegionReporter
 from reg2rg.models.state import check_names, check_sizes, kept_names
 from reg2rg.pretrained.mixin import FolderModel
 from reg2rg.pretrained.saving import settle_language_model
 from reg2rg.training.checkpoints import read_checkpoint
 from reg2rg.training.data_fit import check_data, check_lengths
 from reg2rg.training.fully_shard import FullyShard, in_step, shard
-from reg2rg.training.going_on import check_task, check_trained, other_settings, way_to_fit
+from reg2rg.training.going_on import check_task, check_trained, warn_of_other_settings, way_to_fit
 from reg2rg.training.half_precision import Float32Steps
 from reg2rg.training.head_scores import HeadScores, learn_labels
 from reg2rg.training.monitor import Throughput, explained_out_of_memory, peak_memory_gib, show_sample
 from reg2rg.training.nonfinite import StepGuard
 from reg2rg.training.optimization import OptimizerConfig, build_optimizer
-from reg2rg.training.region_loss import RegionLoss
+from reg2rg.training.region_loss import RegionLoss, sum_losses
 from reg2rg.training.report_scores import ReportScores
 from reg2rg.training.strategies import ZeRO, agree, keeps_gradients, prepare_strategy
 
@@ -71,8 +73,14 @@ class Reg2RG(FolderModel, L.LightningModule):
             model out; several times cheaper than the others. A run on several processes with DDP then looks for
             parameters without a gradient (``find_unused_parameters``) at every step.
         seed: of dropout and whatever else is drawn in a training step.
-        max_new_tokens: longest generated report.
-        stop_on_loop: end a report that has written the same stretch so many times in a row; 0 never does, as published.
+        decoding: ``constrained`` holds a report to its form: a frame for each region in slot order, named by the model,
+            and text within; ``forced`` does too, and gives each frame the name of its region; ``free`` lets the model
+            write what it likes, as published.
+        max_new_tokens: longest generated report. One that is held to its form may go on beyond it, by an equal share
+            for each region that is left.
+        max_paragraph_tokens: longest paragraph of a report that is held to its form, or null.
+        stop_on_loop: end a report, or a paragraph of one that is held to its form, that has written the same stretch
+            so many times in a row; 0 never does, as published.
         sampling: draw tokens as the published code has come to do, or null for the likeliest ones.
         val_generate: validation studies that a report is generated for; 0 turns it off. Test generates for all.
         val_samples: generated reports that are shown to the logger.
@@ -98,7 +106,9 @@ class Reg2RG(FolderModel, L.LightningModule):
         word_alignment: float = 0.0,
         word_alignment_steps: int = 0,
         seed: int = 0,
+        decoding: DecodingKind = "constrained",
         max_new_tokens: PositiveInt = 500,
+        max_paragraph_tokens: PositiveInt | None = None,
         stop_on_loop: int = 4,
         sampling: Sampling | None = None,
         val_generate: int = 16,
@@ -111,6 +121,7 @@ class Reg2RG(FolderModel, L.LightningModule):
         operating_point: str = "f1",
     ) -> None:
         super().__init__()
+        require_pooled(texture, task.views.features)
         names = task.region_set.names
         findings = FindingsOptions.for_task(task, head, cues, cue_dropout, operating_point)
         self.reporter = RegionReporter(
@@ -119,11 +130,14 @@ class Reg2RG(FolderModel, L.LightningModule):
         self.head_loss, self.head_scores = head_loss, HeadScores(self.reporter.head)
         self.word_alignment, self.word_alignment_steps = word_alignment, word_alignment_steps
         self.optimizer_config, self.task, self.seed = optimizer, task, seed
-        self.decoding = Decoding(max_new_tokens, stop_on_loop, sampling=sampling)
+        form = Form.of(task, decoding)
+        self.decoding = Decoding(
+            max_new_tokens, stop_on_loop, sampling=sampling, form=form, max_paragraph_tokens=max_paragraph_tokens
+        )
         self.val_generate, self.val_samples = val_generate, val_samples
         self.train_losses = RegionLoss(names, over_processes=False)
         self.eval_losses = RegionLoss(names)
-        self.report_scores = ReportScores(task.region_set, task.identity)
+        self.report_scores = ReportScores(task.region_set, task.identity and decoding != "forced")
         self.throughput, self.guard = Throughput(), StepGuard()
         self._pending_gradients: dict[str, Tensor] = {}
         self._float32_steps: list[Float32Steps] = []
@@ -206,7 +220,7 @@ class Reg2RG(FolderModel, L.LightningModule):
         if nll is None:
             device = self.reporter.tags.device
             nll = torch.zeros(len(batch.label_region), device=device, dtype=torch.float32)
-        total, tokens = self._summed(nll)
+        total, tokens = sum_losses(nll, self.trainer)
         self.throughput.add(batch)
         loss: Tensor = nll.sum() * (self._world_size / tokens)
         if writes:
@@ -335,12 +349,7 @@ class Reg2RG(FolderModel, L.LightningModule):
             return  # a sharded optimiser's state is the strategy's own
         optimizer, _ = build_optimizer(self.named_parameters(), self.optimizer_config, lambda: 0)
         check_trained(checkpoint.get("optimizer_states"), optimizer, self._way_to_fit())
-        if self.run_config and (told := other_settings(self._checkpoint_config, self.run_config)):
-            log.warning(
-                "Other settings than those of the checkpoint: %s. The optimiser goes on with the checkpoint's rates "
-                "and decay; the rest is as it is told now, and so this is not the run that was stopped.",
-                "; ".join(told),
-            )
+        warn_of_other_settings(self._checkpoint_config, self.run_config or {})
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load weights. Strict means: all that a checkpoint holds, and nothing unknown.
@@ -394,13 +403,6 @@ class Reg2RG(FolderModel, L.LightningModule):
     def _world_size(self) -> int:
         return int(self.trainer.world_size)
 
-    def _summed(self, nll: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss sum and number of label tokens over all processes."""
-        sums = torch.stack([nll.detach().sum(), nll.new_tensor(float(nll.numel()))])
-        if self._world_size > 1:
-            sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
-        return sums[0], sums[1]
-
     def _evaluate(self, batch: Batch, generate: bool) -> None:
         losses = self.reporter.losses(batch)
         assert losses.nll is not None
@@ -412,7 +414,7 @@ class Reg2RG(FolderModel, L.LightningModule):
         with in_step(self.reporter):
             answers = self.reporter.generate(batch, self.decoding)
         for i, answer in enumerate(answers):
-            self.report_scores.update(answer.study, answer.regions, batch.reports[i], answer.text)
+            self.report_scores.update(answer.study, answer.regions, batch.reports[i], answer.text, batch.tail(i))
             if self._shown < self.val_samples and self.trainer.is_global_zero:
                 self._shown += 1
                 show_sample(self.loggers, f"sample_{self._shown}", answer, batch.reports[i], self.global_step)

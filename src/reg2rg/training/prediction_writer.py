@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,7 +19,8 @@ from reg2rg.core.task import ReportTask
 from reg2rg.core.types import PathText
 from reg2rg.data.batch import Batch
 from reg2rg.data.loader import StudyLoader
-from reg2rg.evaluation.records import STUDIES, read_records, write_table
+from reg2rg.evaluation.records import STUDIES, as_facts, read_records, told_decoding, write_table
+from reg2rg.models.llm.base import Decoding
 from reg2rg.models.reporter import GeneratedReport
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,13 @@ class PredictionSource(Protocol):
 
     def skip_studies(self, done: frozenset[str]) -> None:
         """Leave these studies out."""
+
+
+@runtime_checkable
+class Reporting(Protocol):
+    """A module that says how its reports are decoded; `Reg2RG` does."""
+
+    decoding: Decoding
 
 
 class PredictionWriter(L.Callback):
@@ -105,8 +113,8 @@ class PredictionWriter(L.Callback):
     ) -> None:
         """Write the studies of one batch."""
         data = _source(trainer)
-        for answer, texts in zip(outputs, batch.reports, strict=True):
-            told = record(answer, texts, data.question(len(answer.regions)), data.task.identity)
+        for place, (answer, texts) in enumerate(zip(outputs, batch.reports, strict=True)):
+            told = record(answer, texts, data.question(len(answer.regions)), data.task.identity, batch.tail(place))
             write_record(self._path(answer.study), told | {"key": self._keys[answer.study]})
         self._written += len(outputs) * trainer.world_size
         self._say(min(self._written, self._total))
@@ -137,7 +145,7 @@ class PredictionWriter(L.Callback):
     def _check_run(self, trainer: L.Trainer, pl_module: L.LightningModule, data: PredictionSource) -> None:
         run = {
             "model": _weights_digest(trainer, pl_module),
-            "decoding": str(getattr(pl_module, "decoding", "")),
+            "decoding": pl_module.decoding.told() if isinstance(pl_module, Reporting) else "",
             **data.prediction_facts(),
             **_findings_facts(pl_module),
         }
@@ -168,7 +176,13 @@ class PredictionWriter(L.Callback):
             )
 
 
-def record(answer: GeneratedReport, texts: tuple[str, ...], question: str, identity: bool = True) -> dict[str, Any]:
+def record(
+    answer: GeneratedReport,
+    texts: tuple[str, ...],
+    question: str,
+    identity: bool = True,
+    others: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """What is written of one study.
 
     Args:
@@ -176,18 +190,26 @@ def record(answer: GeneratedReport, texts: tuple[str, ...], question: str, ident
         texts: reference texts in slot order, ``""`` where there is none; without regions the whole report alone.
         question: the prompt as people read it.
         identity: the report names its regions.
+        others: the reference's tail, ``None`` for a report without one.
 
     Returns:
-        the record. Its ``reference`` maps region -> text; a report without regions stands there under ``""``, as in
-        RadGenome's tables.
+        the record. Its ``decoding`` is ``free``, ``constrained`` or ``forced``; of the last two each paragraph has what
+        `reg2rg.core.report.Written` knows of it. Its ``reference`` maps region -> text; a report without regions stands
+        there under ``""``, as in RadGenome's tables. With a tail there are ``others`` and ``reference_others``, key ->
+        text.
     """
     report = parse_report(answer.text, answer.regions, identity)
-    return {
+    facts = {one.slot: as_facts(one) for one in answer.written}
+    tail = {} if others is None else {"others": dict(report.others), "reference_others": dict(others)}
+    return tail | {
         "study": answer.study,
         "regions": list(answer.regions),
         "text": answer.text,
         "truncated": answer.truncated,
-        "paragraphs": [{"slot": p.slot, "region": p.region, "text": p.text} for p in report.paragraphs],
+        "decoding": told_decoding(answer.written),
+        "paragraphs": [
+            {"slot": p.slot, "region": p.region, "text": p.text} | facts.get(p.slot, {}) for p in report.paragraphs
+        ],
         "invalid": list(report.invalid),
         "duplicate": list(report.duplicate),
         "missing": list(report.missing),

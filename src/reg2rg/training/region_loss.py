@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import lightning as L
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -53,3 +54,11 @@ class RegionLoss(Metric):  # type: ignore[misc]  # torchmetrics is not typed her
         figures = {"all": self.total.sum() / self.tokens.sum().clamp(min=1)}
         means = self.total / self.tokens.clamp(min=1)
         return figures | {name: means[i] for i, name in enumerate(self.regions) if self.tokens[i] > 0}
+
+
+def sum_losses(nll: Tensor, trainer: L.Trainer) -> tuple[Tensor, Tensor]:
+    """Sum of the losses of label tokens (K,), and how many there are, over all processes."""
+    sums = torch.stack([nll.detach().sum(), nll.new_tensor(float(nll.numel()))])
+    if trainer.world_size > 1:
+        sums = trainer.strategy.reduce(sums, reduce_op="sum")
+    return sums[0], sums[1]

@@ -8,7 +8,7 @@ number is that of ``reg2rg evaluate``.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch.distributed as dist
@@ -29,7 +29,7 @@ class ReportScores:
 
     Args:
         regions: whose names reports have.
-        identity: reports are asked to name their regions; otherwise there is no recognition to score.
+        identity: reports choose the names of their regions; otherwise there is no recognition to score.
         protocol: how numbers are made (see `reg2rg.evaluation.protocols`).
     """
 
@@ -42,7 +42,14 @@ class ReportScores:
         """Forget all studies."""
         self._pairs.clear()
 
-    def update(self, study: str, given: Sequence[str], references: Sequence[str], prediction: str) -> None:
+    def update(
+        self,
+        study: str,
+        given: Sequence[str],
+        references: Sequence[str],
+        prediction: str,
+        others: Mapping[str, str] | None = None,
+    ) -> None:
         """Keep one study.
 
         Args:
@@ -50,8 +57,9 @@ class ReportScores:
             given: its regions in slot order.
             references: their texts, ``""`` for a region without one; without regions the whole report alone.
             prediction: the generated report.
+            others: the reference's tail, ``None`` for a report without one.
         """
-        reference = Side.of_paragraphs(given, references)
+        reference = Side.of_paragraphs(given, references, others)
         pair = pair_sides(study, patient_of(study), reference, Side(prediction), self.regions)
         if not self.identity:
             pair = replace(pair, nameless=True)

@@ -72,6 +72,22 @@ def test_check_then_prepare_then_prepare_again(capsys: pytest.CaptureFixture[str
         Store("small").read(Store("small").studies()[0])
 
 
+def test_prepare_in_parts_that_take_over_what_others_leave(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["data", "prepare", "-c", "run.yaml", "--workers", "0"]
+    assert main([*command, "--data.store=one"]) == 0
+    assert main([*command, "--data.store=parts", "--shards", "3", "--jobs", "0"]) == 0
+    said = capsys.readouterr().out
+    assert "3 of 3 parts done; " in said
+    assert said.splitlines()[-1].startswith("5 of 5 studies are in the store")
+    assert Path("parts/summary.json").read_text() == Path("one/summary.json").read_text()
+    assert not Path("parts/.campaigns").exists()
+    array = [*command, "--data.store=array", "--campaign", "job-17", "--shard"]
+    assert main([*array, "2/3"]) == 0  # the others have not begun: it does all
+    assert "5 of 5 studies are in the store" in capsys.readouterr().out
+    assert main([*array, "1/3"]) == 0
+    assert "5 built, 0 kept" in capsys.readouterr().out  # the campaign's, of which it found nothing left to do
+
+
 def test_check_of_a_folder_without_a_config(capsys: pytest.CaptureFixture[str]) -> None:
     check = ["data", "check", "--workers", "0", "--overlays", "0", "--out", "seen"]
     assert main([*check, "phantoms", "--data.read.min_slices", "8"]) == 0
@@ -142,6 +158,9 @@ def test_mistakes(name: str, command: str, capsys: pytest.CaptureFixture[str]) -
     ("args", "words"),
     [
         (["prepare", "-c", "run.yaml", "--shard", "3/2"], "--shard: expected I/N"),
+        (["prepare", "-c", "run.yaml", "--shard", "1/2", "--shards", "2"], "both --shard and --shards"),
+        (["prepare", "-c", "run.yaml", "--campaign", "a"], "--campaign without --shard"),
+        (["prepare", "-c", "run.yaml", "--shard", "1/2", "--campaign", "a/b"], "expected a name without slashes"),
         (["prepare", "-c", "run.yaml", "--data.batchsize=3"], "command line: data.batchsize: "),
         (["prepare", "-c", "run.yaml", "--workers=-1"], "expected a whole number, 0 or more"),
         (["phantom", "out", "--bogus"], "unexpected --bogus"),

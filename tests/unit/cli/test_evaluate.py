@@ -259,3 +259,35 @@ def test_progress_goes_to_standard_error_and_only_now_and_then(reports, monkeypa
     monkeypatch.setattr(evaluate, "_SAY_EVERY_S", 60.0)
     assert run(reports, "--resamples", 0) == 0
     assert not capsys.readouterr().err
+
+
+def test_labels_stand_in_place_of_references(tmp_path, capsys) -> None:
+    predictions, labels, out = tmp_path / "p.csv", tmp_path / "l.csv", tmp_path / "out"
+    predictions.write_text("id,prediction\ntst1,There is a nodule in the left lung.\ntst2,Clear lungs.\ntst3,Clear.\n")
+    findings = json.dumps(
+        {"findings": {"Lung nodule": ["nodule", "nodulegr1cm"], "Cardiomegaly": ["big"], "Other": []}}
+    )
+    mapping = tmp_path / "map.yaml"
+    mapping.write_text(findings)
+    labels.write_text(
+        "NoteAcc_DEID,nodule*lung,nodulegr1cm*lung,big*heart,stent*heart\n"
+        "tst1,1.0,0.0,0.0,1.0\ntst2,0.0,1.0,1.0,0.0\ntst3,0.0,0.0,0.0,0.0\ntst4,0,0,0,0\n"
+    )
+    words = ["evaluate", str(predictions), "--truth", str(labels), "--truth-map", str(mapping), "--resamples", "0"]
+    assert main([*words, "--out", str(out)]) == 0
+    found = json.loads((out / "metrics.json").read_text())
+    numbers = {number["name"]: number["value"] for number in found["numbers"] if number["group"] != "statistics"}
+    assert (numbers["Truth precision (micro)"], numbers["Truth recall (micro)"]) == (1.0, pytest.approx(1 / 3))
+    assert all(name.startswith("Truth") for name in numbers), "no text is compared"
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Not scored, since RAD-ChestCT has no such label: Other." in said
+    assert "1 labelled studies without a prediction are not scored." in said
+    labels.write_text("VolumeName,Lung nodule\ntst1.nii.gz,1\ntst2,0\n")
+    assert main(words) == 2
+    assert "no labels of 1 of 3 predicted studies, such as tst3" in capsys.readouterr().err
+    assert main([*words, "--intersection"]) == 0
+    assert main([*words, "--references", str(predictions)]) == 2
+    assert "--truth with --references: labels stand in place of references" in capsys.readouterr().err
+    labels.write_text("name,Lung nodule\ntst1,1\n")
+    assert main(words) == 2
+    assert "neither VolumeName with a 0/1 column a finding, nor NoteAcc_DEID" in capsys.readouterr().err

@@ -162,6 +162,8 @@ def test_a_file_extends_a_file_beside_it_or_a_packaged_set(tmp_path):
         ("regions: [lung, lung]\n", ["'lung' is listed twice"]),
         ("regions: [{name: a, aliases: [x_y]}, {name: b, aliases: [X Y]}]\n", ["'x y' stands for both 'a' and 'b'"]),
         ("regions: ['lung: left']\n", ["cannot stand in file names and reports"]),
+        ("regions: ['a  b']\n", ["cannot stand in file names and reports"]),
+        ("regions: ['No. Two']\n", ["no '. ' before a capital"]),
         ("regions: ['../lung']\n", ["cannot stand in file names"]),
         ("regions: ['']\n", ["cannot stand in file names"]),
         (f"regions: [{'a' * 81}]\n", ["cannot stand in file names"]),

@@ -5,7 +5,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reg2rg.core.regions import load_region_set
-from reg2rg.core.report import Paragraph, Report, parse_report, write_paragraph, write_report
+from reg2rg.core.report import (
+    OTHER,
+    Paragraph,
+    Report,
+    parse_report,
+    split_tail,
+    write_paragraph,
+    write_report,
+    write_tail,
+)
 
 TEN = load_region_set().names
 REGIONS = ("heart", "lung", "trachea and bronchie")
@@ -168,7 +177,7 @@ def test_any_text_is_parsed_and_no_region_invented(text, regions, identity):
 
 
 SENTENCE = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), max_size=60).filter(
-    lambda text: "The region" not in text
+    lambda text: "The region" not in text and "The other report is" not in text
 )
 
 
@@ -180,3 +189,53 @@ def test_round_trip_of_any_report(data, regions, identity):
     assert [paragraph.region for paragraph in report.paragraphs] == regions
     assert [paragraph.text for paragraph in report.paragraphs] == [" ".join(text.split()) for text in texts]
     assert (report.invalid, report.duplicate, report.missing) == ((), (), ())
+
+
+# The tail: regions without a mask, and what belongs to no region (study 638 of CTRG-Chest-548K, as published)
+
+GIVEN_638 = ("heart", "mediastinum", "pleura")
+TEXTS_638 = (
+    "The shape of heart shadow and heart big vessels is normal.",
+    "Multiple slightly large lymph node shadows can be seen in the mediastinum.",
+    "No pleural effusion or pleural thickening.",
+)
+PUBLISHED_638 = (
+    "The region 0 is heart: The shape of heart shadow and heart big vessels is normal. The region 1 is mediastinum: "
+    "Multiple slightly large lymph node shadows can be seen in the mediastinum. The region 2 is pleura: No pleural "
+    "effusion or pleural thickening. The other report is: {other: The nodular shadow of the left adrenal body was seen "
+    "on CT.}"
+)
+ADRENAL = "The nodular shadow of the left adrenal body was seen on CT."
+
+
+def test_published_tail():
+    assert write_report(GIVEN_638, TEXTS_638) + write_tail({OTHER: ADRENAL}) == PUBLISHED_638
+    assert write_tail({"mediastinum": "No mass.", "pleura": "Bilateral localized hypertrophy."}) == (
+        "The other report is: {mediastinum: No mass.}{pleura: Bilateral localized hypertrophy.}{other: }"
+    )
+    report = parse_report(PUBLISHED_638, GIVEN_638)
+    assert [paragraph.text for paragraph in report.paragraphs] == list(TEXTS_638)  # the last one without the tail
+    assert report.others == {OTHER: ADRENAL}
+    assert (report.invalid, report.duplicate, report.missing) == ((), (), ())
+
+
+def test_a_tail_of_any_model():
+    text = "The region 0 is lung: Clear. The other report is {pleura: A.}{lung: B.}{pleura: C.}{brain: D. E"
+    report = parse_report(text, ["lung"])
+    assert report.by_region() == {"lung": "Clear."}  # the colon may be missing, as in one published prediction
+    assert report.others == {"pleura": "A.", "brain": "D. E"}  # cut at its limit: the brace stays open
+    assert (report.invalid, report.duplicate) == (("{lung:",), ("{pleura:",))
+    assert [entry.closed for entry in split_tail(text)[1]] == [True, True, True, False]
+    assert split_tail("No tail.") == ("No tail.", ())
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data(), given=GIVEN)
+def test_round_trip_of_any_tail(data, given):
+    texts = [data.draw(SENTENCE) for _ in given]
+    keys = [name for name in TEN if name not in given]
+    others = {key: data.draw(SENTENCE) for key in [*keys, OTHER]}
+    report = parse_report(write_report(given, texts) + write_tail(others), given)
+    assert [paragraph.text for paragraph in report.paragraphs] == [" ".join(text.split()) for text in texts]
+    told = {key: " ".join(text.split()).replace("{", "(").replace("}", ")") for key, text in others.items()}
+    assert dict(report.others) == told

@@ -7,7 +7,7 @@ import pytest
 
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.regions import Region, RegionSet
-from reg2rg.core.task import INSTRUCTION, WHOLE_INSTRUCTION, ReportTask, Views, with_task
+from reg2rg.core.task import INSTRUCTION, TAIL_INSTRUCTION, WHOLE_INSTRUCTION, ReportTask, Views, with_task
 
 OTHER = ReportTask(
     "lobes",
@@ -17,6 +17,7 @@ OTHER = ReportTask(
     "listed",
     "Report.",
     99,
+    True,
 )
 
 
@@ -28,6 +29,7 @@ OTHER = ReportTask(
         ({"order": "sorted"}, "order is 'sorted' .*shuffled, listed, listed_in_evaluation"),
         ({"identity": 1}, "identity is 1 .*true or false"),
         ({"instruction": None}, "instruction is None .*text"),
+        ({"tail": "on"}, "tail is 'on' .*true or false"),
         ({"max_length": 0}, "max_length is 0"),
         ({"max_length": True}, "max_length is True .*whole number"),
         ({"size": [16, 16]}, r"views\.size is \(16, 16\)"),
@@ -58,7 +60,9 @@ def test_plain_values_make_the_same_task(task):
 
 def test_every_field_counts_in_a_comparison():
     """Fields are told one by one, so that a new one needs no other place that knows it."""
-    told = OTHER.differences(ReportTask())
+    features = ReportTask(views=Views(features="colipri", channels=768))
+    picture = ReportTask(views=Views(intensity="picture", intensity_range=(0, 255)))
+    told = {name: pair for task in (features, picture, OTHER) for name, pair in task.differences(ReportTask()).items()}
     names = {field.name for field in dataclasses.fields(ReportTask)} - {"views"}
     assert told.keys() == names | {f"views.{field.name}" for field in dataclasses.fields(Views)}
     assert told["max_length"] == (99, 2048)
@@ -96,3 +100,16 @@ def test_regions_that_a_model_does_not_know_are_refused():
 @pytest.mark.parametrize("config", [{"trainer": {}}, {"model": {"llm": {}}}, {"task": {"order": "listed"}, "data": {}}])
 def test_a_config_without_fields_to_move_stays_as_it_is(config):
     assert with_task(config) == config
+
+
+def test_a_tail_asks_for_itself_and_tasks_of_before_have_none():
+    assert ReportTask(tail=True).instruction_text == INSTRUCTION + TAIL_INSTRUCTION
+    assert ReportTask(tail=True).instruction_text.endswith(
+        "generating each region report. For those reports that have no specific region associated with them, "
+        "generate an 'other report' at the end."
+    )
+    assert ReportTask(tail=True, instruction="Report.").instruction_text == "Report."
+    assert ReportTask(tail=True, target="whole").instruction_text == WHOLE_INSTRUCTION
+    before = {name: value for name, value in ReportTask().values().items() if name != "tail"}
+    assert not ReportTask.of(before | {"regions": "radgenome"}).tail
+    assert not ReportTask().differences(before)

@@ -8,7 +8,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from reg2rg.core.errors import ConfigError, DataFault
-from reg2rg.core.report import write_report
+from reg2rg.core.report import write_report, write_tail
+from reg2rg.core.task import ReportTask
 from reg2rg.data.prompt import (
     IGNORED,
     INSTRUCTION,
@@ -301,3 +302,32 @@ def test_sources_in_a_batch():
         sources = np.arange(len(own))
         assert [packed[i] for i in rebase_sources(sources, counts, sample, 3, first)] == own
         first += many
+
+
+def test_published_tail_byte_for_byte(tokenizer):
+    """Prompt and target of study 1334 of CTRG-Chest-548K, shortened."""
+    task = ReportTask(tail=True)
+    encoder = PromptEncoder(tokenizer, SMALL, max_length=4096, instruction=task.instruction_text)
+    assert encoder.prompt_text(2).endswith(
+        "The region 1 is <region>. Given the provided global and regional information from this CT scan, please "
+        "generate a comprehensive medical report for each region. First, identify the anatomical area corresponding to "
+        "each region, then provide detailed information about these anatomical structures and any abnormalities that "
+        "are essential. You can refer to the global information as the context and take it as a supplement when "
+        "generating each region report. For those reports that have no specific region associated with them, generate "
+        "an 'other report' at the end."
+    )
+    others = {"mediastinum": "No mass.", "pleura": "Bilateral hypertrophy.", "other": ""}
+    sample = encoder.encode_sample(["heart", "lung"], ["Normal.", "A nodule."], others=others)
+    target = [int(token) for token in sample.labels if token != IGNORED]
+    assert target[-1] == encoder.eos_id
+    text = (
+        "The region 0 is heart: Normal. The region 1 is lung: A nodule. The other report is: {mediastinum: No mass.}"
+        "{pleura: Bilateral hypertrophy.}{other: }"
+    )
+    assert target[:-1] == encoder._target(text)[0]
+    without = encoder.encode_sample(["heart", "lung"], ["Normal.", "A nodule."])
+    slots = sample.region_of_label
+    assert set(slots) == {0, 1, -1}
+    kept = len(without.region_of_label) - 2  # a piece may join the last blank with what follows
+    assert slots[:kept].tolist() == without.region_of_label[:kept].tolist()
+    assert (slots[-len(encoder._target(write_tail(others))[0]) // 2 :] == -1).all()  # its loss is no region's

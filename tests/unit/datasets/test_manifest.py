@@ -111,7 +111,7 @@ def test_renamed_columns_and_root(root: Path) -> None:
     columns = {"id": "AccNum", "image": "nifti", "mask:lung": "m"}
     (study,) = Manifest(str(table), root=str(root), columns=columns, val_fraction=0.0).studies()
     assert (study.id, study.image) == ("x1", root / "a.nii.gz")
-    with pytest.raises(DataFault, match="column AccNum, nifti missing; the header has: id, image"):
+    with pytest.raises(DataFault, match="column AccNum, nifti, m missing; the header has: id, image"):
         manifest(root, "id,image\n", columns=columns).studies()
 
 

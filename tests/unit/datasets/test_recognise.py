@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from layouts import ct_rate, ctrg, radgenome
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.types import LabelMap, RegionFiles
 from reg2rg.datasets import DATASETS, ScanFolder
@@ -164,3 +165,28 @@ def test_a_zip_of_something_else_is_no_scan(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "images/all.zip", "w") as archive:
         archive.writestr("readme.txt", "nothing")
     assert built(recognise(tmp_path)) == [("a", "test", "none"), ("b", "test", "none")]
+
+
+@pytest.mark.parametrize(
+    ("make", "dataset", "arguments", "regions"),
+    [
+        (lambda root: ct_rate(root, real=False), "CTRate", {"train": "train", "test": "valid"}, False),
+        (lambda root: ct_rate(root / "dataset", "v1", real=False), "CTRate", {"train": "train"}, False),
+        (lambda root: ctrg(root, ""), "CTRG", {"texts": "annotation.json"}, True),
+        (
+            lambda root: (root / "CTRG_train.csv").write_text("id,finding\n"),
+            "CTRG",
+            {"texts": ".", "masks": None},
+            False,
+        ),
+        (lambda root: radgenome(root, real=False), "RadGenome", {"train": "train", "test": "valid"}, True),
+    ],
+    ids=["CT-RATE v2", "CT-RATE v1", "CTRG", "CTRG as CSV", "RadGenome from archives"],
+)
+def test_distributed_data_sets_are_recognised(tmp_path, make, dataset, arguments, regions):
+    root = tmp_path / "data"
+    root.mkdir()
+    make(root)
+    found = recognise(root)
+    assert (found.dataset, found.regions) == (dataset, regions)
+    assert arguments.items() <= found.arguments.items()

@@ -9,7 +9,7 @@ from reg2rg.core.documents import write_record
 from reg2rg.core.errors import ConfigError, DataFault, Reg2RGError
 from reg2rg.core.labels import FINDINGS
 from reg2rg.core.regions import load_region_set
-from reg2rg.core.report import write_report
+from reg2rg.core.report import Written, write_report
 from reg2rg.evaluation.cohort import paragraphs, whole_texts
 from reg2rg.evaluation.engine import Settings, evaluate
 from reg2rg.evaluation.protocols import PROTOCOLS
@@ -220,12 +220,13 @@ def test_references_alone(tmp_path):
         read_reports(tmp_path / "train.csv", None, REGIONS)
 
 
-def written_by_predict(folder, identity=True):
+def written_by_predict(folder, identity=True, forced=False):
     """Two studies as ``reg2rg predict`` writes them; the second one's report ends early."""
     order, references = ("lung", "heart", "bone"), ("A nodule.", "Large.", "")
     for study, told in (("valid_1_a_1", ("A nodule.", "Large.", "Normal.")), ("valid_1_b_1", ("Clear.",))):
         text = write_report(order[: len(told)], told, identity)
-        answer = GeneratedReport(study, order, text, truncated=len(told) < 3)
+        written = tuple(Written(slot, name, {name: 1.0}, True) for slot, name in enumerate(order)) if forced else ()
+        answer = GeneratedReport(study, order, text, len(told) < 3, written)
         write_record(folder / "studies" / f"{study}.json", record(answer, references, "question", identity))
     write_table(folder)
     return folder
@@ -244,6 +245,23 @@ def test_what_predict_writes_as_folder_and_as_table(tmp_path, identity):
         assert (first.unanswered, second.unanswered) == (False, True)
         assert first.nameless is second.nameless is not identity
         assert any("no recognition to score" in note for note in reports.notes) is not identity
+
+
+def test_names_that_were_given_to_the_decoder_are_no_recognition(tmp_path):
+    """From the folder and from its table; text scores are what they are without."""
+    folder, free = written_by_predict(tmp_path / "forced", forced=True), written_by_predict(tmp_path / "free")
+    assert (folder / "predictions.csv").read_text().splitlines()[0].endswith(",Decoding")
+    assert not (free / "predictions.csv").read_text().splitlines()[0].endswith(",Decoding")
+    wanted = evaluate("free", read_reports(free, None, REGIONS), Settings(resamples=0))
+    assert any(number.name.startswith("Recognition") for number in wanted.numbers)
+    others = [number for number in wanted.numbers if number.group != "regions"]
+    for path in (folder, folder / "predictions.csv"):
+        reports = read_reports(path, None, REGIONS)
+        assert "Decoding was forced in 2 of 2 predictions" in " ".join(reports.notes)
+        found = evaluate("forced", reports, Settings(resamples=0))
+        assert [number for number in found.numbers if number.group == "regions"] == []
+        assert [number.value for number in found.numbers] == pytest.approx([n.value for n in others], nan_ok=True)
+        assert any("Recognition is not scored" in note for note in found.notes)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)

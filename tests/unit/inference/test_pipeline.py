@@ -1,6 +1,7 @@
 """From files to a report without a store: the report that predict writes, whatever way the files lie."""
 
 import json
+from dataclasses import replace
 
 import lightning as L
 import nibabel as nib
@@ -73,16 +74,13 @@ def model(toy):
 
 @pytest.fixture
 def asked(monkeypatch):
-    """What the model was asked, batch by batch; its answers name regions."""
+    """What the model was asked, batch by batch."""
     batches = []
     generate = RegionReporter.generate
 
     def record(self, batch, decoding=None):
         batches.append((batch, self.embed(batch)))
-        [answer] = generate(self, batch, decoding)
-        said = " ".join(f"The region {i} is {name}: {answer.text[:5]}." for i, name in enumerate(answer.regions))
-        answer.text = said or answer.text
-        return [answer]
+        return generate(self, batch, decoding)
 
     monkeypatch.setattr(RegionReporter, "generate", record)
     return batches
@@ -274,10 +272,18 @@ def test_a_result_as_json(files, model, asked, tmp_path, labels):
     result = report_on(files / "ct.nii.gz", given, model, min_slices=8)
     [path] = JSON().write(result, tmp_path / "out")
     assert path == tmp_path / "out" / "ct.json"
+    assert json.loads(path.read_text())["image"] == "ct.nii.gz"
+    assert str(files) not in path.read_text()
+    [path] = JSON(identified=True).write(result, tmp_path / "out")
     content = json.loads(path.read_text())
     assert content["schema"] == "reg2rg.report/1"
-    assert content["paragraphs"] == [{"slot": p.slot, "region": p.region, "text": p.text}
-                                     for p in result.report.paragraphs]  # fmt: skip
+    assert content["decoding"] == "constrained"
+    for told, paragraph, written in zip(content["paragraphs"], result.report.paragraphs, result.written, strict=True):
+        assert [told[key] for key in ("slot", "region", "text")] == [paragraph.slot, paragraph.region, paragraph.text]
+        assert (told["forced"], told["truncated"]) == (False, written.truncated)
+        assert told["referring"] == pytest.approx(written.referring, abs=1e-3)
+        assert sum(told["referring"].values()) == pytest.approx(1, abs=1e-9)
+        assert set(told["referring"]) == set(model.task.region_set.names)
     assert content["asked"] == list(result.asked)
     lung = content["regions"]["lung"]
     assert lung["volume_ml"] == pytest.approx(18.432)
@@ -293,13 +299,33 @@ def test_a_result_as_json(files, model, asked, tmp_path, labels):
     assert set(content) >= {"study", "image", "text", "faults", "absent", "made_by"}
 
 
+def test_names_that_are_given_are_said_to_be(files, model, asked, tmp_path):
+    model.decoding = replace(model.decoding, form=replace(model.decoding.form, forced=True))
+    result = report_on(files / "ct.nii.gz", files / "masks", model, min_slices=8)
+    assert [paragraph.region for paragraph in result.report.paragraphs] == list(result.asked)
+    content = json.loads(JSON().write(result, tmp_path)[0].read_text())
+    assert content["decoding"] == "forced"
+    assert all(told["forced"] for told in content["paragraphs"])
+    html = Page().write(result, tmp_path)[0].read_text(encoding="utf-8")
+    assert "name given, with referring probability" in html
+    assert "they are no recognition" in html
+
+
 def test_a_result_as_a_page(files, model, asked, tmp_path):
     result = report_on(files / "ct.nii.gz", files / "masks", model, min_slices=8)
     [path] = Page().write(result, tmp_path)
     html = path.read_text(encoding="utf-8")
     data = json.loads(html.partition('id="data">')[2].partition("</script>")[0])
     [study] = data["studies"]
-    assert [slot["predicted"]["region"] for slot in study["slots"]] == list(result.asked)
+    assert [slot["said"][0]["region"] for slot in study["slots"]] == [one.region for one in result.written]
+    for slot, one in zip(study["slots"], result.written, strict=True):
+        assert slot["how"].startswith(f"called {one.region} with referring probability {one.probability:.2f}")
+    assert "not whether its text is true" in html
+    assert [(row["name"], row["status"], row["volume"]) for row in study["regions"][:3]] == [
+        ("heart", "given", "5.8"),
+        ("lung", "given", "18"),
+        ("abdomen", "absent", ""),
+    ]
     assert study["window"] == {"lung": "lung", "heart": "soft"}
     table = html.partition("Measured under the masks")[2]
     for words in ("18.43", "16 x 24 x 48", "100.0%", "-800"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 import threading
 import time
@@ -14,9 +15,10 @@ from typing import Any
 
 import pytest
 
+from reg2rg.core.documents import read_record
 from reg2rg.core.errors import ConfigError, MissingExtraError
 from reg2rg.core.registry import UnknownComponentError
-from reg2rg.runners import RUNNERS, Command, Job, Local, Outcome, Ray, Slurm, Stop, local
+from reg2rg.runners import RUNNERS, Command, Job, Local, Outcome, Ray, Slurm, Stop, local, slurm
 from reg2rg.runners.local import shares, visible_gpus
 from reg2rg.runners.process import log_tail
 from reg2rg.runners.slurm import Handed
@@ -196,14 +198,18 @@ def test_submitit_refuses_parameters(tmp_path: Path) -> None:
 
 
 class Jobs:
-    """submitit's border: what of it is used, and nothing else."""
+    """submitit's border: what of it is used, and nothing else.
 
-    def __init__(self, results: dict[int, Any]) -> None:
-        self.results, self.submitted, self.parameters, self.cancelled = results, [], {}, []
+    Args:
+        ends: seed -> ``done`` runs it, an exception is what submitit says of it, others are under way for ever.
+    """
+
+    def __init__(self, ends: dict[int, Any]) -> None:
+        self.ends, self.submitted, self.parameters, self.cancelled = ends, [], {}, []
 
     def module(self) -> types.ModuleType:
         module = types.ModuleType("submitit")
-        module.AutoExecutor = lambda folder, cluster: self  # type: ignore[attr-defined]
+        module.AutoExecutor = lambda folder, cluster, slurm_max_num_timeout: self  # type: ignore[attr-defined]
         module.helpers = types.SimpleNamespace(DelayedSubmission=lambda task: ("again", task))  # type: ignore[attr-defined]
         return module
 
@@ -213,54 +219,109 @@ class Jobs:
     def submit(self, handed: Any) -> Any:
         seed, jobs = handed.job.seed, self
         self.submitted.append(handed)
+        end = self.ends.get(seed)
+        if end == "done":
+            handed()
 
         class Job:
             job_id = f"4{seed}"
 
             def done(self) -> bool:
-                return seed in jobs.results
+                return isinstance(end, Exception)
 
-            def result(self) -> Any:
-                found = jobs.results[seed]
-                if isinstance(found, Exception):
-                    raise found
-                return found
+            def exception(self) -> Any:
+                return end
 
-            def cancel(self) -> None:
+            def cancel(self, check: bool) -> None:
                 jobs.cancelled.append(seed)
 
         return Job()
 
 
 def test_a_lost_job_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cluster = Jobs({0: Outcome("done", 3.0), 1: RuntimeError("node\nfailed"), 2: None})
+    cluster = Jobs({0: "done", 1: "done", 2: RuntimeError("node\nfailed")})
     monkeypatch.setitem(sys.modules, "submitit", cluster.module())
     found = list(Slurm(tmp_path, {"gpus_per_node": 1}).run(jobs(tmp_path), lambda job: None, Stop()))
     assert {job.seed: (o.status, o.message) for job, o in found} == {
         0: ("done", ""),
-        1: ("failed", "job 41: node\nfailed"),
-        2: ("failed", "job 42 returned None"),
+        1: ("failed", "broken"),
+        2: ("failed", "job 42: node\nfailed"),
     }
-    assert cluster.parameters == {"name": "reg2rg-job", "gpus_per_node": 1}
+    assert cluster.parameters == {"name": "reg2rg-job", "timeout_min": 240, "gpus_per_node": 1}
+    assert cluster.cancelled == [0, 1]  # lest they begin again
+
+
+SQUEUE = """#!/bin/sh
+cat "{folder}/queue"
+"""
+
+
+def test_a_job_that_slurm_has_no_more_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without accounting submitit calls it under way for ever."""
+    cluster, bin = Jobs({0: "done"}), tmp_path / "bin"
+    bin.mkdir()
+    (bin / "squeue").write_text(SQUEUE.format(folder=tmp_path))
+    (bin / "squeue").chmod(0o755)
+    (tmp_path / "queue").write_text("41 41\n42 42\n")
+    monkeypatch.setenv("PATH", f"{bin}:{os.environ['PATH']}")
+    monkeypatch.setattr(slurm, "_ASK_S", 0.0)
+    monkeypatch.setattr(slurm, "_POLL_S", 0.01)
+    monkeypatch.setitem(sys.modules, "submitit", cluster.module())
+    ended = {}
+    for job, outcome in Slurm(tmp_path, {}).run(jobs(tmp_path), lambda job: None, Stop()):
+        ended[job.seed] = outcome
+        left = [f"4{seed}" for seed in (1, 2) if seed not in ended][1:]
+        (tmp_path / "queue").write_text("".join(f"{one} {one}\n" for one in left))
+    assert [ended[seed].status for seed in range(3)] == ["done", "failed", "failed"]
+    assert ended[1].message == "job 41: Slurm has it no more, and it left no result"
+
+
+def test_nothing_is_known_while_slurm_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "squeue").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(slurm, "_ASK_S", 0.0)
+    queue = slurm._Queue()
+    assert [queue.missing(["1"]) for _ in range(3)] == [frozenset()] * 3
 
 
 def test_stopping_cancels_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cluster, stop = Jobs({0: Outcome("done")}), Stop()
+    cluster, stop = Jobs({0: "done"}), Stop()
     monkeypatch.setitem(sys.modules, "submitit", cluster.module())
     ended = {}
     for job, outcome in Slurm(tmp_path, {}).run(jobs(tmp_path), lambda job: None, stop):
         ended[job.seed] = outcome.status
         stop()
     assert ended == {0: "done", 1: "stopped", 2: "stopped"}
-    assert sorted(cluster.cancelled) == [1, 2]
+    assert sorted(cluster.cancelled) == [0, 1, 2]
+
+
+@dataclass(frozen=True)
+class Told(Numbered):
+    """Ends as one that got a signal from outside."""
+
+    def execute(self, stop: Stop) -> Outcome:
+        return Outcome("stopped")
+
+
+@dataclass(frozen=True)
+class Leaving(Numbered):
+    def execute(self, stop: Stop) -> Outcome:
+        sys.exit(0)
 
 
 def test_a_preempted_job_is_submitted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Jobs({})
     monkeypatch.setitem(sys.modules, "submitit", cluster.module())
-    handed = Handed(jobs(tmp_path, 1)[0])
+    record = tmp_path / "record.json"
+    handed = Handed(jobs(tmp_path, 1)[0], record)
     word, again = handed.checkpoint()
-    assert (word, again.job) == ("again", handed.job)
+    assert (word, again.job, again.record) == ("again", handed.job, record)
+    with pytest.raises(SystemExit):
+        Handed(Told(0, cwd=tmp_path), record)()
+    assert not record.exists()  # Slurm begins it anew
+    Handed(Leaving(0, cwd=tmp_path), record)()
+    assert read_record(record, "")["message"] == "SystemExit: 0"  # which would be a success without a result
 
 
 # ---- Ray at its border: it is too large to install for a test
@@ -279,7 +340,11 @@ class FakeRay(types.ModuleType):
     def init(self, log_to_driver: bool) -> None:
         self.started = True
 
-    def remote(self, function: Any) -> Any:
+    def remote(self, **options: Any) -> Any:
+        assert options == {"max_retries": 0}
+        return self._remote
+
+    def _remote(self, function: Any) -> Any:
         ray = self
 
         class Remote:

@@ -63,7 +63,8 @@ def digests(root: Path) -> dict[str, str]:
     return {
         str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(root.rglob("*"))
-        if path.is_file() and path.name != "inputs.json"  # times and inodes of the inputs: of this machine
+        if path.is_file()
+        and path.name not in ("inputs.json", "done.json")  # times and inodes of the inputs: of this machine
     }
 
 
@@ -180,7 +181,8 @@ def test_a_mask_rewritten_with_equal_size_and_date_is_noticed(tmp_path, monkeypa
     assert (run([study], root).kept, reads) == (1, [])
     assert run([study], root, check_contents=True).kept == 1
     assert len(reads) == 1 + len(study.masks.files)
-    (root / "inputs.json").write_text("{")  # damaged: everything is read again
+    (root / "inputs.json").write_text("{")
+    (root / "done.json").write_text("{")  # both damaged: everything is read again
     reads.clear()
     assert run([study], root).kept == 1
     assert len(reads) == 1 + len(study.masks.files)

@@ -6,9 +6,17 @@ import pytest
 
 from reg2rg.core.documents import DocumentError, read_record, write_record
 from reg2rg.core.errors import ConfigError
-from reg2rg.core.report import parse_report
+from reg2rg.core.report import Written, parse_report
 from reg2rg.core.task import Views
-from reg2rg.evaluation.records import COLUMNS, as_cell, read_records, read_report, reference_paragraphs, write_table
+from reg2rg.evaluation.records import (
+    COLUMNS,
+    as_cell,
+    read_records,
+    read_report,
+    read_written,
+    reference_paragraphs,
+    write_table,
+)
 from reg2rg.models.reporter import GeneratedReport
 from reg2rg.training.prediction_writer import PredictionWriter, record
 
@@ -156,6 +164,26 @@ def test_record_lists_what_is_wrong_with_a_report():
     assert found["missing"] == ["lung", "bone"]
     assert found["truncated"] is True
     assert found["reference"] == {"heart": "a", "lung": "b", "bone": ""}
+
+
+def test_record_tells_how_paragraphs_came_by_their_names():
+    shares = {"heart": 0.70049, "lung": 0.29945, "bone": 0.00006}
+    written = (Written(0, "heart", shares), Written(1, "lung", shares, truncated=True))
+    text = "The region 0 is heart: Big. The region 1 is lung: Clear."
+    found = record(GeneratedReport("s", ("heart", "lung"), text, True, written), ("a", "b"), "Q")
+    assert found["decoding"] == "constrained"
+    assert found["paragraphs"][0]["referring"] == {"heart": 0.701, "lung": 0.299, "bone": 0.0}
+    assert [one["truncated"] for one in found["paragraphs"]] == [False, True]
+    again = read_written(found)
+    assert [one.probability for one in again] == [0.701, 0.299]
+    assert [(one.slot, one.region, one.forced, one.truncated) for one in again] == [
+        (0, "heart", False, False),
+        (1, "lung", False, True),
+    ]
+    free = record(GeneratedReport("s", ("heart", "lung"), text, True), ("a", "b"), "Q")
+    assert free["decoding"] == "free"
+    assert read_written(free) == ()
+    assert set(free["paragraphs"][0]) == {"slot", "region", "text"}
 
 
 def test_predictions_are_ready_to_be_scored(tmp_path):

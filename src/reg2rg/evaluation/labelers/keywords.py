@@ -25,7 +25,7 @@ Status = Literal["present", "uncertain", "absent"]
 
 _CACHED_SENTENCES = 50_000
 
-_SENTENCES = re.compile(
+SENTENCES = re.compile(
     r"(?<=[.!?])\s+"
     r"|(?<=[a-z)]\.)(?=[A-Z])"  # a missing space: "nodules.No effusion"
     r"|\n+(?=\s*(?:[A-Z0-9•*-]|$))"  # a line that goes on in lower case is a wrapped one: "No pleural\neffusion"
@@ -206,7 +206,7 @@ def _judge(clause: str, bare: str, first: int, last: int) -> tuple[Status, str]:
 
 def _sentences(text: str) -> Iterator[str]:
     for part in _own_sections(text):
-        for sentence in _SENTENCES.split(part):
+        for sentence in SENTENCES.split(part):
             if sentence and not sentence.isspace():
                 yield sentence
 

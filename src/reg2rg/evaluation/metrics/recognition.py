@@ -17,7 +17,7 @@ from reg2rg.core.errors import ConfigError
 from reg2rg.evaluation.bootstrap import Array, Statistic, mean_statistic
 from reg2rg.evaluation.metrics.base import METRICS, Column, Metric, Scores
 from reg2rg.evaluation.metrics.efficacy import precision_recall_f1
-from reg2rg.evaluation.pairs import REPEATED, Pair
+from reg2rg.evaluation.pairs import REPEATED, Pair, chose_no_names
 from reg2rg.evaluation.prefixes import published_slots
 from reg2rg.evaluation.protocols import Protocol
 from reg2rg.evaluation.results import REPORT, Confusion
@@ -72,7 +72,7 @@ class RegionRecognition(Metric):
     tabled = ("Recognition (mean over regions)",)
 
     def score(self, cohort: Cohort) -> Scores:
-        """Score the names; nothing where slots are not known, or predictions were asked for no names."""
+        """Score the names; nothing where slots are not known, or predictions chose no names."""
         found = cohort.recognition
         if found is None:
             return Scores()
@@ -82,12 +82,12 @@ class RegionRecognition(Metric):
 
 
 def recognise(pairs: Sequence[Pair], protocol: Protocol, regions: Sequence[str]) -> Recognition | None:
-    """Read the slots of all pairs; ``None`` if no reference has slots, or if predictions were asked for no names.
+    """Read the slots of all pairs; ``None`` if no reference has slots, or if predictions chose no names.
 
     Raises:
         ConfigError: the protocol tells regions apart by their first words, and two have the same.
     """
-    if any(pair.nameless for pair in pairs) and all(pair.nameless or not pair.prediction for pair in pairs):
+    if chose_no_names(pairs) or any(pair.forced for pair in pairs):
         return None
     if protocol.reading == "published":
         return _published(pairs, regions)

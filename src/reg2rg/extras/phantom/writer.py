@@ -30,6 +30,7 @@ from reg2rg.core.parallel import run_tasks, usable_cores
 from reg2rg.core.regions import load_region_set
 from reg2rg.extras.phantom.anatomy import draw
 from reg2rg.extras.phantom.grid import Grid
+from reg2rg.extras.phantom.mr import REGIONS, as_mr, write_region_set
 from reg2rg.extras.phantom.nifti import read_description, write_nifti
 from reg2rg.extras.phantom.patient import Patient, draw_patient
 from reg2rg.extras.phantom.sentences import labels, sub_anatomy, write_report
@@ -51,6 +52,7 @@ class Job:
         number: number of the study, which with the seed decides everything about it.
         split: ``train`` or ``valid``.
         size: voxels along x, y, z.
+        mr: as an MR machine might show it, with other names of regions.
     """
 
     out: Path
@@ -58,6 +60,7 @@ class Job:
     number: int
     split: str
     size: tuple[int, int, int]
+    mr: bool = False
 
     @property
     def id(self) -> str:
@@ -72,13 +75,18 @@ class Job:
 
     def mask(self, region: str) -> Path:
         """Where a region's mask goes."""
-        return self.out / f"{self.split}_region_mask" / f"seg_{self.id}" / f"{region}.nii.gz"
+        return self.out / f"{self.split}_region_mask" / f"seg_{self.id}" / f"{self.called(region)}.nii.gz"
+
+    def called(self, region: str) -> str:
+        """The name of a region in files and tables."""
+        return REGIONS[region] if self.mr else region
 
     @property
     def stamp(self) -> str:
         """What the volume's header says: whose drawing it is. Another seed, size or program draws it anew."""
         size = "x".join(map(str, self.size))
-        return f"reg2rg phantom {_drawing_version()} seed {self.seed} study {self.number} size {size}"
+        kind = "phantom as MR" if self.mr else "phantom"
+        return f"reg2rg {kind} {_drawing_version()} seed {self.seed} study {self.number} size {size}"
 
 
 @functools.cache
@@ -97,6 +105,7 @@ def write_phantoms(
     size: Sequence[int] = (96, 96, 64),
     workers: int | None = None,
     first: int = 0,
+    mr: bool = False,
 ) -> None:
     """Write synthetic studies with region masks, reports and truth labels; the last fifth is the held-out split.
 
@@ -112,12 +121,13 @@ def write_phantoms(
         size: voxels along x, y, z; the field of view stays the same, so larger is finer.
         workers: processes; 0 draws in this one; default one a core.
         first: number of the first study; study n is the same in every run.
+        mr: write MR-like volumes, with a region set of their own beside them (`reg2rg.extras.phantom.mr`).
 
     Raises:
         ConfigError: a count or size that cannot be.
     """
     grid = _check(studies, size, first)
-    jobs = plan(Path(out), studies, seed, grid, first)
+    jobs = plan(Path(out), studies, seed, grid, first, mr)
     names = {job.number: job.id for job in jobs}
     done = run_tasks(
         write_study,
@@ -129,13 +139,15 @@ def write_phantoms(
     for _ in done:
         pass
     _write_tables(Path(out), jobs)
+    if mr:
+        write_region_set(Path(out))
 
 
-def plan(out: Path, studies: int, seed: int, size: tuple[int, int, int], first: int = 0) -> list[Job]:
+def plan(out: Path, studies: int, seed: int, size: tuple[int, int, int], first: int = 0, mr: bool = False) -> list[Job]:
     """The studies to write: which number goes to which split."""
     held_out = max(math.floor(studies * HELD_OUT), 1 if studies > 1 else 0)
     numbers = range(first, first + studies)
-    return [Job(out, seed, n, "valid" if n - first >= studies - held_out else "train", size) for n in numbers]
+    return [Job(out, seed, n, "valid" if n - first >= studies - held_out else "train", size, mr) for n in numbers]
 
 
 def _check(studies: int, size: Sequence[int], first: int) -> tuple[int, int, int]:
@@ -163,7 +175,8 @@ def write_study(job: Job) -> bool:
     for region in wanted:
         mask = masks.get(region, np.zeros(job.size, dtype=bool))
         write_nifti(job.mask(region), mask.astype(np.uint8), grid.affine, job.stamp)
-    write_nifti(job.image, volume, grid.affine, job.stamp)
+    shown_as = as_mr(volume, job.seed, job.number) if job.mr else volume
+    write_nifti(job.image, shown_as, grid.affine, job.stamp)
     return True
 
 
@@ -183,8 +196,8 @@ def _write_tables(out: Path, jobs: Sequence[Job]) -> None:
             found = labels(patient)
             truth.append([f"{job.id}.nii.gz", *(int(name in found) for name in FINDINGS)])
         table = out / "radgenome_files" / f"{_SPLITS[split]}_region_report.csv"
-        _write_csv(table, ("Volumename", "Anatomy", "Sentence"), reports)
-        _write_csv(out / "multi_abnormality_labels" / f"{split}_labels.csv", ("VolumeName", *FINDINGS), truth)
+        write_csv(table, ("Volumename", "Anatomy", "Sentence"), reports)
+        write_csv(out / "multi_abnormality_labels" / f"{split}_labels.csv", ("VolumeName", *FINDINGS), truth)
 
 
 def _report_rows(job: Job, patient: Patient) -> list[tuple[str, str, str]]:
@@ -193,12 +206,14 @@ def _report_rows(job: Job, patient: Patient) -> list[tuple[str, str, str]]:
     volume = f"{job.id}.nii.gz"
     shown, _ = _regions(patient)
     rows = [(volume, "", " ".join(" ".join(report[region]) for region in shown))]
-    rows += [(volume, region, " ".join(report[region])) for region in shown]
-    rows += [(volume, part, sentence) for part, sentence in sub_anatomy(report)]
+    rows += [(volume, job.called(region), " ".join(report[region])) for region in shown]
+    if not job.mr:  # whose regions have no parts of a name
+        rows += [(volume, part, sentence) for part, sentence in sub_anatomy(report)]
     return rows
 
 
-def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table, whole or not at all."""
     with atomic_write(path, "w") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(columns)

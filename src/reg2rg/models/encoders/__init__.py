@@ -3,6 +3,7 @@
 from reg2rg.models.encoders.attributes import AttributeEncoder
 from reg2rg.models.encoders.base import ENCODERS, Encoder
 from reg2rg.models.encoders.cnn3d import CNN3D
+from reg2rg.models.encoders.grids import GridCells, MaskPool
 from reg2rg.models.encoders.monai_nets import MonaiSwinUNETR, MonaiViT
 from reg2rg.models.encoders.perceiver import PerceiverResampler
 from reg2rg.models.encoders.pooling import Resize, TokenPool
@@ -17,6 +18,8 @@ __all__ = [
     "AttributeEncoder",
     "Encoder",
     "Frozen",
+    "GridCells",
+    "MaskPool",
     "MonaiSwinUNETR",
     "MonaiViT",
     "PerceiverResampler",

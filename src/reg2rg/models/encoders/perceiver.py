@@ -42,7 +42,7 @@ class PerceiverResampler(Encoder):
         super().__init__()
         dim = encoder.out_channels
         self.out_channels, self.num_tokens = dim, num_latents
-        self.resampler = _Resampler(dim, num_latents, depth, heads, head_dim, ff_mult)
+        self.resampler = PerceiverLayers(dim, num_latents, depth, heads, head_dim, ff_mult)
         if weights is not None:
             found = read_weights(weights, part="perceiver")
             named = rename_perceiver(found) if is_published_perceiver(found) else found
@@ -55,7 +55,7 @@ class PerceiverResampler(Encoder):
         return latents
 
 
-class _Resampler(nn.Module):
+class PerceiverLayers(nn.Module):
     """Tokens (N, T, C) to latents (N, num_latents, C)."""
 
     def __init__(self, dim: int, num_latents: int, depth: int, heads: int, head_dim: int, ff_mult: int) -> None:
@@ -64,12 +64,13 @@ class _Resampler(nn.Module):
         self.layers = nn.ModuleList(_Layer(dim, heads, head_dim, ff_mult * dim) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Attend; `bias` (N, T) is added to what is made of each token before the softmax, -inf leaves it out."""
         # All layers standardise the tokens alike and differ in gain and bias only, so this half is done once.
         tokens = F.layer_norm(tokens, self.norm.normalized_shape, eps=self.norm.eps)
         latents = self.latents.expand(tokens.shape[0], -1, -1)
         for layer in self.layers:
-            latents = layer(tokens, latents)
+            latents = layer(tokens, latents, bias)
         normed: Tensor = self.norm(latents)
         return normed
 
@@ -92,7 +93,7 @@ class _Layer(nn.Module):
         self.mlp_in = nn.Linear(dim, mlp_dim, bias=False)
         self.mlp_out = nn.Linear(mlp_dim, dim, bias=False)
 
-    def forward(self, tokens: Tensor, latents: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, latents: Tensor, bias_of_tokens: Tensor | None = None) -> Tensor:
         normed = self.latent_norm(latents)
         query = split_heads(self.query(normed), self.heads)  # (N, heads, L, K)
         # What all keys share, the softmax does not see, and what all values share comes out as it is: so the bias of
@@ -102,18 +103,19 @@ class _Layer(nn.Module):
         # Few latents are cheaper carried to the tokens' width than many tokens to the heads' (here by half, and the
         # backward pass by two thirds: it has no gradient of projected tokens to form).
         attend = self._attend_in_tokens if query.shape[2] <= query.shape[3] else self._attend_in_heads
-        mixed = join_heads(attend(tokens, query, own)) + self.key_value.weight.chunk(2)[1] @ bias
+        mask = None if bias_of_tokens is None else F.pad(bias_of_tokens, (0, own.shape[1]))[:, None, None]
+        mixed = join_heads(attend(tokens, query, own, mask)) + self.key_value.weight.chunk(2)[1] @ bias
         latents = latents + self.out(mixed)
         updated: Tensor = latents + self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(latents))))
         return updated
 
-    def _attend_in_heads(self, tokens: Tensor, query: Tensor, own: Tensor) -> Tensor:
-        """Project every token to a key and a value, then attend: (N, heads, L, K)."""
+    def _attend_in_heads(self, tokens: Tensor, query: Tensor, own: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Project every token to a key and a value, then attend: (N, heads, L, K). `mask` (N, 1, 1, T + L) is added."""
         both = torch.cat([self.key_value(tokens * self.media_norm.weight), own], dim=1)
         key, value = (split_heads(part, self.heads) for part in both.chunk(2, dim=-1))
-        return F.scaled_dot_product_attention(query, key, value)
+        return F.scaled_dot_product_attention(query, key, value, None if mask is None else mask.to(query.dtype))
 
-    def _attend_in_tokens(self, tokens: Tensor, query: Tensor, own: Tensor) -> Tensor:
+    def _attend_in_tokens(self, tokens: Tensor, query: Tensor, own: Tensor, mask: Tensor | None = None) -> Tensor:
         """The same with the projections moved over: q (W t) = (q W) t, and the sum of a (W t) = W (the sum of a t)."""
         gained = self.key_value.weight * self.media_norm.weight
         to_key, to_value = gained.reshape(2, self.heads, -1, gained.shape[1])  # (heads, K, C) each
@@ -122,7 +124,8 @@ class _Layer(nn.Module):
         wide = torch.einsum("nhlk,hkc->nhlc", query, to_key)
         at_tokens = torch.matmul(wide.flatten(1, 2), tokens.transpose(1, 2)).reshape(*wide.shape[:3], -1)
         at_latents = torch.matmul(query, key.transpose(-1, -2))
-        weights = torch.cat([at_tokens, at_latents], dim=-1).softmax(dim=-1)  # (N, heads, L, T + L)
+        scores = torch.cat([at_tokens, at_latents], dim=-1)  # (N, heads, L, T + L)
+        weights = (scores if mask is None else scores + mask.to(scores.dtype)).softmax(dim=-1)
         of_tokens, of_latents = weights[..., : tokens.shape[1]], weights[..., tokens.shape[1] :]
         mean = torch.matmul(of_tokens.flatten(1, 2), tokens).reshape(wide.shape)  # (N, heads, L, C)
         return torch.einsum("nhlc,hkc->nhlk", mean, to_value) + torch.matmul(of_latents, value)

@@ -55,7 +55,7 @@ class TokenPool(Encoder):
 
     def __init__(self, encoder: Encoder, window: Size, grid: Size | None = None) -> None:
         super().__init__()
-        cells = grid or _grid_of(encoder)
+        cells = grid or grid_of(encoder)
         if cells is None or cells[0] * cells[1] * cells[2] != encoder.num_tokens:
             raise ValueError(
                 f"TokenPool: grid is {None if cells is None else tuple(cells)}, expected three numbers whose product "
@@ -74,7 +74,7 @@ class TokenPool(Encoder):
         return blocks.flatten(2).transpose(1, 2)
 
 
-def _grid_of(encoder: Encoder) -> Size | None:
+def grid_of(encoder: Encoder) -> Size | None:
     """The encoder's own grid of tokens, also where it is inside wrappers that keep its tokens."""
     while isinstance(encoder, Frozen | Pretrained | Resize):
         encoder = encoder.encoder

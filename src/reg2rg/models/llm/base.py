@@ -5,24 +5,81 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol, Self
 
 from torch import Tensor, nn
 
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.registry import Registry
-from reg2rg.core.types import PositiveInt
+from reg2rg.core.task import ReportTask
+from reg2rg.core.types import DecodingKind, PositiveInt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-LogitsMask = Callable[[int, Sequence[int], Sequence[Sequence[int]]], Tensor | None]
-"""``(step, rows, ids so far of those rows) -> (len(rows), V) bool or None``: True where a token is allowed.
+END = -1
+"""Stands for a token that ends an answer, whatever ids a model has for that."""
 
-Rows are indices into the batch that was given; finished rows are not asked for. It is the door for decoding that holds
-each paragraph to its region.
-"""
+Branches = Callable[[Sequence[int], Sequence[int]], Tensor]
+"""``(parents, tokens) -> logits (n, V)``: reads on beside an answer. Each token stands behind a branch of the last
+call, at first behind 0, the answer so far."""
+
+
+class Guide(Protocol):
+    """Writes one answer: told of each token, and asked before it whether the token may come.
+
+    Attributes:
+        ids: tokens taken so far.
+        truncated: something was cut.
+        most: tokens that it takes at most.
+    """
+
+    ids: list[int]
+    truncated: bool
+    most: int
+
+    def allows(self, token: int) -> bool:
+        """Whether the answer may go on with a token, or end (`END`)."""
+
+    def allowed(self) -> Sequence[int] | None:
+        """After a refusal, the tokens that may come, where they are few; ``None``: any but those refused."""
+
+    def look(self, token: int, logits: Tensor, branches: Callable[[], Branches]) -> None:
+        """See the logits (V,) that the token, which was allowed and is taken next, comes from.
+
+        Args:
+            token: or `END`.
+            logits: of the whole vocabulary.
+            branches: begins to read beside the answer; costs a copy of its keys and values.
+        """
+
+    def take(self, token: int) -> bool:
+        """Write the token that was allowed last, or end; whether the answer goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The form of a report, to which an answer is held: a frame for each region in slot order, text, the end.
+
+    Attributes:
+        names: of the region set.
+        identity: frames name their region.
+        forced: they have the name of the region that is given; otherwise the model chooses among those given.
+        tail: behind the last paragraph texts of other regions may follow, see `reg2rg.core.report.write_tail`.
+    """
+
+    names: tuple[str, ...]
+    identity: bool = True
+    forced: bool = False
+    tail: bool = False
+
+    @classmethod
+    def of(cls, task: ReportTask, decoding: DecodingKind) -> Self | None:
+        """The form of a task's reports; ``None`` for those that are written freely, or have no regions."""
+        if decoding == "free" or task.target != "regions":
+            return None
+        return cls(task.region_set.names, task.identity, decoding == "forced", task.tail)
 
 
 @dataclass(frozen=True)  # no slots: jsonargparse reads a default through vars()
@@ -58,17 +115,27 @@ class Decoding:
     """How a report is decoded. Greedy unless `sampling` is given; deterministic either way.
 
     Attributes:
-        max_new_tokens: longest answer; an answer that reaches it is flagged as truncated.
+        max_new_tokens: longest answer; an answer that reaches it is flagged as truncated. An answer that is held to a
+            form may go on beyond it, so that each region has its paragraph: see `reg2rg.models.constrained`.
         stop_on_loop: stop, flagged as truncated, when the end of the answer has been written this many times in a
             row; 0 turns the check off.
         longest_loop: longest repeated stretch that is looked for, in tokens.
         sampling: draw tokens, or ``None`` for the likeliest ones.
+        form: of a report to which the answer is held; ``None`` lets the model write what it likes.
+        max_paragraph_tokens: longest paragraph of a report that is held to its form, or ``None``.
     """
 
     max_new_tokens: PositiveInt = 500
     stop_on_loop: int = 4
     longest_loop: int = 64
     sampling: Sampling | None = None
+    form: Form | None = None
+    max_paragraph_tokens: PositiveInt | None = None
+
+    def told(self) -> str:
+        """In words, for records; what a task says is left out."""
+        kind = "free" if self.form is None else "forced" if self.form.forced else "constrained"
+        return f"{kind}: {replace(self, form=None)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +190,7 @@ class LanguageModel(nn.Module, ABC):
         embeddings: Tensor,
         attention_mask: Tensor,
         decoding: Decoding | None = None,
-        logits_mask: LogitsMask | None = None,
+        guides: Sequence[Guide] = (),
         names: Sequence[str] = (),
     ) -> list[Generation]:
         """Generate an answer to each prompt; the answer does not depend on what else is in the batch.
@@ -132,7 +199,7 @@ class LanguageModel(nn.Module, ABC):
             embeddings: (B, L, E) prompts, padded on either side.
             attention_mask: (B, L), 1 at real positions.
             decoding: limits; the defaults of `Decoding` if not given.
-            logits_mask: restricts the tokens that each row may take next.
+            guides: one a row, which writes its answer; without them answers are free within `decoding`.
             names: of the rows, such as ids of studies; what a row draws follows from its name. Its place in the batch
                 if not given.
 

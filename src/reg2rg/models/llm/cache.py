@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
@@ -64,6 +66,12 @@ class ReservedLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not 
             grown.append(buffer)
         return grown[0], grown[1]
 
+    def forked(self, row: int) -> DynamicLayer:
+        """A plain layer with a copy of one row."""
+        layer = DynamicLayer()
+        layer.update(self.keys[row : row + 1], self.values[row : row + 1])
+        return layer
+
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Keep the rows `beam_idx`, in an order that `closed_up` gave: no row is copied but those that move."""
         if self._buffers is not None:
@@ -84,6 +92,19 @@ def reserved_cache(config: Any, reserve: int, turned: bool = False) -> DynamicCa
     if not cache.layers:
         cache.layer_class_to_replicate = lambda: ReservedLayer(reserve, turned)
     return cache
+
+
+def forked(cache: DynamicCache, row: int) -> DynamicCache:
+    """A cache of one row, to read on beside it; its rows may be repeated by `reorder_cache`."""
+    fork = copy.copy(cache)
+    fork.layers = [layer.forked(row) if type(layer) is ReservedLayer else _alone(layer, row) for layer in cache.layers]
+    return fork
+
+
+def _alone(layer: Any, row: int) -> Any:
+    layer = copy.deepcopy(layer)
+    layer.reorder_cache(torch.tensor([row]))
+    return layer
 
 
 def closed_up(places: Sequence[int]) -> list[int]:

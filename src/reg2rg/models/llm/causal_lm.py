@@ -16,7 +16,7 @@ from reg2rg.core.errors import ConfigError, MissingExtraError
 from reg2rg.core.hub import local_folder
 from reg2rg.core.types import PathOrHubId
 from reg2rg.models.llm.adapters import LoRA, weights_to_fold, with_adapters
-from reg2rg.models.llm.base import LANGUAGE_MODELS, Decoding, Generation, LanguageModel, LogitsMask
+from reg2rg.models.llm.base import LANGUAGE_MODELS, Decoding, Generation, Guide, LanguageModel
 from reg2rg.models.llm.decoding import generated, one_by_one
 from reg2rg.models.llm.family import habits_of, ignored_settings, with_attention
 from reg2rg.models.llm.loading import LOADING_ERRORS, load_tokenizer, trouble
@@ -178,7 +178,7 @@ class CausalLM(LanguageModel):
         embeddings: Tensor,
         attention_mask: Tensor,
         decoding: Decoding | None = None,
-        logits_mask: LogitsMask | None = None,
+        guides: Sequence[Guide] = (),
         names: Sequence[str] = (),
     ) -> list[Generation]:
         """Answers, see `LanguageModel.decode`."""
@@ -190,7 +190,7 @@ class CausalLM(LanguageModel):
             inputs = self._cast(embeddings)
             with self._autocast(), products_in_parts(self._causal):
                 write = one_by_one if self.habits.alone else generated
-                return write(self._causal, inputs, attention_mask, self.eos_ids, decoding, logits_mask, names)
+                return write(self._causal, inputs, attention_mask, self.eos_ids, decoding, guides, names)
         finally:
             self.train(training)
 

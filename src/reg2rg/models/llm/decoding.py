@@ -7,10 +7,11 @@ drawn have the probabilities of ``model.generate(do_sample=True)``, and what a r
 
 from __future__ import annotations
 
+import functools
 import inspect
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -18,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from reg2rg.models.llm.base import Decoding, Generation, LogitsMask, Sampling
-from reg2rg.models.llm.cache import ReservedLayer, closed_up, reserved_cache
+from reg2rg.models.llm.base import END, Branches, Decoding, Generation, Guide, Sampling
+from reg2rg.models.llm.cache import ReservedLayer, closed_up, forked, reserved_cache
 from reg2rg.models.llm.decode_attention import reads_rows, row_attention
 
 _AT_ONCE = 2048
@@ -48,31 +49,86 @@ def ends_in_loop(ids: Sequence[int], times: int, longest: int) -> bool:
     return False
 
 
+class FreeAnswer:
+    """An answer that is what the model likes, within limits: a `Guide` that refuses nothing."""
+
+    def __init__(self, decoding: Decoding) -> None:
+        self.ids: list[int] = []
+        self.truncated = False
+        self.most = decoding.max_new_tokens
+        self._decoding = decoding
+
+    def allows(self, token: int) -> bool:
+        """All may come."""
+        return True
+
+    def allowed(self) -> Sequence[int] | None:
+        """Anything."""
+        return None
+
+    def look(self, token: int, logits: Tensor, branches: Callable[[], Branches]) -> None:
+        """Nothing is asked."""
+
+    def take(self, token: int) -> bool:
+        """Write a token; whether the answer goes on."""
+        if token == END:
+            return False
+        limits = self._decoding
+        self.ids.append(token)
+        looped = limits.stop_on_loop > 1 and ends_in_loop(self.ids, limits.stop_on_loop, limits.longest_loop)
+        self.truncated = looped or len(self.ids) >= self.most
+        return not self.truncated
+
+
 class _Rows:
-    """The unfinished rows of a batch and the answers so far."""
+    """The unfinished rows of a batch; each answer is written by its guide."""
 
-    def __init__(self, batch: int, decoding: Decoding) -> None:
-        self.decoding = decoding
-        self.active = list(range(batch))
-        self.ids: list[list[int]] = [[] for _ in range(batch)]
-        self.truncated = [False] * batch
+    def __init__(self, guides: Sequence[Guide], eos: frozenset[int], draws: _Draws | None) -> None:
+        self.guides, self.draws = guides, draws
+        self.active = list(range(len(guides)))
+        self._eos = sorted(eos)
 
-    def take(self, tokens: list[int], eos: frozenset[int]) -> list[int]:
+    def choose(self, logits: Tensor, beside: Callable[[int], Branches]) -> list[int]:
+        """The next token of each active row from logits (n, V), `END` where it ends.
+
+        Args:
+            logits: of the active rows.
+            beside: place among the active rows -> reading beside that row.
+        """
+        tokens = self._pick(logits, self.active).tolist()
+        for place, row in enumerate(self.active):
+            guide = self.guides[row]
+            token = END if tokens[place] in self._eos else tokens[place]
+            if not guide.allows(token):
+                token = self._another(token, logits[place], row)
+            guide.look(token, logits[place], functools.partial(beside, place))
+            tokens[place] = token
+        return tokens
+
+    def take(self, tokens: Sequence[int]) -> list[int]:
         """Append one token to each active row; returns the places, among the active rows, that go on, `closed_up`."""
-        places = []
-        for place, (row, token) in enumerate(zip(self.active, tokens, strict=True)):
-            if token in eos:
-                continue
-            answer, limits = self.ids[row], self.decoding
-            answer.append(token)
-            looped = limits.stop_on_loop > 1 and ends_in_loop(answer, limits.stop_on_loop, limits.longest_loop)
-            if looped or len(answer) >= limits.max_new_tokens:
-                self.truncated[row] = True
-            else:
-                places.append(place)
-        places = closed_up(places)
+        goes_on = [self.guides[row].take(token) for row, token in zip(self.active, tokens, strict=True)]
+        places = closed_up([place for place, on in enumerate(goes_on) if on])
         self.active = [self.active[place] for place in places]
         return places
+
+    def _pick(self, logits: Tensor, rows: Sequence[int]) -> Tensor:
+        return logits.argmax(-1) if self.draws is None else self.draws(logits, rows)
+
+    def _another(self, token: int, logits: Tensor, row: int) -> int:
+        """The likeliest token, or one drawn, of those that a row's guide allows; by logits (V,)."""
+        guide, left = self.guides[row], logits.clone()
+        while True:
+            few = guide.allowed()
+            if few is not None:
+                token = few[int(self._pick(logits[list(few)][None], [row]))] if few else END
+            else:
+                left[self._eos if token == END else token] = float("-inf")
+                token = int(self._pick(left[None], [row]))
+                if token in self._eos or left[token] == float("-inf"):  # the latter where nothing is left
+                    token = END
+            if guide.allows(token) or (token == END and few is None and not left.isfinite().any()):
+                return token
 
 
 def kept_probabilities(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
@@ -163,7 +219,7 @@ def generated(
     attention_mask: Tensor,
     eos: frozenset[int],
     decoding: Decoding,
-    logits_mask: LogitsMask | None = None,
+    guides: Sequence[Guide] = (),
     names: Sequence[str] = (),
 ) -> list[Generation]:
     """Decode a batch.
@@ -174,17 +230,17 @@ def generated(
         attention_mask: (B, L), 1 at real positions.
         eos: ids that end an answer.
         decoding: limits, and whether tokens are drawn.
-        logits_mask: restricts the next token of each row.
+        guides: one a row; without them answers are free.
         names: of the rows; what a row draws follows from its name.
     """
     inputs, mask = left_padded(embeddings, attention_mask)
-    rows = _Rows(len(inputs), decoding)
     names = names or [str(row) for row in range(len(inputs))]
     draws = None if decoding.sampling is None else _Draws(decoding.sampling, names)
+    guides = guides or [FreeAnswer(decoding) for _ in names]
     cache, logits = _read_prompts(model, inputs, mask, decoding.max_new_tokens)
     with row_attention(model) if reads_rows(model, inputs) else nullcontext():
-        _write_answers(model, cache, logits, mask, rows, eos, draws, logits_mask)
-    return [Generation(ids, truncated) for ids, truncated in zip(rows.ids, rows.truncated, strict=True)]
+        _write_answers(model, cache, logits, mask, _Rows(guides, eos, draws))
+    return [Generation(guide.ids, guide.truncated) for guide in guides]
 
 
 def one_by_one(
@@ -193,54 +249,93 @@ def one_by_one(
     attention_mask: Tensor,
     eos: frozenset[int],
     decoding: Decoding,
-    logits_mask: LogitsMask | None = None,
+    guides: Sequence[Guide] = (),
     names: Sequence[str] = (),
 ) -> list[Generation]:
     """Decode the rows of a batch each alone, for models that mind padding; see `generated`."""
     answers = []
     for row, name in enumerate(names or [str(row) for row in range(len(embeddings))]):
-        allowed = None if logits_mask is None else _of_row(logits_mask, row)
         alone = attention_mask[row].bool()
         inputs, mask = embeddings[row, alone][None], attention_mask[row, alone][None]
-        answers += generated(model, inputs, mask, eos, decoding, allowed, [name])
+        answers += generated(model, inputs, mask, eos, decoding, guides[row : row + 1], [name])
     return answers
 
 
-def _of_row(logits_mask: LogitsMask, row: int) -> LogitsMask:
-    """The mask of a batch as that of one of its rows."""
-    return lambda step, rows, ids: logits_mask(step, [row for _ in rows], ids)
-
-
-def _write_answers(
-    model: Any,
-    cache: DynamicCache,
-    logits: Tensor,
-    mask: Tensor,
-    rows: _Rows,
-    eos: frozenset[int],
-    draws: _Draws | None,
-    logits_mask: LogitsMask | None,
-) -> None:
+def _write_answers(model: Any, cache: DynamicCache, logits: Tensor, mask: Tensor, rows: _Rows) -> None:
     """Append tokens to `rows` until all have ended; `logits` (B, V) stand behind the prompts of `mask` (B, L)."""
-    prompt, limit = mask.shape[1], rows.decoding.max_new_tokens
+    prompt, limit = mask.shape[1], max(guide.most for guide in rows.guides)
     mask = torch.cat([mask, mask.new_ones(len(mask), limit)], dim=1)
     positions = (mask.cumsum(1) - 1).clamp_(min=0)
-    takes_positions, name = _takes(model, "position_ids"), cache_argument(model)
     for step in range(limit):
-        if logits_mask is not None:
-            allowed = logits_mask(step, rows.active, [rows.ids[row] for row in rows.active])
-            if allowed is not None:
-                logits = logits.masked_fill(~allowed.to(logits.device), float("-inf"))
-        tokens = logits.argmax(-1) if draws is None else draws(logits, rows.active)
-        before = len(rows.active)
-        places = rows.take(tokens.tolist(), eos)
+        end = prompt + step + 1
+        beside = functools.partial(_Beside, model, cache, mask[:, :end], positions[:, end - 1])
+        chosen = rows.choose(logits, beside)
+        places = rows.take(chosen)
         if not places:
             return
-        if len(places) < before:
+        tokens = torch.tensor([chosen[place] for place in places], device=logits.device)
+        if len(places) < len(chosen):
             keep = torch.tensor(places, device=tokens.device)
             cache.reorder_cache(keep)
-            tokens, mask, positions = tokens[keep], mask[keep], positions[keep]
-        end = prompt + step + 1
-        feed = {"position_ids": positions[:, end - 1 : end]} if takes_positions else {}
-        options = {"attention_mask": mask[:, :end], name: cache, "use_cache": True}
-        logits = model(input_ids=tokens.unsqueeze(1), **options, **feed).logits[:, -1]
+            mask, positions = mask[keep], positions[keep]
+        logits = _next_logits(model, cache, tokens, mask[:, :end], positions[:, end - 1])
+
+
+def _next_logits(model: Any, cache: DynamicCache, tokens: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
+    """Logits (n, V) behind one more token (n,) a row, at its position (n,), under the mask (n, L) that includes it."""
+    feed = {"position_ids": positions[:, None]} if _takes(model, "position_ids") else {}
+    options = {"attention_mask": mask, cache_argument(model): cache, "use_cache": True}
+    logits: Tensor = model(input_ids=tokens.unsqueeze(1), **options, **feed).logits[:, -1]
+    return logits
+
+
+class _Beside:
+    """Reads tokens behind an answer without writing them: `Branches` over a copy of one row's cache."""
+
+    def __init__(self, model: Any, cache: DynamicCache, mask: Tensor, positions: Tensor, place: int) -> None:
+        self._model, self._cache = model, forked(cache, place)
+        self._mask, self._position = mask[place : place + 1], positions[place : place + 1]
+        self._own: list[tuple[DynamicCache, _State]] = [(self._cache, own)] if (own := _own_state(model)) else []
+
+    def __call__(self, parents: Sequence[int], tokens: Sequence[int]) -> Tensor:
+        device = self._mask.device
+        read = torch.tensor(list(tokens), device=device)
+        if self._own:
+            logits = self._one_by_one(parents, read)
+        else:
+            self._cache.reorder_cache(torch.tensor(list(parents), device=device))
+            mask, positions = self._mask.expand(len(tokens), -1), self._position.expand(len(tokens))
+            logits = _next_logits(self._model, self._cache, read, mask, positions)
+        self._mask = torch.cat([self._mask, self._mask.new_ones(1, 1)], dim=1)
+        self._position = self._position + 1
+        return logits
+
+    def _one_by_one(self, parents: Sequence[int], tokens: Tensor) -> Tensor:
+        """Of a model that keeps part of its state in its modules, which gets it back."""
+        before, now = self._own, _own_state(self._model)
+        self._own, logits = [], []
+        for place, parent in enumerate(parents):
+            cache = forked(before[parent][0], 0)
+            _restore(before[parent][1])
+            logits.append(_next_logits(self._model, cache, tokens[place : place + 1], self._mask, self._position))
+            self._own.append((cache, _own_state(self._model)))
+        _restore(now)
+        return torch.cat(logits)
+
+
+_State = list[tuple[nn.Module, str, Tensor]]
+
+
+def _own_state(model: nn.Module) -> _State:
+    """Tensors that modules keep beside parameters and buffers, as RecurrentGemma does with its recurrent state."""
+    return [
+        (module, name, value)
+        for module in model.modules()
+        for name, value in vars(module).items()
+        if isinstance(value, Tensor)
+    ]
+
+
+def _restore(state: _State) -> None:
+    for module, name, value in state:
+        setattr(module, name, value)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from reg2rg.core.errors import DataFault
+from reg2rg.core.types import Grid
 from reg2rg.scans.base import READERS, Reader, ReadOptions, StoredImage, affine_notes, volume_shape
 from reg2rg.scans.dicom import files, regrid
 from reg2rg.scans.dicom.choose import Candidate, candidates_of, choose, note, table
@@ -49,6 +50,15 @@ class DICOM(Reader):
         derived = (f"a reformat: ImageType {', '.join(kinds)}",) if kinds and "ORIGINAL" not in kinds else ()
         notes = (*note(taken, judged), *derived, *taken.series.oddities, *said, *image.notes)
         return StoredImage(path, image.stored, image.slope, image.inter, image.affine, notes)
+
+    def grid(self, path: Path, options: ReadOptions) -> Grid | None:
+        """Of the chosen series, by the headers of its slices; a tilted or uneven one as it was scanned."""
+        taken, _, said = series_of(path, options)
+        if isinstance(taken, DataFault):
+            raise taken.with_note("; ".join(said))
+        assert taken.stack is not None  # it was chosen for it
+        rows, columns = taken.stack.frames[0].shape
+        return Grid((columns, rows, len(taken.stack.frames)), taken.stack.affine())
 
     def files(self, path: Path) -> tuple[Path, ...]:
         """Every DICOM file there: another series that is added may change the choice."""

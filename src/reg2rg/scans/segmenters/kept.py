@@ -118,6 +118,11 @@ class KeptSegmenter(Segmenter):
                 f"{self.name} can give none of the regions of the set '{regions.name}': {', '.join(regions.names)}. "
                 "Fix: another segmenter or region set, or masks of your own"
             )
+        if options is not None and not options.measures:
+            raise ConfigError(
+                f"{self.name} knows Hounsfield units, and the task's views are none (task.views.intensity "
+                f"{options.intensity}). Fix: give masks of your own"
+            )
         options = replace(options, clip=True) if options is not None else ReadOptions(min_slices=1)
         usual = asdict(ReadOptions())
         reading = {name: value for name, value in asdict(options).items() if value != usual[name]}

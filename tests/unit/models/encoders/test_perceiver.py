@@ -46,7 +46,7 @@ def test_both_ways_to_attend_give_the_same() -> None:
 def test_attends_the_cheaper_way(latents: int, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     perceiver = PerceiverResampler(Given(5, 6), latents, depth=1, heads=2, head_dim=3)
     (layer,) = perceiver.resampler.layers
-    monkeypatch.setattr(type(layer), way, lambda _, tokens, query, own: torch.zeros_like(query))
+    monkeypatch.setattr(type(layer), way, lambda _, tokens, query, own, mask: torch.zeros_like(query))
     silenced = perceiver(torch.ones(1, 1, 5, 6, 1))
     assert torch.equal(silenced, perceiver(torch.rand(1, 1, 5, 6, 1)))  # the latents never saw the tokens
 
@@ -66,7 +66,7 @@ def test_loads_published_weights(tmp_path: Path, suffix: str) -> None:
 def test_refuses_weights_of_another_shape(tmp_path: Path) -> None:
     narrow = {name: tensor[..., :2].contiguous() for name, tensor in random_weights(FORM.shapes(), 0).items()}
     save_file(narrow, tmp_path / "w.safetensors")
-    with pytest.raises(ConfigError, match=r"do not fit _Resampler: .* has shape .*, expected .* and \d+ more"):
+    with pytest.raises(ConfigError, match=r"do not fit PerceiverLayers: .* has shape .*, expected .* and \d+ more"):
         small_perceiver(str(tmp_path / "w.safetensors"))
 
 

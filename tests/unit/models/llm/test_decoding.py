@@ -9,10 +9,10 @@ from transformers import (
 )
 
 from reg2rg.core.errors import ConfigError
-from reg2rg.models.llm.base import Decoding, Sampling
+from reg2rg.models.llm.base import END, Decoding, Sampling
 from reg2rg.models.llm.cache import closed_up
 from reg2rg.models.llm.causal_lm import CausalLM
-from reg2rg.models.llm.decoding import _of_one_length, ends_in_loop, kept_probabilities, left_padded
+from reg2rg.models.llm.decoding import FreeAnswer, _of_one_length, ends_in_loop, kept_probabilities, left_padded
 from reg2rg.models.llm.skinny_linear import products_in_parts
 
 NO_LOOP = Decoding(max_new_tokens=40, stop_on_loop=0)
@@ -157,32 +157,81 @@ def test_decode_keeps_the_mode(model):
     assert model.training
 
 
-def test_logits_mask_is_obeyed(model):
+class Only(FreeAnswer):
+    """Allows one token at each step."""
+
+    def __init__(self, decoding, wanted):
+        super().__init__(decoding)
+        self.wanted = wanted
+
+    def allows(self, token):
+        return token == self.wanted(len(self.ids))
+
+    def allowed(self):
+        wanted = self.wanted(len(self.ids))
+        return None if wanted == END else [wanted]
+
+
+def test_guides_are_obeyed(model):
     ids, mask = prompts(model)
     model.eos_ids = frozenset({9})
-
-    def one_each(step, rows, so_far):
-        assert all(len(ids) == step for ids in so_far)
-        allowed = torch.zeros(len(rows), model.model.config.vocab_size, dtype=torch.bool)
-        for place, row in enumerate(rows):
-            allowed[place, 9 if step == row else 10 + row] = True
-        return allowed
-
-    found = model.decode(model.embed(ids), mask, NO_LOOP, one_each)
+    guides = [Only(NO_LOOP, lambda step, row=row: END if step == row else 10 + row) for row in range(len(ids))]
+    found = model.decode(model.embed(ids), mask, NO_LOOP, guides)
     assert [generation.ids for generation in found] == [[10 + row] * row for row in range(len(ids))]
     assert not any(generation.truncated for generation in found)
+
+
+def test_a_refused_token_is_replaced_by_the_next_likeliest(model):
+    """Refusing what free decoding begins with gives what comes second in the logits of the prompt."""
+    ids, mask = prompts(model, (9,))
+    model.eos_ids = frozenset()
+    with torch.no_grad():
+        best = model.model(input_ids=ids).logits[0, -1].topk(3).indices.tolist()
+
+    class Without(FreeAnswer):
+        def allows(self, token):
+            return token not in best[:2]
+
+    limits = Decoding(max_new_tokens=1)
+    assert model.decode(model.embed(ids), mask, limits, [Without(limits)])[0].ids == best[2:]
+
+
+class Looks(FreeAnswer):
+    """Reads two branches beside each token, and their children."""
+
+    def __init__(self, decoding):
+        super().__init__(decoding)
+        self.seen = []
+
+    def look(self, token, logits, branches):
+        read = branches()
+        first = read([0, 0], [20, 21])
+        self.seen.append((list(self.ids), first, read([1, 0, 1], [22, 23, 24])))
+
+
+def test_branches_are_what_the_model_says_of_another_answer(model):
+    ids, mask = prompts(model)
+    limits = Decoding(max_new_tokens=3, stop_on_loop=0)
+    model.eos_ids = frozenset()
+    guides = [Looks(limits) for _ in ids]
+    found = model.decode(model.embed(ids), mask, limits, guides)
+    assert found == model.decode(model.embed(ids), mask, limits), "branches leave no trace in the answers"
+    for row, guide in enumerate(guides):
+        prompt = ids[row, : int(mask[row].sum())].tolist()
+        for so_far, first, second in guide.seen:
+            texts = [[20], [21], [21, 22], [20, 23], [21, 24]]
+            for logits, behind in zip([*first, *second], texts, strict=True):
+                whole = torch.tensor([[*prompt, *so_far, *behind]])
+                with torch.no_grad():
+                    wanted = model.model(input_ids=whole).logits[0, -1]
+                torch.testing.assert_close(logits, wanted, rtol=1e-3, atol=1e-4)
 
 
 def test_loop_stops_and_is_flagged(model):
     ids, mask = prompts(model, (5, 6))
     model.eos_ids = frozenset()
-
-    def cycle(step, rows, so_far):
-        allowed = torch.zeros(len(rows), model.model.config.vocab_size, dtype=torch.bool)
-        allowed[:, 20 + step % 7] = True
-        return allowed
-
-    found = model.decode(model.embed(ids), mask, Decoding(max_new_tokens=100, stop_on_loop=4), cycle)
+    limits = Decoding(max_new_tokens=100, stop_on_loop=4)
+    found = model.decode(model.embed(ids), mask, limits, [Only(limits, lambda step: 20 + step % 7) for _ in ids])
     assert [len(generation.ids) for generation in found] == [28, 28]
     assert all(generation.truncated for generation in found)
 
