@@ -181,13 +181,14 @@ def shift(options: argparse.Namespace) -> None:
 
 
 def fewer(options: argparse.Namespace) -> None:
-    """What a model writes that is given some regions only."""
+    """What a model writes that is given some regions only, and is not held to its form."""
     model, where = load_model(options.paths[0]), section(options)
     plain = RegionReportDataModule(
         where.data.dataset, where.data.store, model.tokenizer, model.token_counts, where.task, workers=0,
         eval_batch_size=options.studies,
     )  # fmt: skip
     data = model.conform(plain)
+    free = replace(model.decoding, form=None)
     whole = next(iter(data.texts_dataloader("test")))
     kept = dict(zip(whole.study_ids, whole.regions, strict=True))
     for count in (1, 3, 7, 10):
@@ -198,7 +199,7 @@ def fewer(options: argparse.Namespace) -> None:
             for names in [tuple(name for name in entry.regions if name in kept[entry.study][:count])]
         ]
         batches = [data.on_after_batch_transfer(batch, 0) for batch in data._loader("predict", entries)]
-        reports = list(itertools.chain(*(model.reporter.generate(batch, model.decoding) for batch in batches)))
+        reports = list(itertools.chain(*(model.reporter.generate(batch, free) for batch in batches)))
         parsed = [parse_report(one.text, one.regions, model.task.identity) for one in reports]
         asked = sum(len(one.regions) for one in reports)
         right = sum(
