@@ -131,10 +131,10 @@ def test_all_packaged_sweeps_are_listed(folder: Path, capsys: pytest.CaptureFixt
     out = capsys.readouterr().out
     rows = re.findall(r"^(\w+) +0 +to do +5\.0 min, a guess", out, re.MULTILINE)
     assert rows == [
-        "full", "no_lfd", "txt", "geo", "txt_geo", "no_rra", "small_lm", "r2gengpt", "medvint", "radfm",
-        "ct2rep", "m3d", "text_only",
+        "full", "no_lfd", "txt", "geo", "txt_geo", "no_rra", "no_cues", "no_head", "attributes", "small_lm",
+        "r2gengpt", "medvint", "radfm", "ct2rep", "m3d", "text_only",
     ]  # fmt: skip
-    assert "13 of 13 runs to do; time: about 32.5 min" in out
+    assert "16 of 16 runs to do; time: about 40 min" in out
     assert not Path("ablations/phantom_small").exists(), "a dry run writes nothing"
 
 
@@ -396,7 +396,8 @@ def built(swept: Path) -> Any:
 
 
 TXT, GEO, GLB, ATT = (
-    (f"reporter.{part}.", f"reporter.{part}_projector.") for part in ("texture", "geometry", "global_", "attributes")
+    (f"reporter.{part}.", f"reporter.{part.rstrip('_')}_projector.")
+    for part in ("texture", "geometry", "global_", "attributes")
 )
 SWITCHES: dict[tuple[str, ...], tuple[tuple[int, int, int, int], tuple[str, ...]]] = {
     (): ((4, 1, 4, 1), ()),

@@ -67,8 +67,8 @@ class TokenCounts:
     texture: int
     geometry: int
     global_: int
-    pooled: bool = False
     attributes: int = 0
+    pooled: bool = False
 
     @property
     def region(self) -> int:

@@ -144,7 +144,10 @@ class Store:
             found, fix = "no attributes of this entry", "run `reg2rg data prepare` again, without --views-only"
             meta = self._header(self.native_path(study), study).meta
             if meta["kind"] == KIND or any(NOT_HU in note for note in meta["notes"]):
-                found, fix = "an entry that is not in Hounsfield units", "measure scans in HU"
+                found, fix = (
+                    "an entry that is not in Hounsfield units",
+                    "measure scans in HU, or set model.attributes to null",
+                )
             expected = f"attributes of format {ATTRIBUTES_FORMAT}, measured on the same inputs"
             raise DataFault.of("NOT_PREPARED", found=found, expected=expected, fix=fix, path=path, study=study)
         return read_attributes(path)

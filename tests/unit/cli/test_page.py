@@ -19,7 +19,7 @@ def predicted(toy, folder, wrong):
         texts = [study.reports[name] for name in regions]
         said = [f"{text} A cyst is seen." if study.id in wrong and k == 0 else text for k, text in enumerate(texts)]
         text = "".join(f"The region {i} is {name}: {t} " for i, (name, t) in enumerate(zip(regions, said, strict=True)))
-        answer = SimpleNamespace(study=study.id, regions=regions, text=text, truncated=False)
+        answer = SimpleNamespace(study=study.id, regions=regions, text=text, truncated=False, written=(), findings=None)
         write_record(folder / "studies" / f"{study.id}.json", record(answer, tuple(texts), "?"))
     return folder
 

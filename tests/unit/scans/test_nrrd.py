@@ -224,7 +224,9 @@ def test_a_label_map_and_masks_in_nrrd(tmp_path):
 def test_no_reader_is_an_error_that_lists_the_kinds(tmp_path):
     path = tmp_path / "scan.xyz"
     path.write_bytes(b"something else")
-    with pytest.raises(DataFault, match=r"NOT_NIFTI .*no known kind \(expected a DICOM, NIfTI or NRRD file\)"):
+    with pytest.raises(
+        DataFault, match=r"NOT_NIFTI .*no known kind \(expected a DICOM, NIfTI, NPZ, NRRD or Pictures file\)"
+    ):
         read_image(path)
 
 
