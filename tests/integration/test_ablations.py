@@ -134,7 +134,7 @@ def test_all_packaged_sweeps_are_listed(folder: Path, capsys: pytest.CaptureFixt
         "full", "no_lfd", "txt", "geo", "txt_geo", "no_rra", "no_cues", "no_head", "attributes", "small_lm",
         "r2gengpt", "medvint", "radfm", "ct2rep", "m3d", "text_only",
     ]  # fmt: skip
-    assert "16 of 16 runs to do; time: about 40 min" in out
+    assert "16 of 16 runs to do; time: about 40.0 min" in out
     assert not Path("ablations/phantom_small").exists(), "a dry run writes nothing"
 
 

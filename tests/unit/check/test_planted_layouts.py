@@ -178,7 +178,8 @@ def checked(root: Path, kind: str, options: dict[str, object]):
 
 @pytest.mark.parametrize("kind", ["CTRG", "CTRate", "RadGenome"])
 def test_the_sound_folder_has_no_fault(sound, kind):
-    assert checked(sound[kind], kind, {}) == []
+    codes = [error.split()[0] for error in checked(sound[kind], kind, {})]
+    assert codes == (["NO_REGION_TEXT"] if kind == "CTRG" else [])  # its texts to train on are not published by region
 
 
 @pytest.mark.parametrize(("kind", "name", "plant", "options", "code", "said"), ALL, ids=[one[1] for one in ALL])
