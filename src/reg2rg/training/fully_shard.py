@@ -27,7 +27,7 @@ from reg2rg.training.checkpoints import read_checkpoint
 from reg2rg.training.shards import has_table, load_shards, new_shards, read_rest
 
 _TIMEOUT = timedelta(minutes=30)
-_CALLED = ("losses", "word_loss", "generate")
+_CALLED = ("losses", "detect", "generate")
 
 
 class FullyShard(ModelParallelStrategy):
