@@ -138,7 +138,8 @@ def written(toy: Any, ranks: int, strategy: Any) -> list[dict[str, str]]:
             enable_progress_bar=False,
             default_root_dir=toy.root,
         )
-        module.decoding = replace(module.decoding, max_new_tokens=3 if run.global_rank else 12, stop_on_loop=0)
+        most = 3 if run.global_rank else 12
+        module.decoding = replace(module.decoding, max_new_tokens=most, stop_on_loop=0, form=None)
         batches = run.predict(module, datamodule=toy.data(module, batch_size=1))
         return {answer.study: answer.text for answers in batches or [] for answer in answers}
 
