@@ -252,14 +252,14 @@ def test_report_refuses_what_it_cannot_do_before_the_model_is_loaded(theirs, dic
 
 def test_report_refuses_formats_that_a_scan_has_no_headers_for(trained, theirs, dicom, capsys, monkeypatch) -> None:
     _, _, image, masks = trained
-    monkeypatch.setattr("reg2rg.inference.generate.load_model", lambda *_: pytest.fail("the model was loaded"))
     words = ["report", "--model", str(theirs), "--formats", "SEG,JSON,TextSR", "-o", "out"]
-    assert main([*words, str(image), "--masks", masks]) == 2
+    with monkeypatch.context() as patch:
+        patch.setattr("reg2rg.inference.generate.load_model", lambda *_: pytest.fail("the model was loaded"))
+        assert main([*words, str(image), "--masks", masks]) == 2
     said = capsys.readouterr().err
     assert "no DICOM, and SEG takes patient" in said
     assert "leave TextSR out of the formats" in said
     assert not Path("out").exists()
-    monkeypatch.undo()
     with pytest.raises(ConfigError, match=r"no DICOM, and PDF takes"):
         generate_report(image, Reg2RG.from_pretrained(theirs), masks, out="out", formats=["PDF"])
 
