@@ -99,13 +99,17 @@ class RegionSet:
     def __repr__(self) -> str:
         return f"RegionSet({self.name!r}, {list(self.names)})"
 
+    def find(self, name: str) -> str | None:
+        """As `canonical`; ``None`` where no region has that spelling."""
+        return self._by_spelling.get(_fold(name))
+
     def canonical(self, name: str) -> str:
         """The set's own name for `name`: aliases, case, underscores and slashes are understood.
 
         Raises:
             ConfigError: no region has that spelling; the message offers the closest one.
         """
-        found = self._by_spelling.get(_fold(name))
+        found = self.find(name)
         if found is None:
             hint = did_you_mean(_fold(name), list(self._by_spelling))
             raise ConfigError(

@@ -29,7 +29,7 @@ from reg2rg.datasets.base import DATASETS, Dataset, Listing, Notes, Skip, carve_
 from reg2rg.datasets.columns import any_rows
 from reg2rg.datasets.labels import read_labels
 from reg2rg.datasets.layout import first_existing, spellings
-from reg2rg.datasets.names import patient_of, study_id
+from reg2rg.datasets.names import patient_of, require_mask_template, study_id
 from reg2rg.datasets.region_texts import RegionTable, RegionTexts
 from reg2rg.datasets.tables import check_encoding, clean, is_empty
 from reg2rg.scans.find_masks import by_region, matching
@@ -104,10 +104,7 @@ class CTRate(Dataset):
         ):
             if value not in known:
                 raise ConfigError(f"CTRate: {name} is {value!r}: {' or '.join(known)} is expected.")
-        if masks is not None and ("{id}" not in masks or masks.rpartition("/")[2].count("{region}") != 1):
-            raise ConfigError(
-                f"CTRate: masks is {masks!r}: {{id}} must stand in it, and {{region}} in the file's name."
-            )
+        require_mask_template(masks, "CTRate")
         self.root, self.regions = Path(root), load_region_set(regions)
         self.splits = {name: split for name, split in ((train, "train"), (test, "test")) if name is not None}
         self.release, self.reconstructions, self.sections = release, reconstructions, tuple(sections)

@@ -23,7 +23,7 @@ from reg2rg.core.types import NonNegativeFloat, PathInside, PathOrName, PathText
 from reg2rg.datasets.base import DATASETS, SPLITS, Dataset, Listing, Notes, Skip, carve_validation, noting
 from reg2rg.datasets.columns import any_rows
 from reg2rg.datasets.ctrg_tables import Item, read_chexbert, read_items
-from reg2rg.datasets.names import inside
+from reg2rg.datasets.names import inside, require_mask_template
 from reg2rg.datasets.region_texts import RegionTable, RegionTexts
 from reg2rg.datasets.tables import check_encoding
 from reg2rg.scans.find_masks import by_region, images_in, matching
@@ -90,8 +90,7 @@ class CTRG(Dataset):
         carve_validation((), val_fraction)
         if train is None and test is None:
             raise ConfigError("CTRG: train and test are both null; name at least one split.")
-        if masks is not None and ("{id}" not in masks or masks.rpartition("/")[2].count("{region}") != 1):
-            raise ConfigError(f"CTRG: masks is {masks!r}: {{id}} must stand in it, and {{region}} in the file's name.")
+        require_mask_template(masks, "CTRG")
         self.root, self.regions = Path(root), load_region_set(regions)
         self.texts, self.images, self.masks, self.region_texts = texts, images, masks, region_texts
         self.train, self.test, self.val_fraction = train, test, val_fraction

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from reg2rg.core.errors import DataFault
+from reg2rg.core.errors import ConfigError, DataFault
 
 _MAX_BYTES = 150
 _SUFFIXES = (".nii.gz", ".nii")
@@ -103,3 +103,13 @@ def _is_below(path: Path, root: Path) -> bool:
 def _is_blob(path: Path) -> bool:
     """Whether a file lies in a store that names files by their content."""
     return _DIGEST.fullmatch(path.name) is not None or {"annex", "objects"} <= set(path.parts)
+
+
+def require_mask_template(masks: str | None, dataset: str) -> None:
+    """Refuse a template of mask files without a place for the study, or without one for the region in a file's name.
+
+    Raises:
+        ConfigError: says which must stand where.
+    """
+    if masks is not None and ("{id}" not in masks or masks.rpartition("/")[2].count("{region}") != 1):
+        raise ConfigError(f"{dataset}: masks is {masks!r}: {{id}} must stand in it, and {{region}} in the file's name.")

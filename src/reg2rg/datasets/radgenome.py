@@ -145,7 +145,6 @@ class _SplitScan:
         self.needs_masks = True
         self.studies: list[Study] = []
         self.skipped: list[Skip] = []
-        self._names: dict[str, str | None] = {}
         self._has_table = self._has_masks = True
 
     def open_masks(self, faults: list[DataFault]) -> None:
@@ -185,7 +184,7 @@ class _SplitScan:
         if is_empty(anatomy):
             texts.whole = texts.whole or text
             return
-        region = self._canonical(anatomy)
+        region = self.regions.find(anatomy)
         if region is None:
             code = "HIERARCHY_ROW" if "/" in anatomy else "UNKNOWN_REGION"
             self.notes.add(code, f"{where} {anatomy}")
@@ -200,15 +199,6 @@ class _SplitScan:
             texts.regions[region] = (text, line)
         elif not texts.conflict:
             texts.conflict = f"lines {texts.regions[region][1]} and {line} differ for {region!r}"
-
-    def _canonical(self, name: str) -> str | None:
-        """The region that a name or path stands for, None if it is no region of the set. Looked up once a name."""
-        if name not in self._names:
-            try:
-                self._names[name] = self.regions.canonical(name)
-            except ConfigError:
-                self._names[name] = None
-        return self._names[name]
 
     def collect(self, texts: Mapping[str, _Texts], findings: Mapping[str, Mapping[str, bool]]) -> None:
         """Fill `studies` and `skipped` from the volumes found on disk and the texts."""

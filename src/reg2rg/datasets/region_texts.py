@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from reg2rg.core.errors import ConfigError, DataFault
+from reg2rg.core.errors import DataFault
 from reg2rg.core.regions import RegionSet
 from reg2rg.core.report import OTHER, split_report, split_tail
 from reg2rg.core.text import TextGate
@@ -67,7 +67,6 @@ class RegionTable:
         self.path, self.regions, self.notes, self.skipped = path, regions, notes, skipped
         self.texts: dict[str, RegionTexts] = {}
         self.published = False
-        self._names: dict[str, str | None] = {}
         gate = TextGate()
         for row in any_rows(path, (), encoding, gate):
             self._read(row)
@@ -122,7 +121,7 @@ class RegionTable:
         if name.strip().lower() == OTHER:
             texts.other = texts.other or ("" if is_empty(text) else text)
             return
-        region = self._canonical(name)
+        region = self.regions.find(name)
         if is_empty(name):  # the whole report, in RadGenome's table
             return
         if region is None:
@@ -131,14 +130,6 @@ class RegionTable:
             self.notes.add("EMPTY_SENTENCE", f"{where} {region}")
         elif texts.regions.setdefault(region, text) != text:
             texts.conflict = texts.conflict or f"two texts that differ for {region!r}, the second in {where}"
-
-    def _canonical(self, name: str) -> str | None:
-        if name not in self._names:
-            try:
-                self._names[name] = self.regions.canonical(name)
-            except ConfigError:
-                self._names[name] = None
-        return self._names[name]
 
 
 def _needed(path: Path, values: Mapping[str, str], names: Sequence[str]) -> str:

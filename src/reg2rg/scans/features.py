@@ -23,6 +23,7 @@ from reg2rg.core.regions import RegionSet
 from reg2rg.core.types import MaskChannels, Study
 from reg2rg.scans.base import ReadOptions
 from reg2rg.scans.grid_layout import GridLayout, to_ras, towards
+from reg2rg.scans.read import no_region
 
 Array = npt.NDArray[Any]
 Weights = npt.NDArray[np.float32]
@@ -78,14 +79,7 @@ def read_features(study: Study, regions: RegionSet, options: ReadOptions, needs_
     except DataFault as fault:
         raise fault.for_study(study.id) from None
     if needs_regions and not weights:
-        raise DataFault.of(
-            "NO_REGION",
-            found="no mask" if study.masks is None else "masks without weight in any cell",
-            expected=f"a mask for at least one of {', '.join(regions.names)}",
-            fix="look at the masks, or leave the study out; reports without regions need none (task.target whole)",
-            path=study.image,
-            study=study.id,
-        )
+        raise no_region(study, regions, "masks without weight in any cell")
     return FeatureVolume(features, weights, tuple(notes))
 
 

@@ -141,11 +141,11 @@ def files_of(path: Path) -> tuple[Path, ...]:
     return (path,) if reader is None else reader.files(path)
 
 
-def no_region(study: Study, regions: RegionSet) -> DataFault:
+def no_region(study: Study, regions: RegionSet, empty: str = "no region with a voxel in it") -> DataFault:
     """The fault of a study without regions where some are needed."""
     return DataFault.of(
         "NO_REGION",
-        found="no mask" if study.masks is None else "no region with a voxel in it",
+        found="no mask" if study.masks is None else empty,
         expected=f"a mask for at least one of {', '.join(regions.names)}",
         fix="look at the masks, or leave the study out; reports without regions need none (task.target whole)",
         path=study.image,
