@@ -7,8 +7,7 @@ from typing import Any
 
 from reg2rg import __version__
 from reg2rg.core.codes import Code
-from reg2rg.core.errors import ConfigError
-from reg2rg.inference.exporters.base import EXPORTERS, Exporter
+from reg2rg.inference.exporters.base import EXPORTERS
 from reg2rg.inference.exporters.dicom.content import (
     COMMENT,
     FINDING_SITE,
@@ -26,14 +25,13 @@ from reg2rg.inference.exporters.dicom.content import (
 from reg2rg.inference.exporters.dicom.objects import MADE_BY, clean, finish, write
 from reg2rg.inference.exporters.dicom.segmentation import (
     NOT_FOR_MEASUREMENTS,
+    OnPixels,
     segmentations,
     segments_of,
-    without_regions,
     write_segmentations,
 )
-from reg2rg.inference.exporters.dicom.source import SourceSeries, refusal, source_series
+from reg2rg.inference.exporters.dicom.source import SourceSeries
 from reg2rg.inference.result import ReportResult
-from reg2rg.scans.base import ReadOptions
 
 _COMPREHENSIVE_SR = "1.2.840.10008.5.1.4.1.1.88.33"
 _PROCEDURE = Code("77477000", "Computed tomography")
@@ -45,12 +43,8 @@ _MEDIAN = Code("373099004", "Median")
 
 
 @EXPORTERS.register
-class MeasurementSR(Exporter):
+class MeasurementSR(OnPixels):
     """A DICOM structured report for programs: volume, HU and segment of each region, with the SEG it points into."""
-
-    def refusal(self, scan: Path, regions: bool, read: ReadOptions) -> str:
-        """As of `SEG`."""
-        return without_regions(scan, regions, "MeasurementSR") or refusal(scan, read, "MeasurementSR", on_grid=True)
 
     def write(self, result: ReportResult, out: Path) -> list[Path]:
         """Write ``<study>.measurements.dcm``, and the files of `SEG`.
@@ -59,9 +53,7 @@ class MeasurementSR(Exporter):
             ConfigError: see `refusal`.
             DataFault: the series cannot be read any more.
         """
-        if reason := without_regions(result.study.image, bool(result.masks), "MeasurementSR"):
-            raise ConfigError(reason)
-        source = source_series(result, "MeasurementSR", on_grid=True)
+        source = self.source(result)
         found = segmentations(result, source)
         path = write(measurement_report(result, source, found), out / f"{result.study.id}.measurements.dcm")
         return [path, *write_segmentations(found, result, out)]

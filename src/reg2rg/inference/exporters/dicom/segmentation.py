@@ -52,13 +52,33 @@ _FULL = np.uint8(255)  # of a FRACTIONAL file: all of the pixel
 _LABEL = 64  # characters of a SegmentLabel; longer ones are invalid, and some writers do not say so
 
 
-@EXPORTERS.register
-class SEG(Exporter):
-    """A DICOM segmentation: the region masks on the pixels of the CT, a coded segment a region."""
+class OnPixels(Exporter):
+    """What points to regions on the pixels of the CT: not without DICOM, regions, or the CT's own grid."""
 
     def refusal(self, scan: Path, regions: bool, read: ReadOptions) -> str:
         """No DICOM, a CT that has to be resampled, or no regions."""
-        return without_regions(scan, regions, "SEG") or refusal(scan, read, "SEG", on_grid=True)
+        return self._without_regions(scan, regions) or refusal(scan, read, type(self).__name__, on_grid=True)
+
+    def source(self, result: ReportResult) -> SourceSeries:
+        """The CT of a result.
+
+        Raises:
+            ConfigError: see `refusal`.
+            DataFault: the series cannot be read any more.
+        """
+        if reason := self._without_regions(result.study.image, bool(result.masks)):
+            raise ConfigError(reason)
+        return source_series(result, type(self).__name__, on_grid=True)
+
+    def _without_regions(self, scan: Path, regions: bool) -> str:
+        name = type(self).__name__
+        reason = f"{scan}: {name} holds regions, and the report has none. Fix: leave {name} out of the formats"
+        return "" if regions else reason
+
+
+@EXPORTERS.register
+class SEG(OnPixels):
+    """A DICOM segmentation: the region masks on the pixels of the CT, a coded segment a region."""
 
     def write(self, result: ReportResult, out: Path) -> list[Path]:
         """Write ``<study>.seg.dcm``, and ``<study>.seg2.dcm`` and so on for regions that overlap.
@@ -67,15 +87,7 @@ class SEG(Exporter):
             ConfigError: see `refusal`.
             DataFault: the series cannot be read any more.
         """
-        if reason := without_regions(result.study.image, bool(result.masks), "SEG"):
-            raise ConfigError(reason)
-        return write_segmentations(segmentations(result, source_series(result, "SEG", on_grid=True)), result, out)
-
-
-def without_regions(scan: Path, regions: bool, format_: str) -> str:
-    """Why a scan without regions has nothing to write, ``""`` for one with some."""
-    reason = f"{scan}: {format_} holds regions, and the report has none. Fix: leave {format_} out of the formats"
-    return "" if regions else reason
+        return write_segmentations(segmentations(result, self.source(result)), result, out)
 
 
 def write_segmentations(found: Sequence[Any], result: ReportResult, out: Path) -> list[Path]:
