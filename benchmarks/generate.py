@@ -59,16 +59,22 @@ def ours(model: CausalLM, embeddings: torch.Tensor, mask: torch.Tensor, new: int
         return [g.ids for g in model.decode(embeddings, mask, Decoding(max_new_tokens=new, stop_on_loop=0))]
 
 
-def main() -> int:
-    """Time both, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def read_options(about: str | None, repeats: int) -> argparse.Namespace:
+    """The command line of a benchmark of generating; its threads are set."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=repeats)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path, help="write all figures there")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    return options
+
+
+def main() -> int:
+    """Time both, print the table."""
+    options = read_options(__doc__, repeats=1)
     size = SIZES["quick" if options.quick else "full"]
     with tempfile.TemporaryDirectory() as folder:
         build({**size, "lengths": ()}, Path(folder))
