@@ -45,7 +45,7 @@ _EMPTY = (
             any as for by from it its which than up most largest least about approximately measuring measures measured
             diameter size sized thickness reaching detected observed seen present noted identified appearance appears
             area areas level consistent changes change bilateral right left side sided mm cm evidence findings finding
-            within limits other""",
+            within limits other lung lungs lobe lobes parenchyma""",
         )
     )
 )
@@ -117,8 +117,8 @@ def _mark(one: _Said, others: Sequence[_Said], lone: Kind) -> Marked:
 
 
 def _near(one: _Said, other: _Said) -> bool:
-    if one.labels & other.labels:
-        return True
+    if one.labels and other.labels:
+        return bool(one.labels & other.labels)  # two findings in one organ are two things
     common, least = len(one.about & other.about), min(len(one.about), len(other.about))
     return common > 0 and common >= _ENOUGH * least
 

@@ -63,3 +63,12 @@ def test_without_a_reference_nothing_is_marked():
     assert compare("Nodule. Mass.", " ") == (compare("Nodule. Mass.", "")[0], ())
     assert kinds("Nodule. Mass.", "") == (["", ""], [])
     assert kinds("", "A mass.") == ([], ["missed"])
+
+
+def test_two_findings_of_one_organ_do_not_contradict_each_other():
+    mosaic, nodule = "Mosaic attenuation pattern is observed in both lungs.", "No nodule was observed in both lungs."
+    assert kinds(mosaic, nodule) == (["extra"], [""])
+    assert kinds(f"{mosaic} No consolidation or ground glass area was observed.", f"{mosaic} {nodule}") == (
+        ["", ""],
+        ["", ""],
+    )
