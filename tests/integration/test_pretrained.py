@@ -354,6 +354,12 @@ def test_the_listeners_report_is_that_of_the_command(theirs, dicom, tmp_path, mo
         assert same or name.endswith(".run.json")
 
 
+def test_a_listener_without_masks_receives_nothing(theirs, capsys) -> None:
+    assert main(["listen", "--model", str(theirs)]) == 2
+    said = capsys.readouterr().err
+    assert f"{theirs} reports region by region, and nothing makes masks. Fix: --segmenter NAME" in said
+
+
 def test_a_listener_reports_and_an_archive_gets_it(trained, theirs, dicom, tmp_path) -> None:
     """The whole way with real programs: slices by C-STORE, the pipeline, results by C-STORE, fetched and compared."""
     from tests.integration.test_orthanc import Archive, free_port

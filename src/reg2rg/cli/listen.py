@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from reg2rg.cli.main import Invocation, exit_of
 from reg2rg.cli.numbers import above_zero, whole
 from reg2rg.cli.paths import place, place_or_name
+from reg2rg.cli.report import task_of
 from reg2rg.core.errors import EXIT_OK, ConfigError
 
 if TYPE_CHECKING:
@@ -117,6 +118,13 @@ def _check(options: argparse.Namespace) -> None:
         exporter_named(word)
     if options.segmenter is not None:
         segmenter_named(options.segmenter)
+        return
+    task = task_of(options.model)  # of a checkpoint or a hub id the first report tells
+    if task is not None and task.target == "regions":
+        raise ConfigError(
+            f"{options.model} reports region by region, and nothing makes masks. Fix: --segmenter NAME; 'reg2rg list "
+            "segmenters' has them"
+        )
 
 
 def _report(options: argparse.Namespace, invocation: Invocation) -> Report:

@@ -109,7 +109,7 @@ def run(invocation: Invocation) -> int:
     _check(options)
     from reg2rg.scans.segmenters import segmenter_named
 
-    task = _task_of(options.model)  # of a folder; else the model says what it needs once it is loaded
+    task = task_of(options.model)  # of a folder; else the model says what it needs once it is loaded
     listed = None if task is None else _listed(options, task)
     segmenter = None if options.segmenter is None else segmenter_named(options.segmenter)
     _tell(f"loading {options.model}")
@@ -321,7 +321,7 @@ def _masks_of(study: Study, masks: str | None) -> MaskSource | None:
     return study.masks if masks is None else masks.replace("{id}", study.id)
 
 
-def _task_of(model: str) -> ReportTask | None:
+def task_of(model: str) -> ReportTask | None:
     """What the model of a folder sees and writes; ``None`` for a checkpoint or a hub id, which have to be loaded."""
     from reg2rg.core.documents import read_yaml
     from reg2rg.core.model_folder import CONFIG, is_model_folder, localise
