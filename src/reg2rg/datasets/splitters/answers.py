@@ -8,7 +8,7 @@ are compared as they come back: none may be lost, invented or altered.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -141,9 +141,3 @@ def answer_line(study: str, sentences: Sequence[str], places: Sequence[Placement
         **({} if places is None else {"reasons": [place.reason for place in places]}),
     }
     return json.dumps(value, ensure_ascii=False) + "\n"
-
-
-def answer_lines(known: Mapping[str, Sequence[str]], names: Sequence[str]) -> Iterator[str]:
-    """Questions: the sentences of each study by id, with the names that may answer."""
-    for study, sentences in known.items():
-        yield answer_line(study, sentences, None, choose_from=list(names))
