@@ -1,4 +1,4 @@
-"""A training step on tokens that were made before, beside a live one; the tokens' bytes and reading; what encoding takes.
+"""A training step on tokens that were made before, beside a live one; bytes and reading of tokens; what encoding takes.
 
     python benchmarks/encoded.py                    10 regions of 256 x 256 x 64, ViT of 12 x 768, as step.py
     python benchmarks/encoded.py --before CHECKOUT  and step.py of another checkout, which steps live
@@ -6,8 +6,8 @@
     python benchmarks/encoded.py --count            operations and bytes of 25,000 studies: counted, nothing is run
 
 Tokens are written to files as ``reg2rg data encode`` writes them, and read at every step, digests checked. First, with
-every dropout off, loss and gradients must be those of the live encoder: to 1e-4 of the loss with float16. Then sides take
-turns; best of all repeats, in CPU seconds. Exit status 1 when a bar is missed.
+every dropout off, loss and gradients must be those of the live encoder: to 1e-4 of the loss with float16. Then sides
+take turns; best of all repeats, in CPU seconds. Exit status 1 when a bar is missed.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ def reading(kept: dict[Bits, Kept], quick: bool) -> bool:
     for bits, one in kept.items():
         result = take_turns({"read": one.read}, 12)["read"]
         good = quick or (result.cpu <= READ_BAR and one.share <= BYTES_BAR[bits])
-        print(f"{bits} bits: {one.bytes / 1e6:.2f} MB a study, {one.share:.3f} of dense float16 (bar {BYTES_BAR[bits]}); "
-              f"read and checked in {result.cpu * 1e3:.1f} ms CPU (bar {READ_BAR * 1e3:.0f})")  # fmt: skip
+        print(f"{bits} bits: {one.bytes / 1e6:.2f} MB, {one.share:.3f} of dense float16 (bar {BYTES_BAR[bits]}); "
+              f"read, checked in {result.cpu * 1e3:.1f} ms CPU (bar {READ_BAR * 1e3:.0f})")  # fmt: skip
         met = met and good
     return met
 
