@@ -1,4 +1,4 @@
-"""Does a paragraph depend on its own region? Interventions on the tokens of one region, and what all paragraphs become.
+"""Whether each paragraph depends on its own region: interventions on one region's tokens, and what paragraphs become.
 
 `subject` says what is audited, `run` intervenes and writes records, `measures` turns records into numbers.
 """
