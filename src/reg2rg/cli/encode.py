@@ -115,6 +115,7 @@ def _described(
     from reg2rg.config.overlay import fold
     from reg2rg.data.encoded import not_legal, nothing_frozen
     from reg2rg.models.encoders.settled import settled_views
+    from reg2rg.models.encoders.views_fit import require_fit
 
     more, keys = split_config_options(rest)
     given = [] if options.ckpt_path is None else ["--ckpt_path", options.ckpt_path]
@@ -129,6 +130,7 @@ def _described(
         raise ConfigError(f"data encode: {reason}")
     built = build_encoders(tree, invocation.allow_import)
     fill(built, options.ckpt_path)
+    require_fit(built.texture, built.global_, built.geometry, sections.task.views)
     told = settled_views(built.texture, built.geometry, built.global_)
     reasons = {view: part for view, part in told.items() if isinstance(part, str)}
     if len(reasons) == len(told):

@@ -56,7 +56,7 @@ class WantedTokens:
         Raises:
             ConfigError: tokens are required, and something of them is missing, stale or not legal; names it.
         """
-        if self.features == "off" or (self.features == "auto" and not (store.root / FOLDER).is_dir()):
+        if self.features == "off" or (self.features == "auto" and (settled is None or not has_tokens(store))):
             return {}
         found, reason = self._look(store, views, want, entries, settled)
         if found:
@@ -102,6 +102,11 @@ def _lacking(found: Mapping[ViewName, EncodedView], studies: Mapping[str, Sequen
             names = [study for study, other in states.items() if other == state]
             few = f"{', '.join(names[:_NAMED])}{', ...' if len(names) > _NAMED else ''}"
             yield f"tokens of the {view} view of {len(names)} of {len(studies)} studies are {state} ({few})"
+
+
+def has_tokens(store: Store) -> bool:
+    """Whether anything was ever encoded."""
+    return (store.root / FOLDER).is_dir()
 
 
 def not_legal(views: Views, *, augmented: bool) -> str:

@@ -253,13 +253,16 @@ class RegionReporter(nn.Module):
         return loss
 
     @torch.no_grad()
-    def generate(self, batch: Batch, decoding: Decoding | None = None) -> list[GeneratedReport]:
+    def generate(
+        self, batch: Batch, decoding: Decoding | None = None, table: Tensor | None = None
+    ) -> list[GeneratedReport]:
         """Report on each study of the batch. Targets in the batch are not looked at.
 
         Args:
             batch: scaled, on this model's device.
             decoding: limits, the form of reports, and whether tokens are drawn; greedy and free if not given. Without
                 regions a report has no form.
+            table: what fills the slots, as `visual_table` gives it; views in the batch are not looked at then.
 
         Raises:
             ConfigError: prompt and report could be longer than the language model's context, or a tokenizer that
@@ -273,7 +276,7 @@ class RegionReporter(nn.Module):
         try:
             prompts = batch.prompts(pad)
             self._require_context(prompts, decoding.max_new_tokens)
-            table = self.visual_table(batch)
+            table = self.visual_table(batch) if table is None else table
             logits = region = None
             if self.head is not None:
                 logits, region = self._head_logits(batch, table)
@@ -353,9 +356,9 @@ class RegionReporter(nn.Module):
         context = texture = None
         if isinstance(self.texture, MaskPool) and self.texture_projector is not None:
             images, masks = _given(batch.global_, "global"), _given(batch.geometry, "geometry")
-            counts = [len(names) for names in batch.regions]
-            texture = self.texture_projector(self.texture.of_regions(images, masks, counts))
-            context = self.texture_projector(self.texture(images)) if self.shares_texture else None
+            cells = self.texture.encoder(images)
+            texture = self.texture_projector(self.texture.under(cells, masks, batch.regions, batch.study_ids))
+            context = self.texture_projector(self.texture.everywhere(cells)) if self.shares_texture else None
         elif self.texture is not None and self.texture_projector is not None:
             volumes = _given(batch.texture, "texture")
             if self.shares_texture:
