@@ -229,13 +229,16 @@ class RegionReporter(nn.Module):
         return loss
 
     @torch.no_grad()
-    def generate(self, batch: Batch, decoding: Decoding | None = None, certify: bool = False) -> list[GeneratedReport]:
+    def generate(
+        self, batch: Batch, decoding: Decoding | None = None, table: Tensor | None = None, certify: bool = False
+    ) -> list[GeneratedReport]:
         """Report on each study of the batch. Targets in the batch are not looked at.
 
         Args:
             batch: scaled, on this model's device.
             decoding: limits, the form of reports, and whether tokens are drawn; greedy and free if not given. Without
                 regions a report has no form.
+            table: what fills the slots, as `visual_table` gives it; views in the batch are not looked at then.
             certify: give reports of independent paragraphs an `OrderCertificate`, by reading them once more.
 
         Raises:
@@ -249,7 +252,7 @@ class RegionReporter(nn.Module):
         try:
             prompts = batch.prompts(pad)
             self._require_context(prompts, decoding.max_new_tokens)
-            table = self.visual_table(batch)
+            table = self.visual_table(batch) if table is None else table
             logits = region = None
             if self.head is not None:
                 logits, region = self._head_logits(batch, table)
