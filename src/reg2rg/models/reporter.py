@@ -310,9 +310,9 @@ class RegionReporter(nn.Module):
         context = texture = None
         if isinstance(self.texture, MaskPool) and self.texture_projector is not None:
             images, masks = _given(batch.global_, "global"), _given(batch.geometry, "geometry")
-            counts = [len(names) for names in batch.regions]
-            texture = self.texture_projector(self.texture.of_regions(images, masks, counts))
-            context = self.texture_projector(self.texture(images)) if self.shares_texture else None
+            cells = self.texture.encoder(images)
+            texture = self.texture_projector(self.texture.under(cells, masks, batch.regions, batch.study_ids))
+            context = self.texture_projector(self.texture.everywhere(cells)) if self.shares_texture else None
         elif self.texture is not None and self.texture_projector is not None:
             volumes = _given(batch.texture, "texture")
             if self.shares_texture:

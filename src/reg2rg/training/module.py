@@ -25,7 +25,7 @@ from reg2rg.data.batch import Batch
 from reg2rg.data.order import mixed_seed
 from reg2rg.data.prompt import TokenCounts
 from reg2rg.models.encoders.base import Encoder
-from reg2rg.models.encoders.grids import require_pooled
+from reg2rg.models.encoders.views_fit import require_fit
 from reg2rg.models.heads.options import FindingsOptions, HeadFactory
 from reg2rg.models.llm.base import Decoding, Form, LanguageModel, Sampling
 from reg2rg.models.reporter import ProjectorFactory, RegionReporter
@@ -123,7 +123,7 @@ class Reg2RG(FolderModel, L.LightningModule):
         operating_point: str = "f1",
     ) -> None:
         super().__init__()
-        require_pooled(texture, task.views.features)
+        require_fit(texture, global_, geometry, task.views)
         names = task.region_set.names
         findings = FindingsOptions.for_task(task, head, cues, cue_dropout, operating_point)
         self.reporter = RegionReporter(
