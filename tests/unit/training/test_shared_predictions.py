@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from reg2rg.core.claims import COMPLETE, Campaign, Claims
 from reg2rg.core.documents import read_record, write_record
 from reg2rg.core.errors import ConfigError, Reg2RGError, TooManySkippedError
+from reg2rg.models.reporter import GeneratedReport
 from reg2rg.store.store import Store
 from reg2rg.training.prediction_writer import PredictionWriter
 
@@ -20,7 +21,16 @@ EVERY = ["s0", "s1", "s2", "s3", "s4"]
 
 @pytest.fixture(scope="module")
 def module(toy):
-    return toy.module(max_new_tokens=2)
+    """A model whose reports cost nothing; those of a real one are compared in tests/integration/test_pretrained.py."""
+
+    def generate(self, batch, *rest):
+        told = zip(batch.study_ids, batch.regions, strict=True)
+        return [GeneratedReport(study, names, f"The region 0 is {names[0]}: {study}.", False) for study, names in told]
+
+    made = toy.module()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(made.reporter), "generate", generate)
+        yield made
 
 
 @pytest.fixture(scope="module")
