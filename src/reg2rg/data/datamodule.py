@@ -146,11 +146,7 @@ class RegionReportDataModule(L.LightningDataModule):
         self._settled: SettledViews | None = None
 
     def offer_settled(self, settled: SettledViews) -> None:
-        """Be told by the model which views its frozen encoders could be given as tokens; asked for a loader.
-
-        Args:
-            settled: gives view -> what is known of its encoder, or why its tokens cannot be made before.
-        """
+        """Be told by the model, view by view, what is known of its frozen encoder, or why it has none."""
         self._settled = settled
 
     def with_task(self, task: ReportTask, tokenizer: PreTrainedTokenizerBase, token_counts: TokenCounts) -> Self:
