@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -25,12 +25,13 @@ from reg2rg.core.regions import RegionSet, load_region_set
 from reg2rg.core.task import Views
 from reg2rg.core.types import Study
 from reg2rg.datasets.base import Dataset, Skip
+from reg2rg.datasets.signature import signature
 from reg2rg.scans.base import ReadOptions
 from reg2rg.scans.footprint import workers_that_fit
 from reg2rg.store.attributes import ATTRIBUTES_FORMAT
-from reg2rg.store.index import NATIVE_FORMAT, VIEWS_FORMAT
+from reg2rg.store.index import INDEX, NATIVE_FORMAT, VIEWS_FORMAT
 from reg2rg.store.inputs import Known, load_known, save_known
-from reg2rg.store.ledger import Ledger
+from reg2rg.store.ledger import Ledger, seal_of, unchanged
 from reg2rg.store.prepare_study import Job, Outcome, job_name, prepare_one
 from reg2rg.store.store import Store
 from reg2rg.store.views import views_key
@@ -69,6 +70,12 @@ class PrepareSummary:
     regions: dict[str, int]
     size: int
     seconds: float
+
+    @classmethod
+    def all_kept(cls, known: Sequence[Any], seconds: float) -> Self:
+        """Of a run with nothing to do; `known` of the run before: number of studies, their regions, bytes."""
+        studies, regions, size = known
+        return cls(studies, studies, 0, 0, 0, 0, 0, (), regions, size, seconds)
 
     @property
     def ready(self) -> int:
@@ -173,41 +180,42 @@ def prepare(
     """
     started = time.monotonic()
     store = store if isinstance(store, Store) else Store(store)
-    studies, before = _studies(dataset)
-    mine = shard_of(studies, shard)
     workers = usable_cores() if workers is None else workers
     _check(workers, bake, native=native)
-    region_set = load_region_set(regions)
-    options = _of_views(options or ReadOptions(), bake)
-    tally = _Tally()
+    region_set, options = load_region_set(regions), _of_views(options or ReadOptions(), bake)
     settings = (region_set.regions, options, bake, verify, native, needs_regions, _VERSIONS)
+    done, listed_as = store.root / _of_shard("done", shard), signature(dataset) if campaign is None else None
+    if not check_contents and (known := unchanged(done, settings, listed_as)) is not None:
+        return PrepareSummary.all_kept(known, time.monotonic() - started)
+    studies, before = _studies(dataset)
+    mine, tally = shard_of(studies, shard), _Tally()
     jobs = [
         Job(study, store.root, region_set, options, bake, verify, native, needs_regions, check_contents)
         for study in (mine if campaign is None else own_first(studies, shard))
     ]
-    everything = {job.study.id for job in jobs}
     with _only_run(store.root, shard) if campaign is None else _claims(store.root, jobs, campaign) as claims:
-        ledger = Ledger.open(store.root / _of_shard("done", shard), settings)
+        ledger = Ledger.open(done, settings)
         if check_contents:
             ledger.rows.clear()
         if claims is None:
-            _remove_leftovers(store, [study.id for study in mine], bake, alone=shard[1] == 1)
+            _remove_leftovers(store, {study.id for study in mine}, bake, alone=shard[1] == 1)
             jobs = [job for job in jobs if not _is_done(job, store, ledger, tally)]
         inputs, seen_before = _of_shard("inputs", shard), load_known(store.root) if jobs else {}
         with _kept_on_error(store.root / inputs, seen_before, tally, ledger):
             _bring(jobs, workers, tally, ledger, store, claims)
-        complete = claims is None or claims.finished() >= everything
+        complete = claims is None or claims.finished() >= {job.study.id for job in jobs}
         if claims is not None and complete:
             tally, shard = _Tally.of(claims.outcomes(), tally.seen), (1, 1)
         summary = tally.summary(before, region_set, time.monotonic() - started)
         with _writing(store.root):
             if jobs:
                 save_known(store.root, inputs, seen_before | tally.seen)
-                ledger.save()
             if jobs or not store.has_index():
                 store.write_index()
             if complete:
                 _write_summary(store.root, shard, summary, region_set, options, bake)
+            whole = dataset if claims is None and not summary.skipped and ledger.holds_all(mine) else None
+            _save(ledger, store, shard, bake, summary, whole, listed_as)
     _hold_limit(tally.skipped, summary.studies, max_skip)
     return summary
 
@@ -335,13 +343,9 @@ def _writing(root: Path) -> Iterator[None]:
         ) from None
 
 
-def _remove_leftovers(store: Store, studies: Sequence[str], bake: Views | None, *, alone: bool) -> None:
+def _remove_leftovers(store: Store, mine: Collection[str], bake: Views | None, *, alone: bool) -> None:
     """Remove temporary files that a killed run of this shard left behind."""
-    mine = frozenset(studies)
-    folders = [store.root / "native", *([] if bake is None else [store.root / "views" / views_key(bake)])]
-    for folder in (*folders, store.root / "attributes"):
-        if not folder.is_dir():
-            continue
+    for folder in _folders(store, bake):
         with os.scandir(folder) as entries:
             left = [entry.name for entry in entries if entry.name.startswith(".") and ".tmp." in entry.name]
         for name in left:
@@ -352,6 +356,28 @@ def _remove_leftovers(store: Store, studies: Sequence[str], bake: Views | None, 
         with contextlib.suppress(FileNotFoundError):
             if alone or now - path.stat().st_mtime > _STALE_SECONDS:
                 path.unlink()
+
+
+def _save(
+    ledger: Ledger,
+    store: Store,
+    shard: tuple[int, int],
+    bake: Views | None,
+    summary: PrepareSummary,
+    dataset: object,
+    listed_as: str | None,
+) -> None:
+    """Write the ledger; with the `dataset` of a run that skipped nothing, so that the next one may end at once."""
+    written = [store.root / _of_shard("summary", shard), store.root / INDEX, *_folders(store, bake)]
+    seal = seal_of(dataset, listed_as, [summary.studies, summary.regions, summary.size], written)
+    if ledger.changed or seal is not None:
+        ledger.save(seal)
+
+
+def _folders(store: Store, bake: Views | None) -> list[Path]:
+    """The folders of entries that are there."""
+    views = [] if bake is None else [store.root / "views" / views_key(bake)]
+    return [folder for folder in (store.root / "native", *views, store.root / "attributes") if folder.is_dir()]
 
 
 def _write_summary(
