@@ -18,6 +18,7 @@ QUICK = {
     "encoded": ("--quick",),
     "generate": ("--quick",),
     "constrained": ("--quick",),
+    "paragraphs": ("--quick", "--repeats", "1"),
     "evaluate": ("--quick",),
 }
 
