@@ -27,10 +27,23 @@ from _measure import machine
 HERE = Path(__file__).resolve().parents[1]
 BAR, LOSS_BAR = 3.0, 1e-4
 SIZE = [128, 128, 32]
-SIDE = """
-import json, sys, time
-import torch
+MAIN = """
+import importlib.metadata, importlib.util, sys
+every = importlib.metadata.entry_points
+def has(name):
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # of its parent
+        return False
+def entry_points(**chosen):  # what is installed may name plug-ins that another checkout does not have
+    found = every(**chosen)
+    return [one for one in found if has(one.module)] if "reg2rg" in chosen.get("group", "") else found
+importlib.metadata.entry_points = entry_points
 from reg2rg.cli.main import main
+"""
+SIDE = f"""{MAIN}
+import json, time
+import torch
 try:
     from reg2rg.training.module import Reg2RG
 except ImportError:
@@ -47,7 +60,7 @@ Reg2RG.on_train_epoch_start = lambda self: epochs.append([time.process_time()])
 Reg2RG.on_train_epoch_end = lambda self: epochs[-1].append(time.process_time())
 code = main(["fit", *sys.argv[2:]])
 if code == 0:
-    open(sys.argv[1], "w").write(json.dumps({"epochs": [b - a for a, b in epochs], "losses": losses}))
+    open(sys.argv[1], "w").write(json.dumps({{"epochs": [b - a for a, b in epochs], "losses": losses}}))
 sys.exit(code)
 """
 
@@ -95,12 +108,12 @@ def call(checkout: Path, *words: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(checkout / "src"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True)
     if done.returncode:
-        sys.exit(f"{checkout}: {' '.join(words[-8:])} ended with {done.returncode}\n{done.stderr[-3000:]}")
+        sys.exit(f"{checkout}: {' '.join(words[1:])[-300:]} ended with {done.returncode}\n{done.stderr[-3000:]}")
 
 
 def command(checkout: Path, *words: str) -> None:
     """Run a command of a checkout."""
-    call(checkout, "-m", "reg2rg.cli.main", *words)
+    call(checkout, "-c", f"{MAIN}sys.exit(main(sys.argv[1:]))", *words)
 
 
 def train(checkout: Path, folder: Path, name: str, *options: str) -> dict[str, list[float]]:
