@@ -17,6 +17,7 @@ QUICK = {
     "step": ("--quick",),
     "generate": ("--quick",),
     "constrained": ("--quick",),
+    "paragraphs": ("--quick", "--repeats", "1"),
     "evaluate": ("--quick",),
 }
 
