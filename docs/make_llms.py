@@ -23,10 +23,12 @@ sys.path.insert(0, str(ROOT / "tests"))
 from families import FAST, SLOW, TARGETS, TYPES, save_tiny
 from reg2rg.core.errors import ConfigError
 from reg2rg.models.llm.adapters import LoRA, weights_to_fold
+from reg2rg.models.llm.base import Decoding
 from reg2rg.models.llm.causal_lm import CausalLM
 from reg2rg.testing import check_language_model
 
 PAGE = ROOT / "docs" / "reference" / "llms.md"
+BATCH, TOKENS, CONTEXT = 8, 16, 64
 BEGIN, END = "<!-- table -->\n", "<!-- /table -->\n"
 KINDS = {
     "falcon": "rotary positions",
@@ -80,6 +82,32 @@ def notes(build: partial[CausalLM], targets: tuple[str, ...]) -> Iterator[str]:
         yield "no gradient checkpointing"
 
 
+def batched(build: partial[CausalLM]) -> str:
+    """Tokens of eight answers in one batch that are those of each alone, of how many, in float32."""
+    model = build().eval()
+    torch.manual_seed(0)
+    lengths = torch.arange(BATCH) * 2 + 3
+    ids = torch.randint(5, 40, (BATCH, int(lengths.max())))
+    mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
+    with torch.no_grad():
+        inputs = model.embed(ids)
+    limits = Decoding(max_new_tokens=TOKENS, stop_on_loop=0)
+    model.eos_ids = frozenset()
+    together = model.decode(inputs, mask, limits)
+    alone = [model.decode(inputs[row : row + 1], mask[row : row + 1], limits)[0] for row in range(BATCH)]
+    pairs = [pair for one, other in zip(together, alone, strict=True) for pair in zip(one.ids, other.ids, strict=True)]
+    return f"{sum(one == other for one, other in pairs)} of {len(pairs)}"
+
+
+def apart(build: partial[CausalLM]) -> str:
+    """Whether paragraphs may be independent, or why not."""
+    try:
+        build().require_blocks(CONTEXT)
+    except ConfigError as error:
+        return str(error).partition("themselves alone: ")[2].partition(" (expected")[0].replace(f" of {CONTEXT}", "")
+    return "yes"
+
+
 def row(family: str) -> str:
     """One line of the table."""
     targets = TARGETS.get(family, LoRA.targets)
@@ -87,10 +115,11 @@ def row(family: str) -> str:
         build = partial(CausalLM, str(save_tiny(family, Path(folder))), lora=LoRA(targets=targets))
         try:
             check_language_model(build)
-            verdict, more = "right", "; ".join(notes(build, targets))
+            verdict, more = "right", f"{batched(build)} | {apart(build)} | {'; '.join(notes(build, targets))}"
         except ConfigError as error:
             reason = str(error).partition("cannot be used: ")[2] or str(error).partition("lora: ")[2]
-            verdict, more = "refused", reason.partition(" (expected")[0].partition(", and that")[0].rstrip(".")
+            why = reason.partition(" (expected")[0].partition(", and that")[0].rstrip(".")
+            verdict, more = "refused", f" | | {why}"
     kind = f", {KINDS[family]}" if family in KINDS else ""
     return f"| `{TYPES.get(family, family)}`{kind} | {verdict} | {more} |\n"
 
@@ -101,7 +130,10 @@ def table() -> str:
     right = sum("| right |" in line for line in rows)
     release = torch.__version__.partition("+")[0]
     versions = f"transformers {transformers.__version__}, peft {peft.__version__}, torch {release}"
-    head = "| family (`model_type`) | verdict | notes |\n|---|---|---|\n"
+    head = (
+        "| family (`model_type`) | verdict | tokens in a batch as alone | independent paragraphs | notes |\n"
+        "|---|---|---|---|---|\n"
+    )
     return f"{versions}, CPU: {right} right, {len(rows) - right} refused.\n\n{head}{''.join(rows)}"
 
 

@@ -22,7 +22,7 @@ ARROW = 40  # width of the column on the right
 COLOURS = {
     "data": ("#e8f1fb", "scans datasets store check data"),
     "model": ("#e5f4e8", "models pretrained training inference"),
-    "scores": ("#fdf1dc", "evaluation show ablation"),
+    "scores": ("#fdf1dc", "evaluation show audit ablation"),
     "ground and doors": ("#eeeeee", "core config cli runners testing"),
     "a plug-in": ("#f3e8f8", "extras"),
 }

@@ -18,7 +18,7 @@ BEGIN, END = "<!-- tree -->\n```text\n", "```\n<!-- /tree -->"
 # In the order of the data's way; a folder that is not named here comes last.
 ORDER = (
     *("core", "scans", "datasets", "store", "check", "data", "models", "pretrained", "training", "inference"),
-    *("evaluation", "show", "ablation", "runners", "config", "cli", "extras", "testing"),
+    *("evaluation", "show", "audit", "ablation", "runners", "config", "cli", "extras", "testing"),
 )
 
 

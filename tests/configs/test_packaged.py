@@ -121,6 +121,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "no_geometry": {"model.geometry": None},
     "no_global": {"model.global_": None},
     "no_rra": {"task.identity": False},
+    "independent_paragraphs": {"task.independent_paragraphs": True},
     "text_only": {"model.texture": None, "model.geometry": None, "model.global_": None},
     "attributes": {
         "model.attributes": {

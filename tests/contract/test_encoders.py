@@ -45,6 +45,7 @@ BUILD: dict[str, tuple[Callable[[], Encoder], tuple[int, int, int]]] = {
     ),
     "Frozen": (around("Frozen", chunk=2), SIZE),
     "GridCells": (make("GridCells", size=(4, 3, 2), channels=1), (4, 3, 2)),
+    "I3ResNet": (make("I3ResNet", size=SIZE, width=2, blocks=(1, 1, 1, 1)), SIZE),
     "M3DViT": (make("M3DViT", size=SIZE, patch=(8, 16, 4), dim=24, depth=2, heads=2, mlp_dim=32), SIZE),
     "ModifiedResNet": (make("ModifiedResNet", size=SIZE, image_size=32, width=16, blocks=(1, 2, 1)), SIZE),
     "MaskPool": (around("MaskPool", pool="attention", tokens=4, heads=3), SIZE),

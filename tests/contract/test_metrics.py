@@ -16,7 +16,7 @@ from reg2rg.testing import ContractError, check_labeler, check_metric
 def test_metric(metric):
     check_metric(metric)
     assert metric.__doc__
-    assert metric.always
+    assert metric.always or metric.__name__ in ("ReportQuestions", "TemplateCollapse")  # what `reg2rg audit` asks for
 
 
 def test_no_number_belongs_to_two_metrics():

@@ -11,6 +11,7 @@ LEAVES = {
     "own_dataset": ("check/check.json", "store/index.json"),
     "plugin_encoder": ("runs/checkpoints/last.ckpt",),
     "predict_one_scan": ("val*.json", "val*.html"),
+    "region_maps": ("regions.pt",),
     "swap_encoder": ("store/index.json",),
     "train_on_phantoms": ("predictions/predictions.csv", "checkpoints/last.ckpt"),
 }

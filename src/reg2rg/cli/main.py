@@ -104,6 +104,11 @@ COMMANDS: dict[str, Command] = {
         "reg2rg.cli.listen:run", "a DICOM node that reports on every study that it is sent", "reg2rg.cli.listen:parser"
     ),
     "evaluate": Command("reg2rg.cli.evaluate:run", "score files of reports, of any system, beside their floors"),
+    "audit": Command(
+        "reg2rg.cli.audit:run",
+        "whether each paragraph depends on its own region, and what reports tell as text alone",
+        "reg2rg.cli.audit:parser",
+    ),
     "export": Command("reg2rg.cli.export:run", "a checkpoint to a folder that others can load, with a model card"),
     "ablate": Command("reg2rg.cli.ablate:run", "train, score and compare the runs of a sweep, in one table"),
     "page": Command("reg2rg.cli.page:run", "score predictions beside their floors, and write a page to look at"),

@@ -64,6 +64,27 @@ class Written:
         return self.referring.get(self.region)
 
 
+@dataclass(slots=True)  # not frozen, as `Written`
+class OrderCertificate:
+    """That the order of paragraphs plays no part in a report: they were read once more in one row, the last one first.
+
+    Attributes:
+        tokens: that were compared.
+        rounding: largest difference between the two readings in a token's log-likelihood, in nats.
+        margin: least distance of a token that was written to the next likeliest that might have been, in nats; ``None``
+            of a report whose tokens were drawn.
+    """
+
+    tokens: int
+    rounding: float
+    margin: float | None
+
+    @property
+    def holds(self) -> bool:
+        """Whether no token could have been another in any order: twice the rounding is less than the margin."""
+        return self.margin is not None and 2 * self.rounding < self.margin
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """A parsed report.

@@ -169,6 +169,9 @@ class ReportTask:
         tail: behind the paragraphs comes what the report says of regions without a mask and of no region, as
             CTRG-Chest-548K has it: ``The other report is: {pleura: ...}{other: ...}``. Counts for the
             target ``"regions"`` alone.
+        independent_paragraphs: every paragraph sees the prompt and itself alone, and its positions begin where the
+            prompt ends: a report does not depend on the order of its paragraphs, and all are written at once. For the
+            target ``"regions"`` without a tail. By default a paragraph sees those before it, as published.
     """
 
     regions: PathOrName | RegionSet = "radgenome"
@@ -179,16 +182,24 @@ class ReportTask:
     instruction: str = ""
     max_length: PositiveInt = field(default=2048, metadata=_OF_A_RUN)
     tail: bool = False
+    independent_paragraphs: bool = False
 
     def __post_init__(self) -> None:
         load_region_set(self.regions)
         for name, allowed in (("target", Target), ("order", Order)):
             if getattr(self, name) not in (choices := allowed.__args__):  # type: ignore[attr-defined]
                 raise ConfigError(f"{name} is {getattr(self, name)!r} (expected one of {', '.join(choices)})")
-        for name, kind in (("identity", bool), ("instruction", str), ("max_length", int), ("tail", bool)):
+        kinds = {"identity": bool, "instruction": str, "max_length": int, "tail": bool, "independent_paragraphs": bool}
+        for name, kind in kinds.items():
             _require_kind(name, getattr(self, name), kind)
         if self.max_length < 1:
             raise ConfigError(f"max_length is {self.max_length} (expected a number of tokens, 1 or more)")
+        if self.independent_paragraphs and (self.target != "regions" or self.tail):
+            other = "a tail, which says what the paragraphs do not" if self.tail else f"target '{self.target}'"
+            raise ConfigError(
+                f"independent_paragraphs writes each paragraph by itself, and the task has {other}. Fix: leave "
+                "independent_paragraphs out, or set target to regions and tail to false"
+            )
 
     @property
     def region_set(self) -> RegionSet:

@@ -69,6 +69,8 @@ class Batch:
         sentences_cut: sentences that did not fit, over all studies.
         others: key -> text of each study's tail, ``None`` where it has none; empty if no study has one.
         attributes: (N, 1, A, 1, 1) float32, what is measured of each region, shaped as encoders take it; or ``None``.
+        blocks: (B, L), 0 in the prompt, then the number of the paragraph from 1, -1 in padding, where each paragraph
+            sees the prompt and itself alone; or ``None``.
     """
 
     texture: Tensor | None
@@ -87,9 +89,19 @@ class Batch:
     sentences_cut: int = 0
     others: tuple[dict[str, str] | None, ...] = ()
     attributes: Tensor | None = None
+    blocks: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.study_ids)
+
+    @property
+    def positions(self) -> Tensor:
+        """(B,), how many each row takes: of independent paragraphs, those of the prompt and of the longest one."""
+        if self.blocks is None:
+            return self.attention_mask.sum(1)
+        counts = torch.zeros(len(self), int(self.blocks.max()) + 1, dtype=torch.long, device=self.blocks.device)
+        counts.scatter_add_(1, self.blocks.clamp(min=0), (self.blocks >= 0).long())
+        return counts[:, 0] + (counts[:, 1:].amax(1) if counts.shape[1] > 1 else 0)
 
     @property
     def region_names(self) -> tuple[str, ...]:
@@ -164,11 +176,12 @@ class Batch:
             attention_mask=moved(self.attention_mask, False, True),
             labels=moved(self.labels, IGNORED, IGNORED),
             visual_cols=self.visual_cols + shift[self.visual_rows, self.visual_cols],
+            blocks=None if self.blocks is None else moved(self.blocks, -1, 0),
         )
 
     def prompts(self, pad_id: int) -> Self:
         """The same studies without their targets, padded on the left: what generation starts from."""
-        is_label = self.labels != IGNORED
+        is_label = self.labels != IGNORED if self.blocks is None else self.blocks > 0
         ends = torch.where(is_label.any(1), is_label.int().argmax(1), self.attention_mask.sum(1))
         longest = int(ends.max())
         ids = self.input_ids.new_full((len(self), longest), pad_id)
@@ -183,6 +196,7 @@ class Batch:
             labels=torch.full_like(ids, IGNORED),
             visual_cols=self.visual_cols + (longest - ends)[self.visual_rows],
             label_region=self.label_region[:0],
+            blocks=None,
         )
 
 
@@ -200,11 +214,14 @@ def collate(samples: Sequence[Sample], counts: TokenCounts, pad_id: int, pad_to:
     ids = np.full(shape, pad_id, dtype=np.int64)
     labels = np.full(shape, IGNORED, dtype=np.int64)
     mask = np.zeros(shape, dtype=bool)
+    blocks = None if encoded[0].blocks is None else np.full(shape, -1, dtype=np.int64)
     rows, sources, label_region = [], [], []
     first = 0
     for row, (sample, one) in enumerate(zip(samples, encoded, strict=True)):
         length = len(one.ids)
         ids[row, :length], labels[row, :length], mask[row, :length] = one.ids, one.labels, True
+        if blocks is not None and one.blocks is not None:
+            blocks[row, :length] = one.blocks
         rows.append(np.full(len(one.visual_positions), row, dtype=np.int64))
         sources.append(rebase_sources(one.visual_sources, counts, row, len(samples), first))
         label_region.append(np.where(one.region_of_label < 0, -1, one.region_of_label + first))
@@ -226,6 +243,7 @@ def collate(samples: Sequence[Sample], counts: TokenCounts, pad_id: int, pad_to:
         sentences_cut=sum(one.sentences_cut for one in encoded),
         others=tuple(None if sample.others is None else dict(sample.others) for sample in samples),
         attributes=_measured([sample.attributes for sample in samples]),
+        blocks=None if blocks is None else torch.from_numpy(blocks),
     )
 
 

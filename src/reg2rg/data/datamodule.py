@@ -165,7 +165,8 @@ class RegionReportDataModule(L.LightningDataModule):
         if self.published_ids:
             check_published_ids(tokenizer)
         task = self.task
-        return PromptEncoder(tokenizer, self.token_counts, task.identity, task.max_length, task.instruction_text)
+        written = task.identity, task.max_length, task.instruction_text, task.independent_paragraphs
+        return PromptEncoder(tokenizer, self.token_counts, *written)
 
     def setup(self, stage: str) -> None:
         """List the studies of the splits that `stage` needs.

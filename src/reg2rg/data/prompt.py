@@ -41,6 +41,8 @@ IGNORED = -100
 GLOBAL_PREFIX = "The global information is provided as the context: "
 REGION_PREFIX = "The region {slot} is "
 AFTER_RUN = ". "
+PARAGRAPH_HEAD = "The region {slot}"
+"""What a paragraph begins with, whatever its region: see `reg2rg.core.report.write_paragraph`."""
 
 IMAGE_OPEN, IMAGE_CLOSE, REGION_OPEN, REGION_CLOSE = range(4)
 """Rows of the source table that hold the learned tags."""
@@ -117,6 +119,8 @@ class EncodedSample:
         region_of_label: (K,) for each label position, in order, the slot whose paragraph it belongs to; -1 for EOS, for
             a tail and for a report without regions.
         sentences_cut: sentences dropped from the end of the report because the sample was too long.
+        blocks: (L,) of a target whose paragraphs see the prompt and themselves alone: 0 in the prompt, then the number
+            of the paragraph from 1; ``None`` where a paragraph sees all before it.
     """
 
     ids: Int
@@ -125,6 +129,7 @@ class EncodedSample:
     visual_sources: Int
     region_of_label: Int
     sentences_cut: int = 0
+    blocks: Int | None = None
 
 
 def rebase_sources(sources: Int, counts: TokenCounts, sample: int, batch: int, first_region: int) -> Int:
@@ -153,6 +158,7 @@ class PromptEncoder:
         identity: name the region in its target paragraph (region-report alignment).
         max_length: longest sample in tokens, slots included.
         instruction: text at the end of the prompt; the published one by default. Should end with a period.
+        independent: each paragraph is a target of its own, with an EOS of its own.
 
     Raises:
         ConfigError: a tokenizer without EOS, or one that cannot tell where in the text its tokens come from.
@@ -165,6 +171,7 @@ class PromptEncoder:
         identity: bool = True,
         max_length: int = 2048,
         instruction: str = INSTRUCTION,
+        independent: bool = False,
     ) -> None:
         name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
         if tokenizer.eos_token_id is None:
@@ -174,7 +181,7 @@ class PromptEncoder:
         if not tokenizer.is_fast:
             raise ConfigError(f"tokenizer {name} is a slow one without offsets. Fix: save it with a tokenizer.json")
         self.tokenizer, self.counts, self.identity = tokenizer, counts, identity
-        self.max_length, self.instruction = max_length, instruction
+        self.max_length, self.instruction, self.independent = max_length, instruction, independent
         self.eos_id = int(tokenizer.eos_token_id)
         self.pad_id = _first_id(tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.eos_token_id)
         self._control = control_ids(tokenizer)
@@ -227,6 +234,8 @@ class PromptEncoder:
             write_paragraph(slot, region, text, self.identity) + " "
             for slot, (region, text) in enumerate(zip(regions, texts, strict=True))
         ]
+        if self.independent:
+            return self._with_paragraphs(prompt, paragraphs)
         sample = self._with_target(prompt, paragraphs if others is None else [*paragraphs, write_tail(others)])
         slots = sample.region_of_label
         return replace(sample, region_of_label=np.where(slots < len(regions), slots, -1))
@@ -257,6 +266,32 @@ class PromptEncoder:
             region_of_label=np.append(slots, -1),
             sentences_cut=cut,
         )
+
+    def _with_paragraphs(self, prompt: Prompt, paragraphs: Sequence[str]) -> EncodedSample:
+        """Each paragraph behind the prompt by itself. Its beginning, ``The region 3``, is given: it carries no loss.
+
+        What does not fit is cut from the end, as of a report that is written in turn.
+        """
+        ids, labels, slots, blocks = list(prompt.ids), [IGNORED] * len(prompt.ids), [], [0] * len(prompt.ids)
+        cut = 0
+        for slot, paragraph in enumerate(paragraphs):
+            try:
+                own, _, lost = self._fit([paragraph], len(ids))
+            except DataFault:
+                if slot == 0:
+                    raise
+                cut += sum(len(_SENTENCE_END.findall(rest)) for rest in paragraphs[slot:])
+                break
+            given = int(np.sum(self._target(paragraph)[1] < len(PARAGRAPH_HEAD.format(slot=slot))))
+            told = [*own, self.eos_id]
+            ids += told
+            labels += [*[IGNORED] * given, *told[given:]]
+            slots += [*[slot] * (len(own) - given), -1]
+            blocks += [slot + 1] * len(told)
+            cut += lost
+        arrays = (np.asarray(values, dtype=np.int64) for values in (ids, labels, slots, blocks))
+        ids_, labels_, slots_, blocks_ = arrays
+        return EncodedSample(ids_, labels_, prompt.visual_positions, prompt.visual_sources, slots_, cut, blocks_)
 
     def _tokens(self, text: str) -> list[int]:
         return self._written(text)[0]

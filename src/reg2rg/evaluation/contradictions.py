@@ -8,7 +8,7 @@ paraphrase without a word in common is taken for something else.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,10 +45,11 @@ _EMPTY = (
             any as for by from it its which than up most largest least about approximately measuring measures measured
             diameter size sized thickness reaching detected observed seen present noted identified appearance appears
             area areas level consistent changes change bilateral right left side sided mm cm evidence findings finding
-            within limits other lung lungs lobe lobes parenchyma""",
+            within limits other""",
         )
     )
 )
+_ORGANS = frozenset(("lung", "lungs", "lobe", "lobes", "parenchyma"))  # two findings in one organ are two things
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,7 @@ def _mark(one: _Said, others: Sequence[_Said], lone: Kind) -> Marked:
 
 def _near(one: _Said, other: _Said) -> bool:
     if one.labels and other.labels:
-        return bool(one.labels & other.labels)  # two findings in one organ are two things
+        return bool(one.labels & other.labels)
     common, least = len(one.about & other.about), min(len(one.about), len(other.about))
     return common > 0 and common >= _ENOUGH * least
 
@@ -150,7 +151,7 @@ def _said(sentence: str) -> _Said:
     sizes = [float(n.replace(",", ".")) * (10 if unit.lower() == "cm" else 1) for n, unit in _SIZE.findall(sentence)]
     return _Said(
         text=sentence,
-        about=frozenset(word[:_STEM] for word in found if len(word) > 2 and word not in _EMPTY),
+        about=_stems(found, _EMPTY | _ORGANS) or _stems(found, _EMPTY) or _stems(found, frozenset()),
         labels=frozenset(mention.label for mention in _LABELS.mentions(sentence)),
         denied=_DENIES.search(_PSEUDO.sub(" ", sentence)) is not None,
         normal=_NORMAL.search(_ABNORMAL.sub(" ", sentence)) is not None,
@@ -159,3 +160,7 @@ def _said(sentence: str) -> _Said:
         extent="small" if there(_SMALL) else "large" if there(_LARGE) else "",
         size=max(sizes, default=None),
     )
+
+
+def _stems(found: Iterable[str], without: frozenset[str]) -> frozenset[str]:
+    return frozenset(word[:_STEM] for word in found if len(word) > 2 and word not in without)

@@ -69,6 +69,7 @@ def report_on_features(
         absent={region: notes.get(region, "no organ of the masks is it") for region in absent},
         made_by=provenance(model, made_by, options, found.notes, answer),
         written=answer.written,
+        order=answer.order,
         codes=contract.task.region_set.codes(),
         run=run_of(model, inputs, stage.end()),
     )

@@ -21,7 +21,7 @@ from reg2rg.data.prompt import PromptEncoder
 from reg2rg.data.samples import Entry, StudySamples
 from reg2rg.inference.inputs import Inputs
 from reg2rg.inference.result import Provenance, Run
-from reg2rg.models.reporter import GeneratedReport
+from reg2rg.models.writing import GeneratedReport
 from reg2rg.pretrained.contract import InputContract
 from reg2rg.pretrained.fingerprint import digest
 from reg2rg.scans.base import ReadOptions
@@ -75,7 +75,9 @@ def written(
         source: gives the views.
     """
     with model.reporter.llm.merged():
-        [answer] = model.reporter.generate(_batch(model, contract, study, regions, source), model.decoding)
+        batch = _batch(model, contract, study, regions, source)
+        apart = contract.task.independent_paragraphs
+        [answer] = model.reporter.generate(batch, model.decoding, certify=apart)
     if answer.truncated:
         cut = ", ".join(one.region or f"region {one.slot}" for one in answer.written if one.truncated)
         what = f"the paragraphs on {cut} were" if cut else "the report was"

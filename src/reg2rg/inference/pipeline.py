@@ -126,6 +126,7 @@ def report_on(
         made_by=provenance(model, None if found is None else found.made_by, options, detail.notes, answer),
         attributes=attributes,
         written=answer.written,
+        order=answer.order,
         codes=contract.task.region_set.codes(),
         run=run_of(model, inputs, stage.end()),
         findings=answer.findings,

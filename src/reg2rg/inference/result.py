@@ -10,7 +10,7 @@ import numpy as np
 
 from reg2rg.core.codes import Code
 from reg2rg.core.errors import ConfigError
-from reg2rg.core.report import Report, Written
+from reg2rg.core.report import OrderCertificate, Report, Written
 from reg2rg.core.types import Grid, Mask, RegionVolume, Study
 from reg2rg.inference.inputs import Inputs
 from reg2rg.models.findings import StudyFindings
@@ -85,6 +85,7 @@ class ReportResult:
         codes: region -> what it is called in DICOM and FHIR, of all of the model's set; others get a code of our own.
         findings: what the model's head told: probabilities, what was detected, paragraphs to review; ``None`` without
             a head.
+        order: that the order of the paragraphs plays no part, of a model that writes them independently; else ``None``.
     """
 
     study: Study
@@ -98,6 +99,7 @@ class ReportResult:
     run: Run | None = None
     codes: Mapping[str, Code] = field(default_factory=dict)
     findings: StudyFindings | None = None
+    order: OrderCertificate | None = None
 
     @property
     def text(self) -> str:

@@ -14,45 +14,20 @@ import torch
 from torch import Tensor, nn
 
 from reg2rg.core.errors import ConfigError
-from reg2rg.core.report import Written
 from reg2rg.data.batch import Batch
 from reg2rg.data.prompt import IGNORED, TAGS, TokenCounts
-from reg2rg.models.constrained import Frames, ReportGuide
 from reg2rg.models.cues import CueWriter
 from reg2rg.models.encoders.base import Encoder
 from reg2rg.models.encoders.grids import MaskPool
-from reg2rg.models.findings import StudyFindings
 from reg2rg.models.heads.base import HeadInputs
 from reg2rg.models.heads.operating import OperatingPoint
 from reg2rg.models.heads.options import FindingsOptions
-from reg2rg.models.llm.base import Decoding, Guide, LanguageModel
-from reg2rg.models.llm.decoding import FreeAnswer
+from reg2rg.models.llm.base import Decoding, LanguageModel
 from reg2rg.models.projectors import Projector
 from reg2rg.models.word_alignment import WordAlignment
+from reg2rg.models.writing import GeneratedReport, ReportWriter
 
 ProjectorFactory = Callable[[int, int], Projector]
-
-
-@dataclass(slots=True)  # not frozen: Lightning copies what predict returns field by field
-class GeneratedReport:
-    """One study's report as generated.
-
-    Attributes:
-        study: id of the study.
-        regions: names of its regions in slot order.
-        text: the report, without special tokens.
-        truncated: it was stopped by length or by a loop, not by its own end; of a report that is held to its form,
-            a paragraph was.
-        written: what is known of each paragraph, in slot order, where the report was held to its form; else empty.
-        findings: what the head told of it, ``None`` without a head.
-    """
-
-    study: str
-    regions: tuple[str, ...]
-    text: str
-    truncated: bool
-    written: tuple[Written, ...] = ()
-    findings: StudyFindings | None = None
 
 
 @dataclass(slots=True)
@@ -127,7 +102,7 @@ class RegionReporter(nn.Module):
         self.tags = nn.Parameter(torch.randn(TAGS, width) * tag_std)
         self.llm = llm
         sees = any(encoder is not None for encoder in (texture, geometry, global_, attributes))
-        self._frames: Frames | None = None
+        self._writer = ReportWriter()
         self.words = WordAlignment(len(llm.tokenizer)) if align_words and sees else None
         counts = self.token_counts
         inputs = HeadInputs(width, counts.region, counts.global_, tuple(options.regions))
@@ -185,7 +160,8 @@ class RegionReporter(nn.Module):
             told = stated if self.training else self.head.detected(logits, region, self.operating_point)
             batch = self._cued(batch, region, told, kept)
             self._require_context(batch)
-        losses.nll = self.llm.answer_nll(self._filled(batch, table), batch.attention_mask, batch.labels)
+        blocks = () if batch.blocks is None else (batch.blocks,)
+        losses.nll = self.llm.answer_nll(self._filled(batch, table), batch.attention_mask, batch.labels, *blocks)
         return losses
 
     def detect(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -253,27 +229,30 @@ class RegionReporter(nn.Module):
         return loss
 
     @torch.no_grad()
-    def generate(self, batch: Batch, decoding: Decoding | None = None) -> list[GeneratedReport]:
+    def generate(
+        self, batch: Batch, decoding: Decoding | None = None, table: Tensor | None = None, certify: bool = False
+    ) -> list[GeneratedReport]:
         """Report on each study of the batch. Targets in the batch are not looked at.
 
         Args:
             batch: scaled, on this model's device.
             decoding: limits, the form of reports, and whether tokens are drawn; greedy and free if not given. Without
                 regions a report has no form.
+            table: what fills the slots, as `visual_table` gives it; views in the batch are not looked at then.
+            certify: give reports of independent paragraphs an `OrderCertificate`, by reading them once more.
 
         Raises:
             ConfigError: prompt and report could be longer than the language model's context, or a tokenizer that
                 cannot write the form.
         """
         decoding = decoding or Decoding()
-        tokenizer = self.llm.tokenizer
         training = self.training
         self.eval()
-        pad = int(tokenizer.pad_token_id or 0)
+        pad = int(self.llm.tokenizer.pad_token_id or 0)
         try:
             prompts = batch.prompts(pad)
             self._require_context(prompts, decoding.max_new_tokens)
-            table = self.visual_table(batch)
+            table = self.visual_table(batch) if table is None else table
             logits = region = None
             if self.head is not None:
                 logits, region = self._head_logits(batch, table)
@@ -281,38 +260,16 @@ class RegionReporter(nn.Module):
                     told = self.head.detected(logits, region, self.operating_point)
                     prompts = self._cued(batch, region, told).prompts(pad)
                     self._require_context(prompts, decoding.max_new_tokens)
-            guides = self._guides(prompts, decoding)
             embedded = self._filled(prompts, table)
-            answers = self.llm.decode(embedded, prompts.attention_mask, decoding, guides, batch.study_ids)
+            reports = self._writer.write(self.llm, prompts, embedded, decoding, certify)
         finally:
             self.train(training)
-        reports = []
-        for study, regions, answer, guide in zip(batch.study_ids, batch.regions, answers, guides, strict=True):
-            if isinstance(guide, ReportGuide):
-                reports.append(GeneratedReport(study, regions, guide.text(), guide.truncated, guide.written()))
-            else:
-                text = tokenizer.decode(answer.ids, skip_special_tokens=True).strip()
-                reports.append(GeneratedReport(study, regions, text, answer.truncated))
         if self.head is not None and logits is not None and region is not None:
             identity, cued = self.findings.identity, self.cues is not None
             found = self.head.told(reports, logits, region, self.operating_point, identity, cued)
             for report, findings in zip(reports, found, strict=True):
                 report.findings = findings
         return reports
-
-    def _guides(self, prompts: Batch, decoding: Decoding) -> list[Guide]:
-        form = decoding.form
-        if form is None:
-            return [FreeAnswer(decoding) for _ in prompts.regions]
-        if self._frames is None or (self._frames.names, self._frames.identity) != (form.names, form.identity):
-            self._frames = Frames(self.llm.tokenizer, form.names, form.identity)
-        rooms = (self.llm.context_length - prompts.attention_mask.sum(1)).tolist()
-        return [
-            ReportGuide(self._frames, regions, decoding, room, form.forced, form.tail)
-            if regions
-            else FreeAnswer(decoding)
-            for regions, room in zip(prompts.regions, rooms, strict=True)
-        ]
 
     def embed(self, batch: Batch) -> Tensor:
         """The embedded prompt with every slot filled, in one indexed write.
@@ -353,9 +310,9 @@ class RegionReporter(nn.Module):
         context = texture = None
         if isinstance(self.texture, MaskPool) and self.texture_projector is not None:
             images, masks = _given(batch.global_, "global"), _given(batch.geometry, "geometry")
-            counts = [len(names) for names in batch.regions]
-            texture = self.texture_projector(self.texture.of_regions(images, masks, counts))
-            context = self.texture_projector(self.texture(images)) if self.shares_texture else None
+            cells = self.texture.encoder(images)
+            texture = self.texture_projector(self.texture.under(cells, masks, batch.regions, batch.study_ids))
+            context = self.texture_projector(self.texture.everywhere(cells)) if self.shares_texture else None
         elif self.texture is not None and self.texture_projector is not None:
             volumes = _given(batch.texture, "texture")
             if self.shares_texture:
@@ -368,11 +325,14 @@ class RegionReporter(nn.Module):
         return context, texture
 
     def _require_context(self, batch: Batch, new_tokens: int = 0) -> None:
-        lengths = batch.attention_mask.sum(1)
+        lengths = batch.positions
         if int(lengths.max()) + new_tokens <= self.llm.context_length:  # one answer: a GPU is waited for once
             return
         row = int(lengths.argmax())
-        report = int((batch.labels[row] != -100).sum())
+        told = batch.labels[row] != IGNORED
+        if batch.blocks is not None:
+            told = batch.blocks[row] == batch.blocks[row].clamp(min=0).bincount(minlength=2)[1:].argmax() + 1
+        report = int(told.sum())
         slots = int((batch.visual_rows == row).sum())
         self.require_context(
             batch.study_ids[row], len(batch.regions[row]), slots, int(lengths[row]) - report, report + new_tokens

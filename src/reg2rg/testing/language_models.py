@@ -38,8 +38,10 @@ def check_language_model(
     is obeyed, and the logits that it sees, of the answer and beside it, are those that losses come from. Of a
     `CausalLM` answers and losses are those of its library (``generate`` without sampling, its logits). All that trains
     gets a gradient, as do the prompts, with gradient checkpointing the same ones; a family that refuses checkpointing
-    by name keeps the contract. A copy that gets what a folder holds predicts the same. In bfloat16 losses stay close
-    to those in float32, and answers do not depend on the batch.
+    by name keeps the contract. Of a model whose `require_blocks` agrees, texts behind one prompt have the losses that
+    each has alone, in any order, and answers to one prompt are those of that prompt alone. A copy that gets what a
+    folder holds predicts the same. In bfloat16 losses stay close to those in float32, and answers do not depend on the
+    batch.
 
     Adapters are given random numbers first, since new ones change nothing.
 
@@ -67,6 +69,7 @@ def check_language_model(
             _check_reference(model, probe, answers)
         _check_guides(model, probe, losses)
         _check_merged(model, probe, answers, losses)
+        _check_blocks(model, probe, answers)
     gradients = _gradients(model, probe)
     try:
         other = build(dtype="float32", gradient_checkpointing=True)
@@ -263,6 +266,33 @@ def _check_merged(model: LanguageModel, probe: _Probe, answers: Sequence[list[in
         _require_same(model, "decoding while adapters are merged", _decoded(model, rows), answers, probe, True)
     back = _losses(model, rows, probe.targets)
     _require_close(model, "losses after merging is undone", back, losses, probe.nats)
+
+
+def _check_blocks(model: LanguageModel, probe: _Probe, answers: Sequence[list[int]]) -> None:
+    """Texts that see the prompt and themselves alone, unless the model refuses them by name."""
+    rows = probe.embedded(model)
+    try:
+        model.require_blocks(len(rows[0]) + _ANSWER)
+    except ConfigError:
+        return
+    prompt, texts = rows[0], probe.targets
+    alone = [_losses(model, [prompt], [text]) for text in texts]
+    none = torch.full((len(prompt),), -100, device=prompt.device)
+    for order in (range(len(texts)), reversed(range(len(texts)))):
+        places = list(order)
+        labels = torch.cat([none, *(texts[place] for place in places)])[None]
+        numbers = [torch.full_like(texts[place], 1 + at) for at, place in enumerate(places)]
+        blocks = torch.cat([torch.zeros_like(none), *numbers])[None]
+        whole = torch.cat([prompt, *(model.embed(texts[place][None])[0] for place in places)])[None]
+        found = model.answer_nll(whole, torch.ones_like(labels), labels, blocks)
+        wanted = torch.cat([alone[place] for place in places])
+        _require_close(model, "losses of texts that see the prompt and themselves alone", found, wanted, probe.nats)
+    places = [0, 1, 0, 2, 2, 1]
+    together = [one.ids for one in model.decode(*_padded(rows, True), _LIMITS, (), (), places)]
+    for first in (0, 3):
+        some = {place: together[at] for at, place in enumerate(places[first:], first)}
+        found_answers = [some.get(place, answers[place]) for place in range(len(rows))]
+        _require_same(model, "answers to one prompt", found_answers, answers, probe, True)
 
 
 def _gradients(model: LanguageModel, probe: _Probe) -> dict[str, Tensor]:

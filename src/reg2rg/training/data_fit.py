@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from reg2rg.core.errors import ConfigError
 from reg2rg.data.datamodule import RegionReportDataModule
 from reg2rg.data.prompt import IGNORED
@@ -39,7 +41,7 @@ def check_data(model: FolderModel, data: Any) -> None:
 
 
 def check_lengths(model: FolderModel, data: Any, stage: str, new_tokens: int, val_generates: bool) -> None:
-    """Refuse samples that the language model cannot read before anything is trained, word alignment included.
+    """Refuse samples that the language model cannot read, before anything is trained, word alignment included.
 
     Args:
         model: that is to read them.
@@ -49,13 +51,20 @@ def check_lengths(model: FolderModel, data: Any, stage: str, new_tokens: int, va
         val_generates: validation generates reports.
 
     Raises:
-        ConfigError: with the arithmetic of the first of them.
+        ConfigError: with the arithmetic of the first of them; independent paragraphs, and a language model that
+            cannot read them.
     """
+    if model.known_task.independent_paragraphs and stage != "predict":
+        model.reporter.llm.require_blocks(model.known_task.max_length)
     if not isinstance(data, RegionReportDataModule):
         return
     generates = stage in ("test", "predict") or val_generates
     for split, study, regions, sample in data.longest(stage):
         report, slots = int((sample.labels != IGNORED).sum()), len(sample.visual_positions)
         answer = new_tokens if generates and split != "train" else 0
-        prompt, report = len(sample.ids) - report, 0 if stage == "predict" else report
+        prompt = len(sample.ids) - report
+        if sample.blocks is not None:
+            prompt, *paragraphs = np.bincount(sample.blocks).tolist()
+            report = max(paragraphs)
+        report = 0 if stage == "predict" else report
         model.reporter.require_context(study, regions, slots, prompt, max(report, answer))

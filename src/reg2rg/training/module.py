@@ -7,6 +7,7 @@ import functools
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -24,11 +25,12 @@ from reg2rg.data.batch import Batch
 from reg2rg.data.order import mixed_seed
 from reg2rg.data.prompt import TokenCounts
 from reg2rg.models.encoders.base import Encoder
-from reg2rg.models.encoders.grids import require_pooled
+from reg2rg.models.encoders.views_fit import require_fit
 from reg2rg.models.heads.options import FindingsOptions, HeadFactory
 from reg2rg.models.llm.base import Decoding, Form, LanguageModel, Sampling
-from reg2rg.models.reporter import GeneratedReport, ProjectorFactory, RegionReporter
+from reg2rg.models.reporter import ProjectorFactory, RegionReporter
 from reg2rg.models.state import check_names, check_sizes, kept_names
+from reg2rg.models.writing import GeneratedReport
 from reg2rg.pretrained.mixin import FolderModel
 from reg2rg.pretrained.saving import settle_language_model
 from reg2rg.training.checkpoints import read_checkpoint
@@ -121,7 +123,7 @@ class Reg2RG(FolderModel, L.LightningModule):
         operating_point: str = "f1",
     ) -> None:
         super().__init__()
-        require_pooled(texture, task.views.features)
+        require_fit(texture, global_, geometry, task.views)
         names = task.region_set.names
         findings = FindingsOptions.for_task(task, head, cues, cue_dropout, operating_point)
         self.reporter = RegionReporter(
@@ -130,10 +132,8 @@ class Reg2RG(FolderModel, L.LightningModule):
         self.head_loss, self.head_scores = head_loss, HeadScores(self.reporter.head)
         self.word_alignment, self.word_alignment_steps = word_alignment, word_alignment_steps
         self.optimizer_config, self.task, self.seed = optimizer, task, seed
-        form = Form.of(task, decoding)
-        self.decoding = Decoding(
-            max_new_tokens, stop_on_loop, sampling=sampling, form=form, max_paragraph_tokens=max_paragraph_tokens
-        )
+        limits = Decoding(max_new_tokens, stop_on_loop, sampling=sampling, max_paragraph_tokens=max_paragraph_tokens)
+        self.decoding = replace(limits, form=Form.of(task, decoding))
         self.val_generate, self.val_samples = val_generate, val_samples
         self.train_losses = RegionLoss(names, over_processes=False)
         self.eval_losses = RegionLoss(names)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from reg2rg.core.errors import Reg2RGError
 from reg2rg.data.batch import Batch
-from reg2rg.models.reporter import GeneratedReport
+from reg2rg.models.writing import GeneratedReport
 
 
 class Throughput:

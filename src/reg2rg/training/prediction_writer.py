@@ -21,7 +21,7 @@ from reg2rg.data.batch import Batch
 from reg2rg.data.loader import StudyLoader
 from reg2rg.evaluation.records import STUDIES, as_facts, read_records, told_decoding, write_table
 from reg2rg.models.llm.base import Decoding
-from reg2rg.models.reporter import GeneratedReport
+from reg2rg.models.writing import GeneratedReport
 
 log = logging.getLogger(__name__)
 

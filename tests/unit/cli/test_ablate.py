@@ -100,7 +100,7 @@ def test_options_are_checked(words: tuple[str, ...], capsys: pytest.CaptureFixtu
 def test_help_names_the_packaged_sweeps(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ablate", "--help"]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "Packaged sweeps: all, detect, features, findings, full, lfd, llm_size, peers, rra." in out
+    assert "Packaged sweeps: all, detect, features, findings, full, lfd, llm_size, paragraphs, peers, rra." in out
     assert f"{EXIT_UNFINISHED} time limit reached" in out
 
 

@@ -30,6 +30,7 @@ OTHER = ReportTask(
         ({"identity": 1}, "identity is 1 .*true or false"),
         ({"instruction": None}, "instruction is None .*text"),
         ({"tail": "on"}, "tail is 'on' .*true or false"),
+        ({"independent_paragraphs": 1}, "independent_paragraphs is 1 .*true or false"),
         ({"max_length": 0}, "max_length is 0"),
         ({"max_length": True}, "max_length is True .*whole number"),
         ({"size": [16, 16]}, r"views\.size is \(16, 16\)"),
@@ -62,7 +63,12 @@ def test_every_field_counts_in_a_comparison():
     """Fields are told one by one, so that a new one needs no other place that knows it."""
     features = ReportTask(views=Views(features="colipri", channels=768))
     picture = ReportTask(views=Views(intensity="picture", intensity_range=(0, 255)))
-    told = {name: pair for task in (features, picture, OTHER) for name, pair in task.differences(ReportTask()).items()}
+    apart = ReportTask(independent_paragraphs=True)
+    told = {
+        name: pair
+        for task in (features, picture, apart, OTHER)
+        for name, pair in task.differences(ReportTask()).items()
+    }
     names = {field.name for field in dataclasses.fields(ReportTask)} - {"views"}
     assert told.keys() == names | {f"views.{field.name}" for field in dataclasses.fields(Views)}
     assert told["max_length"] == (99, 2048)
@@ -70,7 +76,7 @@ def test_every_field_counts_in_a_comparison():
 
 def test_what_older_values_lack_is_the_default():
     older = ReportTask().values()
-    del older["order"], older["views"]["spacing"]
+    del older["order"], older["independent_paragraphs"], older["views"]["spacing"]
     assert not ReportTask().differences(older)
     assert OTHER.differences(older)["order"] == ("listed", "shuffled")
 

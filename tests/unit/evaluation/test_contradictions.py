@@ -72,3 +72,9 @@ def test_two_findings_of_one_organ_do_not_contradict_each_other():
         ["", ""],
         ["", ""],
     )
+
+
+@pytest.mark.parametrize("text", ["The lung is large.", "Both lungs. The right lobe.", "Large. Small.", "No change."])
+def test_a_text_agrees_with_itself(text):
+    said, missed = compare(text, text)
+    assert [marked.kind for marked in (*said, *missed)] == [""] * len(said) * 2

@@ -16,7 +16,7 @@ from reg2rg.evaluation.protocols import PROTOCOLS
 from reg2rg.evaluation.reading import read_references, read_reports
 from reg2rg.evaluation.records import write_table
 from reg2rg.evaluation.sources import read_texts
-from reg2rg.models.reporter import GeneratedReport
+from reg2rg.models.writing import GeneratedReport
 from reg2rg.training.prediction_writer import record
 
 REGIONS = load_region_set("radgenome")

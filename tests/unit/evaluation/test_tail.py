@@ -5,7 +5,7 @@ from reg2rg.core.regions import load_region_set
 from reg2rg.evaluation.pairs import Side, pair_sides, pair_texts
 from reg2rg.evaluation.reading import read_reports
 from reg2rg.evaluation.records import read_records, read_report, write_table
-from reg2rg.models.reporter import GeneratedReport
+from reg2rg.models.writing import GeneratedReport
 from reg2rg.training.prediction_writer import record
 
 TEN = load_region_set()

@@ -4,6 +4,7 @@ import torch
 from reg2rg.core.errors import ConfigError
 from reg2rg.data.batch import collate
 from reg2rg.data.prompt import TokenCounts
+from reg2rg.models.encoders import CNN3D, MaskPool
 from reg2rg.models.llm.base import Decoding
 
 
@@ -50,6 +51,23 @@ def test_every_slot_gets_its_vector(reporter, samples):
             expected[torch.from_numpy(sample.encoded.visual_positions)] = torch.stack(run)
             torch.testing.assert_close(filled[row], expected, rtol=1e-5, atol=1e-6)
             first += n
+
+
+def test_regions_and_image_come_of_one_pass(toy, monkeypatch):
+    """Where regions are pooled, the image passes the encoder once; a region whose mask has no weight is named."""
+    encoder = CNN3D(toy.size, channels=(8, 16), grid=(2, 2, 2), dim=12)
+    module = toy.module(texture=MaskPool(encoder), dropout=0.0)
+    batch = toy.data(module).on_after_batch_transfer(next(iter(toy.data(module).train_dataloader())), 0)
+    passes, forward = [], encoder.forward
+    monkeypatch.setattr(encoder, "forward", lambda volumes: passes.append(len(volumes)) or forward(volumes))
+    reporter, counts = module.reporter, module.token_counts
+    table = reporter.visual_table(batch)
+    assert passes == [len(batch)]
+    image = table[4 : 4 + len(batch) * counts.global_].view(len(batch), counts.global_, -1)
+    torch.testing.assert_close(image, reporter.texture_projector(reporter.texture(batch.global_)))
+    batch.geometry[1] = 0
+    with pytest.raises(ConfigError, match=f"any share of {batch.regions[0][1]} of study {batch.study_ids[0]} "):
+        reporter.visual_table(batch)
 
 
 def test_gradient_reaches_all_that_trains(toy, samples):

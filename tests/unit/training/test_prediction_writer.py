@@ -17,7 +17,7 @@ from reg2rg.evaluation.records import (
     reference_paragraphs,
     write_table,
 )
-from reg2rg.models.reporter import GeneratedReport
+from reg2rg.models.writing import GeneratedReport
 from reg2rg.training.prediction_writer import PredictionWriter, record
 
 

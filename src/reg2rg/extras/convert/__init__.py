@@ -1,7 +1,7 @@
 """Published weights to folders of this package: every key accounted for, nothing run, little memory."""
 
 from reg2rg.core.model_folder import WEIGHTS
-from reg2rg.extras.convert import peers, radbert, radfm, reg2rg
+from reg2rg.extras.convert import i3resnet, peers, radbert, radfm, reg2rg
 from reg2rg.extras.convert.checksums import Sums, TensorSum, differences, read_sums, sum_tensor, sum_tensors
 from reg2rg.extras.convert.converter import RECORD, Conversion, bytes_to_read, convert, open_published, verify_folder
 from reg2rg.extras.convert.formats import FORMATS, Format, Opened, Options, register
@@ -25,6 +25,7 @@ __all__ = [
     "check_new",
     "convert",
     "differences",
+    "i3resnet",
     "keys_of",
     "open_published",
     "peers",

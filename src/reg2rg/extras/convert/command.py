@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -49,6 +50,7 @@ def run(invocation: Invocation) -> int:
         dtype=None if options.dtype is None else getattr(torch, options.dtype),
         llm=options.llm,
         backbone=options.backbone,
+        sha256=options.sha256,
     )
     if options.to is not None:
         check_new(options.to, 0)  # before a long check
@@ -101,6 +103,12 @@ def _mib(title: str, size: int) -> Iterator[Callable[[int], None]]:
         yield step
 
 
+def _digest(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no SHA-256 (expected 64 hexadecimal digits)")
+    return text.lower()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="reg2rg convert",
@@ -116,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         metavar="FORMAT",
         help="reg2rg | radfm-vit3d | radfm-perceiver | radbert | m3d-clip | ctclip-ctvit | ct2rep-ctvit | medvint | "
-        "ctchat-pooler",
+        "ctchat-pooler | i3resnet",
     )
     add("--to", type=place, metavar="FOLDER", help="new folder to write")
     add(
@@ -132,6 +140,12 @@ def _parser() -> argparse.ArgumentParser:
         help=f"reg2rg: base language model to refer to (default: {LLAMA2})",
     )
     add("--backbone", type=place, metavar="FOLDER", help="radbert: config and tokenizer of RadBERT-RoBERTa-4m")
+    add(
+        "--sha256",
+        type=_digest,
+        metavar="HEX",
+        help="SHA-256 that the file must have (default: what is known of the format's file, if anything is)",
+    )
     add("--check", action="store_true", help="print sums of every tensor; with --to also of what was written")
     add("--sums", type=place, metavar="FILE", help="with --check: write the sums as JSON")
     add(

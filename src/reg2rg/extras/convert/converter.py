@@ -13,7 +13,7 @@ from torch import Tensor
 
 from reg2rg import __version__
 from reg2rg.core.errors import ConfigError, Reg2RGError
-from reg2rg.core.files import write_json
+from reg2rg.core.files import sha256, write_json
 from reg2rg.core.model_folder import WEIGHTS
 from reg2rg.extras.convert.checksums import MIB
 from reg2rg.extras.convert.formats import FORMATS, Format, Opened, Options, find_format, looks_like
@@ -52,13 +52,15 @@ def open_published(source: str | Path, format_name: str, options: Options | None
         options: what the user chose.
 
     Raises:
-        ConfigError: unknown format, unreadable file, a file of another format, or keys that do not fit.
+        ConfigError: unknown format, unreadable file, a file of another format, keys that do not fit, or another
+            SHA-256 than is known of the format or stated by the user.
     """
     options = options or Options()
     format_ = find_format(format_name)
     if format_.adapt is not None:
         format_ = format_.adapt(format_, options)
-    tensors = _unwrapped(open_tensors(source))
+    tensors = open_tensors(source)
+    tensors = _unwrapped(tensors.part(format_.part) if format_.part else tensors)
     what = f"{source}: not {format_.file}"
     _refuse_other_formats(format_, tensors, what)
     if tensors.others:
@@ -70,7 +72,7 @@ def open_published(source: str | Path, format_name: str, options: Options | None
     faults = format_.check(opened)
     if faults:
         raise ConfigError(f"{what}: {'; '.join(faults)}. Fix: {fix}")
-    return format_, opened
+    return format_, replace(opened, sha256=_known_digest(format_, opened))
 
 
 def convert(
@@ -191,6 +193,27 @@ def _our_tensors(format_: Format, opened: Opened) -> dict[str, Tensor]:
     return tensors if dtype is None else {name: tensor.to(dtype) for name, tensor in tensors.items()}
 
 
+def _known_digest(format_: Format, opened: Opened) -> str:
+    """SHA-256 of the file, whose bytes must be those that are known, or that the user stated; empty if none are."""
+    stated = opened.options.sha256
+    known = {stated.lower(): "as --sha256 says"} if stated is not None else format_.sha256
+    if not known:
+        return ""
+    if len(opened.source.files) != 1:
+        raise ConfigError(
+            f"{opened.source.path}: {len(opened.source.files)} files (expected one, whose SHA-256 is known). Fix: "
+            "name the whole file"
+        )
+    found = sha256(opened.source.files[0])
+    if found not in known:
+        expected = " or ".join(f"{digest} ({what})" for digest, what in known.items())
+        fix = (
+            "get the file again" if stated is not None else f"get the file again, or, if you know it, --sha256 {found}"
+        )
+        raise ConfigError(f"{opened.source.path}: its SHA-256 is {found} (expected {expected}). Fix: {fix}")
+    return found
+
+
 def _size_notes(format_: Format, found: Account) -> list[str]:
     other = [
         f"{name} {found.sizes[name]} (published {size})"
@@ -207,6 +230,7 @@ def _record(format_: Format, opened: Opened, tensors: Mapping[str, Tensor]) -> d
         "reg2rg": __version__,
         "from": format_.name,
         "files": {file.name: file.stat().st_size for file in opened.source.files},
+        **({"sha256": opened.sha256} if opened.sha256 else {}),
         "keys": account_.summary(),
         "kept": account_.kept,
         "used": account_.used,

@@ -26,11 +26,13 @@ class Options:
         dtype: of the written tensors; ``None`` keeps that of the file.
         llm: folder or hub id of the base language model that the output refers to (format ``reg2rg``).
         backbone: folder with config and tokenizer of the classifier's backbone (format ``radbert``).
+        sha256: of the file; ``None`` takes those that the format knows, or any where it knows none.
     """
 
     dtype: torch.dtype | None = None
     llm: str = LLAMA2
     backbone: Path | None = None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +44,14 @@ class Opened:
         account: where each goes.
         options: what the user chose.
         step: called for every MiB that has been read, with the number of MiB.
+        sha256: of the file, where it was asked for; else empty.
     """
 
     source: TensorSource
     account: Account
     options: Options = field(default_factory=Options)
     step: Callable[[int], None] = lambda count: None
+    sha256: str = ""
 
     def tensor(self, name: str) -> Tensor:
         """The tensor of a published name, whatever its name in the file."""
@@ -76,6 +80,8 @@ class Format:
         compute: our tensors that are no tensor of the file.
         check: what is wrong beyond names and shapes, a sentence each.
         adapt: this format for what the user chose.
+        part: name of the sub-dict that holds the tensors, where what is beside it says nothing.
+        sha256: SHA-256 of each known file -> what it is; another file is refused, unless the user states its own.
     """
 
     name: str
@@ -87,6 +93,8 @@ class Format:
     compute: Callable[[Opened], Mapping[str, Tensor]] = _nothing_to_compute
     check: Callable[[Opened], list[str]] = _no_faults
     adapt: Callable[[Format, Options], Format] | None = None
+    part: str = ""
+    sha256: Mapping[str, str] = field(default_factory=dict)
 
 
 FORMATS: dict[str, Format] = {}

@@ -13,6 +13,7 @@ from reg2rg.core.types import NonNegativeFloat, PositiveInt
 from reg2rg.extras.peers.weights import MEDVINT_VISION, rename_query_decoder, rename_resnet, widen_channels
 from reg2rg.models.encoders.axes import as_images, to_square
 from reg2rg.models.encoders.base import ENCODERS, Encoder, Size, check_size
+from reg2rg.models.encoders.blocks import KeptStatistics
 
 _STRIDE = 16
 _CLIP_MEAN, _CLIP_STD = 2 * (0.4815 + 0.4578 + 0.4082) / 3 - 1, 2 * (0.2686 + 0.2613 + 0.2758) / 3
@@ -112,24 +113,8 @@ class _Bottleneck(nn.Module):
         return F.relu(out + x)
 
 
-class _KeptStatistics(nn.Module):
-    """Batch normalisation by statistics that are never updated; gain and offset train."""
-
-    mean: Tensor
-    var: Tensor
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
-        self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("var", torch.ones(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.batch_norm(x, self.mean, self.var, self.weight, self.bias)
-
-
 def _norm(kind: Norm, channels: int) -> nn.Module:
-    return _KeptStatistics(channels) if kind == "batch" else nn.GroupNorm(max(1, channels // 16), channels)
+    return KeptStatistics(channels) if kind == "batch" else nn.GroupNorm(max(1, channels // 16), channels)
 
 
 @ENCODERS.register

@@ -7,6 +7,8 @@ decoding    "free", "constrained" or "forced": the names of regions were given t
 paragraphs  [{slot, region, text}] in the order of the text; region "" for a report without regions. Unless decoding was
             free also {referring: name of the region set -> probability, forced, truncated}, see
             `reg2rg.core.report.Written`
+order       of paragraphs that were written independently, else null: {tokens, rounding, margin (null where tokens were
+            drawn), holds}, see `reg2rg.core.report.OrderCertificate`
 others      key -> text of regions that the model was not asked for, and of no region ("other"); empty without a tail
 faults      {invalid, duplicate, missing} of the text, see `reg2rg.core.report.Report`
 asked       regions in slot order
@@ -73,6 +75,7 @@ def as_json(result: ReportResult) -> dict[str, Any]:
         "text": result.text,
         "decoding": told_decoding(result.written),
         "paragraphs": [asdict(paragraph) | facts.get(paragraph.slot, {}) for paragraph in report.paragraphs],
+        "order": None if result.order is None else asdict(result.order) | {"holds": result.order.holds},
         "others": dict(report.others),
         "faults": {name: list(getattr(report, name)) for name in ("invalid", "duplicate", "missing")},
         "asked": list(result.asked),

@@ -61,22 +61,31 @@ class ReportGuide:
         room: tokens that the model can still read.
         forced: the frame has the name of the given region; else one of the given that the model chooses.
         tail: texts of other regions may follow the last paragraph, and are written as part of it.
+        slot: of the one paragraph that is written; all are if not given.
     """
 
     def __init__(
-        self, frames: Frames, given: Sequence[str], decoding: Decoding, room: int, forced: bool, tail: bool = False
+        self,
+        frames: Frames,
+        given: Sequence[str],
+        decoding: Decoding,
+        room: int,
+        forced: bool,
+        tail: bool = False,
+        slot: int | None = None,
     ) -> None:
         self.ids: list[int] = []
         self.truncated = False
         self._frames, self._given, self._decoding = frames, tuple(given), decoding
         self._forced, self._tail = forced, tail
-        self._later = [sum(frames.length(slot) for slot in range(first + 1, len(given))) for first in range(len(given))]
-        written = sum(len(frames.text(slot, name)) for slot, name in enumerate(given))
-        self.most = max(1, min(room, 2 * decoding.max_new_tokens + written + len(given)))
-        self._state, self._next = _State(), _State()
+        self._slots = range(len(given)) if slot is None else range(slot, slot + 1)
+        self._later = {first: sum(frames.length(slot) for slot in self._slots if slot > first) for first in self._slots}
+        written = sum(len(frames.text(slot, given[slot])) for slot in self._slots)
+        self.most = max(1, min(room, 2 * decoding.max_new_tokens + written + len(self._slots)))
+        self._state = self._next = _State(self._slots[0])
         self._from, self._until = 0, 0
         self._done: list[tuple[str, str, bool]] = []
-        self._names = [Referring(frames, slot) for slot in range(len(given))]
+        self._names = {slot: Referring(frames, slot) for slot in self._slots}
 
     # ---- what the loop asks
 
@@ -126,10 +135,13 @@ class ReportGuide:
     def _may_end(self) -> bool:
         if self._state.begun is not None:
             return not self.allowed()  # a vocabulary without the words of the frame
-        if self._state.slot + 1 == len(self._given):
+        if self._is_last(self._state.slot):
             return True
         self._ask(False)
         return False
+
+    def _is_last(self, slot: int) -> bool:
+        return slot == self._slots[-1]
 
     def _open(self, slot: int) -> set[str]:
         """Names that the frame of a slot may have."""
@@ -169,14 +181,14 @@ class ReportGuide:
         found = self._frames.begins.search(text) if any(map(str.isdigit, added)) else None
         if found is None:
             return _State(state.slot, None, state.leads, state.name, text, state.pending, state.before)
-        if state.slot + 1 == len(self._given) or state.pending or state.before is not None:
+        if self._is_last(state.slot) or state.pending or state.before is not None:
             return None
         ahead = _State(state.slot + 1, "", ("",), state.name, before=text[: found.start()])
         return self._in_frame(ahead, text[found.start() :])
 
     def _breaks_tail(self, slot: int, text: str, added: str) -> bool:
         """Whether a tail begins where none may, or names a region that is given, or one a second time."""
-        if self._tail and slot + 1 == len(self._given):
+        if self._tail and self._is_last(slot):
             keys = [" ".join(entry.key.split()) for entry in split_tail(text)[1]] if "{" in text else []
             return len(set(keys)) < len(keys) or not set(keys).isdisjoint(self._given)
         return "s" in added and _TAIL.search(text) is not None
@@ -186,11 +198,11 @@ class ReportGuide:
     def _end_of_paragraph(self) -> int:
         """Length of the answer at which the paragraph that begins here is cut."""
         whole, slot = self._decoding.max_new_tokens, self._state.slot
-        share = max(1, whole // len(self._given))
+        share = max(1, whole // len(self._slots))
         limit = whole if len(self.ids) < whole else len(self.ids) + share
-        if self._decoding.max_paragraph_tokens is not None and not (self._tail and slot + 1 == len(self._given)):
+        if self._decoding.max_paragraph_tokens is not None and not (self._tail and self._is_last(slot)):
             limit = min(limit, len(self.ids) + self._decoding.max_paragraph_tokens)
-        return min(limit, self.most - self._later[slot] - (len(self._given) - 1 - slot))
+        return min(limit, self.most - self._later[slot] - (self._slots[-1] - slot))
 
     def _goes_on(self) -> bool:
         if len(self.ids) >= self.most:
@@ -202,7 +214,7 @@ class ReportGuide:
         looped = limits.stop_on_loop > 1 and ends_in_loop(own, limits.stop_on_loop, limits.longest_loop)
         if not looped and len(self.ids) < self._until:
             return True
-        if self._state.slot + 1 == len(self._given):
+        if self._is_last(self._state.slot):
             self._finish(True)
             return False
         self._ask(True)
@@ -228,8 +240,9 @@ class ReportGuide:
         if state.begun is None:
             self._close(state.name, state.text + ("\ufffd" if state.pending else "") + " ", cut)
         named = {name for name, _, _ in self._done}
-        left = self._given[len(self._done) :] if self._forced else [name for name in self._given if name not in named]
-        for name in left:
+        free = [name for name in self._given if name not in named]
+        left = [self._given[slot] for slot in self._slots[len(self._done) :]]
+        for name in left if self._forced or len(self._slots) < len(self._given) else free:
             self._close(name, " ", True)
 
     # ---- what came of it
@@ -238,7 +251,7 @@ class ReportGuide:
         """The report: each frame as a report has it, with the text that was written behind it."""
         identity, tidied = self._frames.identity, self._frames.vocabulary.tidied
         pieces = []
-        for slot, (name, text, _) in enumerate(self._done):
+        for slot, (name, text, _) in zip(self._slots, self._done, strict=False):
             blank = "" if text[:1].isspace() else " "  # as a report has it, whatever stands behind the colon
             pieces.append(write_paragraph(slot, name, "", identity).rstrip() + blank + tidied(text))
         return "".join(pieces).strip()
@@ -247,5 +260,5 @@ class ReportGuide:
         """What is known of each paragraph beside its text."""
         return tuple(
             Written(slot, name, self._names[slot].probabilities(), self._forced, cut)
-            for slot, (name, _, cut) in enumerate(self._done)
+            for slot, (name, _, cut) in zip(self._slots, self._done, strict=False)
         )

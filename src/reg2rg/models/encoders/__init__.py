@@ -1,7 +1,7 @@
 """Views to tokens. Importing this package registers every built-in encoder."""
 
 from reg2rg.models.encoders.attributes import AttributeEncoder
-from reg2rg.models.encoders.base import ENCODERS, Encoder
+from reg2rg.models.encoders.base import ENCODERS, Encoder, Reads
 from reg2rg.models.encoders.cnn3d import CNN3D
 from reg2rg.models.encoders.grids import GridCells, MaskPool
 from reg2rg.models.encoders.monai_nets import MonaiSwinUNETR, MonaiViT
@@ -24,6 +24,7 @@ __all__ = [
     "MonaiViT",
     "PerceiverResampler",
     "Pretrained",
+    "Reads",
     "Resize",
     "TimmDepthChannels",
     "TimmSlices",

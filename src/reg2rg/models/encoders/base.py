@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -12,6 +13,19 @@ from reg2rg.core.registry import Registry
 from reg2rg.core.types import PositiveInt
 
 Size = tuple[PositiveInt, PositiveInt, PositiveInt]
+
+
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """What an encoder's weights were made for, where other views would be read as if they were these.
+
+    Attributes:
+        orientation: patient directions that H, W and D point to, such as ``RAS``.
+        window: HU at -1 and 1 of a view.
+    """
+
+    orientation: str
+    window: tuple[int, int]
 
 
 class Encoder(nn.Module, ABC):
@@ -25,11 +39,14 @@ class Encoder(nn.Module, ABC):
         num_tokens: T, known after construction.
         takes_float32: `forward` takes float32 volumes whatever dtype the weights have, and rounds where it costs least:
             a CT in bfloat16 has steps of some HU. By default volumes come in the dtype of the weights.
+        reads: the only views of a CT that it may be given; others are refused where a model is built
+            (`reg2rg.models.encoders.views_fit`). ``None``, the default, takes any.
     """
 
     out_channels: int
     num_tokens: int
     takes_float32: ClassVar[bool] = False
+    reads: ClassVar[Reads | None] = None
 
     def __call__(self, volumes: Tensor) -> Tensor:
         """`forward`, on volumes of the dtype that it takes."""

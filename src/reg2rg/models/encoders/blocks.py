@@ -1,7 +1,8 @@
-"""Transformer parts that the encoders share."""
+"""Parts that the encoders share."""
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -65,3 +66,26 @@ class Block(nn.Module):
         tokens = tokens + self.attention(self.attention_norm(tokens))
         hidden = F.dropout(F.gelu(self.mlp_in(self.mlp_norm(tokens))), self.dropout, self.training)
         return tokens + F.dropout(self.mlp_out(hidden), self.dropout, self.training)
+
+
+class KeptStatistics(nn.Module):
+    """Batch normalisation by statistics that are never updated, so that a volume's tokens do not depend on the others.
+
+    Gain and offset train.
+
+    Args:
+        channels: of the input (N, channels, ...).
+    """
+
+    mean: Tensor
+    var: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("var", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise each channel; the shape stays."""
+        return F.batch_norm(x, self.mean, self.var, self.weight, self.bias)

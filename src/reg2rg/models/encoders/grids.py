@@ -88,39 +88,73 @@ class MaskPool(Encoder):
 
     def forward(self, volumes: Tensor) -> Tensor:
         """(N, C, H, W, D) to (N, T, C): all cells count alike."""
-        everywhere = volumes.new_ones((len(volumes), 1, *self.grid))
-        return self.of_regions(volumes, everywhere, [1] * len(volumes))
+        return self.everywhere(self.encoder(volumes))
 
-    def of_regions(self, images: Tensor, masks: Tensor, counts: Sequence[int]) -> Tensor:
-        """Tokens of the regions of some studies.
+    def of_regions(
+        self, images: Tensor, masks: Tensor, regions: Sequence[Sequence[str]], studies: Sequence[str] = ()
+    ) -> Tensor:
+        """Tokens of the regions of some studies, of one pass over each image.
 
         Args:
             images: (B, C, H, W, D), what `encoder` takes.
             masks: (N, 1, H, W, D) shares of cells or voxels, the regions of all studies in turn; each has some.
-            counts: regions of each study; their sum is N.
+            regions: names of each study's regions; there are N in all.
+            studies: ids, for the message.
 
         Returns:
             (N, T, C).
+
+        Raises:
+            ConfigError: regions whose masks have no weight in any cell; names them.
         """
-        tokens = self.encoder(images)
+        return self.under(self.encoder(images), masks, regions, studies)
+
+    def everywhere(self, tokens: Tensor) -> Tensor:
+        """Tokens of the encoder, (B, cells, C), pooled over all cells alike: (B, T, C)."""
+        return self.under(tokens, tokens.new_ones((len(tokens), 1, *self.grid)), [("image",)] * len(tokens))
+
+    def under(
+        self, tokens: Tensor, masks: Tensor, regions: Sequence[Sequence[str]], studies: Sequence[str] = ()
+    ) -> Tensor:
+        """As `of_regions`, of tokens (B, cells, C) that the encoder has given."""
         shares = masks.to(torch.float32)
         if tuple(shares.shape[2:]) != self.grid:
             shares = F.adaptive_avg_pool3d(shares, self.grid)
         shares = shares.flatten(1)  # (N, cells)
+        _require_weight(shares, regions, studies)
+        counts = [len(names) for names in regions]
+        if self.pool == "mean":
+            share = torch.split(shares / shares.sum(1, keepdim=True), counts)
+            pooled = torch.cat([own @ cells.float() for own, cells in zip(share, tokens, strict=True)])
+            return pooled[:, None].to(tokens.dtype)
         most = int((shares > 0).sum(1).amax())
         weights, cells = shares.topk(most, dim=1)  # those with a share, and zeros where a region has fewer
         cells = cells.sort(dim=1).values
         weights = shares.gather(1, cells)
-        studies = torch.repeat_interleave(
-            torch.arange(len(images), device=tokens.device), torch.tensor(counts, device=tokens.device)
+        studies_of = torch.repeat_interleave(
+            torch.arange(len(tokens), device=tokens.device), torch.tensor(counts, device=tokens.device)
         )
-        inside = tokens[studies[:, None], cells]  # (N, K, C)
-        if self.pool == "mean":
-            share = weights / weights.sum(1, keepdim=True)
-            return torch.einsum("nk,nkc->nc", share, inside.float())[:, None].to(tokens.dtype)
+        inside = tokens[studies_of[:, None], cells]  # (N, K, C)
         bias = weights.log()
-        pooled: Tensor = self.attention(inside, bias) if self.pool == "attention" else self.layers(inside, bias)
-        return pooled
+        attended: Tensor = self.attention(inside, bias) if self.pool == "attention" else self.layers(inside, bias)
+        return attended
+
+
+def _require_weight(shares: Tensor, regions: Sequence[Sequence[str]], studies: Sequence[str]) -> None:
+    """Refuse regions (rows of `shares`) without any weight: a mean over nothing would be no region's."""
+    empty = (shares <= 0).all(1)
+    if not bool(empty.any()):
+        return
+    names = [
+        f"{name} of study {studies[row]}" if studies else f"{name} of study {row} of the batch"
+        for row, own in enumerate(regions)
+        for name in own
+    ]
+    lost = ", ".join(name for name, none in zip(names, empty.tolist(), strict=True) if none)
+    raise ConfigError(
+        f"MaskPool: no cell of the image has any share of {lost} (expected a region with some weight on the grid). "
+        "Fix: leave the region out of the study, or views of more voxels (task.views.size)"
+    )
 
 
 class _Attention(nn.Module):

@@ -67,19 +67,31 @@ class Form:
         identity: frames name their region.
         forced: they have the name of the region that is given; otherwise the model chooses among those given.
         tail: behind the last paragraph texts of other regions may follow, see `reg2rg.core.report.write_tail`.
+        independent: each paragraph is an answer of its own to the prompt.
     """
 
     names: tuple[str, ...]
     identity: bool = True
     forced: bool = False
     tail: bool = False
+    independent: bool = False
 
     @classmethod
     def of(cls, task: ReportTask, decoding: DecodingKind) -> Self | None:
-        """The form of a task's reports; ``None`` for those that are written freely, or have no regions."""
+        """The form of a task's reports; ``None`` for those that are written freely, or have no regions.
+
+        Raises:
+            ConfigError: independent paragraphs, written freely.
+        """
+        if decoding == "free" and task.independent_paragraphs:
+            raise ConfigError(
+                "model.decoding is free, and task.independent_paragraphs writes each paragraph behind its frame, "
+                "without which nothing says whose it is. Fix: model.decoding: constrained, or forced"
+            )
         if decoding == "free" or task.target != "regions":
             return None
-        return cls(task.region_set.names, task.identity, decoding == "forced", task.tail)
+        names, forced = task.region_set.names, decoding == "forced"
+        return cls(names, task.identity, forced, task.tail, task.independent_paragraphs)
 
 
 @dataclass(frozen=True)  # no slots: jsonargparse reads a default through vars()
@@ -169,13 +181,18 @@ class LanguageModel(nn.Module, ABC):
         """Token ids (B, L) -> embeddings (B, L, E)."""
 
     @abstractmethod
-    def answer_nll(self, embeddings: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
+    def answer_nll(
+        self, embeddings: Tensor, attention_mask: Tensor, labels: Tensor, blocks: Tensor | None = None
+    ) -> Tensor:
         """Negative log-likelihood of each label; the output head runs at those positions alone.
 
         Args:
             embeddings: (B, L, E).
             attention_mask: (B, L), 1 at real positions. Padding may stand on either side.
             labels: (B, L) token ids, -100 where there is no label. Not shifted: position t is predicted from t - 1.
+            blocks: (B, L), 0 in the prompt, then the number of the text, from 1, and -1 in padding, where each text
+                sees the prompt and itself alone (`reg2rg.models.llm.blocks`); its losses are those that it has behind
+                the prompt by itself. Given only to a model whose `require_blocks` has agreed.
 
         Returns:
             (K,) float32, one for each label in row-major order.
@@ -183,6 +200,20 @@ class LanguageModel(nn.Module, ABC):
         Raises:
             ConfigError: the sequence is longer than the context.
         """
+
+    def require_blocks(self, length: int) -> None:
+        """Refuse texts that see the prompt and themselves alone, unless `answer_nll` takes ``blocks``.
+
+        Args:
+            length: positions of the longest prompt with one text.
+
+        Raises:
+            ConfigError: by name, with the remedy.
+        """
+        raise ConfigError(
+            f"language model {type(self).__name__} does not say that it reads paragraphs which see the prompt and "
+            "themselves alone (require_blocks). Fix: CausalLM, or task.independent_paragraphs: false"
+        )
 
     @abstractmethod
     def decode(
@@ -192,6 +223,7 @@ class LanguageModel(nn.Module, ABC):
         decoding: Decoding | None = None,
         guides: Sequence[Guide] = (),
         names: Sequence[str] = (),
+        prompts: Sequence[int] = (),
     ) -> list[Generation]:
         """Generate an answer to each prompt; the answer does not depend on what else is in the batch.
 
@@ -199,9 +231,10 @@ class LanguageModel(nn.Module, ABC):
             embeddings: (B, L, E) prompts, padded on either side.
             attention_mask: (B, L), 1 at real positions.
             decoding: limits; the defaults of `Decoding` if not given.
-            guides: one a row, which writes its answer; without them answers are free within `decoding`.
-            names: of the rows, such as ids of studies; what a row draws follows from its name. Its place in the batch
-                if not given.
+            guides: one an answer, which writes it; without them answers are free within `decoding`.
+            names: of the answers, such as ids of studies; what an answer draws follows from its name. Its place if not
+                given.
+            prompts: for each answer the row of its prompt, where several answers have one; each its own if not given.
 
         Raises:
             ConfigError: prompt and answer could be longer than the context.

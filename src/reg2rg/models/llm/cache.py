@@ -73,14 +73,20 @@ class ReservedLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not 
         return layer
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Keep the rows `beam_idx`, in an order that `closed_up` gave: no row is copied but those that move."""
+        """Keep the rows `beam_idx`, in an order that `closed_up` gave: no row is copied but those that move.
+
+        Before an answer has begun rows may be repeated too, in any order that repeats some.
+        """
         if self._buffers is not None:
             length = self.get_seq_length()
             order = beam_idx.tolist()
             keys, values = self._buffers
-            for place, row in enumerate(order):
-                if place != row:
-                    keys[place], values[place] = keys[row], values[row]
+            if len(set(order)) < len(order):
+                keys, values = keys[beam_idx], values[beam_idx]
+            else:
+                for place, row in enumerate(order):
+                    if place != row:
+                        keys[place], values[place] = keys[row], values[row]
             self._buffers = keys[: len(order)], values[: len(order)]
             self.keys, self.values = (buffer[:, :, :length] for buffer in self._buffers)
 
@@ -97,7 +103,7 @@ def reserved_cache(config: Any, reserve: int, turned: bool = False) -> DynamicCa
 def forked(cache: DynamicCache, row: int) -> DynamicCache:
     """A cache of one row, to read on beside it; its rows may be repeated by `reorder_cache`."""
     fork = copy.copy(cache)
-    fork.layers = [layer.forked(row) if type(layer) is ReservedLayer else _alone(layer, row) for layer in cache.layers]
+    fork.layers = [layer.forked(row) if hasattr(layer, "forked") else _alone(layer, row) for layer in cache.layers]
     return fork
 
 

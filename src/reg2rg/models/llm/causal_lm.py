@@ -17,8 +17,9 @@ from reg2rg.core.hub import local_folder
 from reg2rg.core.types import PathOrHubId
 from reg2rg.models.llm.adapters import LoRA, weights_to_fold, with_adapters
 from reg2rg.models.llm.base import LANGUAGE_MODELS, Decoding, Generation, Guide, LanguageModel
+from reg2rg.models.llm.blocks import block_options, predicted_from, refused, require_full_attention
 from reg2rg.models.llm.decoding import generated, one_by_one
-from reg2rg.models.llm.family import habits_of, ignored_settings, with_attention
+from reg2rg.models.llm.family import blocks_refused, habits_of, ignored_settings, shares_prompts, with_attention
 from reg2rg.models.llm.loading import LOADING_ERRORS, load_tokenizer, trouble
 from reg2rg.models.llm.loss import token_nll
 from reg2rg.models.llm.naming import is_adapter, plain_name
@@ -103,6 +104,8 @@ class CausalLM(LanguageModel):
         self.lora = lora
         self.model: Any = base if lora is None else with_adapters(base, lora)
         self.revision, self._reference = revision, super().reference_names()
+        self._blocks: str | None = None
+        self._shares: bool | None = None
 
     def _check_vocabulary(self, rows: int) -> None:
         if len(self.tokenizer) > rows:
@@ -138,14 +141,23 @@ class CausalLM(LanguageModel):
         scale = self.habits.embedding_scale
         return self._cast(embedded if scale == 1 else embedded * scale)
 
-    def answer_nll(self, embeddings: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
+    def answer_nll(
+        self, embeddings: Tensor, attention_mask: Tensor, labels: Tensor, blocks: Tensor | None = None
+    ) -> Tensor:
         """Negative log-likelihood of each label, see `LanguageModel.answer_nll`."""
-        embeddings, labels = _right_padded(embeddings, attention_mask, labels)
+        embeddings, labels, blocks = _right_padded(embeddings, attention_mask, labels, blocks)
         batch, length, _ = embeddings.shape
-        self.require_context(length)
         rows, columns = (labels[:, 1:] != -100).nonzero(as_tuple=True)
         wanted = labels[rows, columns + 1]
         before = rows * length + columns
+        # No mask: causality hides what stands behind a row, and attention takes its fast paths.
+        options: dict[str, Tensor | None] = {"attention_mask": None}
+        if blocks is None:
+            self.require_context(length)
+        else:
+            options |= block_options(self._causal, blocks, self._cast(embeddings).dtype)
+            self.require_context(int(options["position_ids"].max()) + 1)  # type: ignore[union-attr]
+            before = rows * length + predicted_from(blocks)[rows, columns + 1]
 
         def only_before_labels(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
             # Selecting inside the model keeps what some families do to logits behind the head (scaling, capping).
@@ -155,11 +167,18 @@ class CausalLM(LanguageModel):
         hook = self._causal.get_output_embeddings().register_forward_pre_hook(only_before_labels)
         try:
             with self._autocast():
-                # No mask: causality hides what stands behind a row, and attention takes its fast paths.
-                output = self.model(inputs_embeds=self._cast(embeddings), attention_mask=None, use_cache=False)
+                output = self.model(inputs_embeds=self._cast(embeddings), use_cache=False, **options)
         finally:
             hook.remove()
         return token_nll(output.logits.squeeze(0), wanted)  # squeezing, unlike indexing, copies nothing
+
+    def require_blocks(self, length: int) -> None:
+        """Refuse a family that takes no mask of blocks, see `LanguageModel.require_blocks`."""
+        require_full_attention(self._causal, self.path, length)
+        if self._blocks is None:
+            self._blocks = blocks_refused(self._causal, self.habits.embedding_scale)
+        if self._blocks:
+            raise refused(self.path, type(self._causal).__name__, self._blocks)
 
     def _cast(self, embeddings: Tensor) -> Tensor:
         """To the dtype of the weights, which text embeddings would have, unless the residual stays in float32."""
@@ -180,6 +199,7 @@ class CausalLM(LanguageModel):
         decoding: Decoding | None = None,
         guides: Sequence[Guide] = (),
         names: Sequence[str] = (),
+        prompts: Sequence[int] = (),
     ) -> list[Generation]:
         """Answers, see `LanguageModel.decode`."""
         decoding = decoding or Decoding()
@@ -190,9 +210,24 @@ class CausalLM(LanguageModel):
             inputs = self._cast(embeddings)
             with self._autocast(), products_in_parts(self._causal):
                 write = one_by_one if self.habits.alone else generated
-                return write(self._causal, inputs, attention_mask, self.eos_ids, decoding, guides, names)
+                return write(
+                    self._causal,
+                    inputs,
+                    attention_mask,
+                    self.eos_ids,
+                    decoding,
+                    guides,
+                    names,
+                    prompts,
+                    self._may_share,
+                )
         finally:
             self.train(training)
+
+    def _may_share(self) -> bool:
+        if self._shares is None:
+            self._shares = shares_prompts(self._causal, self.habits.embedding_scale)
+        return self._shares
 
     def reference_names(self) -> frozenset[str]:
         """Weights that came from `path` and do not train, whatever was frozen since."""
@@ -233,14 +268,16 @@ class CausalLM(LanguageModel):
         return bool(getattr(self._causal, "is_quantized", False))
 
 
-def _right_padded(embeddings: Tensor, attention_mask: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Embeddings (B, L, E) and labels (B, L) with real positions at the left end, where no family minds padding."""
+def _right_padded(
+    embeddings: Tensor, attention_mask: Tensor, labels: Tensor, blocks: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Embeddings (B, L, E), labels and blocks (B, L) with real positions at the left end, where padding is unseen."""
     mask = attention_mask.bool()
     if not bool((mask[:, 1:] & ~mask[:, :-1]).any()):  # as training pads; a GPU is waited for once
-        return embeddings, labels
+        return embeddings, labels, blocks
     order = torch.argsort(~mask, dim=1, stable=True)[:, : int(mask.sum(1).max())]
     moved = embeddings.gather(1, order.unsqueeze(-1).expand(-1, -1, embeddings.shape[-1]))
-    return moved, labels.gather(1, order)
+    return moved, labels.gather(1, order), None if blocks is None else blocks.gather(1, order)
 
 
 def _load(path: str, dtype: str, quantize_4bit: bool, revision: str | None) -> Any:

@@ -70,7 +70,7 @@ def attend_rows(
     """
     batch, heads, new, width = query.shape
     shared_mask = attention_mask is None or attention_mask.shape[1] == 1
-    if new != 1 or dropout or not shared_mask or any(options.get(name) is not None for name in _EXTRAS):
+    if new != 1 or dropout or not shared_mask or any(options.get(name) is not None for name in EXTRAS):
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         found: tuple[Tensor, None] = sdpa_attention_forward(
@@ -86,4 +86,5 @@ def attend_rows(
     return torch.matmul(logits.softmax(-1), value).reshape(batch, 1, heads, -1), None
 
 
-_EXTRAS = ("position_bias", "softcap", "s_aux")
+EXTRAS = ("position_bias", "softcap", "s_aux")
+"""Arguments of attention functions that change what attention is; `attend_rows` leaves them to PyTorch's."""

@@ -1,17 +1,16 @@
 """Decoding of a batch over a Hugging Face causal language model, without what a general generator carries along.
 
-Each prompt is read once, by itself; keys and values of all stand left-padded in buffers with room for the whole
-answers; a row that ends leaves the batch. Greedy tokens equal those of ``model.generate(do_sample=False)``; those
+Each prompt is read once, by itself, and of prompts that begin alike the beginning once; keys and values of all stand
+left-padded in buffers with room for the whole answers, or once for all answers to one prompt (`shared_prompts`); a row
+that ends leaves the batch. Greedy tokens equal those of ``model.generate(do_sample=False)``; those
 drawn have the probabilities of ``model.generate(do_sample=True)``, and what a row draws does not depend on the others.
 """
 
 from __future__ import annotations
 
 import functools
-import inspect
 import random
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -20,19 +19,13 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from reg2rg.models.llm.base import END, Branches, Decoding, Generation, Guide, Sampling
-from reg2rg.models.llm.cache import ReservedLayer, closed_up, forked, reserved_cache
+from reg2rg.models.llm.cache import closed_up, forked
 from reg2rg.models.llm.decode_attention import reads_rows, row_attention
+from reg2rg.models.llm.reading import Beginning, Reader, beginnings, cache_argument, left_padded, read_prompts, takes
+from reg2rg.models.llm.shared_prompts import attending, shared_cache
 
-_AT_ONCE = 2048
-
-
-def left_padded(embeddings: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Move the real positions of each row to its right end; (B, L, E), (B, L) -> the same shapes or shorter ones."""
-    mask = attention_mask.bool()
-    longest = int(mask.sum(1).max())
-    order = torch.argsort(mask.to(torch.uint8), dim=1, stable=True)[:, mask.shape[1] - longest :]
-    moved = embeddings.gather(1, order.unsqueeze(-1).expand(-1, -1, embeddings.shape[-1]))
-    return moved, mask.gather(1, order).long()
+_RESERVED = 512
+"""Tokens, at most, that answers to shared prompts hold room for from the start."""
 
 
 def ends_in_loop(ids: Sequence[int], times: int, longest: int) -> bool:
@@ -164,54 +157,6 @@ class _Draws:
         return tokens.gather(1, torch.minimum(place, last)).squeeze(1)
 
 
-def _read_prompts(model: Any, inputs: Tensor, mask: Tensor, reserve: int) -> tuple[DynamicCache, Tensor]:
-    """A cache of left-padded prompts, with room for `reserve` more tokens, and the logits behind each prompt (B, V).
-
-    Prompts are read alone, or with others of their length: without padding attention is plainly causal (half the
-    work, and no mask), and memory holds the activations of few. Layers that keep a window need all at once.
-    """
-    rows, length = mask.shape
-    turned = reads_rows(model, inputs)
-    cache = reserved_cache(model.config, reserve, turned)
-    options: dict[str, Any] = {"use_cache": True, "logits_to_keep": 1}
-    name = cache_argument(model)
-    if any(type(layer) is not ReservedLayer for layer in cache.layers):
-        if _takes(model, "position_ids"):
-            options["position_ids"] = (mask.cumsum(1) - 1).clamp_(min=0)
-        options |= {"attention_mask": mask, name: cache}
-        return cache, model(inputs_embeds=inputs, **options).logits[:, -1]
-    logits: list[Tensor] = [inputs] * rows
-    for together in _of_one_length(mask.sum(1).tolist()):
-        start = length - int(mask[together[0]].sum())
-        own = DynamicCache(config=model.config)
-        output = model(inputs_embeds=inputs[together, start:], **{name: own}, **options)
-        for row, found in zip(together, output.logits[:, -1], strict=True):
-            logits[row] = found
-        cache.layers = cache.layers or [ReservedLayer(reserve, turned) for _ in own.layers]
-        for layer, found in zip(cache.layers, own.layers, strict=True):
-            layer.place(together, rows, length, found.keys, found.values)
-    return cache, torch.stack(logits)
-
-
-def _of_one_length(lengths: list[int]) -> Iterator[list[int]]:
-    """Rows of one length, as many as have `_AT_ONCE` positions together, but one at least."""
-    same = defaultdict(list)
-    for row, length in enumerate(lengths):
-        same[length].append(row)
-    for length, rows in same.items():
-        count = max(1, _AT_ONCE // length)
-        yield from (rows[first : first + count] for first in range(0, len(rows), count))
-
-
-def _takes(model: nn.Module, argument: str) -> bool:
-    return argument in inspect.signature(model.forward).parameters
-
-
-def cache_argument(model: nn.Module) -> str:
-    """What the model calls the cache that it is given: Transformers renames `past_key_values`, model by model."""
-    return "cache" if _takes(model, "cache") else "past_key_values"
-
-
 @torch.no_grad()
 def generated(
     model: nn.Module,
@@ -221,6 +166,8 @@ def generated(
     decoding: Decoding,
     guides: Sequence[Guide] = (),
     names: Sequence[str] = (),
+    prompts: Sequence[int] = (),
+    shares: Callable[[], bool] | None = None,
 ) -> list[Generation]:
     """Decode a batch.
 
@@ -230,17 +177,45 @@ def generated(
         attention_mask: (B, L), 1 at real positions.
         eos: ids that end an answer.
         decoding: limits, and whether tokens are drawn.
-        guides: one a row; without them answers are free.
-        names: of the rows; what a row draws follows from its name.
+        guides: one an answer; without them answers are free.
+        names: of the answers; what an answer draws follows from its name.
+        prompts: for each answer the row of its prompt; its own row if not given.
+        shares: asked where answers have a prompt, or prompts their beginning in common: whether the model may read and
+            keep that once (`reg2rg.models.llm.family.shares_prompts`); never if not given.
     """
     inputs, mask = left_padded(embeddings, attention_mask)
-    names = names or [str(row) for row in range(len(inputs))]
+    rows = list(prompts) or list(range(len(inputs)))
+    names = names or [str(row) for row in range(len(rows))]
     draws = None if decoding.sampling is None else _Draws(decoding.sampling, names)
     guides = guides or [FreeAnswer(decoding) for _ in names]
-    cache, logits = _read_prompts(model, inputs, mask, decoding.max_new_tokens)
+    begun = beginnings(inputs, mask) if shares is not None else []
+    like = [begun[row].like for row in rows] if begun else rows  # prompts that are equal are one
+    common = len(set(like)) < len(rows) or any(one.length for one in begun)
+    if shares is None or not common or not shares():
+        begun = [Beginning(row) for row in range(len(inputs))]
+    elif len(set(like)) < len(rows):
+        return _shared(model, inputs, mask, like, _Rows(guides, eos, draws), begun)
+    cache, logits = read_prompts(model, inputs, mask, decoding.max_new_tokens, rows, begun)
     with row_attention(model) if reads_rows(model, inputs) else nullcontext():
-        _write_answers(model, cache, logits, mask, _Rows(guides, eos, draws))
+        _write_answers(model, cache, logits, mask[rows], _Rows(guides, eos, draws))
     return [Generation(guide.ids, guide.truncated) for guide in guides]
+
+
+def _shared(
+    model: Any, inputs: Tensor, mask: Tensor, rows: list[int], answers: _Rows, begun: Sequence[Beginning]
+) -> list[Generation]:
+    """Answers of which some have a prompt in common; `generated` says of what."""
+    asked = sorted(set(rows))
+    read = Reader(model, inputs, mask, begun)
+    found = [read(row) for row in asked]
+    at = [asked.index(row) for row in rows]
+    reserve = max(guide.most for guide in answers.guides)
+    cache = shared_cache([own for own, _ in found], at, min(reserve, _RESERVED))
+    logits = torch.stack([found[place][1] for place in at])
+    lengths = mask.sum(1)[rows]
+    with attending(model):
+        _write_answers(model, cache, logits, None, answers, lengths)
+    return [Generation(guide.ids, guide.truncated) for guide in answers.guides]
 
 
 def one_by_one(
@@ -251,24 +226,44 @@ def one_by_one(
     decoding: Decoding,
     guides: Sequence[Guide] = (),
     names: Sequence[str] = (),
+    prompts: Sequence[int] = (),
+    shares: Callable[[], bool] | None = None,
 ) -> list[Generation]:
-    """Decode the rows of a batch each alone, for models that mind padding; see `generated`."""
+    """Decode the answers of a batch each alone, for models that mind padding; see `generated`."""
+    rows = list(prompts) or list(range(len(embeddings)))
     answers = []
-    for row, name in enumerate(names or [str(row) for row in range(len(embeddings))]):
-        alone = attention_mask[row].bool()
-        inputs, mask = embeddings[row, alone][None], attention_mask[row, alone][None]
-        answers += generated(model, inputs, mask, eos, decoding, guides[row : row + 1], [name])
+    for place, name in enumerate(names or [str(place) for place in range(len(rows))]):
+        alone = attention_mask[rows[place]].bool()
+        inputs, mask = embeddings[rows[place], alone][None], attention_mask[rows[place], alone][None]
+        answers += generated(model, inputs, mask, eos, decoding, guides[place : place + 1], [name])
     return answers
 
 
-def _write_answers(model: Any, cache: DynamicCache, logits: Tensor, mask: Tensor, rows: _Rows) -> None:
-    """Append tokens to `rows` until all have ended; `logits` (B, V) stand behind the prompts of `mask` (B, L)."""
-    prompt, limit = mask.shape[1], max(guide.most for guide in rows.guides)
-    mask = torch.cat([mask, mask.new_ones(len(mask), limit)], dim=1)
-    positions = (mask.cumsum(1) - 1).clamp_(min=0)
+def _write_answers(
+    model: Any, cache: DynamicCache, logits: Tensor, mask: Tensor | None, rows: _Rows, lengths: Tensor | None = None
+) -> None:
+    """Append tokens to `rows` until all have ended.
+
+    Args:
+        model: reads them.
+        cache: of the prompts.
+        logits: (B, V) behind the prompts.
+        mask: (B, L) of prompts that are padded on the left, or ``None`` where the cache holds no padding.
+        rows: of B answers.
+        lengths: (B,) of the prompts, where there is no mask.
+    """
+    limit = max(guide.most for guide in rows.guides)
+    if mask is None:
+        assert lengths is not None
+        positions = lengths[:, None] + torch.arange(limit, device=lengths.device)
+        seen: Tensor | None = None
+    else:
+        prompt = mask.shape[1]
+        mask = torch.cat([mask, mask.new_ones(len(mask), limit)], dim=1)
+        positions = (mask.cumsum(1) - 1).clamp_(min=0)[:, prompt:]
     for step in range(limit):
-        end = prompt + step + 1
-        beside = functools.partial(_Beside, model, cache, mask[:, :end], positions[:, end - 1])
+        seen = None if mask is None else mask[:, : prompt + step + 1]
+        beside = functools.partial(_Beside, model, cache, seen, positions[:, step])
         chosen = rows.choose(logits, beside)
         places = rows.take(chosen)
         if not places:
@@ -277,13 +272,15 @@ def _write_answers(model: Any, cache: DynamicCache, logits: Tensor, mask: Tensor
         if len(places) < len(chosen):
             keep = torch.tensor(places, device=tokens.device)
             cache.reorder_cache(keep)
-            mask, positions = mask[keep], positions[keep]
-        logits = _next_logits(model, cache, tokens, mask[:, :end], positions[:, end - 1])
+            positions = positions[keep]
+            mask = None if mask is None else mask[keep]
+        seen = None if mask is None else mask[:, : prompt + step + 1]
+        logits = _next_logits(model, cache, tokens, seen, positions[:, step])
 
 
-def _next_logits(model: Any, cache: DynamicCache, tokens: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
+def _next_logits(model: Any, cache: DynamicCache, tokens: Tensor, mask: Tensor | None, positions: Tensor) -> Tensor:
     """Logits (n, V) behind one more token (n,) a row, at its position (n,), under the mask (n, L) that includes it."""
-    feed = {"position_ids": positions[:, None]} if _takes(model, "position_ids") else {}
+    feed = {"position_ids": positions[:, None]} if takes(model, "position_ids") else {}
     options = {"attention_mask": mask, cache_argument(model): cache, "use_cache": True}
     logits: Tensor = model(input_ids=tokens.unsqueeze(1), **options, **feed).logits[:, -1]
     return logits
@@ -292,21 +289,24 @@ def _next_logits(model: Any, cache: DynamicCache, tokens: Tensor, mask: Tensor, 
 class _Beside:
     """Reads tokens behind an answer without writing them: `Branches` over a copy of one row's cache."""
 
-    def __init__(self, model: Any, cache: DynamicCache, mask: Tensor, positions: Tensor, place: int) -> None:
+    def __init__(self, model: Any, cache: DynamicCache, mask: Tensor | None, positions: Tensor, place: int) -> None:
         self._model, self._cache = model, forked(cache, place)
-        self._mask, self._position = mask[place : place + 1], positions[place : place + 1]
+        self._mask = None if mask is None else mask[place : place + 1]
+        self._position = positions[place : place + 1]
         self._own: list[tuple[DynamicCache, _State]] = [(self._cache, own)] if (own := _own_state(model)) else []
 
     def __call__(self, parents: Sequence[int], tokens: Sequence[int]) -> Tensor:
-        device = self._mask.device
+        device = self._position.device
         read = torch.tensor(list(tokens), device=device)
         if self._own:
             logits = self._one_by_one(parents, read)
         else:
             self._cache.reorder_cache(torch.tensor(list(parents), device=device))
-            mask, positions = self._mask.expand(len(tokens), -1), self._position.expand(len(tokens))
+            mask = None if self._mask is None else self._mask.expand(len(tokens), -1)
+            positions = self._position.expand(len(tokens))
             logits = _next_logits(self._model, self._cache, read, mask, positions)
-        self._mask = torch.cat([self._mask, self._mask.new_ones(1, 1)], dim=1)
+        if self._mask is not None:
+            self._mask = torch.cat([self._mask, self._mask.new_ones(1, 1)], dim=1)
         self._position = self._position + 1
         return logits
 

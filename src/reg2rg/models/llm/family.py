@@ -10,16 +10,21 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from reg2rg.core.errors import ConfigError
 from reg2rg.models.llm.base import Decoding
-from reg2rg.models.llm.decoding import cache_argument, generated
+from reg2rg.models.llm.blocks import reads_blocks
+from reg2rg.models.llm.decoding import generated
+from reg2rg.models.llm.reading import Beginning, Reader, cache_argument, takes
+from reg2rg.models.llm.shared_prompts import can_share
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +122,7 @@ def habits_of(model: Any, path: str) -> Habits:
             alone = _answers_differ(model, rows, scale)
         except torch.OutOfMemoryError:
             raise
-        except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+        except _FAILS as error:
             told = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
             raise _refused(path, name, f"reading a few embeddings ends in {told}") from error
     if alone is None:
@@ -125,6 +130,55 @@ def habits_of(model: Any, path: str) -> Habits:
     if alone:
         log.warning("language model %s: %s minds padding in a batch; reports are decoded one by one", path, name)
     return Habits(scale, alone)
+
+
+@torch.no_grad()
+def blocks_refused(model: Any, scale: float) -> str:
+    """Why a model cannot read texts that see the prompt and themselves alone, "" if it can.
+
+    Args:
+        model: as `habits_of` takes it.
+        scale: of its embeddings, as `habits_of` found it.
+    """
+    table = model.get_input_embeddings()
+    with _reading(model):
+        prompt, text = (table(ids) * scale for ids in _rows(model))
+        try:
+            together, alone = reads_blocks(model, [prompt, text, text.flip(0)])
+        except torch.OutOfMemoryError:
+            raise
+        except _FAILS as error:
+            return f"given a mask of blocks it ends in {type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    return "what it makes of them is not what it makes of each alone" if _far(together, alone, model) else ""
+
+
+@torch.no_grad()
+def shares_prompts(model: Any, scale: float) -> bool:
+    """Whether answers to one prompt, and prompts of one beginning, may have its keys and values once.
+
+    Args:
+        model: as `habits_of` takes it.
+        scale: of its embeddings, as `habits_of` found it.
+    """
+    plain = all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
+    if not (plain and can_share(model) and takes(model, "position_ids")):
+        return False
+    with _reading(model):
+        inputs = model.get_input_embeddings()(_rows(model)[0])[None] * scale
+        mask = torch.ones(inputs.shape[:2], dtype=torch.long, device=inputs.device)
+        (alone,), steps = _decoded(model, inputs, mask)
+        try:
+            together, of_both = _decoded(model, inputs, mask, [0, 0])
+            begun = [Beginning(0), Beginning(1, 0, _LENGTHS[1])]
+            in_parts = Reader(model, inputs.repeat(2, 1, 1), mask.repeat(2, 1), begun)(1)[1]
+        except torch.OutOfMemoryError:
+            raise
+        except _FAILS:
+            return False
+        whole = Reader(model, inputs, mask, begun[:1])(0)[1]
+    if together != [alone, alone]:
+        return False
+    return not (_far(of_both, steps.expand_as(of_both), model) or _far(in_parts.float(), whole.float(), model))
 
 
 def _refused(path: str, family: str, why: str) -> ConfigError:
@@ -223,10 +277,15 @@ def _answers_differ(model: Any, rows: list[Tensor], scale: float) -> bool | None
     return False
 
 
-def _decoded(model: Any, inputs: Tensor, mask: Tensor) -> tuple[list[list[int]], Tensor]:
-    """Greedy answers to embeddings (B, L, E), and the logits (B, _ANSWER - 1, V) before each token but the first."""
+def _decoded(model: Any, inputs: Tensor, mask: Tensor, prompts: Sequence[int] = ()) -> tuple[list[list[int]], Tensor]:
+    """Greedy answers to embeddings (B, L, E), and the logits (B, _ANSWER - 1, V) before each token but the first.
+
+    With `prompts`, as of answers that have a prompt in common.
+    """
+    limits = Decoding(max_new_tokens=_ANSWER, stop_on_loop=0)
+    shares = (lambda: True) if prompts else None
     with _step_logits(model) as steps:
-        answers = generated(model, inputs, mask, frozenset(), Decoding(max_new_tokens=_ANSWER, stop_on_loop=0))
+        answers = generated(model, inputs, mask, frozenset(), limits, prompts=prompts, shares=shares)
     return [answer.ids for answer in answers], torch.stack(steps[1 - _ANSWER :], dim=1)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from reg2rg.core.errors import ConfigError
 from reg2rg.models.encoders import CNN3D, GridCells, MaskPool, ViT3D
 from reg2rg.testing import check_encoder
 
@@ -35,7 +36,7 @@ def test_cells_are_tokens_with_the_last_axis_fastest() -> None:
 
 
 def test_a_mean_weighs_cells_by_their_share() -> None:
-    found = pooled("mean").of_regions(features(), masks(), [1, 2])
+    found = pooled("mean").of_regions(features(), masks(), [("a",), ("b", "c")])
     for region, study in enumerate((0, 1, 1)):
         share = masks()[region, 0]
         by_hand = (features()[study] * share).sum((1, 2, 3)) / share.sum()
@@ -46,12 +47,12 @@ def test_a_mean_weighs_cells_by_their_share() -> None:
 @pytest.mark.parametrize("pool", ["attention", "perceiver"])
 def test_attention_sees_the_cells_of_the_region_alone(pool: str) -> None:
     model, shares = pooled(pool, 3), masks()
-    found = model.of_regions(features(), shares, [1, 2])
+    found = model.of_regions(features(), shares, [("a",), ("b", "c")])
     assert found.shape == (3, 3, CHANNELS)
     outside = torch.where(
         shares[1:2] == 0, features().flip(1) * 3, features()
     )  # other features where region 1 has no share
-    changed = model.of_regions(outside, shares, [1, 2])
+    changed = model.of_regions(outside, shares, [("a",), ("b", "c")])
     torch.testing.assert_close(changed[1], found[1])
     assert not torch.allclose(changed[0], found[0])
 
@@ -63,14 +64,14 @@ def test_two_halves_of_a_cell_count_as_one(pool: str) -> None:
     model = MaskPool(GridCells((2, 1, 1), CHANNELS), pool, 2, heads=2, depth=1).eval()
     cell = features(1)[:, :, :1, :1, :1].expand(1, CHANNELS, 2, 1, 1)
     one, halves = torch.tensor([1.0, 0.0]).view(1, 1, 2, 1, 1), torch.tensor([0.5, 0.5]).view(1, 1, 2, 1, 1)
-    torch.testing.assert_close(model.of_regions(cell, one, [1]), model.of_regions(cell, halves, [1]))
+    torch.testing.assert_close(model.of_regions(cell, one, [("a",)]), model.of_regions(cell, halves, [("a",)]))
 
 
 @pytest.mark.parametrize("pool", ["mean", "attention", "perceiver"])
 def test_a_region_does_not_depend_on_the_others(pool: str) -> None:
     model = pooled(pool)
-    together = model.of_regions(features(), masks(), [2, 1])
-    alone = model.of_regions(features()[1:], masks()[2:], [1])
+    together = model.of_regions(features(), masks(), [("a", "b"), ("c",)])
+    alone = model.of_regions(features()[1:], masks()[2:], [("a",)])
     torch.testing.assert_close(together[2:], alone)
 
 
@@ -78,7 +79,7 @@ def test_a_region_does_not_depend_on_the_others(pool: str) -> None:
 def test_the_whole_image_is_a_region_of_everything(pool: str) -> None:
     model = pooled(pool)
     everywhere = torch.ones(2, 1, *SIZE)
-    torch.testing.assert_close(model(features()), model.of_regions(features(), everywhere, [1, 1]))
+    torch.testing.assert_close(model(features()), model.of_regions(features(), everywhere, [("a",), ("b",)]))
 
 
 @pytest.mark.parametrize("pool", ["mean", "attention", "perceiver"])
@@ -94,7 +95,17 @@ def test_masks_finer_than_the_tokens_are_averaged() -> None:
     model = MaskPool(GridCells((2, 1, 1), 1))
     image = torch.tensor([1.0, 3.0]).view(1, 1, 2, 1, 1)
     fine = torch.tensor([1.0, 1.0, 1.0, 0.0]).view(1, 1, 4, 1, 1)  # shares of 1 and 1/2
-    assert model.of_regions(image, fine, [1]).item() == pytest.approx((1 + 3 / 2) / 1.5)
+    assert model.of_regions(image, fine, [("a",)]).item() == pytest.approx((1 + 3 / 2) / 1.5)
+
+
+@pytest.mark.parametrize("pool", ["mean", "attention", "perceiver"])
+def test_regions_without_weight_are_named(pool: str) -> None:
+    empty = masks() * torch.tensor([1.0, 0.0, 0.0]).view(3, 1, 1, 1, 1)
+    regions = [("lung",), ("heart", "thyroid")]
+    with pytest.raises(ConfigError, match=r"any share of heart of study s2, thyroid of study s2 \(expected"):
+        pooled(pool).of_regions(features(), empty, regions, ("s1", "s2"))
+    with pytest.raises(ConfigError, match="heart of study 1 of the batch"):
+        pooled(pool).of_regions(features(), empty, regions)
 
 
 def test_what_cannot_be_pooled() -> None:

@@ -12,7 +12,8 @@ from reg2rg.core.errors import ConfigError
 from reg2rg.models.llm.base import END, Decoding, Sampling
 from reg2rg.models.llm.cache import closed_up
 from reg2rg.models.llm.causal_lm import CausalLM
-from reg2rg.models.llm.decoding import FreeAnswer, _of_one_length, ends_in_loop, kept_probabilities, left_padded
+from reg2rg.models.llm.decoding import FreeAnswer, ends_in_loop, kept_probabilities
+from reg2rg.models.llm.reading import left_padded, of_one_length
 from reg2rg.models.llm.skinny_linear import products_in_parts
 
 NO_LOOP = Decoding(max_new_tokens=40, stop_on_loop=0)
@@ -77,7 +78,7 @@ def test_prompts_of_one_length_are_read_together_without_padding(model):
 
 
 def test_many_prompts_are_read_in_groups():
-    assert list(_of_one_length([1000, 900, 1000, 1000, 5000])) == [[0, 2], [3], [1], [4]]
+    assert list(of_one_length([1000, 900, 1000, 1000, 5000])) == [[0, 2], [3], [1], [4]]
 
 
 def test_a_model_that_keeps_a_window_reads_its_prompts_together(tmp_path, llama_folder):
