@@ -41,7 +41,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=0
 SlurmdParameters=config_overrides
-SlurmctldParameters=preempt_send_user_signal
+{signals}
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 JobRequeue=1
@@ -58,8 +58,14 @@ def is_installed() -> bool:
 
 
 @contextlib.contextmanager
-def one_node_slurm(folder: Path) -> Iterator[None]:
-    """Start it, with the partitions ``low`` and ``high``, which preempts the first; `SLURM_CONF` names it meanwhile."""
+def one_node_slurm(folder: Path, signals: bool = True) -> Iterator[None]:
+    """Start it, with the partitions ``low`` and ``high``, which preempts the first; `SLURM_CONF` names it meanwhile.
+
+    Args:
+        folder: for its files.
+        signals: preempted jobs get the signal that they asked for, which is not Slurm's default: there they are killed
+            without a word that they could hear.
+    """
     for name in ("munge", "state", "spool"):
         (folder / name).mkdir(parents=True)
     (folder / "munge").chmod(0o700)
@@ -68,7 +74,8 @@ def one_node_slurm(folder: Path) -> Iterator[None]:
     key.chmod(0o600)
     port = _free_port()
     host = socket.gethostname().split(".")[0]
-    conf.write_text(_CONF.format(host=host, port=port, node_port=_free_port(), folder=folder, cpus=_CPUS))
+    told = "SlurmctldParameters=preempt_send_user_signal" if signals else ""
+    conf.write_text(_CONF.format(host=host, port=port, node_port=_free_port(), folder=folder, cpus=_CPUS, signals=told))
     before, os.environ["SLURM_CONF"] = os.environ.get("SLURM_CONF"), str(conf)
     try:
         _run("munged", f"--key-file={key}", f"--socket={munge}/socket", f"--pid-file={munge}/pid",

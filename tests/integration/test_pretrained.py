@@ -17,11 +17,13 @@ import yaml
 
 from reg2rg import Reg2RG, generate_report, report_on
 from reg2rg.cli.main import main
+from reg2rg.cli.shards import Shard
 from reg2rg.config.saving import read_config
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.report import parse_report
 from reg2rg.evaluation.records import read_records
 from reg2rg.extras.dicom_study import write_dicom_study
+from reg2rg.runners import Outcome, Stop
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "predict_one_scan.py"
 
@@ -78,6 +80,42 @@ def test_predict_test_and_go_on_with_somebodys_folder(trained, theirs, capsys) -
 
     steps = ["--trainer.max_steps", "1", "--trainer.limit_val_batches", "0", "--model.word_alignment_steps", "0"]
     assert main(["fit", "--ckpt_path", str(theirs), "--config", "mine.yaml", *steps]) == 0
+
+
+def test_predict_in_parts(trained, theirs, capsys, monkeypatch) -> None:
+    ended = []
+
+    def in_this_process(shard: Shard, stop: Stop) -> Outcome:
+        ended.append(main(shard.words))
+        return Outcome("failed" if ended[-1] else "done", code=ended[-1])
+
+    monkeypatch.setattr(Shard, "execute", in_this_process)
+    command = ["predict", "--ckpt_path", str(theirs), "--config", "mine.yaml", "--data.predict_split", "train"]
+    command += ["--model.max_new_tokens", "4", "--trainer.default_root_dir"]
+    parts = ["--shards", "2", "--jobs", "0"]
+    assert main([*command, "one"]) == 0
+    assert main([*command, "parts", *parts]) == 0
+    files = {out: {path.relative_to(out): path.read_bytes() for path in Path(out, "predictions").rglob("*.*")
+             if path.is_file() and path.name != "done.json"} for out in ("one", "parts")}  # fmt: skip
+    assert len(files["one"]) >= 4
+    assert files["parts"] == files["one"]  # and nothing is left of the campaign
+    said = capsys.readouterr().out
+    assert "2 of 2 parts done; " in said
+    assert said.rstrip().endswith("parts/predictions are complete")
+    assert main([*command, "one"]) == main([*command, "parts", *parts]) == 0
+    assert capsys.readouterr().out.count("studies are complete; nothing to do") == 2
+
+    ended.clear()
+    monkeypatch.setattr("reg2rg.training.prediction_writer.PredictionWriter.setup", not_as_expected)
+    assert main([*command, "two", *parts]) == 2
+    assert ended == [2, 2]  # what is wrong stays wrong: no part is handed out again
+    assert main([*command, "none", *parts, "--ckpt_path", "nowhere.ckpt"]) == 2
+    assert main([*command, "none", *parts, "--data.bogus=1"]) == 2
+    assert ended == [2, 2]  # said before any part begins
+
+
+def not_as_expected(*arguments) -> None:
+    raise ConfigError("data: not as expected")
 
 
 def test_the_card_has_the_figures_and_names_nobodys_disk(trained, theirs, tmp_path) -> None:

@@ -47,7 +47,7 @@ DEFINITIONS: Mapping[str, str] = {
     APART: "of the findings in which the references of the two regions differ, share in which what the model writes of "
     "them differs",
     LEAK: "share of the paragraphs on other regions that changed in any word when one region's tokens were swapped",
-    LEAK_FINDINGS: "the same of those whose findings changed",
+    LEAK_FINDINGS: "the same of those whose findings changed; of a finding: in which that one changed",
     F1: "micro-F1 of the findings of paragraphs against their references, all labels in one pot",
     F1_BLIND: "the same with every token that of an empty image, and the names of the regions given",
     PRIOR: "F1 without any image over F1 with it",
@@ -156,6 +156,11 @@ class Outcomes:
     def said(self, text: str) -> Bools:
         """(L,) findings of a text."""
         return self._known[text]
+
+    @cached_property
+    def occurs(self) -> Bools:
+        """(L,) findings that any text states."""
+        return np.asarray(np.any(list(self._known.values()), axis=0))
 
     @cached_property
     def all(self) -> list[Outcome]:
@@ -282,6 +287,7 @@ def _of_swaps(outcomes: Outcomes, swaps: Sequence[Outcome]) -> Iterator[Statisti
                 findings[FOLLOW].add(label, one.row, follows[place], 1)
             if due[place]:
                 findings[APART].add(label, one.row, apart[place], 1)
+            if outcomes.occurs[place]:
                 findings[LEAK_FINDINGS].add(label, one.row, flips[:, place].sum(), len(others))
     for name in names:
         yield from whole[name].statistics("statistics", name, _share, 1)

@@ -24,6 +24,8 @@ def parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(
         prog="reg2rg audit",
+        usage="reg2rg audit --model FOLDER --config FILE --out DIR [options]\n"
+        "       reg2rg audit PREDICTIONS [options]",
         description="Intervene on the visual tokens of one region at a time and see which paragraphs change: with "
         "--model and --config. Or, of PREDICTIONS of any system, ask what their texts alone tell: template collapse, "
         "and questions on presence, side and lobe.",
@@ -33,7 +35,6 @@ def parser() -> argparse.ArgumentParser:
         "Interventions: " + "; ".join(f"{name}: {what}" for name, what in INTERVENTIONS.items()) + ".",
     )
     add = parser.add_argument
-    add("predictions", type=place, nargs="?", metavar="PREDICTIONS", help="a table or a folder of reports, as evaluate")
     add("--model", "--ckpt", type=place_or_name, metavar="FOLDER", help="model folder, hub id or checkpoint to audit")
     add("--out", type=place, metavar="DIR", help="records, audit.json, tables and page; an audit goes on from them")
     add("--split", choices=("val", "test"), default="test", help="whose studies")
@@ -53,8 +54,9 @@ def parser() -> argparse.ArgumentParser:
 
 def run(invocation: Invocation) -> int:
     """Run ``reg2rg audit``; see `reg2rg.cli.main`."""
+    # No positional argument: it would take the value of any option that is not known here, such as --config.
     options, rest = parser().parse_known_args(list(invocation.args))
-    if (options.model is None) == (options.predictions is None):
+    if options.model is None and (not rest or rest[0].startswith("-")):
         raise ConfigError(
             "command line: expected either --model FOLDER with --config FILE, or PREDICTIONS of any system. See: "
             "reg2rg audit --help"
@@ -63,9 +65,9 @@ def run(invocation: Invocation) -> int:
         raise ConfigError("--against compares by resampling: expected --resamples above 0")
     if options.model is not None:
         return _audit_model(invocation, options, rest)
-    if rest:
-        raise ConfigError(f"command line: unexpected {' '.join(rest)}. See: reg2rg audit --help")
-    return _audit_text(options)
+    if rest[1:]:
+        raise ConfigError(f"command line: unexpected {' '.join(rest[1:])}. See: reg2rg audit --help")
+    return _audit_text(options, place(rest[0]))
 
 
 def _audit_model(invocation: Invocation, options: argparse.Namespace, rest: list[str]) -> int:
@@ -141,7 +143,7 @@ def _compared(options: argparse.Namespace, labeler: Labeler) -> list[Difference]
         raise ConfigError(f"{options.against}: {error}. Fix: audit the same data set with both models") from None
 
 
-def _audit_text(options: argparse.Namespace) -> int:
+def _audit_text(options: argparse.Namespace, predictions: Path) -> int:
     given = {"--interventions": options.interventions, "--studies": options.studies}
     if wrong := [name for name, value in given.items() if value is not None]:
         raise ConfigError(f"{', '.join(wrong)}: goes with --model. Fix: leave it out")
@@ -158,25 +160,24 @@ def _audit_text(options: argparse.Namespace) -> int:
     from reg2rg.show.evaluation_terminal import print_evaluation
 
     regions = load_region_set(options.regions)
-    reports = read_reports(options.predictions, options.references, regions)
+    reports = read_reports(predictions, options.references, regions)
     against = None
     if options.against is not None:
         against = options.against.name, read_reports(options.against, options.references, regions)
         if {p.study for p in against[1].pairs} != {p.study for p in reports.pairs}:
             raise ConfigError(
-                f"{options.against}: other studies than {options.predictions} (expected the same). Fix: complete the "
-                "files"
+                f"{options.against}: other studies than {predictions} (expected the same). Fix: complete the files"
             )
     settings = Settings(
         labeler=load_labeler(options.labeler), resamples=options.resamples, seed=options.seed, metrics=text_metrics()
     )
     with watch("audit") as step:
         evaluation = evaluate(
-            options.predictions.name,
+            predictions.name,
             reports,
             settings,
             against=against,
-            inputs={"predictions": str(options.predictions)},
+            inputs={"predictions": str(predictions)},
             progress=step,
         )
     print_evaluation(evaluation, Console())

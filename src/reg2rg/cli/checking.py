@@ -36,6 +36,18 @@ _LIGHTNING = tuple(f"lightning.pytorch.{kind}" for kind in ("callbacks", "logger
 
 def run(invocation: Invocation) -> int:
     """Run a trainer command, see `reg2rg.cli.trainer`, once its config has no key that nothing takes."""
+    invocation = checked(invocation)
+    from reg2rg.cli.trainer import run as run_trainer
+
+    return run_trainer(invocation)
+
+
+def checked(invocation: Invocation) -> Invocation:
+    """A trainer command whose options are spelt out, and whose config has no key that nothing takes.
+
+    Raises:
+        ConfigError: a line for each such key.
+    """
     invocation = replace(invocation, args=tuple(map(_spelt_out, invocation.args)))
     configs, rest = split_config_options(invocation.args)
     _, options = split_flags(rest)
@@ -43,9 +55,7 @@ def run(invocation: Invocation) -> int:
     if "model" in tree.values or "ckpt_path" not in dict(option_values(options)):  # else a folder gives the model
         apply_options(tree, options)
         refuse(unknown_keys(invocation.command, tree))
-    from reg2rg.cli.trainer import run as run_trainer
-
-    return run_trainer(invocation)
+    return invocation
 
 
 def _spelt_out(word: str) -> str:

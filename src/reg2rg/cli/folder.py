@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from reg2rg.core.task import ReportTask
     from reg2rg.pretrained.folder import PretrainedFolder
     from reg2rg.training.module import Reg2RG
+    from reg2rg.training.prediction_writer import PredictionWriter
 
 log = logging.getLogger(__name__)
 
@@ -101,15 +102,31 @@ def load_folder(model: Reg2RG, folder: PretrainedFolder, command: str) -> None:
     log.warning("Training starts from the weights in %s, at step 0%s", folder.path, said)
 
 
-def write_somewhere(trainer: Trainer) -> None:
-    """Write predictions under the run's folder if the config names no place: they would be lost."""
+def write_somewhere(trainer: Trainer) -> PredictionWriter:
+    """The callback that writes predictions: under the run's folder if the config has none, or they would be lost."""
     from reg2rg.training.prediction_writer import PredictionWriter
 
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    if not any(isinstance(callback, PredictionWriter) for callback in callbacks):
-        out = Path(trainer.default_root_dir) / "predictions"
-        log.warning("No PredictionWriter in trainer.callbacks: predictions go to %s", out)
-        callbacks.append(PredictionWriter(str(out)))
+    for callback in callbacks:
+        if isinstance(callback, PredictionWriter):
+            return callback
+    out = predictions_folder({"default_root_dir": trainer.default_root_dir})
+    log.warning("No PredictionWriter in trainer.callbacks: predictions go to %s", out)
+    writer = PredictionWriter(str(out))
+    callbacks.append(writer)
+    return writer
+
+
+def predictions_folder(trainer: Mapping[str, Any]) -> Path:
+    """Where the predictions of a config go.
+
+    Args:
+        trainer: its section, plain.
+    """
+    for callback in trainer.get("callbacks") or []:
+        if str(callback.get("class_path")).rpartition(".")[2] == "PredictionWriter":
+            return Path(callback["init_args"]["out"])
+    return Path(trainer.get("default_root_dir") or Path.cwd()) / "predictions"
 
 
 def _is_folder(name: str) -> bool:

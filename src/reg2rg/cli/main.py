@@ -68,7 +68,7 @@ COMMANDS: dict[str, Command] = {
     "fit": Command("reg2rg.cli.checking:run", "train a model"),
     "validate": Command("reg2rg.cli.checking:run", "loss and region recognition on the validation studies"),
     "test": Command("reg2rg.cli.checking:run", "loss and region recognition on the test studies"),
-    "predict": Command("reg2rg.cli.checking:run", "write a report for every study"),
+    "predict": Command("reg2rg.cli.predict:run", "write a report for every study; resumable"),
     "data check": Command(
         "reg2rg.cli.data:check",
         "list every fault of a data folder, as a table and as JSON",

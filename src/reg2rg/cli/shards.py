@@ -15,13 +15,26 @@ from reg2rg.cli.main import Invocation, exit_of
 from reg2rg.cli.numbers import above_zero, whole
 from reg2rg.cli.runner import add_runner_options, build_runner
 from reg2rg.core.claims import CAMPAIGNS, LEASE_SECONDS, Campaign
-from reg2rg.core.errors import EXIT_OK, EXIT_RUNTIME, ConfigError
+from reg2rg.core.errors import EXIT_OK, EXIT_RUNTIME, EXIT_SKIPPED, EXIT_USAGE, ConfigError
 from reg2rg.runners import Command, Job, Runner, Stop
 
 _CAMPAIGN = "shards"
 """Name of the campaign of ``--shards N``, which goes on where an earlier one was left."""
 _ROUNDS = 3
 _LOGS = ".logs"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What of the studies a process does.
+
+    Attributes:
+        shard: (i, n): the i-th of n equal parts, counted from 1.
+        campaign: in which it takes over what others leave; ``None`` for a part alone.
+    """
+
+    shard: tuple[int, int] = (1, 1)
+    campaign: Campaign | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +97,8 @@ def hand_out(
         out: folder of what is made, where logs and the campaign lie.
 
     Returns:
-        the exit code: `EXIT_OK` when all parts are done.
+        the exit code: `EXIT_OK` when all parts are done, `EXIT_SKIPPED` where one of them says so. One that ends for
+        wrong usage, config or data is not handed out again: it would end so again.
     """
     from reg2rg.ablation.interrupt import told_to_end
 
@@ -97,30 +111,36 @@ def hand_out(
         )
         for part in range(1, options.shards + 1)
     ]
-    for path in sorted((out / CAMPAIGNS).glob(f"{_CAMPAIGN}-*")):
+    for path in campaigns(out):
         sys.stdout.write(f"going on where an earlier run was ended; remove {path} to begin anew\n")
-    stop = Stop()
+    stop, codes = Stop(), {EXIT_OK}
     with told_to_end(stop, here=options.jobs == 0) as got:
         for _ in range(_ROUNDS):
-            left = _run(runner, left, stop, options.shards)
-            if not left or stop.event.is_set():
+            left, more = _run(runner, left, stop, options.shards)
+            codes |= more
+            if not left or stop.event.is_set() or EXIT_USAGE in codes:
                 break
     if got:
         return exit_of(got[0])
-    return EXIT_RUNTIME if left else EXIT_OK
+    if left:
+        return EXIT_USAGE if EXIT_USAGE in codes else EXIT_RUNTIME
+    return max(codes)
 
 
-def _run(runner: Runner, jobs: Sequence[Shard], stop: Stop, shards: int) -> list[Shard]:
-    """Those that were not done."""
-    done = shards - len(jobs)
+def _run(runner: Runner, jobs: Sequence[Shard], stop: Stop, shards: int) -> tuple[list[Shard], set[int]]:
+    """Parts that were not done, and the exit codes that say why a part need not be handed out again."""
+    done, codes = shards - len(jobs), set()
     failed: list[Shard] = []
     for job, outcome in runner.run(jobs, _begun, stop):
-        done += outcome.status == "done"
-        if outcome.status != "done":
+        is_done = outcome.status == "done" or outcome.code == EXIT_SKIPPED
+        done += is_done
+        if not is_done:
             failed.append(job)
+        if outcome.code in (EXIT_USAGE, EXIT_SKIPPED):
+            codes.add(outcome.code)
         sys.stdout.write(f"{done} of {shards} parts done; {job.log}: {outcome.message or outcome.status}\n")
         sys.stdout.flush()
-    return failed
+    return failed, codes
 
 
 def _begun(job: Job) -> None:
@@ -133,9 +153,14 @@ def campaign_of(options: argparse.Namespace) -> Campaign | None:
     return Campaign(name, options.lease) if name else None
 
 
+def campaigns(out: Path) -> list[Path]:
+    """Folders of the campaigns of ``--shards``: one, unless settings or studies have changed."""
+    return sorted((out / CAMPAIGNS).glob(f"{_CAMPAIGN}-*"))
+
+
 def remove_campaign(out: Path) -> None:
     """Forget the campaign of ``--shards``, when all is done."""
-    for path in (out / CAMPAIGNS).glob(f"{_CAMPAIGN}-*"):
+    for path in campaigns(out):
         shutil.rmtree(path, ignore_errors=True)
     with contextlib.suppress(OSError):  # job arrays have campaigns of their own there
         (out / CAMPAIGNS).rmdir()

@@ -24,9 +24,18 @@ from omegaconf.errors import OmegaConfBaseException
 
 from reg2rg import __version__
 from reg2rg.cli.building import Builder
-from reg2rg.cli.folder import build_task, load_folder, take_folder, with_folder, write_somewhere
+from reg2rg.cli.folder import (
+    build_task,
+    load_folder,
+    predictions_folder,
+    take_folder,
+    with_folder,
+    write_somewhere,
+)
 from reg2rg.cli.main import Invocation
+from reg2rg.cli.predicted import Asked
 from reg2rg.cli.section import Parser
+from reg2rg.cli.shards import Part
 from reg2rg.config.explain import check_references, explain_interpolation, refuse
 from reg2rg.config.imports import check_class_paths, import_policy
 from reg2rg.config.options import apply_options, split_config_options, split_flags
@@ -47,23 +56,21 @@ _TOP = ("seed_everything", "vars")
 _EXTRAS = {"deepspeed": "deepspeed", "wandb": "wandb", "bitsandbytes": "quant", "torchio": "augment"}
 
 
-def run(invocation: Invocation) -> int:
-    """Run a trainer command; see `reg2rg.cli.main`."""
-    configs, rest = split_config_options(invocation.args)
-    flags, options = split_flags(rest)
-    tree = with_folder(fold(configs), options)
-    apply_options(tree, options)
-    if not tree.values and not flags:
-        raise ConfigError(
-            f"command line: no config. Expected: reg2rg {invocation.command} --config FILE. "
-            f"Packaged: {', '.join(packaged_configs())}."
-        )
+def run(invocation: Invocation, part: Part = Part(), asked: Asked | None = None) -> int:  # noqa: B008 (frozen)
+    """Run a trainer command; see `reg2rg.cli.main`.
+
+    Args:
+        invocation: of the command.
+        part: of the studies, for ``predict``.
+        asked: gets a note if ``predict`` leaves nothing to do.
+    """
+    tree, flags = _folded(invocation)
     with import_policy(invocation.allow_import) as allowed:
         check_class_paths(tree, allowed)
         load_plugins()
         _quieten()
         try:
-            ReportCLI(invocation.command, tree, allowed, flags)
+            ReportCLI(invocation.command, tree, allowed, flags, part, asked)
         except (MisconfigurationException, ModuleNotFoundError, ValueError) as error:
             for package, extra in _EXTRAS.items():
                 missing = not isinstance(error, ValueError) or importlib.util.find_spec(package) is None
@@ -74,6 +81,20 @@ def run(invocation: Invocation) -> int:
                 raise ConfigError(f"trainer: {error}") from error
             raise
     return 0
+
+
+def _folded(invocation: Invocation) -> tuple[Tree, list[str]]:
+    """The config of a command with its options, and the flags beside them."""
+    configs, rest = split_config_options(invocation.args)
+    flags, options = split_flags(rest)
+    tree = with_folder(fold(configs), options)
+    apply_options(tree, options)
+    if not tree.values and not flags:
+        raise ConfigError(
+            f"command line: no config. Expected: reg2rg {invocation.command} --config FILE. "
+            f"Packaged: {', '.join(packaged_configs())}."
+        )
+    return tree, flags
 
 
 def _quieten() -> None:
@@ -133,10 +154,20 @@ class ReportCLI(LightningCLI):
         tree: the folded config with the options of the command line.
         allowed: packages that the config may import.
         flags: ``--help``, ``--print_config`` and their like.
+        part: of the studies, for ``predict``.
+        asked: gets a note if ``predict`` leaves nothing to do.
     """
 
-    def __init__(self, command: str, tree: Tree, allowed: Sequence[str], flags: Sequence[str]) -> None:
-        self.command, self.tree = command, tree
+    def __init__(
+        self,
+        command: str,
+        tree: Tree,
+        allowed: Sequence[str],
+        flags: Sequence[str],
+        part: Part = Part(),  # noqa: B008 (frozen)
+        asked: Asked | None = None,
+    ) -> None:
+        self.command, self.tree, self.part, self.asked = command, tree, part, asked
         set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
         model_class, data_class = core_classes()
         self.registries = component_registries()
@@ -240,8 +271,11 @@ class ReportCLI(LightningCLI):
 
     def predict(self, **kwargs: Any) -> None:
         """Predict without keeping every batch's result in memory: a callback writes them."""
-        write_somewhere(self.trainer)
+        writer = write_somewhere(self.trainer)
+        writer.take_part(self.part.shard, self.part.campaign)
         self.trainer.predict(**{**kwargs, "return_predictions": False})
+        if self.asked is not None and writer.is_complete and self.trainer.is_global_zero:
+            self.asked.note(self.asked.digest_of(self.datamodule.dataset.studies()))
 
     def _check_names(self, allowed: Sequence[str]) -> None:
         method = inspect.signature(getattr(Trainer, self.command)).parameters
@@ -281,6 +315,38 @@ class ConfigCheck(ReportCLI):
     def _run_subcommand(self, subcommand: str) -> None: ...
 
 
+class PredictionCheck(ConfigCheck):
+    """The same of ``predict``, with the files that it needs.
+
+    Attributes:
+        out: folder of the predictions.
+    """
+
+    def before_instantiate_classes(self) -> None:
+        """Look for what every machine needs."""
+        config = self.config[self.command]
+        make_absolute(config, self.sections)
+        _resolve_checkpoint(config, self.command)
+        refuse([*_check_files(config, self.tree, self.command)])
+        self.out = predictions_folder(config.as_dict()["trainer"])
+
+
+def check_prediction(invocation: Invocation) -> Path:
+    """Check the config of ``predict`` before it is handed to other machines.
+
+    Returns:
+        the folder of the predictions.
+
+    Raises:
+        ConfigError: a line for each mistake, with its place.
+    """
+    tree, _ = _folded(invocation)
+    with import_policy(invocation.allow_import) as allowed:
+        check_class_paths(tree, allowed)
+        load_plugins()
+        return PredictionCheck(invocation.command, tree, allowed, ()).out
+
+
 def check_config(command: str, tree: Tree, allow_import: Sequence[str] = ()) -> None:
     """Parse a config as a command would. What only a run can tell, such as whether files are there, waits.
 
@@ -318,6 +384,11 @@ def _check_run(config: Mapping[str, Any], tree: Tree, command: str) -> Iterable[
             f"'{accelerator}' asks for a CUDA GPU, and torch sees none here. "
             "Use --trainer.accelerator=auto (or cpu), or install a torch build with CUDA.",
         )
+    yield from _check_files(config, tree, command)
+
+
+def _check_files(config: Mapping[str, Any], tree: Tree, command: str) -> Iterable[str]:
+    """The checkpoint and the store of a run."""
     checkpoint = config.get("ckpt_path")
     if checkpoint and not (command == "fit" and checkpoint in ("last", "hpc")) and not Path(checkpoint).exists():
         yield tree.say(("ckpt_path",), f"no checkpoint at '{checkpoint}'. Expected a file, or one of: last, best.")

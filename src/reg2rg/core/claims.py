@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import secrets
@@ -30,6 +31,8 @@ from reg2rg.core.errors import Reg2RGError
 
 CAMPAIGNS = ".campaigns"
 """Folder of campaigns beside what they make."""
+COMPLETE = "complete.json"
+"""In a campaign's folder, of those whose work ends with one more step: that it was done, when all items were."""
 LEASE_SECONDS = 60.0
 """A holder that was not heard of for so long is taken for dead."""
 ATTEMPTS = 5
@@ -170,6 +173,27 @@ class Claims:
         self._finished.add(claim.item)
         self.give_back(claim)
 
+    def settle(self, claim: Claim, outcome: Mapping[str, Any] | None) -> bool:
+        """Write down how work under a claim went, if it is still ours.
+
+        Args:
+            claim: on the item.
+            outcome: as for `finish`; ``None`` if the item is not done: the claim is given back.
+
+        Returns:
+            whether it counts: not where another process has taken over before it was written down.
+        """
+        try:
+            self.give_back(claim) if outcome is None else self.finish(claim, outcome)
+        except ClaimLostError:
+            self.forget(claim)
+            return False
+        return True
+
+    def held(self, item: str) -> Claim | None:
+        """Our claim on an item, ``None`` where there is none."""
+        return self._held.get(item)
+
     def forget(self, claim: Claim) -> None:
         """Let go of a claim; the attempt counts as one that did not survive, if nobody has taken over."""
         self._held.pop(claim.item, None)
@@ -222,6 +246,35 @@ class Claims:
             except FileNotFoundError:
                 return False
         return True
+
+
+def rounds(claims: Claims, items: Iterable[str]) -> Iterator[tuple[Iterator[Claim], bool]]:
+    """Claims on what is left, in rounds, until each item is finished or in work elsewhere.
+
+    Items of a process that died are waited for and taken over. Those that an attempt did not survive come alone, so
+    that what kills a process takes no others with it.
+
+    Args:
+        claims: of the campaign.
+        items: names in the order in which to try them.
+
+    Yields:
+        claims, taken as they are asked for, all of which are settled before the next round; and whether it is one
+        alone.
+    """
+    left = dict.fromkeys(items)
+    while True:
+        for name in claims.finished() & left.keys():
+            del left[name]
+        taken = claims.take(list(left))
+        if (first := next(taken, None)) is not None:
+            yield itertools.chain([first], taken), False
+        elif (first := next(claims.take(list(left), suspects=True), None)) is not None:
+            yield iter([first]), True
+        elif claims.alive(left):
+            return
+        else:
+            time.sleep(min(1.0, claims.seconds / 10))
 
 
 def crashed(item: str, attempts: int) -> str:

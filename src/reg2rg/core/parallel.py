@@ -15,7 +15,6 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -24,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
-from reg2rg.core.claims import Claim, ClaimLostError, Claims
+from reg2rg.core.claims import Claim, ClaimLostError, Claims, rounds
 from reg2rg.core.errors import ConfigError, Reg2RGError
 from reg2rg.core.files import disk_trouble, fenced
 from reg2rg.core.malloc import keep_freed_memory
@@ -131,40 +130,15 @@ def run_shared(
     Raises:
         Reg2RGError: as `run_tasks` does.
     """
-    left = dict(items)
     work = functools.partial(_under_claim, task, given_up, claims.attempts)
-    while True:
-        for name in claims.finished() & left.keys():
-            del left[name]
-        suspects, first = False, next(taken := claims.take(list(left)), None)
-        if first is None:
-            suspects, first = True, next(claims.take(list(left), suspects=True), None)
-        if first is None:
-            if claims.alive(left):
-                return
-            time.sleep(min(1.0, claims.seconds / 10))
-            continue
-        several = [first] if suspects else itertools.chain([first], taken)
-        claimed = (_Claimed(left[claim.item], claim) for claim in several)
-        one = min(workers, 1) if suspects else workers
-        for entry, result in run_tasks(work, claimed, name=_item, workers=one, title=title, total=len(left)):
+    for taken, alone in rounds(claims, items):
+        claimed = (_Claimed(items[claim.item], claim) for claim in taken)
+        total, one = len(items.keys() - claims.finished()), min(workers, 1) if alone else workers
+        for entry, result in run_tasks(work, claimed, name=_item, workers=one, title=title, total=total):
             if result is None:
                 claims.forget(entry.claim)
-            elif _settled(claims, entry.claim, told(result)):
+            elif claims.settle(entry.claim, told(result)):
                 yield entry.item, result
-
-
-def _settled(claims: Claims, claim: Claim, facts: Mapping[str, Any] | None) -> bool:
-    """Whether a result counts: not where another process has taken over before it was written down."""
-    try:
-        if facts is None:
-            claims.give_back(claim)
-        else:
-            claims.finish(claim, facts)
-    except ClaimLostError:
-        claims.forget(claim)
-        return False
-    return True
 
 
 def _item(claimed: _Claimed[Any]) -> str:

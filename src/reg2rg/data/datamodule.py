@@ -28,6 +28,7 @@ from reg2rg.data.order import EVAL_SEED, bucketed_batches, generator
 from reg2rg.data.prompt import EncodedSample, PromptEncoder, TokenCounts
 from reg2rg.data.published_ids import check_published_ids
 from reg2rg.data.samples import Entry, StudySamples
+from reg2rg.data.shared import Share, SharedLoader
 from reg2rg.datasets.base import Dataset
 from reg2rg.scans.base import ReadOptions
 from reg2rg.store.store import Store
@@ -122,6 +123,7 @@ class RegionReportDataModule(L.LightningDataModule):
         self.augment = augment
         self._take(task, tokenizer, token_counts)
         self._done: frozenset[str] = frozenset()
+        self._share: Share | None = None
         self._loaders: list[StudyLoader] = []
 
     def _take(self, task: ReportTask, tokenizer: PreTrainedTokenizerBase | str, token_counts: TokenCounts) -> None:
@@ -236,6 +238,10 @@ class RegionReportDataModule(L.LightningDataModule):
         """Leave these studies out of ``predict``: they are complete."""
         self._done = done
 
+    def share_studies(self, share: Share) -> None:
+        """Let ``predict`` report on what is this process's of studies that several report on."""
+        self._share = share
+
     def train_dataloader(self) -> StudyLoader:
         """Batches in an order that depends on seed and epoch alone."""
         return self._loader("train", self.entries("train"), train=True)
@@ -272,6 +278,8 @@ class RegionReportDataModule(L.LightningDataModule):
     def predict_dataloader(self) -> StudyLoader | list[Any]:
         """Prompts without target, in a fixed order, of studies that are not done."""
         entries = self._limited(self.entries(self.predict_split, self._all_masks("predict")))
+        if self._share is not None:
+            return self._loader("predict", entries, with_target=False)
         left = [entry for entry in entries if entry.study not in self._done]
         return self._loader("predict", left, with_target=False) if left else []
 
@@ -372,7 +380,8 @@ class RegionReportDataModule(L.LightningDataModule):
             epoch = 0 if overfits else epoch  # always the same few batches
             return bucketed_batches(samples.lengths(epoch), size, seed, epoch)
 
-        loader = StudyLoader(
+        shares = self._share is not None and purpose == "predict"
+        loader = (SharedLoader if shares else StudyLoader)(
             samples,
             plan,
             functools.partial(collate, counts=self.token_counts, pad_id=self.encoder.pad_id, pad_to=pad_to),
@@ -384,6 +393,8 @@ class RegionReportDataModule(L.LightningDataModule):
             timeout=self.timeout,
             pin=torch.cuda.is_available(),
         )
+        if isinstance(loader, SharedLoader) and self._share is not None:
+            loader.join(self._share)
         self._loaders.append(loader)
         return loader
 

@@ -12,7 +12,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -106,13 +106,10 @@ class _Plan:
     """The batch sampler of the inner loader: whatever batches of keys it was given last."""
 
     def __init__(self) -> None:
-        self.batches: list[list[Key]] = []
+        self.batches: Iterable[list[Key]] = ()
 
     def __iter__(self) -> Iterator[list[Key]]:
         return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
 
 
 class StudyLoader:
@@ -177,6 +174,19 @@ class StudyLoader:
     def batch_sampler(self) -> None:
         """There is none; Lightning asks."""
         return None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether there is nothing left to do once the loader has ended: not so where others share the studies."""
+        return True
+
+    def studies(self) -> list[str]:
+        """Ids of the studies of an epoch that are this process's."""
+        return [self.samples.study(index) for batch in self._batches(0) for index in batch]
+
+    def faults(self) -> dict[str, str]:
+        """Study -> why it was left out."""
+        return {study: str(fault) for study, fault in self.skipped.items()}
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next iteration follow the order of `epoch`."""

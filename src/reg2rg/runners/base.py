@@ -26,11 +26,13 @@ class Outcome:
         status: ``busy``: another process works on it.
         seconds: that this took.
         message: of a failure: what it was and the end of the log.
+        code: exit code of a command that failed.
     """
 
     status: Literal["done", "failed", "stopped", "busy"]
     seconds: float = 0.0
     message: str = ""
+    code: int = 0
 
 
 class Stop:

@@ -50,7 +50,7 @@ class Command(Job):
         if was_stopped(code, stop):
             return Outcome("stopped", seconds)
         message = f"{self.name} ended with exit code {code}; the end of {self.log}:\n{log_tail(path)}"
-        return Outcome("failed", seconds, message)
+        return Outcome("failed", seconds, message, code)
 
 
 def run_command(

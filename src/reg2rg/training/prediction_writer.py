@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import signal
 import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from reg2rg.core.claims import CAMPAIGNS, COMPLETE, Campaign, ClaimLostError, Claims
 from reg2rg.core.documents import DocumentError, read_record, write_record
-from reg2rg.core.errors import ConfigError
-from reg2rg.core.files import sha256, write_json
+from reg2rg.core.errors import ConfigError, Reg2RGError
+from reg2rg.core.files import fenced, sha256, write_json
+from reg2rg.core.parallel import shard_of
 from reg2rg.core.report import parse_report
 from reg2rg.core.task import ReportTask
 from reg2rg.core.types import PathText
 from reg2rg.data.batch import Batch
 from reg2rg.data.loader import StudyLoader
+from reg2rg.data.shared import Share, SharedLoader
 from reg2rg.evaluation.records import STUDIES, as_facts, read_records, told_decoding, write_table
 from reg2rg.models.llm.base import Decoding
 from reg2rg.models.writing import GeneratedReport
@@ -49,6 +54,14 @@ class PredictionSource(Protocol):
 
 
 @runtime_checkable
+class SharedPredictionSource(PredictionSource, Protocol):
+    """Data of which several processes may each report on a part."""
+
+    def share_studies(self, share: Share) -> None:
+        """Hand out what is this process's."""
+
+
+@runtime_checkable
 class Reporting(Protocol):
     """A module that says how its reports are decoded; `Reg2RG` does."""
 
@@ -66,25 +79,43 @@ class PredictionWriter(L.Callback):
 
     Args:
         out: the folder.
+
+    Attributes:
+        is_complete: all studies have a record.
     """
 
     def __init__(self, out: PathText) -> None:
         self.out = Path(out)
+        self.is_complete = False
         self._begun = self._said = 0.0
         self._written = self._total = 0
         self._keys: dict[str, str] = {}
+        self._shard, self._campaign = (1, 1), Campaign("")
+        self._claims: Claims | None = None
+
+    def take_part(self, shard: tuple[int, int], campaign: Campaign | None) -> None:
+        """Write the reports of a part of the studies.
+
+        Args:
+            shard: (i, n): of the sorted studies, every n-th from the i-th on, counted from 1.
+            campaign: that the parts share. With it a part that is through takes over what others have not begun, or
+                left behind when they died; no study is reported on twice at a time, and table and ``skipped.json``
+                are written by who finds all studies done.
+        """
+        self._shard, self._campaign = shard, campaign or Campaign("")
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Find what is complete and leave it out.
 
         Raises:
-            ConfigError: the folder holds predictions that something else made.
+            ConfigError: the folder holds predictions that something else made, or a part of a campaign has several
+                processes.
         """
         if stage != "predict":
             return
         data = _source(trainer)
         self._keys = data.prediction_keys()
-        self._check_run(trainer, pl_module, data)
+        run = self._check_run(trainer, pl_module, data)
         keys = {record["study"]: record.get("key") for record in read_records(self.out, _damaged)}
         self._refuse_others(keys)
         trainer.strategy.barrier("records")  # all have read them before one writes
@@ -95,7 +126,22 @@ class PredictionWriter(L.Callback):
                         len(changed), few)  # fmt: skip
         if done:
             log.warning("%s: %d studies are complete; the others follow", self.out, len(done))
-        data.skip_studies(done)
+        if self._campaign.name:
+            self._share_studies(trainer, data, run, done)
+        else:
+            mine = shard_of(sorted(self._keys), self._shard)
+            data.skip_studies(done | self._keys.keys() - frozenset(mine))
+
+    def _share_studies(
+        self, trainer: L.Trainer, data: PredictionSource, run: Mapping[str, Any], done: frozenset[str]
+    ) -> None:
+        if trainer.world_size > 1 or not isinstance(data, SharedPredictionSource):
+            raise ConfigError(
+                f"trainer: {trainer.world_size} processes on {type(data).__name__}: a part of --shards has one "
+                "process, and data that can be shared. Fix: --trainer.devices 1, and as many shards as GPUs"
+            )
+        self._claims = self._campaign.claims(self.out, [run, self._keys]).__enter__()
+        data.share_studies(Share(self._claims, self._shard, done))
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
@@ -115,20 +161,58 @@ class PredictionWriter(L.Callback):
         data = _source(trainer)
         for place, (answer, texts) in enumerate(zip(outputs, batch.reports, strict=True)):
             told = record(answer, texts, data.question(len(answer.regions)), data.task.identity, batch.tail(place))
-            write_record(self._path(answer.study), told | {"key": self._keys[answer.study]})
+            self._write(answer.study, told | {"key": self._keys[answer.study]})
         self._written += len(outputs) * trainer.world_size
         self._say(min(self._written, self._total))
+        if trainer.received_sigterm and trainer.world_size == 1:  # Lightning's loop does not look
+            raise SIGTERMException(128 + signal.SIGTERM)
+
+    def _write(self, study: str, told: Mapping[str, Any]) -> None:
+        """Write a record, unless another process has taken the study over: this one was frozen meanwhile."""
+        claim = self._claims.held(study) if self._claims is not None else None
+        if self._claims is None or claim is None:
+            write_record(self._path(study), told)
+            return
+        try:
+            with fenced(claim.check):
+                write_record(self._path(study), told)
+        except ClaimLostError:
+            self._claims.forget(claim)
+        else:
+            self._claims.settle(claim, {})
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Leave what is in work to others. What ended an attempt with an error is tried alone the next time."""
+        if self._claims is not None:
+            self._claims.__exit__(type(exception), exception)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Write the table, once all processes are done."""
         if stage != "predict":
             return
         trainer.strategy.barrier("predictions")
-        skipped = {study: str(fault) for loader in _loaders(trainer) for study, fault in loader.skipped.items()}
-        if trainer.is_global_zero:
-            write_table(self.out)
-            if skipped:
-                write_json(self.out / SKIPPED, skipped)
+        loaders = _loaders(trainer)
+        if self._claims is not None:
+            self._claims.__exit__(None)
+        if not trainer.is_global_zero or not all(loader.is_complete for loader in loaders):
+            return
+        skipped = {study: why for loader in loaders for study, why in sorted(loader.faults().items())}
+        studies = [study for loader in loaders for study in loader.studies() if study not in skipped]
+        missing = [study for study in studies if not self._path(study).is_file()]
+        if self._claims is not None and missing:
+            raise Reg2RGError(
+                f"{self.out}: {len(missing)} studies were reported on, and have no record any more ({missing[0]}). "
+                f"Fix: remove {self.out / CAMPAIGNS} and run again"
+            )
+        self.is_complete = not skipped and not missing
+        write_table(self.out)
+        if skipped:
+            write_json(self.out / SKIPPED, skipped)
+        if self._claims is not None:
+            write_record(self._claims.folder / COMPLETE, {"skipped": len(skipped)})
+            for loader in loaders:
+                if isinstance(loader, SharedLoader):
+                    loader.hold_limit()
 
     def _path(self, study: str) -> Path:
         return self.out / STUDIES / f"{study}.json"
@@ -142,7 +226,7 @@ class PredictionWriter(L.Callback):
         left = (self._total - done) / max(rate, 1e-9)
         log.info("%d of %d reports, %.2f a second, about %.0f s left", done, self._total, rate, left)
 
-    def _check_run(self, trainer: L.Trainer, pl_module: L.LightningModule, data: PredictionSource) -> None:
+    def _check_run(self, trainer: L.Trainer, pl_module: L.LightningModule, data: PredictionSource) -> dict[str, Any]:
         run = {
             "model": _weights_digest(trainer, pl_module),
             "decoding": pl_module.decoding.told() if isinstance(pl_module, Reporting) else "",
@@ -166,6 +250,7 @@ class PredictionWriter(L.Callback):
         trainer.strategy.barrier("run.json")
         if trainer.is_global_zero:
             write_record(path, run)
+        return run
 
     def _refuse_others(self, studies: Collection[str]) -> None:
         if others := sorted(study for study in studies if study not in self._keys):

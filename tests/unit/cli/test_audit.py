@@ -79,7 +79,8 @@ def test_texts_alone(tmp_path, capsys):
     ("words", "message"),
     [
         ([], "expected either --model FOLDER"),
-        (["p.csv", "--model", "m"], "expected either --model FOLDER"),
+        (["--config", "phantom.yaml"], "expected either --model FOLDER"),
+        (["--model", "m", "--out", "o", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (["--model", "m"], "--out is missing"),
         (["--model", "m", "--out", "o", "--references", "r.csv"], "goes with PREDICTIONS"),
         (["--model", "m", "--out", "o", "--labeler", "none"], "an audit counts findings"),

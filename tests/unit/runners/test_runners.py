@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import pickle
+import signal
 import sys
 import threading
 import time
@@ -13,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from reg2rg.core.documents import read_record
@@ -322,6 +325,94 @@ def test_a_preempted_job_is_submitted_again(tmp_path: Path, monkeypatch: pytest.
     assert not record.exists()  # Slurm begins it anew
     Handed(Leaving(0, cwd=tmp_path), record)()
     assert read_record(record, "")["message"] == "SystemExit: 0"  # which would be a success without a result
+
+
+@dataclass(frozen=True)
+class KilledOnce(Numbered):
+    """Its first attempt gets SIGKILL, as preemption ends a job by default: nobody asks for a checkpoint."""
+
+    def execute(self, stop: Stop) -> Outcome:
+        try:
+            (self.cwd / "begun").touch(exist_ok=False)
+        except FileExistsError:
+            return Outcome("done")
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+
+def test_a_job_that_was_killed_without_a_word_is_done_from_its_first_pickle(tmp_path: Path) -> None:
+    record = tmp_path / "record.json"
+    handed = pickle.dumps(Handed(KilledOnce(0, cwd=tmp_path), record))
+    child = os.fork()
+    if child == 0:
+        pickle.loads(handed)()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert not record.exists()
+    pickle.loads(handed)()
+    assert read_record(record, "")["status"] == "done"
+
+
+PROGRAM = """
+import os, sys, time
+try:
+    open('begun', 'w').close()
+    time.sleep(60)
+except Exception as error:  # as one that does many studies notes what befalls one of them
+    open('noted', 'w').write(str(error))
+"""
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """A command that sleeps."""
+    (tmp_path / "reg2rg/cli").mkdir(parents=True)
+    for name in ("__init__", "cli/__init__"):
+        (tmp_path / f"reg2rg/{name}.py").touch()
+    (tmp_path / "reg2rg/cli/main.py").write_text(PROGRAM)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return Command((), Path("log"), cwd=tmp_path)
+
+
+def wait_for(path: Path) -> None:
+    limit = time.monotonic() + 120
+    while not path.exists():
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+
+
+def test_a_time_limit_is_no_study_s_fault(program: Command, tmp_path: Path) -> None:
+    """submitit raises an Exception wherever its process is: here, where nothing is at work but a wait."""
+
+    def time_is_up(*_: Any) -> None:
+        raise RuntimeError("submitit: Job not requeued because: timed-out too many times.")
+
+    def limit() -> None:
+        wait_for(tmp_path / "begun")
+        os.kill(os.getpid(), signal.SIGUSR2)
+
+    before = signal.signal(signal.SIGUSR2, time_is_up)
+    try:
+        threading.Thread(target=limit).start()
+        with pytest.raises(SystemExit):
+            Handed(program, tmp_path / "record.json")()
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert not (tmp_path / "record.json").exists()  # not this job's failure: it is begun anew, or lost
+    assert not (tmp_path / "noted").exists()
+
+
+def test_a_command_that_was_killed_is_not_done(program: Command, tmp_path: Path) -> None:
+    """Ray's force-cancel kills children first, and lets the task go on for a moment."""
+    ended: list[Outcome] = []
+    thread = threading.Thread(target=lambda: ended.append(program.execute(Stop())))
+    thread.start()
+    wait_for(tmp_path / "begun")
+    for child in psutil.Process().children():
+        if child.cwd() == str(tmp_path):
+            child.kill()
+    thread.join(timeout=60)
+    assert [(outcome.status, outcome.code) for outcome in ended] == [("failed", -signal.SIGKILL)]
 
 
 # ---- Ray at its border: it is too large to install for a test

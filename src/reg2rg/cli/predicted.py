@@ -1,0 +1,170 @@
+"""What ``predict`` has finished: a run with nothing to do loads no model and reads no record.
+
+``done.json`` in the folder of the predictions has one digest over the whole config and the stamps of its weights, one
+over what the data set lists, one over the stamps of the store's files and one over those of the records. Whatever
+differs, or cannot be told without torch, is looked at as if there were no such file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from reg2rg import __version__
+from reg2rg.cli.folder import predictions_folder
+from reg2rg.cli.main import Invocation
+from reg2rg.config.options import apply_options, option_values, split_config_options, split_flags
+from reg2rg.config.overlay import fold, merge
+from reg2rg.config.reading import Tree
+from reg2rg.core.documents import DocumentError, read_record, write_record
+from reg2rg.core.errors import Reg2RGError
+from reg2rg.core.model_folder import CONFIG, is_model_folder
+from reg2rg.evaluation.records import STUDIES
+
+if TYPE_CHECKING:
+    from reg2rg.core.types import Study
+
+DONE = "done.json"
+_SPLIT = "test"
+"""What ``predict`` reports on unless the config says otherwise."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a call of ``predict`` asks for, as far as it can be told without torch.
+
+    Attributes:
+        out: folder of the predictions.
+        tree: the folded config, with the options of the command line.
+        values: the same with its references resolved.
+        weights: digest of everything but the data.
+        store: digest of the stamps of the store's files.
+    """
+
+    out: Path
+    tree: Tree
+    values: dict[str, Any]
+    weights: str
+    store: str
+
+    @classmethod
+    def of(cls, invocation: Invocation) -> Asked | None:
+        """What a command asks for; ``None`` where that cannot be told, or where it asks to print something.
+
+        Args:
+            invocation: of the command.
+        """
+        configs, rest = split_config_options(invocation.args)
+        flags, options = split_flags(rest)
+        if flags:
+            return None
+        with contextlib.suppress(Reg2RGError, OmegaConfBaseException, OSError, KeyError, TypeError):
+            tree = _with_folder(fold(configs), options)
+            apply_options(tree, options)
+            values: Any = OmegaConf.to_container(OmegaConf.create(tree.values), resolve=True)
+            files = [file for text in _texts([values["model"], _checkpoint(values)]) for file in _files(text)]
+            told = [__version__, str(Path.cwd()), values, [_stamp(file) for file in files]]
+            weights = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
+            store = _stamps(Path(values["data"]["store"]).expanduser() / "native")
+            return cls(predictions_folder(values["trainer"]).expanduser(), tree, values, weights, store)
+        return None
+
+    def done(self, allow_import: Sequence[str] = ()) -> int | None:
+        """How many studies are complete, if there is nothing left to do; ``None`` otherwise.
+
+        Args:
+            allow_import: packages beyond the allow-list that the config may name.
+        """
+        try:
+            before = read_record(self.out / DONE, "it is made anew")
+        except (DocumentError, OSError):
+            return None
+        now = {"weights": self.weights, "store": self.store, "records": _stamps(self.out / STUDIES)}
+        if any(before.get(name) != told for name, told in now.items()):
+            return None
+        with contextlib.suppress(Reg2RGError, OSError):
+            return int(before["studies"]) if self.listed(allow_import) == before.get("data") else None
+        return None
+
+    def listed(self, allow_import: Sequence[str] = ()) -> str:
+        """Digest of what the data set lists."""
+        from reg2rg.cli.section import section_of
+
+        return self.digest_of(section_of(self.tree, allow_import).data.dataset.studies())
+
+    def digest_of(self, studies: Iterable[Study]) -> str:
+        """The same of studies that are listed already."""
+        split, found = self.values["data"].get("predict_split", _SPLIT), hashlib.blake2b(digest_size=16)
+        for study in studies:
+            if study.split == split:
+                told = (study.id, study.masks is None, sorted(study.reports.items()), study.whole, study.other)
+                found.update(repr(told).encode("utf-8", "surrogatepass"))
+        return found.hexdigest()
+
+    def note(self, data: str) -> None:
+        """Write down that everything is done.
+
+        Args:
+            data: digest of what was listed when it was begun.
+        """
+        with os.scandir(self.out / STUDIES) as entries:
+            count = sum(entry.name.endswith(".json") for entry in entries)
+        told = {"weights": self.weights, "store": self.store, "data": data, "records": _stamps(self.out / STUDIES)}
+        write_record(self.out / DONE, {"studies": count, **told})
+
+
+def _with_folder(tree: Tree, options: Sequence[str]) -> Tree:
+    """As `reg2rg.cli.folder.with_folder`, of folders on this disk."""
+    named = dict(option_values(options)).get("ckpt_path") or tree.values.get("ckpt_path")
+    if "model" in tree.values or not isinstance(named, str) or not is_model_folder(named):
+        return tree
+    base = fold([str(Path(named) / CONFIG)])
+    merge(base, tree)
+    return base
+
+
+def _checkpoint(values: dict[str, Any]) -> Any:
+    """The checkpoint's file or folder; ``best`` and ``last`` are those of the config's ModelCheckpoint."""
+    named = values.get("ckpt_path")
+    for callback in values["trainer"].get("callbacks") or []:
+        if named in ("best", "last") and str(callback["class_path"]).endswith("ModelCheckpoint"):
+            return str(Path(callback["init_args"]["dirpath"], f"{named}.ckpt"))
+    return named
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)
+
+
+def _files(text: str) -> list[Path]:
+    """The files that a value of the config names, if it is a path."""
+    path = Path(text).expanduser()
+    return sorted(path.rglob("*")) if path.is_dir() else [path] if text and path.exists() else []
+
+
+def _stamp(path: str | Path) -> tuple[object, ...]:
+    status = os.stat(path)  # noqa: PTH116 (of text: half the time, for as many files as there are)
+    return str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+def _stamps(folder: Path) -> str:
+    """Digest of the stamps of all files of a folder; those that are being written are left out."""
+    found = hashlib.blake2b(digest_size=16)
+    with contextlib.suppress(FileNotFoundError):
+        for name in sorted(os.listdir(folder)):  # noqa: PTH208
+            if not name.startswith("."):
+                found.update(repr(_stamp(f"{folder}/{name}")).encode("utf-8", "surrogatepass"))
+    return found.hexdigest()
