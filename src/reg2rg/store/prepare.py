@@ -8,7 +8,6 @@ the others: it is skipped, counted and listed with its reason in ``summary.json`
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import time
 from collections import Counter
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from reg2rg.core.claims import Campaign, Claims, crashed
-from reg2rg.core.errors import ConfigError, Reg2RGError, TooManySkippedError
+from reg2rg.core.errors import ConfigError, Reg2RGError
 from reg2rg.core.files import write_json
 from reg2rg.core.parallel import own_first, run_shared, run_tasks, shard_of, usable_cores
 from reg2rg.core.regions import RegionSet, load_region_set
@@ -33,10 +32,10 @@ from reg2rg.store.index import INDEX, NATIVE_FORMAT, VIEWS_FORMAT
 from reg2rg.store.inputs import Known, load_known, save_known
 from reg2rg.store.ledger import Ledger, seal_of, unchanged
 from reg2rg.store.prepare_study import Job, Outcome, job_name, prepare_one
+from reg2rg.store.running import codes_of, hold_limit, of_shard, only_run, writing
 from reg2rg.store.store import Store
 from reg2rg.store.views import views_key
 
-_LOG = logging.getLogger(__name__)
 _STALE_SECONDS = 60
 _VERSIONS = (NATIVE_FORMAT, VIEWS_FORMAT, ATTRIBUTES_FORMAT)
 
@@ -90,7 +89,7 @@ class PrepareSummary:
             f"{self.baked} given views, {self.measured} given attributes, {len(self.skipped)} skipped; "
             f"{self.seconds:.1f} s"
         ]
-        parts += [f"  skipped {code}: {count}" for code, count in _codes(self.skipped).items()]
+        parts += [f"  skipped {code}: {count}" for code, count in codes_of(self.skipped).items()]
         return "\n".join(parts)
 
 
@@ -184,7 +183,7 @@ def prepare(
     _check(workers, bake, native=native)
     region_set, options = load_region_set(regions), _of_views(options or ReadOptions(), bake)
     settings = (region_set.regions, options, bake, verify, native, needs_regions, _VERSIONS)
-    done, listed_as = store.root / _of_shard("done", shard), signature(dataset) if campaign is None else None
+    done, listed_as = store.root / of_shard("done", shard), signature(dataset) if campaign is None else None
     if not check_contents and (known := unchanged(done, settings, listed_as)) is not None:
         return PrepareSummary.all_kept(known, time.monotonic() - started)
     studies, before = _studies(dataset)
@@ -193,21 +192,21 @@ def prepare(
         Job(study, store.root, region_set, options, bake, verify, native, needs_regions, check_contents)
         for study in (mine if campaign is None else own_first(studies, shard))
     ]
-    with _only_run(store.root, shard) if campaign is None else _claims(store.root, jobs, campaign) as claims:
+    with only_run(store.root, shard) if campaign is None else _claims(store.root, jobs, campaign) as claims:
         ledger = Ledger.open(done, settings)
         if check_contents:
             ledger.rows.clear()
         if claims is None:
             _remove_leftovers(store, {study.id for study in mine}, bake, alone=shard[1] == 1)
             jobs = [job for job in jobs if not _is_done(job, store, ledger, tally)]
-        inputs, seen_before = _of_shard("inputs", shard), load_known(store.root) if jobs else {}
+        inputs, seen_before = of_shard("inputs", shard), load_known(store.root) if jobs else {}
         with _kept_on_error(store.root / inputs, seen_before, tally, ledger):
             _bring(jobs, workers, tally, ledger, store, claims)
         complete = claims is None or claims.finished() >= {job.study.id for job in jobs}
         if claims is not None and complete:
             tally, shard = _Tally.of(claims.outcomes(), tally.seen), (1, 1)
         summary = tally.summary(before, region_set, time.monotonic() - started)
-        with _writing(store.root):
+        with writing(store.root):
             if jobs:
                 save_known(store.root, inputs, seen_before | tally.seen)
             if jobs or not store.has_index():
@@ -216,7 +215,7 @@ def prepare(
                 _write_summary(store.root, shard, summary, region_set, options, bake)
             whole = dataset if claims is None and not summary.skipped and ledger.holds_all(mine) else None
             _save(ledger, store, shard, bake, summary, whole, listed_as)
-    _hold_limit(tally.skipped, summary.studies, max_skip)
+    hold_limit(tally.skipped, summary.studies, max_skip, "summary.json in the store")
     return summary
 
 
@@ -307,42 +306,6 @@ def _given_up(job: Job, attempts: int) -> Outcome:
     return Outcome("skipped", "CRASHED", crashed(job.study.id, attempts))
 
 
-@contextlib.contextmanager
-def _only_run(root: Path, shard: tuple[int, int]) -> Iterator[None]:
-    """Hold a lock that the system lets go of when this process ends, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # not a POSIX system
-        yield
-        return
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        stream = open(root / f".lock-{shard[0]}-of-{shard[1]}", "w")  # noqa: SIM115 (closed below)
-    except OSError as error:
-        raise ConfigError(f"store {root}: {error.strerror}. Fix: name a folder that can be written") from None
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Reg2RGError(
-                f"another run is preparing shard {shard[0]}/{shard[1]} of the store {root}. Fix: wait for it or stop it"
-            ) from None
-        except OSError as error:  # some network file systems have no locks; writes are atomic without one, too
-            _LOG.warning("store %s: no lock can be taken (%s); do not run two preparations of one shard", root, error)
-        yield
-
-
-@contextlib.contextmanager
-def _writing(root: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise Reg2RGError(
-            f"cannot write to the store {root}: {error.strerror or error}. What was finished is kept and sound. Fix: "
-            "free space or allow writing there, then run again"
-        ) from None
-
-
 def _remove_leftovers(store: Store, mine: Collection[str], bake: Views | None, *, alone: bool) -> None:
     """Remove temporary files that a killed run of this shard left behind."""
     for folder in _folders(store, bake):
@@ -368,7 +331,7 @@ def _save(
     listed_as: str | None,
 ) -> None:
     """Write the ledger; with the `dataset` of a run that skipped nothing, so that the next one may end at once."""
-    written = [store.root / _of_shard("summary", shard), store.root / INDEX, *_folders(store, bake)]
+    written = [store.root / of_shard("summary", shard), store.root / INDEX, *_folders(store, bake)]
     seal = seal_of(dataset, listed_as, [summary.studies, summary.regions, summary.size], written)
     if ledger.changed or seal is not None:
         ledger.save(seal)
@@ -385,7 +348,7 @@ def _write_summary(
 ) -> None:
     """What is in the store and what is not, and why: the same after one run or after several."""
     write_json(
-        root / _of_shard("summary", shard),
+        root / of_shard("summary", shard),
         {
             "shard": list(shard),
             "studies": summary.studies,
@@ -397,25 +360,7 @@ def _write_summary(
                 "options": options.as_facts(),
                 "views": None if bake is None else asdict(bake),
             },
-            "skipped_by_code": _codes(summary.skipped),
+            "skipped_by_code": codes_of(summary.skipped),
             "skipped": [asdict(skip) for skip in summary.skipped],
         },
     )
-
-
-def _of_shard(name: str, shard: tuple[int, int]) -> str:
-    return f"{name}.json" if shard[1] == 1 else f"{name}-{shard[0]}-of-{shard[1]}.json"
-
-
-def _codes(skipped: Sequence[Skip]) -> dict[str, int]:
-    return dict(sorted(Counter(skip.code for skip in skipped).items()))
-
-
-def _hold_limit(skipped: Sequence[Skip], studies: int, max_skip: float) -> None:
-    if studies and len(skipped) / studies > max_skip:
-        codes = ", ".join(f"{code} {count}" for code, count in _codes(skipped).items())
-        first = min(skipped, key=lambda skip: skip.study)
-        raise TooManySkippedError(
-            f"{len(skipped)} of {studies} studies were skipped ({codes}), more than max_skip {max_skip:g} allows; "
-            f"first: {first.message}. Fix: see summary.json in the store, mend the data or raise max_skip"
-        )

@@ -230,6 +230,14 @@ def test_limits(listening, spool, told, limit, said) -> None:
     assert not list((spool.root / "incoming").iterdir())
 
 
+def test_a_slow_disk_is_not_the_senders_silence(listening, spool, monkeypatch) -> None:
+    kept = spool.keep
+    monkeypatch.setattr(receiving, "_IDLE_SECONDS", 1.0)
+    monkeypatch.setattr(spool, "keep", lambda *of: (time.sleep(1.5), kept(*of))[1])
+    _, node = listening()
+    assert send_objects(node, study(1, 2)) == [0, 0]
+
+
 def test_an_object_without_an_end_is_cut_off(listening, spool, told) -> None:
     """The association ends while it comes, before it has filled the disk."""
     _, where = listening(most_instance_bytes=1 << 20)
