@@ -15,8 +15,10 @@ QUICK = {
     "vision": ("--regions", "1", "--repeats", "1"),
     "language": ("--quick",),
     "step": ("--quick",),
+    "encoded": ("--quick",),
     "generate": ("--quick",),
     "constrained": ("--quick",),
+    "paragraphs": ("--quick", "--repeats", "1"),
     "evaluate": ("--quick",),
 }
 

@@ -59,14 +59,16 @@ def ours(model: CausalLM, embeddings: torch.Tensor, mask: torch.Tensor, new: int
         return [g.ids for g in model.decode(embeddings, mask, Decoding(max_new_tokens=new, stop_on_loop=0))]
 
 
-def read_options(about: str | None, repeats: int) -> argparse.Namespace:
-    """The command line of a benchmark of generating; its threads are set."""
+def read_options(about: str | None, repeats: int, parts: tuple[str, ...] = ()) -> argparse.Namespace:
+    """The command line of a benchmark of generating, perhaps of several parts; its threads are set."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--repeats", type=int, default=repeats)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path, help="write all figures there")
+    if parts:
+        parser.add_argument("--only", choices=parts, nargs="+", default=parts, help="some of the comparisons")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     return options

@@ -15,6 +15,7 @@ import pytest
 
 HERE = Path(__file__).parent / "javascript"
 NODE_MODULES = os.environ.get("REG2RG_NODE_MODULES", "")
+STANDARD = os.environ.get("REG2RG_DICOM_STANDARD", "")
 
 
 def need(name: str) -> str:
@@ -43,6 +44,22 @@ def node(script: str, *arguments: object) -> Any:
     if not NODE_MODULES or not Path(NODE_MODULES).is_dir():
         absent("no npm packages (set REG2RG_NODE_MODULES)")
     return json.loads(run(need("node"), HERE / script, *arguments))
+
+
+def by_dicom_validator(files: list[Path]) -> str:
+    """What dicom-validator says of files, by the newest edition in the folder of the standard, without network.
+
+    The standard is not part of the package and is none of the readers that are installed: without it the test is
+    skipped. The folder is one that dicom-validator made: ``editions.json``, and ``<edition>/docbook`` or ``/json``.
+    """
+    if not STANDARD or not (Path(STANDARD) / "editions.json").is_file():
+        pytest.skip("no copy of the DICOM standard (set REG2RG_DICOM_STANDARD to a folder of dicom-validator)")
+    program = shutil.which("validate_iods") or shutil.which("validate_iods", path=str(Path(sys.executable).parent))
+    if program is None:
+        pytest.skip("dicom-validator is not installed")
+    text = [program, "--standard-path", STANDARD, "--edition", "local", *map(str, files)]
+    done = subprocess.run(text, capture_output=True, text=True, timeout=600)
+    return done.stdout + done.stderr
 
 
 def by_highdicom(seg: Path, slices: list[Any]) -> dict[str, np.ndarray]:

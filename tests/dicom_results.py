@@ -14,6 +14,7 @@ from reg2rg.core.regions import RegionSet, load_region_set
 from reg2rg.core.report import Paragraph, Report
 from reg2rg.core.types import RegionVolume, Study
 from reg2rg.inference.result import Provenance, ReportResult
+from reg2rg.models.findings import RegionFindings, StudyFindings
 from reg2rg.scans.base import ReadOptions
 from reg2rg.scans.boxed import BoxedMasks
 from reg2rg.scans.grid import Orientation
@@ -25,6 +26,17 @@ from reg2rg.store.crop import crop_to_foreground
 SHAPE = (64, 60, 24)
 SEGMENTER = MadeBy("TotalSegmentator", "2.18.0")
 TEN = load_region_set().names
+
+
+TOLD = StudyFindings(
+    {
+        "lung": RegionFindings({"Lung nodule": 0.82, "Emphysema": 0.07}, ("Lung nodule",), True, ("Lung nodule",)),
+        "heart": RegionFindings({"Cardiomegaly": 0.31}, (), False),
+    },
+    cued=True,
+    alpha=0.1,
+)
+"""What a head may tell of two regions: the paragraph on the lung is to be reviewed."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ pytest.importorskip("pydicom", reason="pydicom is not installed (extra 'dicom')"
 
 import dicom_readers as readers
 from dicom_files import lps
-from dicom_results import TEN, boxes, result, series
+from dicom_results import TEN, TOLD, boxes, result, series
 from reg2rg.inference.exporters import PDF, SEG, MeasurementSR, TextSR
 
 OBLIQUE = lps(orientation=((0.9961946981, 0.0871557427, 0), (-0.0858316512, 0.9810602, 0.1736481777)))
@@ -27,6 +28,7 @@ TEXTS = {
     "turkish": {"lung": "Akciğerler doğal, ışıklı; şüpheli lezyon yok.", "heart": "Kalp boyutu normal."},
     "chinese": {"lung": "双肺清晰，未见结节。", "heart": "心影不大。"},
     "long": {"lung": LONG[:70_000].rstrip()},
+    "reviewed": {"lung": "Clear.", "heart": "Normal."},
 }
 
 
@@ -38,10 +40,11 @@ def written(tmp_path_factory) -> dict[str, tuple]:
     found = {}
     for name, texts in TEXTS.items():
         made = result(scan, boxes(tuple(texts) or ("lung",)), texts)
+        made = replace(made, findings=TOLD) if name == "reviewed" else made
         out = folder / name
         [people] = TextSR().write(made, out)
         programs, *segs = MeasurementSR().write(made, out)
-        found[name] = (made, people, programs, segs, PDF().write(made, out)[0] if name == "one" else None)
+        found[name] = (made, people, programs, segs, PDF().write(made, out)[0] if name in ("one", "reviewed") else None)
     return found
 
 
@@ -86,9 +89,17 @@ def test_dciodvfy_finds_no_error(written, segmented):
     of_results = [file for _, *files in written.values() for file in files]
     flat = [file for each in of_results for file in (each if isinstance(each, list) else [each]) if file is not None]
     flat += [seg for _, _, segs in segmented.values() for seg in segs]
-    assert len(flat) == 7 * 3 + 1 + 4
+    assert len(flat) == 8 * 3 + 2 + 4
     said = {file: readers.errors_of(program, file) for file in flat}
     assert {file.name: lines for file, lines in said.items() if lines} == {}
+
+
+def test_dicom_validator_finds_no_error(written, segmented):
+    files = [file for _, people, programs, segs, pdf in written.values() for file in (people, programs, *segs, pdf)]
+    files += [seg for _, _, segs in segmented.values() for seg in segs]
+    said = readers.by_dicom_validator([file for file in files if file is not None])
+    assert said.count("SOP class is") == 8 * 3 + 2 + 4
+    assert re.findall(r'^ *(?:Module "|Tag |Unknown|Not a).*', said, re.M) == []
 
 
 def test_dsrdump_prints_every_paragraph(written):
@@ -122,7 +133,8 @@ def test_tid1500reader_gives_our_numbers_and_comments(written, tmp_path):
             assert group["FindingSite"]["CodeValue"] == made.code(region).value
             assert group["ReferencedSegment"] >= 1
             comments = [one["conceptValue"] for one in group.get("qualitativeEvaluations", ())]
-            assert comments == ([texts[region]] if region in texts else []), name
+            review = [f"{made.mark(region)} {TOLD.promise}"] if made.mark(region) else []
+            assert comments == [*([texts[region]] if region in texts else []), *review], name
 
 
 def test_ohif_lists_and_shows_both_reports(written):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from reg2rg.core.errors import EXIT_OK, EXIT_SKIPPED, EXIT_USAGE
 
@@ -92,6 +92,18 @@ class CheckResult:
         for finding in self.findings:
             counts[finding.severity, finding.code] += finding.count
         return dict(counts)
+
+    @classmethod
+    def of(cls, told: dict[str, Any]) -> Self:
+        """What `as_json` gave."""
+        return cls(
+            findings=tuple(Finding(**line) for line in told["findings"]),
+            coverage=tuple(Coverage(**line) for line in told["coverage"]),
+            listed=told["listed"],
+            usable=told["usable"],
+            read=told["read"],
+            overlays=tuple(told["overlays"]),
+        )
 
     def as_json(self) -> dict[str, Any]:
         """The result as it is written to ``check.json``."""

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from reg2rg import __version__
 from reg2rg.check.result import CheckResult, Coverage, Finding
 from reg2rg.check.study import StudyCheck, StudyJob, check_study
+from reg2rg.core.documents import read_json
 from reg2rg.core.errors import ConfigError, DataFault, Reg2RGError
 from reg2rg.core.files import write_json
 from reg2rg.core.parallel import run_tasks, usable_cores
 from reg2rg.core.regions import RegionSet, load_region_set
 from reg2rg.core.types import Study
 from reg2rg.datasets.base import Dataset, Listing, patient_leaks
+from reg2rg.datasets.signature import signature
 from reg2rg.scans.base import ReadOptions
 from reg2rg.scans.footprint import workers_that_fit
-from reg2rg.store.ledger import Ledger
+from reg2rg.store.ledger import Ledger, seal_of, unchanged
 from reg2rg.store.prepare_study import all_files
 
 _KNOWN = "known.json"
 """Of a check's output folder: what was found in studies that need not be read again."""
+_RESULT = "check.json"
 
 
 def check_dataset(
@@ -58,6 +62,13 @@ def check_dataset(
             raise ConfigError(f"data check: {name} is {value}; at least {least} is expected.")
     regions, options = load_region_set(regions), options or ReadOptions()
     workers = usable_cores() if workers is None else workers
+    before = None
+    if out is not None:
+        facts = signature(dataset) if sample is None else None
+        listed_as = f"{facts} {overlays}" if facts is not None else None
+        before = _Before(Path(out), (regions.regions, options, needs_regions, __version__), listed_as)
+        if not check_contents and (same := before.result()) is not None:
+            return same
     try:
         listing = dataset.listing()
     except (DataFault, ConfigError) as error:
@@ -66,7 +77,7 @@ def check_dataset(
         findings = list(_of_listing(listing))
     chosen = [listing.studies[place] for place in _spread(len(listing.studies), sample)]
     overlays = overlays if options.grid is None else 0  # features cannot be looked at
-    ledger = Ledger.open(Path(out) / _KNOWN, (regions.regions, options, needs_regions, __version__)) if out else None
+    ledger = before.ledger() if before is not None else None
     checks = _check_all(chosen, regions, options, workers, needs_regions, ledger, anew=check_contents)
     findings += _of_studies(chosen, checks) + _duplicates(chosen, checks)
     if needs_regions:
@@ -85,9 +96,43 @@ def check_dataset(
         read=len(chosen),
         overlays=pictures,
     )
-    if out is not None:
-        write_json(Path(out) / "check.json", result.as_json())
+    if before is not None and ledger is not None:
+        whole = not (bad or listing.skipped or listing.faults) and ledger.holds_all(listing.studies)
+        before.keep(result, ledger, dataset if whole else None)
     return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """A check's output folder, and what an earlier one left in it.
+
+    Attributes:
+        out: the folder.
+        settings: what decides the outcome of a study beside its files.
+        listed_as: what the whole result depends on beside studies and their settings; ``None`` if nothing tells.
+    """
+
+    out: Path
+    settings: object
+    listed_as: str | None
+
+    def result(self) -> CheckResult | None:
+        """What the check before found, where nothing has changed since."""
+        if not unchanged(self.out / _KNOWN, self.settings, self.listed_as):
+            return None
+        return CheckResult.of(read_json(self.out / _RESULT))
+
+    def ledger(self) -> Ledger:
+        """The studies that need not be read again while their files are what they were."""
+        return Ledger.open(self.out / _KNOWN, self.settings)
+
+    def keep(self, result: CheckResult, ledger: Ledger, dataset: Dataset | None) -> None:
+        """Write what was found; with the `dataset` of a check that found no fault, so that it counts as a whole."""
+        write_json(self.out / _RESULT, result.as_json())
+        written = [self.out / name for name in (_RESULT, *result.overlays)]
+        seal = seal_of(dataset, self.listed_as, True, written)
+        if ledger.changed or seal is not None:
+            ledger.save(seal)
 
 
 def _check_all(
@@ -112,8 +157,6 @@ def _check_all(
         checks[left[number]] = check
         if ledger is not None and not check.faults:
             ledger.add(jobs[number].study, check.kept(), inputs=all_files(jobs[number].study))
-    if ledger is not None and ledger.changed:
-        ledger.save()
     return checks
 
 

@@ -48,6 +48,7 @@ def run(invocation: Invocation) -> int:
     from reg2rg.inference.calibration import calibrate, detect, head_of, measured_of
     from reg2rg.inference.generate import load_model
     from reg2rg.models.findings import CAVEAT
+    from reg2rg.training.data_fit import offer_settled
 
     section = read_section(invocation, rest)
     if section.data.store is None:
@@ -65,6 +66,7 @@ def run(invocation: Invocation) -> int:
         studies = [entry.study for entry in data.entries(options.split)]
         sys.stdout.write(f"{head.omissions.shift(measured_of(data, studies), names)}\n")
         return EXIT_OK
+    offer_settled(model, data)
     with progress("calibration") as step:
         found = detect(model, data, options.split, step)
     calibrate(model, found, options.alpha, measured_of(data, found.studies))

@@ -40,7 +40,7 @@ def with_folder(tree: Tree, options: Sequence[str]) -> Tree:
     named = dict(option_values(options)).get("ckpt_path") or tree.values.get("ckpt_path")
     if "model" in tree.values or not isinstance(named, str) or named in ("best", "last", "hpc"):
         return tree
-    if not _is_folder(named):
+    if not is_folder(named):
         is_file = Path(named).expanduser().is_file()
         what = "a checkpoint is read with the configs it was trained with" if is_file else "no model's folder"
         raise ConfigError(
@@ -57,7 +57,7 @@ def with_folder(tree: Tree, options: Sequence[str]) -> Tree:
 def take_folder(config: Namespace) -> PretrainedFolder | None:
     """The folder that ``ckpt_path`` names, which is taken out of the config; ``None`` if it names a checkpoint."""
     named = config.get("ckpt_path")
-    if not isinstance(named, str) or not _is_folder(named):
+    if not isinstance(named, str) or not is_folder(named):
         return None
     from reg2rg.pretrained.saving import open_model
 
@@ -129,7 +129,7 @@ def predictions_folder(trainer: Mapping[str, Any]) -> Path:
     return Path(trainer.get("default_root_dir") or Path.cwd()) / "predictions"
 
 
-def _is_folder(name: str) -> bool:
+def is_folder(name: str) -> bool:
     """Whether a name means a model's folder, on disk or on the hub, and not a checkpoint."""
     if Path(name).expanduser().exists():
         return is_model_folder(name)

@@ -92,6 +92,11 @@ COMMANDS: dict[str, Command] = {
         "bring the studies of a data folder into a store; resumable",
         "reg2rg.cli.data:prepare_parser",
     ),
+    "data encode": Command(
+        "reg2rg.cli.encode:run",
+        "keep what frozen encoders give for every study; resumable",
+        "reg2rg.cli.encode:parser",
+    ),
     "calibrate": Command(
         "reg2rg.cli.calibrate:run",
         "bound how often a paragraph leaves a finding out unmarked, on studies of their own",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from reg2rg.cli.section import DataSection, Sections
     from reg2rg.evaluation.results import Evaluation
+    from reg2rg.models.findings import StudyFindings
     from reg2rg.show.case_page import PageStudy, RegionRow
     from reg2rg.store.crop import Detail
 
@@ -45,7 +46,7 @@ def run(invocation: Invocation) -> int:
 
     from reg2rg.cli.section import read_section
     from reg2rg.core.files import Outputs, json_text
-    from reg2rg.show.case_page import Around, write_page, written_notes
+    from reg2rg.show.case_page import Around, head_notes, write_page, written_notes
     from reg2rg.show.case_tables import as_json, build_tables, summary_rows
     from reg2rg.show.plots import draw_curves, draw_lengths
     from reg2rg.show.render import print_tables
@@ -76,7 +77,10 @@ def run(invocation: Invocation) -> int:
             "training studies": str(len(train)),
             "studies shown": str(len(shown)),
         },
-        notes=written_notes(one for study in shown for one in study.written),
+        notes=[
+            *written_notes(one for study in shown for one in study.written),
+            *head_notes(study.told for study in shown),
+        ],
         models=(options.name, *(one.name for one in beside)),
         chosen=chosen,
     )
@@ -236,6 +240,7 @@ def _page_studies(
 def _texts(studies: Mapping[str, Study], options: argparse.Namespace) -> list[PageStudy]:
     """All studies of the predictions, without pictures."""
     from reg2rg.evaluation.labelers.keywords import KeywordReader
+    from reg2rg.models.findings import StudyFindings
     from reg2rg.show.case_page import PageStudy
     from reg2rg.show.slices import StudyImages
 
@@ -248,6 +253,7 @@ def _texts(studies: Mapping[str, Study], options: argparse.Namespace) -> list[Pa
         said = reader.read(" ".join(paragraph.text for paragraph in report.paragraphs))
         truth = study.findings
         labels = said if truth is None else truth
+        told = StudyFindings.of(record["findings"]) if record.get("findings") else None
         pages.append(
             PageStudy(
                 study=study.id,
@@ -258,10 +264,21 @@ def _texts(studies: Mapping[str, Study], options: argparse.Namespace) -> list[Pa
                 written=read_written(record),
                 findings={label: (None if truth is None else truth[label], said.get(label, False)) for label in labels},
                 others=tuple(_in_slots(other.get(study.id), record["regions"]) for other in others),
-                files={"txt": "".join(f"{part.region}: {part.text}\n" for part in report.paragraphs)},
+                files={"txt": _to_save(report, told)},
+                told=told,
             )
         )
     return pages
+
+
+def _to_save(report: Report, told: StudyFindings | None) -> str:
+    """The paragraphs as text, those to review marked."""
+    marks = {} if told is None else {part.region: told.mark(part.region) for part in report.paragraphs}
+    lines = [
+        f"{part.region}: {part.text}{f' [{mark}]' if (mark := marks.get(part.region)) else ''}\n"
+        for part in report.paragraphs
+    ]
+    return "".join([*lines, *([f"{told.promise}\n"] if told is not None and told.promise else [])])
 
 
 def _beside(record: Mapping[str, Any]) -> tuple[tuple[str, ...], Report]:

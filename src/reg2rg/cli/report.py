@@ -261,7 +261,7 @@ def _words(result: ReportResult, identified: bool) -> str:
     from reg2rg.inference.identity import deidentified
 
     result = result if identified else deidentified(result)
-    lines = [f"{result.study.id}", *(f"  {line}" for line in result.text.splitlines())]
+    lines = [f"{result.study.id}", *(f"  {line}" for line in result.marked_text.splitlines())]
     lines += [f"  no paragraph on {region}: the model wrote none" for region in result.report.missing]
     for one, given in zip(result.written, result.asked, strict=False):  # of free decoding nothing is known
         if one.region != given:

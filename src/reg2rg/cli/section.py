@@ -33,6 +33,7 @@ from reg2rg.datasets import DATASETS, Dataset
 from reg2rg.datasets.splitters import SPLITTERS, Splitter
 from reg2rg.scans.base import ReadOptions
 from reg2rg.scans.segmenters import SEGMENTERS, Segmenter
+from reg2rg.store.encoded import Bits
 
 _OTHER_SECTIONS = ("model", "trainer", "seed_everything", "vars", "ckpt_path")
 
@@ -46,12 +47,14 @@ class DataSection:
         store: folder of the prepared studies; ``None`` where the config names none.
         read: how scans and masks are read.
         segmenter: makes the masks; for ``reg2rg data segment`` alone.
+        feature_bits: of the tokens that ``reg2rg data encode`` keeps.
     """
 
     dataset: Dataset
     store: PathText | None = None
     read: ReadOptions = ReadOptions()  # noqa: RUF009 (frozen)
     segmenter: Segmenter | None = None
+    feature_bits: Bits = 16
 
 
 @dataclass(frozen=True)

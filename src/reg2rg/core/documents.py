@@ -7,16 +7,18 @@ and line. Nothing that is read here can run code.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import yaml
 
 from reg2rg.core.errors import ConfigError
-from reg2rg.core.files import write_json
+from reg2rg.core.files import atomic_write, write_json
 
 MAX_DEPTH: Final = 64
 """Levels of lists and mappings inside each other; a config has about ten."""
@@ -238,6 +240,80 @@ def read_record(path: str | Path, fix: str) -> dict[str, Any]:
             f"changed after it was written. Fix: {fix}"
         )
     return values
+
+
+def write_record_lines(path: str | Path, header: Mapping[str, Any], lines: Iterable[Any]) -> None:
+    """Write a mapping and many values, one a line of JSON, atomically; the last line is the digest of the others."""
+    digest = hashlib.blake2b(digest_size=32)
+    with atomic_write(path) as stream:
+        for value in itertools.chain([header], lines):
+            line = json.dumps(value, allow_nan=False).encode() + b"\n"
+            digest.update(line)
+            stream.write(line)
+        stream.write(json.dumps(digest.hexdigest()).encode() + b"\n")
+
+
+class RecordLines:
+    """What `write_record_lines` was given, one value after the other, in memory that does not grow with their number.
+
+    Whether the file is as it was written is known at its end: what was made of the values counts only then.
+
+    Args:
+        path: the file; open while this is entered.
+        fix: remedy of a damaged one.
+
+    Attributes:
+        header: the mapping; there once this is entered.
+
+    Raises:
+        FileNotFoundError: no such file.
+        DocumentError: it cannot be read, or is not as it was written; while entered or read.
+    """
+
+    def __init__(self, path: str | Path, fix: str) -> None:
+        self.path, self.fix = path, fix
+        self.header: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._files = contextlib.ExitStack()
+        try:
+            self._stream = self._files.enter_context(open(self.path, "rb"))
+            first = self._stream.readline(MAX_JSON)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise DocumentError(f"{self.path}: cannot be read ({error.strerror or error}). Fix: {self.fix}") from None
+        self._digest = hashlib.blake2b(first, digest_size=32)
+        header = self._value(first)
+        if not isinstance(header, dict):
+            raise self._damaged()
+        self.header = header
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._files.close()
+
+    def __iter__(self) -> Iterator[Any]:
+        digest = self._digest
+        line = self._stream.readline(MAX_JSON)
+        for following in self._stream:
+            digest.update(line)
+            yield self._value(line)
+            line = following
+        if line != json.dumps(digest.hexdigest()).encode() + b"\n":
+            raise self._damaged()
+
+    def _value(self, line: bytes) -> Any:
+        try:
+            return _scan(line.decode(), 0)[0]
+        except (ValueError, RecursionError, StopIteration):
+            raise self._damaged() from None
+
+    def _damaged(self) -> DocumentError:
+        return DocumentError(f"{self.path}: it was damaged or changed after it was written. Fix: {self.fix}")
+
+
+_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # of C, without two calls of Python around it
 
 
 def _digest(values: Mapping[str, Any]) -> str:

@@ -28,9 +28,10 @@ class Sample:
         reports: their texts; ``""`` for a region that is prompted without having one. Without regions, the whole report
             alone.
         encoded: prompt, and target where there is one.
-        texture: (R, H, W, D) int16, slot order, or ``None`` when no encoder looks at it.
-        geometry: (R, H, W, D) int16, or ``None``.
-        global_: (H, W, D) int16, (H, W, D, C) floats of features, or ``None``.
+        texture: (R, H, W, D) int16, slot order, or ``None`` when no encoder looks at it; or (R, T, C) floats, tokens of
+            a frozen encoder that were made before.
+        geometry: (R, H, W, D) int16, or (R, T, C) tokens, or ``None``.
+        global_: (H, W, D) int16, (H, W, D, C) floats of features, (T, C) tokens, or ``None``.
         attributes: (R, A) float32, slot order, what is measured of each region (`reg2rg.store.attributes.vector`), or
             ``None``.
         others: key and text of the report's tail, ``None`` where it has none.
@@ -40,8 +41,8 @@ class Sample:
     regions: tuple[str, ...]
     reports: tuple[str, ...]
     encoded: EncodedSample
-    texture: Views | None = None
-    geometry: Views | None = None
+    texture: Views | Features | None = None
+    geometry: Views | Features | None = None
     global_: Views | Features | None = None
     attributes: npt.NDArray[np.float32] | None = None
     others: tuple[tuple[str, str], ...] | None = None
@@ -53,9 +54,10 @@ class Batch:
 
     Attributes:
         texture: (N, 1, H, W, D), the N regions of all studies one after another; int16 on the way, float in [-1, 1]
-            once scaled on the device. ``None`` without a texture encoder.
-        geometry: (N, 1, H, W, D), int16 or fractions; or ``None``.
-        global_: (B, 1, H, W, D), as texture; or (B, C, H, W, D) features, float32 once scaled; or ``None``.
+            once scaled on the device. ``None`` without a texture encoder. Or (N, T, C), tokens that were made before.
+        geometry: (N, 1, H, W, D), int16 or fractions; or (N, T, C); or ``None``.
+        global_: (B, 1, H, W, D), as texture; or (B, C, H, W, D) features, float32 once scaled; or (B, T, C); or
+            ``None``.
         input_ids: (B, L) token ids, the pad id at slots and in padding.
         attention_mask: (B, L) bool, false in padding.
         labels: (B, L) token ids, -100 where there is no loss; not shifted.
@@ -132,7 +134,9 @@ class Batch:
             for name, view in views.items()
             if view is not None and not view.is_floating_point()
         }
-        if self.global_ is not None and self.global_.dtype == torch.float16:  # as they travel
+        if (
+            self.global_ is not None and self.global_.ndim == 5 and self.global_.dtype == torch.float16
+        ):  # as they travel
             changes["global_"] = self.global_.float()
         return replace(self, **changes)
 
@@ -247,18 +251,26 @@ def collate(samples: Sequence[Sample], counts: TokenCounts, pad_id: int, pad_to:
     )
 
 
-def _packed(views: Sequence[Views | None]) -> Tensor | None:
-    """(R, H, W, D) arrays to one (N, 1, H, W, D) tensor."""
+def _packed(views: Sequence[Views | Features | None]) -> Tensor | None:
+    """(R, H, W, D) arrays to one (N, 1, H, W, D) tensor, (R, T, C) tokens to one (N, T, C) tensor."""
     present = [view for view in views if view is not None]
-    return torch.from_numpy(np.concatenate(present)).unsqueeze(1) if present else None
+    if not present:
+        return None
+    packed = torch.from_numpy(np.concatenate(present) if len(present) > 1 else present[0])
+    return packed if packed.ndim == 3 else packed.unsqueeze(1)
 
 
 def _images(views: Sequence[Views | Features | None]) -> Tensor | None:
-    """(H, W, D) arrays to one (B, 1, H, W, D) tensor, (H, W, D, C) features to one (B, C, H, W, D) view of theirs."""
+    """(H, W, D) arrays to one (B, 1, H, W, D) tensor, (H, W, D, C) features to one (B, C, H, W, D) view of theirs.
+
+    (T, C) tokens become one (B, T, C) tensor.
+    """
     present = [view for view in views if view is not None]
     if not present:
         return None
     images = torch.from_numpy(np.stack(present))
+    if images.ndim == 3:
+        return images
     return images.unsqueeze(1) if images.ndim == 4 else images.movedim(-1, 1)
 
 

@@ -23,6 +23,7 @@ from reg2rg.core.task import ReportTask, Target
 from reg2rg.core.types import NonNegativeFloat, NonNegativeInt, PathOrHubId, PathText, PositiveInt, Study
 from reg2rg.data.augment import Augment, AugmentedStore
 from reg2rg.data.batch import Batch, collate
+from reg2rg.data.encoded import Features, SettledViews, WantedTokens
 from reg2rg.data.loader import StudyLoader
 from reg2rg.data.order import EVAL_SEED, bucketed_batches, generator
 from reg2rg.data.prompt import EncodedSample, PromptEncoder, TokenCounts
@@ -31,6 +32,7 @@ from reg2rg.data.samples import Entry, StudySamples
 from reg2rg.data.shared import Share, SharedLoader
 from reg2rg.datasets.base import Dataset
 from reg2rg.scans.base import ReadOptions
+from reg2rg.store.encoded import Bits, EncodedStore
 from reg2rg.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -81,6 +83,9 @@ class RegionReportDataModule(L.LightningDataModule):
         predict_split: the split that ``predict`` reports on.
         timeout: seconds to wait for a worker.
         augment: transforms of training studies; validation, test and predict see studies as they are.
+        features: tokens of frozen encoders that ``reg2rg data encode`` made: ``auto`` takes them where all that are
+            needed are there and legal, and says why not where some are; ``required`` refuses to go on without; ``off``.
+        feature_bits: of these tokens. 16 is float16; 8 is half as large and less exact, for ``encode`` and here.
     """
 
     def __init__(
@@ -107,6 +112,8 @@ class RegionReportDataModule(L.LightningDataModule):
         timeout: float = 600.0,
         augment: Augment | None = None,
         region_dropout: NonNegativeFloat = 0.5,
+        features: Features = "auto",
+        feature_bits: Bits = 16,
     ) -> None:
         super().__init__()
         if batch_size < 1 or (eval_batch_size is not None and eval_batch_size < 1):
@@ -120,7 +127,7 @@ class RegionReportDataModule(L.LightningDataModule):
         self.region_schedule, self.max_skip, self.region_dropout = region_schedule, max_skip, region_dropout
         self.limit_eval_studies, self.cache_bytes = limit_eval_studies, int(cache_gb * 2**30) if cache else 0
         self.test_regions, self.predict_split, self.timeout = test_regions, predict_split, timeout
-        self.augment = augment
+        self.augment, self.features, self.feature_bits = augment, features, feature_bits
         self._take(task, tokenizer, token_counts)
         self._done: frozenset[str] = frozenset()
         self._share: Share | None = None
@@ -136,6 +143,11 @@ class RegionReportDataModule(L.LightningDataModule):
         _refuse_together(task, self.augment, self.cache_bytes > 0)
         self.task, self.tokenizer, self.token_counts = task, tokenizer, token_counts
         self._entries: dict[tuple[Split, bool], list[Entry]] = {}
+        self._settled: SettledViews | None = None
+
+    def offer_settled(self, settled: SettledViews) -> None:
+        """Be told by the model, view by view, what is known of its frozen encoder, or why it has none."""
+        self._settled = settled
 
     def with_task(self, task: ReportTask, tokenizer: PreTrainedTokenizerBase, token_counts: TokenCounts) -> Self:
         """The same data for another model; see `Reg2RG.conform`.
@@ -219,7 +231,9 @@ class RegionReportDataModule(L.LightningDataModule):
 
     def prediction_facts(self) -> dict[str, Any]:
         """What decides the predictions of ``predict`` beside the model, and is the same for all studies."""
-        return {"task": self.task.values(), "dataset": type(self.dataset).__name__, "test_regions": self.test_regions}
+        facts = {"task": self.task.values(), "dataset": type(self.dataset).__name__, "test_regions": self.test_regions}
+        coarse = self.feature_bits != 16 and self.features != "off"  # float16 is within rounding
+        return facts | ({"feature_bits": self.feature_bits} if coarse else {})
 
     def prediction_keys(self) -> dict[str, str]:
         """Study that ``predict`` may report on -> digest of its entry in the store, its regions and reference texts."""
@@ -353,9 +367,11 @@ class RegionReportDataModule(L.LightningDataModule):
     def _loader(
         self, purpose: str, entries: Sequence[Entry], train: bool = False, with_target: bool = True
     ) -> StudyLoader:
+        wanted = WantedTokens(self.features, self.feature_bits, self.augment is not None)
+        encoded = wanted.find(self.store, self.task.views, self.encoder.counts.views, entries, self._settled)
         samples = StudySamples(
             entries,
-            self.store,
+            EncodedStore(self.store, encoded) if encoded else self.store,
             self.task.views,
             self.encoder,
             seed=self.seed,
@@ -366,6 +382,7 @@ class RegionReportDataModule(L.LightningDataModule):
             with_target=with_target,
             cache_bytes=self.cache_bytes if purpose in ("train", "val") else 0,
             augmented=functools.partial(AugmentedStore, self.store, self.augment) if self.augment else None,
+            tokens={name: (*one.shape, one.dtype) for name, one in encoded.items()},
         )
         if self.workers:  # the tokenizer's own threads do not survive a fork; it would say so for every worker
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

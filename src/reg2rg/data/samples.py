@@ -18,6 +18,8 @@ from reg2rg.store.attributes import Attributes, vector
 from reg2rg.store.views import StudyViews
 
 _CHARACTERS_PER_TOKEN = 4
+TokenForms = Mapping[str, tuple[int, int, npt.DTypeLike]]
+"""View that comes as tokens -> their number, channels and type."""
 
 
 class ViewSource(Protocol):
@@ -61,19 +63,30 @@ class ViewCache:
         want: views that are read.
         size: (H, W, D) of a view.
         limit: bytes at most. Pages are taken from the system only when a study is written to them.
+        tokens: view that comes as tokens -> their number, channels and type.
     """
 
-    def __init__(self, regions: Sequence[int], want: Collection[str], size: tuple[int, int, int], limit: int) -> None:
-        self._arguments = (tuple(regions), frozenset(want), tuple(size), limit)
-        self._shapes = [
+    def __init__(
+        self,
+        regions: Sequence[int],
+        want: Collection[str],
+        size: tuple[int, int, int],
+        limit: int,
+        tokens: TokenForms | None = None,
+    ) -> None:
+        self._arguments = (tuple(regions), frozenset(want), tuple(size), limit, tokens)
+        plain: dict[str, tuple[tuple[int, ...], npt.DTypeLike]] = {
+            name: (tuple(size), np.int16) for name in ("texture", "geometry", "global") if name in want
+        }
+        forms = plain | {name: (shape, kind) for name, (*shape, kind) in (tokens or {}).items() if name in want}
+        self._forms = [
             {
-                name: (count, *size) if name != "global" else tuple(size)
-                for name in ("texture", "geometry", "global")
-                if name in want
+                name: (tuple(shape) if name == "global" else (count, *shape), np.dtype(kind))
+                for name, (shape, kind) in forms.items()
             }
             for count in regions
         ]
-        lengths = [2 * sum(int(np.prod(shape)) for shape in shapes.values()) for shapes in self._shapes]
+        lengths = [sum(int(np.prod(shape)) * kind.itemsize for shape, kind in forms.values()) for forms in self._forms]
         ends = np.cumsum(lengths)
         self._starts = [int(end) - length for end, length in zip(ends, lengths, strict=True)]
         self.held = int(np.searchsorted(ends, limit, side="right"))
@@ -85,23 +98,23 @@ class ViewCache:
         """A worker that was spawned, not forked, gets a cache of its own."""
         return type(self), self._arguments
 
-    def get(self, index: int) -> dict[str, npt.NDArray[np.int16]] | None:
+    def get(self, index: int) -> dict[str, npt.NDArray[Any]] | None:
         """Views of a study by name, or ``None`` if it is not in here (yet)."""
         return self._arrays(index) if index < self.held and self._filled[index] else None
 
-    def put(self, index: int, views: Mapping[str, npt.NDArray[np.int16]]) -> None:
+    def put(self, index: int, views: Mapping[str, npt.NDArray[Any]]) -> None:
         """Keep the views of a study, if it is one of those that fit."""
         if index < self.held:
             for name, array in self._arrays(index).items():
                 array[...] = views[name]
             self._filled[index] = 1
 
-    def _arrays(self, index: int) -> dict[str, npt.NDArray[np.int16]]:
+    def _arrays(self, index: int) -> dict[str, npt.NDArray[Any]]:
         arrays, start = {}, self._starts[index]
-        for name, shape in self._shapes[index].items():
+        for name, (shape, kind) in self._forms[index].items():
             count = int(np.prod(shape))
-            arrays[name] = np.frombuffer(self._bytes, np.int16, count, start).reshape(shape)
-            start += 2 * count
+            arrays[name] = np.frombuffer(self._bytes, kind, count, start).reshape(shape)
+            start += kind.itemsize * count
         return arrays
 
 
@@ -121,6 +134,7 @@ class StudySamples:
         with_target: append the report, labelled.
         cache_bytes: memory for views; 0 keeps none.
         augmented: (seed, epoch) -> where the views of that epoch come from; for training alone.
+        tokens: views that `source` gives as tokens.
     """
 
     def __init__(
@@ -138,6 +152,7 @@ class StudySamples:
         with_target: bool = True,
         cache_bytes: int = 0,
         augmented: Callable[[int, int], ViewSource] | None = None,
+        tokens: TokenForms | None = None,
     ) -> None:
         self.augmented = augmented if train else None
         self.entries, self.source, self.views, self.encoder = list(entries), source, views, encoder
@@ -149,7 +164,7 @@ class StudySamples:
             {} if encoder.counts.attributes else None
         )
         lengths = [len(entry.regions) for entry in self.entries]
-        self.cache = ViewCache(lengths, self.want, views.size, cache_bytes) if cache_bytes else None
+        self.cache = ViewCache(lengths, self.want, views.size, cache_bytes, tokens) if cache_bytes else None
 
     def __len__(self) -> int:
         return len(self.entries)

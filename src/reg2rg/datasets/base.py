@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from reg2rg.core.errors import ConfigError, DataFault, TooManySkippedError
 from reg2rg.core.registry import Registry
@@ -107,6 +109,7 @@ class Dataset(ABC):
         self.max_skip = max_skip
         self.needs_masks = True
         self._listing: Listing | None = None
+        self._began = 0
 
     @abstractmethod
     def scan(self) -> Listing:
@@ -120,6 +123,7 @@ class Dataset(ABC):
     def listing(self) -> Listing:
         """`scan`, done once. Unlike `studies` it does not hold the result against any limit."""
         if self._listing is None:
+            self._began = time.time_ns()
             found = self.scan()
             self._listing = Listing(
                 tuple(sorted(found.studies, key=lambda study: study.id)),
@@ -128,6 +132,20 @@ class Dataset(ABC):
                 found.faults,
             )
         return self._listing
+
+    def watched(self) -> Sequence[Path] | None:
+        """Tables and folders which, beside the files of the studies themselves, decide what `scan` finds.
+
+        While none of them changes, and no file of a study does, `scan` would give what it gave: commands with nothing
+        to do leave it out then. A folder changes when something is added to it or taken away, not when something in it
+        does. Asked after `listing`. ``None``, which is what a subclass gives that does not say: `scan` runs each time.
+        """
+        return None
+
+    @property
+    def began(self) -> int:
+        """When `listing` began to look, ns since 1970; 0 if it has not."""
+        return self._began
 
     def scans(self) -> list[Study]:
         """All studies whose scan is there, sorted by id, without their masks: for what makes masks.

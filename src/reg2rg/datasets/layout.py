@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,20 @@ class SplitLayout:
     def scans(self) -> Iterator[Path]:
         """Files ``*/*/*.nii.gz`` of the volumes folder, sorted, hidden ones left out."""
         yield from sorted(path for path in self.volumes.glob("*/*/*.nii.gz") if not path.name.startswith("."))
+
+    def watched(self) -> Iterator[Path]:
+        """What changes when a volume, a mask or a row of the table is added or taken away."""
+        yield from _folders(self.volumes, 2)
+        yield from _folders(self.masks, 1) if self.masks.is_dir() else parts_of(self.masks)
+        yield from (path for path in (self.table.parent, self.table) if path.exists())
+
+
+def _folders(folder: Path, levels: int) -> Iterator[Path]:
+    """A folder and those in it, so many levels down."""
+    yield folder
+    if levels:
+        for inside in sorted(entry.path for entry in os.scandir(folder) if entry.is_dir()):
+            yield from _folders(Path(inside), levels - 1)
 
 
 def _masks(root: Path, names: list[str]) -> Path:

@@ -90,6 +90,13 @@ class Manifest(Dataset):
         self.columns = {theirs: ours for ours, theirs in (columns or {}).items()}
         self.splitter = splitter
         _check_template(masks, self.label_map)
+        self._folders: dict[str, str] = {}
+
+    def watched(self) -> Sequence[Path] | None:
+        """The table, and the folders that it names files in, as it spells them: a link to one may be set anew."""
+        if len(self.starts) > 1:
+            return None
+        return [self.path, *map(Path, self._folders)]
 
     def scan(self) -> Listing:
         """Read the table and look for the files it names.
@@ -100,7 +107,7 @@ class Manifest(Dataset):
         """
         notes, studies, skipped = Notes(), [], []
         first_line: dict[str, int] = {}
-        folders: dict[str, str] = {}  # of this listing: links may lead elsewhere by the next
+        folders = self._folders = {}  # of this listing: links may lead elsewhere by the next
         keys = Keys(self.path, self.columns, self.regions)
         gate = TextGate()
         rows = list(self.rows(gate))

@@ -12,7 +12,7 @@ The published test split is called ``valid`` in folder names and ``validation`` 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -92,6 +92,18 @@ class RadGenome(Dataset):
         self.splits = {name: split for name, split in ((train, "train"), (test, "test")) if name is not None}
         self.val_fraction, self.encoding, self.labels = val_fraction, encoding, labels
         self.duplicates, self.partial = duplicates, partial
+
+    def watched(self) -> Sequence[Path] | None:
+        """Folders down to those of single studies, and the tables."""
+        try:
+            root = find_root(self.root, list(self.splits))
+            layouts = [SplitLayout.find(root, name) for name in self.splits]
+            found = [self.root, root, *(path for layout in layouts for path in layout.watched())]
+            if self.labels is not None:
+                found += [root / self.labels, *find_label_tables(root, self.labels)]
+        except (OSError, ConfigError, DataFault):
+            return None
+        return list(dict.fromkeys(found))
 
     def scan(self) -> Listing:
         """List volumes and masks and read the tables.

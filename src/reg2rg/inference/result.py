@@ -104,11 +104,28 @@ class ReportResult:
     @property
     def text(self) -> str:
         """The report as text: a line for each paragraph, its region before it if it has one; a tail at the end."""
-        lines = [f"{part.region}: {part.text}" if part.region else part.text for part in self.report.paragraphs]
-        return "\n".join([*lines, *(f"{key}: {text}" for key, text in self.report.others.items() if text)])
+        return "\n".join(self._lines())
+
+    @property
+    def marked_text(self) -> str:
+        """`text` for people: paragraphs to review are marked, and what the marks promise stands below."""
+        promise = "" if self.findings is None else self.findings.promise
+        return "\n".join([*self._lines(marked=True), *([promise] if promise else [])])
+
+    def _lines(self, marked: bool = False) -> list[str]:
+        lines = [
+            f"{f'{part.region}: ' if part.region else ''}{part.text}"
+            f"{f' [{mark}]' if marked and (mark := self.mark(part.region)) else ''}"
+            for part in self.report.paragraphs
+        ]
+        return [*lines, *(f"{key}: {text}" for key, text in self.report.others.items() if text)]
+
+    def mark(self, region: str) -> str:
+        """The review mark of a region's paragraph, ``""`` where there is none."""
+        return "" if self.findings is None else self.findings.mark(region)
 
     def __str__(self) -> str:
-        return self.text
+        return self.marked_text
 
     @property
     def grid(self) -> Grid:

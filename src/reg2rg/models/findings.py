@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 CAVEAT = "holds for studies exchangeable with those of the calibration only"
 """Said wherever the rate of omissions is shown."""
@@ -48,6 +48,31 @@ class StudyFindings:
     def review(self) -> tuple[str, ...]:
         """Regions whose paragraphs are marked for review."""
         return tuple(name for name, found in self.regions.items() if found.review)
+
+    @property
+    def promise(self) -> str:
+        """What the marks promise, and when it holds; ``""`` without a calibration."""
+        if self.alpha is None:
+            return ""
+        return (
+            "Review marks paragraphs that leave out a finding which the model's head takes for probable. At most "
+            f"{self.alpha * 100:g} % of a region's paragraphs with findings leave one out without the mark. This "
+            f"{CAVEAT}."
+        )
+
+    def mark(self, region: str) -> str:
+        """The mark of a region's paragraph, ``""`` where there is none."""
+        found = self.regions.get(region)
+        return f"Review: may leave out {', '.join(found.wanting)}." if found is not None and found.review else ""
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """From what `plain` gives."""
+        regions = {
+            name: RegionFindings(one["probabilities"], tuple(one["detected"]), one["review"], tuple(one["wanting"]))
+            for name, one in values["regions"].items()
+        }
+        return cls(regions, values["operating_point"], values["cued"], (values["omissions"] or {}).get("alpha"))
 
     def plain(self) -> dict[str, Any]:
         """As JSON has it."""

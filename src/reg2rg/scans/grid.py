@@ -75,6 +75,10 @@ def _orientation(directions: bytes) -> Orientation:
     return Orientation((axes[0], axes[1], axes[2]), (flips[0], flips[1], flips[2]))
 
 
+_SMALL = 1 << 16
+"""Voxels that stay in the processor's cache all at once."""
+
+
 def bounding_box(array: npt.NDArray[Any], above: int | None = None) -> Box | None:
     """Smallest box that holds all non-zero voxels, or all voxels above a value; ``None`` if there are none.
 
@@ -85,6 +89,10 @@ def bounding_box(array: npt.NDArray[Any], above: int | None = None) -> Box | Non
         array: (I, J, K).
         above: the value.
     """
+    if array.size <= _SMALL:
+        hit = array.astype(bool, copy=False) if above is None else array > above
+        lines = [hit.any(axis=axes) for axes in ((1, 2), (0, 2), (0, 1))]
+        return (_span(lines[0]), _span(lines[1]), _span(lines[2])) if lines[0].any() else None
     slices = array.transpose(2, 1, 0)
     plane = np.zeros(slices.shape[1:], dtype=bool)
     filled = np.zeros(slices.shape[0], dtype=bool)

@@ -131,6 +131,8 @@ def _of_place(fit: MaskFit, certain: bool) -> Verdict | None:
     Coarse and shrunken masks have weak edges in the right place, and the right tissue under them.
     """
     contrast = fit.contrast()
+    if contrast >= _POOR and contrast * _FAR_BETTER > 1:
+        return None  # no measure is above 1
     move, best = fit.best_move()
     nearby = fit.nearby() / max(contrast, 1e-9)
     what = f"{', '.join(fit.names[:_LISTED])}{' and others' if len(fit.names) > _LISTED else ''}"

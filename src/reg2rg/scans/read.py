@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -128,9 +129,12 @@ def reader_of(path: Path) -> Reader | None:
 
 
 def _reader_of(path: Path) -> Reader | None:
-    readers = [READERS.get(name)() for name in READERS]
-    named = [reader for reader in readers if path.name.lower().endswith(reader.suffixes)]
-    return next((reader for reader in (*named, *readers) if reader.matches(path)), named[0] if named else None)
+    readers, name = [READERS.get(name) for name in READERS], path.name.lower()
+    named = [reader() for reader in readers if name.endswith(reader.suffixes)]
+    others = (reader() for reader in readers)
+    return next(
+        (reader for reader in itertools.chain(named, others) if reader.matches(path)), named[0] if named else None
+    )
 
 
 def files_of(path: Path) -> tuple[Path, ...]:

@@ -5,7 +5,7 @@ const WINDOW_NAMES = {lung: "lung", soft: "soft tissue", bone: "bone", all: "all
 const PLANES = ["axial", "coronal", "sagittal"];
 const $ = id => document.getElementById(id);
 const all = query => [...document.querySelectorAll(query)];
-const state = {study: 0, region: null, window: "auto", show: "all", layout: "three", words: "", wrong: false};
+const state = {study: 0, region: null, window: "auto", show: "all", layout: "three", words: "", wrong: false, from: -1};
 let viewer = null, live = false;  // live: the viewer shows the study's volume
 
 function el(tag, attrs, ...children) {
@@ -155,9 +155,33 @@ function card(slot, i) {
   const node = el("article", {class: "slot", "aria-label": region || "report"},
     el("h3", {}, el("button", {class: "name", "aria-pressed": "false"}, region || "whole report"), " ", el("small", {}, [facts || (region ? `region ${i}` : ""), slot.how].filter(Boolean).join(" · "))),
     el("div", {class: columns.length > 1 ? "pair" : ""}, ...columns));
+  if (slot.review) node.querySelector("h3").append(" ", el("span", {class: "review"}, slot.review));
+  if (slot.head.length) node.append(heads(slot));
   node.style.setProperty("--c", colour(region)); node.dataset.region = region;
   node.addEventListener("click", () => choose(region));
   return node;
+}
+// ---- what the model's head takes for probable: the dial says which count, and leaves the text as it was written
+const counts = ([, share, detected]) => state.from < 0 ? detected : share >= state.from / 100;
+function heads(slot) {
+  const list = el("ul", {class: "heads", "aria-label": "findings by the model's head"});
+  for (const one of slot.head.filter(one => counts(one) || one[1] >= .1 || one[3])) {
+    const [label, share, , wanting] = one, on = counts(one);
+    const said = `probability ${share.toFixed(2)}${on ? ", counts" : ""}${wanting ? ", the paragraph may leave it out" : ""}`;
+    const item = el("li", {class: on ? "on" : "", title: said}, label, " ", el("b", {"aria-hidden": "true"}, share.toFixed(2)), wanting ? el("i", {"aria-hidden": "true"}, " left out?") : "",
+      el("span", {class: "sr"}, `: ${said}`));
+    item.style.setProperty("--p", `${100 * share}%`);
+    list.append(item);
+  }
+  return list.children.length ? list : el("p", {class: "small heads-none"}, "The head takes no finding for more than 10 % probable.");
+}
+function dial() {
+  const point = study().point, total = study().slots.flatMap(slot => slot.head).filter(counts).length;
+  $("dial").hidden = point === null;
+  if (point === null) return;
+  const from = state.from < 0 ? `as the report was made (${point})` : `probability ${(state.from / 100).toFixed(2)}`;
+  $("from-said").textContent = `${from}: ${total} ${total === 1 ? "counts" : "count"}. The text stays as it was written.`;
+  $("from").setAttribute("aria-valuetext", from);
 }
 function rows() {
   return study().regions.map(row => {
@@ -181,6 +205,7 @@ function showText() {
   $("chips").replaceChildren(...chips);
   $("regions").tBodies[0].replaceChildren(...rows());
   $("list").hidden = !one.regions.length;
+  dial();
   const faults = [["Invalid prefixes", one.invalid], ["Repeated", one.duplicate], ["Regions without a paragraph", one.missing], ["Of what has no mask", one.others]].filter(([, list]) => list.length);
   $("faults").textContent = faults.map(([name, list]) => `${name}: ${list.join(", ")}.`).join(" ");
   mark();
@@ -264,6 +289,7 @@ for (const plane of PLANES) $("slice-" + plane).addEventListener("input", event 
 });
 $("pick").addEventListener("change", event => showStudy(+event.target.value));
 $("find").addEventListener("input", event => { state.words = event.target.value.trim().toLowerCase(); filter(); });
+$("from").addEventListener("input", event => { state.from = +event.target.value; showText(); });
 $("wrong").addEventListener("change", event => { state.wrong = event.target.checked; filter(); });
 for (const button of all("[data-study]")) button.addEventListener("click", () => stepStudy(+button.dataset.study));
 for (const button of all("[data-download]")) button.addEventListener("click", () => {

@@ -12,6 +12,7 @@ from typing import Any
 from reg2rg.core.files import Outputs
 from reg2rg.core.report import Report, Written
 from reg2rg.evaluation.contradictions import Marked, compare
+from reg2rg.models.findings import StudyFindings
 from reg2rg.show.render import to_figure, to_page, write_files
 from reg2rg.show.slices import HU_RANGE, StudyImages
 from reg2rg.show.table import Table
@@ -29,6 +30,10 @@ _FORCED = "The names of the regions were given to the decoder: they are no recog
 _REFERRING = (
     "Referring probability: how probable the model finds this name, of all names of its region set, for what it sees "
     "at this place. It says whether the model takes the region for what it is called, not whether its text is true."
+)
+_PROBABILITIES = (
+    "Findings with a bar: how probable the model's head takes each to be, from the pictures of the region and not from "
+    "the text. Those that counted when the report was made are framed."
 )
 _RIVAL = 0.05
 """Another name is shown from this probability on."""
@@ -72,6 +77,7 @@ class PageStudy:
         volume: for the viewer; ``None`` for the slices alone.
         regions: the list of regions.
         files: extension -> text that can be saved: ``"json"``, ``"txt"``.
+        told: by the model's head, ``None`` without one.
     """
 
     study: str
@@ -85,6 +91,7 @@ class PageStudy:
     volume: ViewerVolume | None = None
     regions: tuple[RegionRow, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
+    told: StudyFindings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +213,12 @@ def _study(study: PageStudy) -> dict[str, Any]:
         "volume": None if study.volume is None else _volume(study.volume),
         "regions": [_row(row) for row in study.regions],
         "files": dict(study.files),
+        "point": None if study.told is None else _point(study.told),
     }
+
+
+def _point(told: StudyFindings) -> str:
+    return f"{told.operating_point}{', named in the prompt' if told.cued else ''}"
 
 
 def how_written(written: Written) -> str:
@@ -219,6 +231,13 @@ def how_written(written: Written) -> str:
         how = "name given, with" if written.forced else f"called {written.region} with"
         said.append(f"{how} referring probability {written.probability:.2f}{other}")
     return "; ".join([*said, *(["cut short"] if written.truncated else [])])
+
+
+def head_notes(told: Iterable[StudyFindings | None]) -> list[str]:
+    """What a reader must know of the head's probabilities and of marks for review."""
+    there = [one for one in told if one is not None]
+    notes = [_PROBABILITIES] if there else []
+    return [*notes, *dict.fromkeys(one.promise for one in there if one.promise)]
 
 
 def written_notes(written: Iterable[Written]) -> list[str]:
@@ -242,11 +261,24 @@ def _slot(study: PageStudy, slot: int, region: str) -> dict[str, Any]:
         said.append({"region": paragraph.region, "marks": [list(_values(mark)) for mark in marks]})
     return {
         "given": region,
+        "head": _head(study.told, region),
+        "review": "" if study.told is None else study.told.mark(region),
         "how": next((how_written(one) for one in study.written if one.slot == slot), ""),
         "said": said,
         "reference": [list(_values(mark)) for mark in known],
         "wrong": bool(_faults(study, slot, region)),
     }
+
+
+def _head(told: StudyFindings | None, region: str) -> list[tuple[str, float, bool, bool]]:
+    """Label, probability, whether it was detected, whether the paragraph may leave it out; the most probable first."""
+    found = None if told is None else told.regions.get(region)
+    if found is None:
+        return []
+    return [
+        (label, round(share, 4), label in found.detected, label in found.wanting)
+        for label, share in sorted(found.probabilities.items(), key=lambda one: -one[1])
+    ]
 
 
 def _values(mark: Marked) -> tuple[str, str, str]:

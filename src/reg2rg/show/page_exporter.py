@@ -14,7 +14,15 @@ from reg2rg.inference.identity import deidentified
 from reg2rg.inference.result import ReportResult
 from reg2rg.scans.intensity import NOT_HU
 from reg2rg.scans.segmenters import MadeBy
-from reg2rg.show.case_page import Around, PageStudy, RegionRow, room_for_volumes, write_page, written_notes
+from reg2rg.show.case_page import (
+    Around,
+    PageStudy,
+    RegionRow,
+    head_notes,
+    room_for_volumes,
+    write_page,
+    written_notes,
+)
 from reg2rg.show.slices import draw_study
 from reg2rg.show.table import Column, Table, make_table
 from reg2rg.show.volume import draw_volume
@@ -65,7 +73,7 @@ class Page(Exporter):
         for reason in dict.fromkeys(result.absent.values()):
             regions = [region for region, why in result.absent.items() if why == reason]
             notes.append(f"Not reported on: {', '.join(regions)}. {reason[:1].upper()}{reason[1:]}.")
-        notes += written_notes(result.written)
+        notes += [*written_notes(result.written), *head_notes([result.findings])]
         facts |= {f"note {number}": note for number, note in enumerate(made_by.notes, 1)}
         facts.pop("reg2rg", None)  # the page says it
         study = PageStudy(
@@ -77,7 +85,8 @@ class Page(Exporter):
             volume=draw_volume(source, room_for_volumes(1e6 * self.max_mb, [images])) if self.viewer else None,
             regions=region_rows(result),
             written=result.written,
-            files={"json": json_text(as_json(result)), "txt": f"{result.text}\n"},
+            files={"json": json_text(as_json(result)), "txt": f"{result.marked_text}\n"},
+            told=result.findings,
         )
         tables = [] if result.attributes is None else [measured_table(result.attributes, made_by.masks)]
         around = Around(tables=tables, facts=facts, notes=notes, tabs=("Report", "Measured", "How it was made"))

@@ -3,9 +3,9 @@
 - ``scan``: CT voxels. A voxel is predicted from three that are decoded before it: in the row before, in the slice
   before, and in both. Zig-zag coding makes small differences of either sign small numbers, byte-shuffling gathers their
   high bytes, and Zstandard packs what is left, which is mostly noise.
-- ``view``: fixed-point views of HU: byte-shuffle and Zstandard.
+- ``view``: fixed-point views of HU, and tokens in float16: byte-shuffle and Zstandard.
 - ``view_rows``: the same over differences between rows, for views of small regions, which are enlarged.
-- ``share``: geometry views, nearly all nothing or everything: Zstandard alone.
+- ``share``: geometry views, nearly all nothing or everything: Zstandard alone; tokens in 8 bits.
 - ``bits``: masks, eight voxels a byte, then Zstandard.
 """
 

@@ -27,7 +27,7 @@ from reg2rg.store.codecs import CODECS
 MAGIC = b"reg2rg\x01\n"
 _PREAMBLE = struct.Struct("<8sQ32s")
 _MAX_HEADER = 64 * 2**20
-_DTYPES = frozenset({"int16", "bool", "float16", "float32"})
+_DTYPES = frozenset({"int8", "int16", "bool", "float16", "float32"})
 
 Array = npt.NDArray[Any]
 

@@ -45,11 +45,16 @@ class Listing:
     size: int
 
 
-def load_index(root: Path) -> dict[str, Listing]:
-    """The studies of a store by id, sorted."""
+def load_index(root: Path, folder: str = "native") -> dict[str, Listing]:
+    """The studies of a store by id, sorted.
+
+    Args:
+        root: where the index is.
+        folder: of the files below it.
+    """
     cached = _cached_index(root)
     studies: dict[str, Listing] = {}
-    with contextlib.suppress(FileNotFoundError), os.scandir(root / "native") as files:
+    with contextlib.suppress(FileNotFoundError), os.scandir(root / folder) as files:
         for file in files:
             if not file.name.endswith(SUFFIX) or file.name.startswith("."):
                 continue

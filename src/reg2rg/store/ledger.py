@@ -1,25 +1,41 @@
 """Which entries need not be looked at: no file of the study, input or output, has changed since it was found good.
 
-A study's row is one digest over what it is made of and the stamp of each of its files: size, times of modification and
-status change, inode. So a run with nothing to do stats files and reads none. Whatever differs, or is not in the ledger,
-is looked at as if there were no ledger.
+A study's row names its files and holds one digest over their stamps: size, times of modification and status change,
+inode. So a run with nothing to do stats files and reads none. Whatever differs, or is not in the ledger, is looked at
+as if there were no ledger.
+
+Where a dataset says what its listing depends on (`reg2rg.datasets.base.Dataset.watched`), a ledger of a run that found
+every study good is sealed with those files and folders: while they and the files of all rows are as they were, the run
+before is the run again, and not even the listing is made. It is read line by line then, in memory that does not grow.
 """
 
 from __future__ import annotations
 
+import array
 import contextlib
+import functools
 import hashlib
+import itertools
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reg2rg.core.documents import DocumentError, read_record, write_record
-from reg2rg.core.types import LabelMap, Study
+from reg2rg.core.documents import DocumentError, RecordLines, write_record_lines
+from reg2rg.core.types import LabelMap, RegionFiles, Study
+from reg2rg.datasets.base import Dataset
+from reg2rg.scans.archives import SUFFIXES, parts_of, through
 
-FORMAT = 2
+FORMAT = 3
+_SETTLED_NS = 2_000_000_000
+"""What is watched must have been left alone for so long before the listing: clocks of file systems tick slowly."""
+_LARGEST = (1 << 63) - 1
+_TOGETHER = 64
+_KIND = 0o170000  # of a file's mode
+_UNUSABLE = (FileNotFoundError, DocumentError, KeyError, TypeError, ValueError)
+"""What reading a ledger may end with where it is absent, or damaged, which its last line tells."""
 _FIX = "run the command again, which writes it anew"
 
 
@@ -28,14 +44,32 @@ class Row:
     """A study that was found good.
 
     Attributes:
-        stamp: digest of its files.
-        more: inputs beside the image and mask files themselves, such as the voxels of a detached header.
+        stamp: digest of its files' stamps.
+        about: digest of what else its outcome depends on: which file is the mask of which region, labels, rescaling.
+        paths: its files: image and masks, what was made of them, then further inputs such as the voxels of a detached
+            header.
         kept: what the command wants to know of it, plain values.
     """
 
     stamp: str
-    more: tuple[str, ...]
+    about: str
+    paths: tuple[str, ...]
     kept: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """What holds a whole run besides its studies' files.
+
+    Attributes:
+        listing: digest of what was listed and how; see `reg2rg.datasets.signature`.
+        result: what the command wants to know of the run, plain values.
+        watched: files and folders that decided the listing, or that the run wrote.
+    """
+
+    listing: str
+    result: Any
+    watched: Sequence[str]
 
 
 @dataclass
@@ -62,14 +96,12 @@ class Ledger:
             path: its file.
             settings: plain values whose ``repr`` says all.
         """
-        asked = hashlib.sha256(repr((FORMAT, settings)).encode("utf-8", "surrogatepass")).hexdigest()
-        ledger = cls(path, asked)
-        with contextlib.suppress(FileNotFoundError, DocumentError, KeyError, TypeError, ValueError):
-            found = read_record(path, _FIX)
-            if found["settings"] == asked:
-                ledger.rows = {
-                    name: Row(stamp, tuple(more), kept) for name, (stamp, more, kept) in found["rows"].items()
-                }
+        ledger = cls(path, _told(settings))
+        with contextlib.suppress(*_UNUSABLE), RecordLines(path, _FIX) as lines:
+            if lines.header.get("format") == FORMAT and lines.header["settings"] == ledger.settings:
+                found = {name: Row(stamp, about, tuple(paths), kept) for name, stamp, about, paths, kept in lines}
+                found.pop("", None)  # what is watched
+                ledger.rows = found
         return ledger
 
     def find(self, study: Study, outputs: Iterable[Path] = ()) -> Row | None:
@@ -77,7 +109,8 @@ class Ledger:
         row = self.rows.get(study.id)
         if row is None:
             return None
-        if stamp_of(study, outputs, row.more) == row.stamp:
+        known = (*_plain(study), *map(str, outputs))
+        if row.paths[: len(known)] == known and row.about == _about(study) and _stamp(row.paths) == row.stamp:
             return row
         del self.rows[study.id]
         self.changed = True
@@ -92,51 +125,180 @@ class Ledger:
             outputs: files that were made of it.
             inputs: every file that was read for it.
         """
-        plain = {str(path) for path in _plain(study)}
-        more = tuple(sorted(name for name in set(inputs) - plain if not any(_holds(path, name) for path in plain)))
-        stamp = stamp_of(study, outputs, more)
+        plain = _plain(study)
+        further = {path for name in inputs for path in _on_disk(name)}.difference(plain)
+        more = sorted(name for name in further if not any(_holds(path, name) for path in plain))
+        paths = (*plain, *map(str, outputs), *more)
+        stamp = _stamp(paths)
         if stamp is not None:
-            self.rows[study.id] = Row(stamp, more, kept)
+            self.rows[study.id] = Row(stamp, _about(study), paths, kept)
             self.changed = True
 
-    def save(self, extra: Mapping[str, object] | None = None) -> None:
-        """Write it, atomically."""
-        rows = {name: [row.stamp, list(row.more), row.kept] for name, row in sorted(self.rows.items())}
-        write_record(self.path, {"settings": self.settings, "rows": rows, **(extra or {})})
+    def holds_all(self, studies: Sequence[Study]) -> bool:
+        """Whether every study has a row; rows of others are taken out then."""
+        names = {study.id for study in studies}
+        if not names <= self.rows.keys():
+            return False
+        self.rows = {name: row for name, row in self.rows.items() if name in names}
+        return True
+
+    def save(self, seal: Seal | None = None) -> None:
+        """Write it, atomically.
+
+        Args:
+            seal: of a run that found everything good: its studies are those of the rows, and no others. Left out where
+                something that is watched has gone.
+        """
+        header: dict[str, Any] = {"format": FORMAT, "settings": self.settings}
+        watched = [] if seal is None else list(_together(seal.watched))
+        if seal is not None and all(stamp is not None for stamp, _, _ in watched):
+            header |= {"listing": seal.listing, "result": seal.result}
+        rows = ([name, row.stamp, row.about, row.paths, row.kept] for name, row in sorted(self.rows.items()))
+        write_record_lines(self.path, header, itertools.chain((["", *some, None] for some in watched), rows))
+        self.changed = False
 
 
-def stamp_of(study: Study, outputs: Iterable[Path], more: Iterable[str]) -> str | None:
-    """Digest of the stamps of all files of a study; ``None`` where one is not there."""
-    masks = study.masks
-    labels = sorted(masks.labels.items()) if isinstance(masks, LabelMap) else None
-    facts: list[object] = [labels, study.row]
+def seal_of(dataset: object, listing: str | None, result: object, written: Iterable[Path]) -> Seal | None:
+    """The seal of a run that found everything good; ``None`` where nothing tells what its listing depends on.
+
+    Args:
+        dataset: what was listed.
+        listing: as of `Seal`, before it was listed.
+        result: as of `Seal`.
+        written: what the run wrote, beside files of studies.
+    """
+    watched = dataset.watched() if isinstance(dataset, Dataset) and listing is not None else None
+    if watched is None or listing is None or not isinstance(dataset, Dataset):
+        return None
+    names = list(map(str, watched))
+    return Seal(listing, result, [*names, *map(str, written)]) if _is_settled(names, dataset.began) else None
+
+
+def unchanged(path: Path, settings: object, listing: str | None) -> Any | None:
+    """What a run wants to know of the one before it, where nothing at all has changed since; ``None`` otherwise.
+
+    Args:
+        path: the ledger that the run before has sealed.
+        settings: as for `Ledger.open`.
+        listing: as of `Seal`; ``None`` if nothing tells.
+    """
+    if listing is None:
+        return None
+    with contextlib.suppress(*_UNUSABLE), RecordLines(path, _FIX) as lines:
+        header = lines.header
+        if (header.get("format"), header.get("settings"), header.get("listing")) != (FORMAT, _told(settings), listing):
+            return None
+        for name, stamp, _, paths, _ in lines:
+            if _stamp(paths, deep=bool(name)) != stamp:
+                return None
+        return header["result"]
+    return None
+
+
+def _is_settled(paths: Iterable[str], before: int) -> bool:
+    """Whether files and folders had been left alone for a while when something began that depends on them.
+
+    Only then does their stamp tell of every change since.
+
+    Args:
+        paths: which.
+        before: when it began, ns since 1970.
+    """
+    loose = _loose_devices()
     try:
-        for path in (*_plain(study), *outputs, *more):
-            facts += _stamps(str(path))
+        for path in paths:
+            status = os.stat(path)  # noqa: PTH116
+            if max(status.st_mtime_ns, status.st_ctime_ns) > before - _SETTLED_NS or status.st_dev in loose:
+                return False
+    except OSError:
+        return False
+    return True
+
+
+def _loose_devices() -> set[int]:
+    """Devices whose file systems may not keep the times of folders: those in user space, such as of object stores."""
+    found = set()
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.partition(" - ")[2].startswith(("fuse ", "fuse.")):
+                major, minor = line.split(maxsplit=3)[2].split(":")
+                found.add(os.makedev(int(major), int(minor)))
+    return found
+
+
+def _told(settings: object) -> str:
+    return hashlib.sha256(repr((FORMAT, settings)).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _plain(study: Study) -> tuple[str, ...]:
+    named = [str(study.image), *_mask_files(study)]
+    if any(f"{suffix}{os.sep}" in name for name in named for suffix in SUFFIXES):
+        return tuple(dict.fromkeys(path for name in named for path in _on_disk(name)))
+    return tuple(named)
+
+
+def _mask_files(study: Study) -> list[str]:
+    masks = study.masks
+    if masks is None:
+        return []
+    if isinstance(masks, LabelMap):
+        return [str(masks.file)]
+    return [str(path) for paths in masks.parts().values() for path in paths]
+
+
+def _on_disk(name: str) -> tuple[str, ...]:
+    """A file; of one in an archive, the archive's files."""
+    place = through(Path(name))
+    return (name,) if place is None else tuple(map(str, parts_of(place[0])))
+
+
+def _about(study: Study) -> str:
+    masks = study.masks
+    shape: object = None
+    if isinstance(masks, LabelMap):
+        shape = tuple(masks.labels.items())
+    elif masks is not None:
+        files = masks.files if isinstance(masks, RegionFiles) else masks.parts()
+        shape = tuple((name, len(found) if isinstance(found, tuple) else 1) for name, found in files.items())
+    packed = tuple(name for name in _mask_files(study) if any(f"{suffix}{os.sep}" in name for suffix in SUFFIXES))
+    return _digest_of(type(masks).__name__, shape, study.row, study.rescale, packed)
+
+
+@functools.lru_cache(maxsize=4096)  # many studies, few kinds of them
+def _digest_of(*facts: object) -> str:
+    return hashlib.blake2b(repr(facts).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+def _together(paths: Iterable[str]) -> Iterator[tuple[str | None, str, list[str]]]:
+    """Stamps of what is watched, of many at a time."""
+    rest = iter(paths)
+    while some := list(itertools.islice(rest, _TOGETHER)):
+        yield _stamp(some, deep=False), "", some
+
+
+def _stamp(paths: Sequence[str], *, deep: bool = True) -> str | None:
+    """Digest of the stamps of files; ``None`` where one is not there.
+
+    Args:
+        paths: the files. What is a folder stands for all in it too, so that one that is added is noticed.
+        deep: look into folders. Without it a folder is one entry, which changes when something is added or taken away.
+    """
+    found: list[int] = []
+    names: list[str] = []
+    try:
+        for path in paths:
+            status = os.stat(path)  # noqa: PTH116 (of text: half the time, for as many files as there are)
+            found += (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & _LARGEST)
+            if deep and status.st_mode & _KIND == stat.S_IFDIR:
+                with os.scandir(path) as entries:
+                    inside = sorted(entry.path for entry in entries)
+                names += [*inside, *(_stamp([entry]) or "" for entry in inside)]
     except OSError:
         return None
-    return hashlib.blake2b(repr(facts).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-
-
-def _plain(study: Study) -> Iterator[Path]:
-    yield study.image
-    masks = study.masks
-    if isinstance(masks, LabelMap):
-        yield masks.file
-    elif masks is not None:
-        for paths in masks.parts().values():
-            yield from paths
-
-
-def _stamps(path: str) -> Iterator[tuple[object, ...]]:
-    """Of a file; of a folder, of it and of all in it, so that one that is added is noticed."""
-    status = os.stat(path)  # noqa: PTH116 (of text: half the time, for as many files as there are)
-    yield path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
-    if stat.S_ISDIR(status.st_mode):
-        with os.scandir(path) as entries:
-            inside = sorted(entry.path for entry in entries)
-        for entry in inside:
-            yield from _stamps(entry)
+    data = array.array("q", found).tobytes()
+    if names:
+        data += repr(names).encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def _holds(folder: str, name: str) -> bool:

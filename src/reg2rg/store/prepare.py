@@ -8,34 +8,34 @@ the others: it is skipped, counted and listed with its reason in ``summary.json`
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 from reg2rg.core.claims import Campaign, Claims, crashed
-from reg2rg.core.errors import ConfigError, Reg2RGError, TooManySkippedError
+from reg2rg.core.errors import ConfigError, Reg2RGError
 from reg2rg.core.files import write_json
 from reg2rg.core.parallel import own_first, run_shared, run_tasks, shard_of, usable_cores
 from reg2rg.core.regions import RegionSet, load_region_set
 from reg2rg.core.task import Views
 from reg2rg.core.types import Study
 from reg2rg.datasets.base import Dataset, Skip
+from reg2rg.datasets.signature import signature
 from reg2rg.scans.base import ReadOptions
 from reg2rg.scans.footprint import workers_that_fit
 from reg2rg.store.attributes import ATTRIBUTES_FORMAT
-from reg2rg.store.index import NATIVE_FORMAT, VIEWS_FORMAT
+from reg2rg.store.index import INDEX, NATIVE_FORMAT, VIEWS_FORMAT
 from reg2rg.store.inputs import Known, load_known, save_known
-from reg2rg.store.ledger import Ledger
+from reg2rg.store.ledger import Ledger, seal_of, unchanged
 from reg2rg.store.prepare_study import Job, Outcome, job_name, prepare_one
+from reg2rg.store.running import codes_of, hold_limit, of_shard, only_run, writing
 from reg2rg.store.store import Store
 from reg2rg.store.views import views_key
 
-_LOG = logging.getLogger(__name__)
 _STALE_SECONDS = 60
 _VERSIONS = (NATIVE_FORMAT, VIEWS_FORMAT, ATTRIBUTES_FORMAT)
 
@@ -70,6 +70,12 @@ class PrepareSummary:
     size: int
     seconds: float
 
+    @classmethod
+    def all_kept(cls, known: Sequence[Any], seconds: float) -> Self:
+        """Of a run with nothing to do; `known` of the run before: number of studies, their regions, bytes."""
+        studies, regions, size = known
+        return cls(studies, studies, 0, 0, 0, 0, 0, (), regions, size, seconds)
+
     @property
     def ready(self) -> int:
         """Studies that are in the store now."""
@@ -83,7 +89,7 @@ class PrepareSummary:
             f"{self.baked} given views, {self.measured} given attributes, {len(self.skipped)} skipped; "
             f"{self.seconds:.1f} s"
         ]
-        parts += [f"  skipped {code}: {count}" for code, count in _codes(self.skipped).items()]
+        parts += [f"  skipped {code}: {count}" for code, count in codes_of(self.skipped).items()]
         return "\n".join(parts)
 
 
@@ -173,42 +179,43 @@ def prepare(
     """
     started = time.monotonic()
     store = store if isinstance(store, Store) else Store(store)
-    studies, before = _studies(dataset)
-    mine = shard_of(studies, shard)
     workers = usable_cores() if workers is None else workers
     _check(workers, bake, native=native)
-    region_set = load_region_set(regions)
-    options = _of_views(options or ReadOptions(), bake)
-    tally = _Tally()
+    region_set, options = load_region_set(regions), _of_views(options or ReadOptions(), bake)
     settings = (region_set.regions, options, bake, verify, native, needs_regions, _VERSIONS)
+    done, listed_as = store.root / of_shard("done", shard), signature(dataset) if campaign is None else None
+    if not check_contents and (known := unchanged(done, settings, listed_as)) is not None:
+        return PrepareSummary.all_kept(known, time.monotonic() - started)
+    studies, before = _studies(dataset)
+    mine, tally = shard_of(studies, shard), _Tally()
     jobs = [
         Job(study, store.root, region_set, options, bake, verify, native, needs_regions, check_contents)
         for study in (mine if campaign is None else own_first(studies, shard))
     ]
-    everything = {job.study.id for job in jobs}
-    with _only_run(store.root, shard) if campaign is None else _claims(store.root, jobs, campaign) as claims:
-        ledger = Ledger.open(store.root / _of_shard("done", shard), settings)
+    with only_run(store.root, shard) if campaign is None else _claims(store.root, jobs, campaign) as claims:
+        ledger = Ledger.open(done, settings)
         if check_contents:
             ledger.rows.clear()
         if claims is None:
-            _remove_leftovers(store, [study.id for study in mine], bake, alone=shard[1] == 1)
+            _remove_leftovers(store, {study.id for study in mine}, bake, alone=shard[1] == 1)
             jobs = [job for job in jobs if not _is_done(job, store, ledger, tally)]
-        inputs, seen_before = _of_shard("inputs", shard), load_known(store.root) if jobs else {}
+        inputs, seen_before = of_shard("inputs", shard), load_known(store.root) if jobs else {}
         with _kept_on_error(store.root / inputs, seen_before, tally, ledger):
             _bring(jobs, workers, tally, ledger, store, claims)
-        complete = claims is None or claims.finished() >= everything
+        complete = claims is None or claims.finished() >= {job.study.id for job in jobs}
         if claims is not None and complete:
             tally, shard = _Tally.of(claims.outcomes(), tally.seen), (1, 1)
         summary = tally.summary(before, region_set, time.monotonic() - started)
-        with _writing(store.root):
+        with writing(store.root):
             if jobs:
                 save_known(store.root, inputs, seen_before | tally.seen)
-                ledger.save()
             if jobs or not store.has_index():
                 store.write_index()
             if complete:
                 _write_summary(store.root, shard, summary, region_set, options, bake)
-    _hold_limit(tally.skipped, summary.studies, max_skip)
+            whole = dataset if claims is None and not summary.skipped and ledger.holds_all(mine) else None
+            _save(ledger, store, shard, bake, summary, whole, listed_as)
+    hold_limit(tally.skipped, summary.studies, max_skip, "summary.json in the store")
     return summary
 
 
@@ -299,49 +306,9 @@ def _given_up(job: Job, attempts: int) -> Outcome:
     return Outcome("skipped", "CRASHED", crashed(job.study.id, attempts))
 
 
-@contextlib.contextmanager
-def _only_run(root: Path, shard: tuple[int, int]) -> Iterator[None]:
-    """Hold a lock that the system lets go of when this process ends, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # not a POSIX system
-        yield
-        return
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        stream = open(root / f".lock-{shard[0]}-of-{shard[1]}", "w")  # noqa: SIM115 (closed below)
-    except OSError as error:
-        raise ConfigError(f"store {root}: {error.strerror}. Fix: name a folder that can be written") from None
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Reg2RGError(
-                f"another run is preparing shard {shard[0]}/{shard[1]} of the store {root}. Fix: wait for it or stop it"
-            ) from None
-        except OSError as error:  # some network file systems have no locks; writes are atomic without one, too
-            _LOG.warning("store %s: no lock can be taken (%s); do not run two preparations of one shard", root, error)
-        yield
-
-
-@contextlib.contextmanager
-def _writing(root: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise Reg2RGError(
-            f"cannot write to the store {root}: {error.strerror or error}. What was finished is kept and sound. Fix: "
-            "free space or allow writing there, then run again"
-        ) from None
-
-
-def _remove_leftovers(store: Store, studies: Sequence[str], bake: Views | None, *, alone: bool) -> None:
+def _remove_leftovers(store: Store, mine: Collection[str], bake: Views | None, *, alone: bool) -> None:
     """Remove temporary files that a killed run of this shard left behind."""
-    mine = frozenset(studies)
-    folders = [store.root / "native", *([] if bake is None else [store.root / "views" / views_key(bake)])]
-    for folder in (*folders, store.root / "attributes"):
-        if not folder.is_dir():
-            continue
+    for folder in _folders(store, bake):
         with os.scandir(folder) as entries:
             left = [entry.name for entry in entries if entry.name.startswith(".") and ".tmp." in entry.name]
         for name in left:
@@ -354,12 +321,34 @@ def _remove_leftovers(store: Store, studies: Sequence[str], bake: Views | None, 
                 path.unlink()
 
 
+def _save(
+    ledger: Ledger,
+    store: Store,
+    shard: tuple[int, int],
+    bake: Views | None,
+    summary: PrepareSummary,
+    dataset: object,
+    listed_as: str | None,
+) -> None:
+    """Write the ledger; with the `dataset` of a run that skipped nothing, so that the next one may end at once."""
+    written = [store.root / of_shard("summary", shard), store.root / INDEX, *_folders(store, bake)]
+    seal = seal_of(dataset, listed_as, [summary.studies, summary.regions, summary.size], written)
+    if ledger.changed or seal is not None:
+        ledger.save(seal)
+
+
+def _folders(store: Store, bake: Views | None) -> list[Path]:
+    """The folders of entries that are there."""
+    views = [] if bake is None else [store.root / "views" / views_key(bake)]
+    return [folder for folder in (store.root / "native", *views, store.root / "attributes") if folder.is_dir()]
+
+
 def _write_summary(
     root: Path, shard: tuple[int, int], summary: PrepareSummary, regions: RegionSet, options: ReadOptions, bake: Any
 ) -> None:
     """What is in the store and what is not, and why: the same after one run or after several."""
     write_json(
-        root / _of_shard("summary", shard),
+        root / of_shard("summary", shard),
         {
             "shard": list(shard),
             "studies": summary.studies,
@@ -371,25 +360,7 @@ def _write_summary(
                 "options": options.as_facts(),
                 "views": None if bake is None else asdict(bake),
             },
-            "skipped_by_code": _codes(summary.skipped),
+            "skipped_by_code": codes_of(summary.skipped),
             "skipped": [asdict(skip) for skip in summary.skipped],
         },
     )
-
-
-def _of_shard(name: str, shard: tuple[int, int]) -> str:
-    return f"{name}.json" if shard[1] == 1 else f"{name}-{shard[0]}-of-{shard[1]}.json"
-
-
-def _codes(skipped: Sequence[Skip]) -> dict[str, int]:
-    return dict(sorted(Counter(skip.code for skip in skipped).items()))
-
-
-def _hold_limit(skipped: Sequence[Skip], studies: int, max_skip: float) -> None:
-    if studies and len(skipped) / studies > max_skip:
-        codes = ", ".join(f"{code} {count}" for code, count in _codes(skipped).items())
-        first = min(skipped, key=lambda skip: skip.study)
-        raise TooManySkippedError(
-            f"{len(skipped)} of {studies} studies were skipped ({codes}), more than max_skip {max_skip:g} allows; "
-            f"first: {first.message}. Fix: see summary.json in the store, mend the data or raise max_skip"
-        )

@@ -5,6 +5,7 @@
                                        or, where views alone are kept, what is told of them; or a grid of features
 <root>/views/<settings>/<study>.r2g    views of stated settings, ready to be unpacked into a batch
 <root>/attributes/<study>.json         what is measured of each region, if it was
+<root>/encoded/<view>-<key>/<study>.r2g  tokens of frozen encoders, if they were made (`reg2rg.store.encoded`)
 <root>/index.json                      regions of every study, a mere cache of the files' headers
 ```
 
@@ -282,13 +283,14 @@ class Store:
         return tuple(header.meta["regions"]), size
 
     def remove(self, study: str) -> None:
-        """Remove an entry and all its baked views."""
+        """Remove an entry, all its baked views and its tokens."""
         self.drop_index()
         name = file_name(study)
         for path in [
             self.native_path(study),
             self.attributes_path(study),
             *self.root.glob(f"views/*/{glob.escape(name)}"),
+            *self.root.glob(f"encoded/*/{glob.escape(name)}"),
         ]:
             path.unlink(missing_ok=True)
 

@@ -63,14 +63,14 @@ class StudyViews:
 
     Attributes:
         regions: names, in the order of the first axis of `texture` and `geometry`.
-        texture: (R, H, W, D) int16, 1/16 HU clamped to the window.
-        geometry: (R, H, W, D) int16, fraction * 32767.
-        global_: (H, W, D) int16, 1/16 HU clamped to the window; of features (H, W, D, C) as they were made.
+        texture: (R, H, W, D) int16, 1/16 HU clamped to the window; or (R, T, C), its tokens (`reg2rg.store.encoded`).
+        geometry: (R, H, W, D) int16, fraction * 32767; or (R, T, C).
+        global_: (H, W, D) int16, 1/16 HU clamped to the window; of features (H, W, D, C) as they were made; or (T, C).
     """
 
     regions: tuple[str, ...]
-    texture: Fixed | None
-    geometry: Fixed | None
+    texture: Fixed | Values | None
+    geometry: Fixed | Values | None
     global_: Fixed | Values | None
 
 

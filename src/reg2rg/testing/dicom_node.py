@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
+from reg2rg.inference.listen.associate import associate
 from reg2rg.inference.listen.receiver import pynetdicom
 from reg2rg.inference.listen.settings import Node
 from reg2rg.scans.dicom.library import pydicom, quiet
@@ -107,7 +108,7 @@ def send_objects(
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = patience
     for kind, syntax in sorted({(one.SOPClassUID, one.file_meta.TransferSyntaxUID) for one in objects}):
         ae.add_requested_context(kind, syntax)
-    assoc = ae.associate(node.host, node.port, ae_title=node.ae)
+    assoc = associate(ae, node)
     if not assoc.is_established:
         return []
     answers: list[int | None] = []

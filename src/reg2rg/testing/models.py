@@ -21,7 +21,7 @@ def check_encoder(
     Shape and widths as announced; finite output, also under bfloat16 autocast, for a volume of one value, and with
     weights in bfloat16 and float64; the same tokens whatever else is in the batch (eval mode); two passes agree (eval
     mode); a gradient for every trainable parameter, none of which is a scalar; a state dict that restores the tokens
-    exactly.
+    exactly. One that says it is settled gives the same tokens in training, and takes them in place of volumes.
 
     Args:
         build: makes the encoder; called twice.
@@ -60,6 +60,11 @@ def check_encoder(
     gap = float((alone - tokens).abs().max())
     fix = "normalise within a volume, not over the batch"
     require(gap <= tolerance, encoder, "batch composition", f"tokens that move by {gap:.2g} with it", fix)
+    if encoder.settled():
+        with torch.no_grad():
+            same = torch.equal(encoder.train()(batch), tokens) and torch.equal(encoder(tokens), tokens)
+        encoder.eval()
+        require(same, encoder, "settled", "other tokens in training", "settled() false, or tokens that stay the same")
     check_gradients(encoder, lambda: encoder(batch))
     check_round_trip(encoder, build, lambda copy: copy(batch))
 

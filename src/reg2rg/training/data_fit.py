@@ -9,12 +9,13 @@ import numpy as np
 from reg2rg.core.errors import ConfigError
 from reg2rg.data.datamodule import RegionReportDataModule
 from reg2rg.data.prompt import IGNORED
+from reg2rg.models.encoders.settled import settled_facts
 from reg2rg.pretrained.contract import shortened
 from reg2rg.pretrained.mixin import FolderModel
 
 
 def check_data(model: FolderModel, data: Any) -> None:
-    """Refuse data of another task than the model's, other visual tokens or another tokenizer.
+    """Refuse data of another task than the model's, other visual tokens or another tokenizer; tell of frozen encoders.
 
     Args:
         model: that is to take them.
@@ -38,6 +39,19 @@ def check_data(model: FolderModel, data: Any) -> None:
             f"the data are of another task than the model: {differ}. Fix: give both the same task, or bring the "
             "data to the model: data = model.conform(data)"
         )
+    offer_settled(model, data)
+
+
+def offer_settled(model: FolderModel, data: RegionReportDataModule) -> None:
+    """Tell the data which views may come as tokens; weights are looked at when a loader is made, not before.
+
+    Args:
+        model: that is to take the data.
+        data: that are told.
+    """
+    reporter = model.reporter
+    context = "texture" if reporter.shares_texture else reporter.global_
+    data.offer_settled(lambda: settled_facts(reporter.texture, reporter.geometry, context))
 
 
 def check_lengths(model: FolderModel, data: Any, stage: str, new_tokens: int, val_generates: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,42 @@ def test_prepare_in_parts_that_take_over_what_others_leave(capsys: pytest.Captur
     assert "5 of 5 studies are in the store" in capsys.readouterr().out
     assert main([*array, "1/3"]) == 0
     assert "5 built, 0 kept" in capsys.readouterr().out  # the campaign's, of which it found nothing left to do
+
+
+FROZEN = """\
+base: run.yaml
+data: {read: {min_slices: 8}}
+model:
+  texture:
+    class_path: Frozen
+    init_args:
+      encoder: {class_path: CNN3D, init_args: {size: "${task.views.size}", dim: 8, channels: [8, 8]}}
+"""
+
+
+def test_encode_then_again_in_parts_and_what_it_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("frozen.yaml").write_text(FROZEN)
+    assert main(["data", "prepare", "-c", "run.yaml", "--workers", "0"]) == 0
+    command = ["data", "encode", "-c", "frozen.yaml", "--device", "cpu"]
+    assert main(command) == 0
+    assert "5 of 5 studies have tokens" in capsys.readouterr().out
+    [folder] = Path("here/store/encoded").glob("texture-*")
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert main([*command, "--seed_everything=4"]) == 0  # other weights: another folder
+    assert len(list(Path("here/store/encoded").glob("texture-*"))) == 2
+    capsys.readouterr()
+    assert main(command) == 0
+    assert "0 encoded, 5 kept" in capsys.readouterr().out
+    shutil.rmtree("here/store/encoded")
+    assert main([*command, "--shards", "2", "--jobs", "0"]) == 0
+    assert capsys.readouterr().out.splitlines()[-2].startswith("5 of 5 studies have tokens")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
+    assert main(["data", "encode", "-c", "run.yaml"]) == 2
+    assert "no encoder of the model is frozen (texture view: CNN3D is trained" in capsys.readouterr().err
+    assert main([*command, "--data.augment=Augment"]) == 2
+    assert "data.augment changes the scans at every epoch" in capsys.readouterr().err
+    assert main([*command, "--model.texture.chunck=2"]) == 2
+    assert "Did you mean 'chunk'?" in capsys.readouterr().err
 
 
 def test_check_of_a_folder_without_a_config(capsys: pytest.CaptureFixture[str]) -> None:

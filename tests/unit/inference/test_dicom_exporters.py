@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed (extra 'dicom')")
 
 from dicom_files import enhanced, localizer, lps, save, slices  # noqa: E402
-from dicom_results import SEGMENTER, SHAPE, boxes, result, series  # noqa: E402
+from dicom_results import SEGMENTER, SHAPE, TOLD, boxes, result, series  # noqa: E402
 from reg2rg.core.errors import ConfigError  # noqa: E402
 from reg2rg.core.regions import Region, RegionSet, load_region_set  # noqa: E402
 from reg2rg.core.types import Study  # noqa: E402
@@ -22,6 +23,7 @@ from reg2rg.inference.exporters.dicom import pdf as module  # noqa: E402
 from reg2rg.inference.exporters.dicom.content import _decimal  # noqa: E402
 from reg2rg.inference.exporters.dicom.objects import clean, uid  # noqa: E402
 from reg2rg.inference.exporters.dicom.pdf import pdf  # noqa: E402
+from reg2rg.models.findings import StudyFindings  # noqa: E402
 from reg2rg.scans.base import ReadOptions  # noqa: E402
 from reg2rg.scans.find_masks import find_masks  # noqa: E402
 from reg2rg.scans.read import read_study  # noqa: E402
@@ -194,6 +196,32 @@ def test_the_report_for_people(ct, tmp_path):
     assert {one.ReferencedSOPInstanceUID for one in evidence.ReferencedSOPSequence} == {
         one.SOPInstanceUID for one in ct.slices
     }
+
+
+def test_paragraphs_to_review_are_marked_in_every_report(ct, tmp_path):
+    made = replace(result(ct.path, boxes(("lung", "heart")), {"lung": "Clear.", "heart": "Normal."}), findings=TOLD)
+    mark = "Review: may leave out Lung nodule."
+    assert made.marked_text == f"lung: Clear. [{mark}]\nheart: Normal.\n{TOLD.promise}"
+    assert made.text == "lung: Clear.\nheart: Normal."
+    assert "At most 10 % of" in TOLD.promise
+    assert TOLD.promise.endswith("This holds for studies exchangeable with those of the calibration only.")
+    people = pydicom.dcmread(TextSR().write(made, tmp_path)[0])
+    [lung, heart] = items(people, "Findings")
+    assert [one.TextValue for one in items(lung, "Review")] == [mark]
+    assert items(heart, "Review") == []
+    assert TOLD.promise in [one.TextValue for one in items(people, "Procedure Description")]
+    programs = pydicom.dcmread(MeasurementSR().write(made, tmp_path)[0])
+    [lung, heart] = items(programs, "Measurement Group")
+    assert [one.TextValue for one in items(lung, "Review")] == [f"{mark} {TOLD.promise}"]
+    assert items(heart, "Review") == []
+    lines = [text for _, text in module._lines(made)]
+    assert lines[lines.index("Clear.") + 1] == mark
+    assert TOLD.promise in lines
+
+    uncalibrated = replace(made, findings=StudyFindings({"lung": replace(TOLD.regions["lung"], review=None)}))
+    assert uncalibrated.marked_text == made.text
+    for exporter in (TextSR, MeasurementSR):
+        assert items(pydicom.dcmread(exporter().write(uncalibrated, tmp_path)[0]), "Review") == []
 
 
 def test_a_report_without_regions_and_one_without_text(ct, tmp_path):

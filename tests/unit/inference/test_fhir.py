@@ -9,6 +9,7 @@ from decimal import Decimal
 
 import pytest
 
+from dicom_results import TOLD
 from reg2rg.core.regions import load_region_set
 from reg2rg.core.report import Paragraph, Report
 from reg2rg.inference.exporters import FHIR
@@ -48,6 +49,36 @@ def parsed(bundle, version):
 
 def resources(bundle, kind):
     return [entry["resource"] for entry in bundle["entry"] if entry["resource"]["resourceType"] == kind]
+
+
+@pytest.mark.parametrize("version", ["R4B", "R5"])
+def test_probabilities_and_paragraphs_to_review(version, tmp_path) -> None:
+    [path] = FHIR(version).write(result(findings=TOLD), tmp_path)
+    bundle = json.loads(path.read_text(), parse_float=Decimal)
+    assert parsed(json.loads(path.read_text()), version) == bundle
+    by_name = {one["code"]["text"]: one for one in resources(bundle, "Observation")}
+    found = {
+        name: [
+            (one["code"]["text"], one["valueQuantity"])
+            for one in by_name[name].get("component", ())
+            if "valueQuantity" in one
+        ]
+        for name in ("Lung nodule", "Emphysema", "Cardiomegaly", "Hiatal hernia")
+    }
+    unit = {"unit": "1", "system": "http://unitsofmeasure.org", "code": "1"}
+    assert found == {
+        "Lung nodule": [("Probability in lung, by the model", {"value": Decimal("0.82"), **unit})],
+        "Emphysema": [("Probability in lung, by the model", {"value": Decimal("0.07"), **unit})],
+        "Cardiomegaly": [("Probability in heart, by the model", {"value": Decimal("0.31"), **unit})],
+        "Hiatal hernia": [],
+    }
+    notes = {name: [note["text"] for note in one.get("note", ())] for name, one in by_name.items() if "note" in one}
+    assert notes == {"Lung nodule": [f"Review: may be left out of the report on lung. {TOLD.promise}"]}
+    [report] = resources(bundle, "DiagnosticReport")
+    assert "pleural. <b>Review: may leave out Lung nodule.</b></p>" in report["text"]["div"]
+    assert "without the mark. This holds for studies exchangeable" in report["text"]["div"]
+    text = base64.b64decode(report["presentedForm"][0]["data"]).decode()
+    assert text == result(findings=TOLD).marked_text
 
 
 @pytest.mark.parametrize("version", ["R4B", "R5"])

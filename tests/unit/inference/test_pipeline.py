@@ -57,6 +57,10 @@ def files(tmp_path_factory):
 
 @pytest.fixture
 def model(toy):
+    return built(toy, CONFIG)
+
+
+def built(toy, config):
     torch.manual_seed(0)
     made = Reg2RG(
         texture=CNN3D(size=SIZE, channels=(8, 8), patch=(2, 2, 2), grid=(1, 1, 1), dim=8),
@@ -64,11 +68,11 @@ def model(toy):
         global_="texture",
         projector=LinearProjector,
         llm=CausalLM(str(toy.lm)),
-        task=ReportTask.of(CONFIG["task"]),
+        task=ReportTask.of(config["task"]),
         max_new_tokens=12,
         val_generate=0,
     ).eval()
-    made.describe(CONFIG)
+    made.describe(config)
     return made
 
 
@@ -78,9 +82,9 @@ def asked(monkeypatch):
     batches = []
     generate = RegionReporter.generate
 
-    def record(self, batch, decoding=None):
+    def record(self, batch, decoding=None, **options):
         batches.append((batch, self.embed(batch)))
-        return generate(self, batch, decoding)
+        return generate(self, batch, decoding, **options)
 
     monkeypatch.setattr(RegionReporter, "generate", record)
     return batches
@@ -264,6 +268,17 @@ def test_a_segmenter_by_name_whose_masks_are_no_measurement(tmp_path, model, mon
         report_on(tmp_path / "ct.nii.gz", None, model, segmenter="Threshold")
     with pytest.raises(ConfigError, match=r"segmenter SATFolder needs root\. Fix: build it, SATFolder\(root=\.\.\.\)"):
         report_on(tmp_path / "ct.nii.gz", None, model, segmenter="SATFolder")
+
+
+def test_a_result_of_independent_paragraphs_certifies_that_their_order_plays_no_part(files, toy, tmp_path):
+    model = built(toy, CONFIG | {"task": CONFIG["task"] | {"independent_paragraphs": True}})
+    result = report_on(files / "ct.nii.gz", files / "masks", model, min_slices=8)
+    assert sorted(result.report.by_region()) == ["heart", "lung"]
+    told = json.loads(JSON().write(result, tmp_path)[0].read_text())["order"]
+    assert told == {"tokens": told["tokens"], "rounding": result.order.rounding, "margin": result.order.margin,
+                    "holds": result.order.holds}  # fmt: skip
+    assert told["tokens"] > 10
+    assert told["rounding"] < 1e-4
 
 
 @pytest.mark.parametrize("labels", [False, True])

@@ -57,7 +57,7 @@ def in_order(sample, order):
 
 def held(toy, forced=False, **options):
     names = toy.module().task.region_set.names
-    return Decoding(max_new_tokens=16, form=Form(names, True, forced, independent=True), **options)
+    return Decoding(max_new_tokens=12, form=Form(names, True, forced, independent=True), **options)
 
 
 def test_a_target_is_each_paragraph_by_itself_and_its_number_is_given(toy, samples):
@@ -119,12 +119,11 @@ def test_gradients_pass_through_the_mask(toy, samples):
     assert float(module.reporter.tags.grad.abs().sum()) > 0
 
 
-@pytest.mark.parametrize("sampling", [None, Sampling(temperature=1.5, seed=3)])
-@pytest.mark.parametrize("forced", [False, True])
+@pytest.mark.parametrize(("forced", "sampling"), [(False, None), (True, Sampling(temperature=1.5, seed=3))])
 def test_a_batch_gives_what_each_study_gives_alone_and_each_region_once(toy, reporter, samples, forced, sampling):
     decoding = held(toy, forced, sampling=sampling)
-    together = reporter.generate(batch_of(samples, reporter), decoding)
-    for sample, one in zip(samples, together, strict=True):
+    together = reporter.generate(batch_of(samples[1:3], reporter), decoding)
+    for sample, one in zip(samples[1:3], together, strict=True):
         alone = reporter.generate(batch_of([sample], reporter), decoding)[0]
         assert (alone.text, alone.truncated) == (one.text, one.truncated)
         read = parse_report(one.text, one.regions)
@@ -159,8 +158,8 @@ def test_names_that_paragraphs_share_are_given_out_as_is_likeliest(toy, reporter
 
 
 def test_a_certificate_says_that_no_order_would_change_a_word(toy, reporter, samples):
-    reports = reporter.generate(batch_of(samples, reporter), held(toy), certify=True)
-    plain = reporter.generate(batch_of(samples, reporter), held(toy))
+    reports = reporter.generate(batch_of(samples[:2], reporter), held(toy), certify=True)
+    plain = reporter.generate(batch_of(samples[:2], reporter), held(toy))
     for one, other in zip(reports, plain, strict=True):
         assert one.text == other.text
         assert other.order is None

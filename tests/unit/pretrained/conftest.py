@@ -90,7 +90,7 @@ def predict(data_of, monkeypatch):
     monkeypatch.setattr(
         RegionReporter,
         "generate",
-        lambda self, batch, *args: seen.append(self.embed(batch)) or generate(self, batch, *args),
+        lambda self, batch, *args, **more: seen.append(self.embed(batch)) or generate(self, batch, *args, **more),
     )
 
     def run(model, conform=True, **changes):

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from browser import CHROMIUM, SOFTWARE_GL, WITHOUT_GL, Browser
+from dicom_results import TOLD
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.report import Report, Written, parse_report
 from reg2rg.core.types import RegionVolume, Volume
@@ -65,6 +66,7 @@ def page_study(name="study_1", said=HOSTILE, volume=True):
             RegionRow("thyroid", "absent", "no mask of it", there=False),
         ),
         files={"json": '{"study": "ü"}\n', "txt": "lung: Fine.\n"},
+        told=TOLD if name == "study_1" else None,
     )
 
 
@@ -349,6 +351,40 @@ def test_search_and_what_is_wrong(opened):
     opened.call("Input.insertText", text="LARGE")
     assert opened.js("[...document.querySelectorAll('.slot')].map(n => n.dataset.region)") == ["heart"]
     assert opened.js("[...document.querySelectorAll('mark')].map(n => n.textContent)") == ["Large", "Large"]
+
+
+@in_a_browser
+def test_the_dial_says_which_findings_count_and_leaves_the_text(opened):
+    def shown():
+        cards = "[...document.querySelectorAll('.slot')]"
+        return opened.js(f"{cards}.map(n => [...n.querySelectorAll('.heads li')].map(i => [i.title, i.className]))")
+
+    said, text = (
+        "document.getElementById('from-said').textContent",
+        opened.js("$('slots').querySelector('p').textContent"),
+    )
+    nodule, large = "probability 0.82", "probability 0.31"
+    wanting = ", the paragraph may leave it out"
+    assert shown() == [[[f"{nodule}, counts{wanting}", "on"]], [[large, ""]]]
+    assert (
+        opened.js(said)
+        == "as the report was made (f1, named in the prompt): 1 counts. The text stays as it was written."
+    )
+    assert opened.js("[...document.querySelectorAll('.review')].map(n => n.textContent)") == [TOLD.mark("lung")]
+
+    def turn(value):
+        opened.js(f"$('from').value = {value}; $('from').dispatchEvent(new Event('input'))")
+
+    turn(7)
+    low = [["probability 0.07, counts", "on"]]
+    assert shown() == [[[f"{nodule}, counts{wanting}", "on"], *low], [[f"{large}, counts", "on"]]]
+    turn(90)
+    assert shown() == [[[f"{nodule}{wanting}", ""]], [[large, ""]]]
+    assert opened.js(said) == "probability 0.90: 0 count. The text stays as it was written."
+    assert opened.js("$('slots').querySelector('p').textContent") == text
+    turn(-1)
+    opened.js("showStudy(1)")  # whose model has no head
+    assert opened.js("[$('dial').hidden, document.querySelectorAll('.heads').length]") == [True, 0]
 
 
 @in_a_browser

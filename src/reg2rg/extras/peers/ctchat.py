@@ -28,6 +28,7 @@ class AttentionPool(Encoder):
     """
 
     takes_float32 = True
+    hands_on = True
 
     def __init__(
         self, encoder: Encoder, num_queries: int = 256, heads: PositiveInt = 8, weights: PathText | None = None

@@ -134,6 +134,7 @@ class QueryDecoder(Encoder):
     """
 
     takes_float32 = True
+    hands_on = True
 
     def __init__(
         self,

@@ -4,7 +4,8 @@
 Patient           an identifier alone: PatientID where the exporter is `identified`, else the study's id
 Device            reg2rg and its version
 ImagingStudy      of a DICOM scan: study, the series that was read, its instances; UIDs mapped unless `identified`
-Observation       one a finding: what the keyword rules read in the whole text, and, as components, region by region
+Observation       one a finding: what the keyword rules read in the whole text, and, as components, region by region;
+                  with a head also its probability in each region, and a note where a paragraph may leave it out
 Observation       one a region: volume; as components HU, shares of air and calcium, extent
 DiagnosticReport  preliminary; the paragraphs as narrative and as plain text
 ```
@@ -145,7 +146,7 @@ class _Resources:
     def report(self, result: ReportResult, study: Resource | None, results: list[Resource]) -> Resource:
         """The report itself."""
         scan = {} if study is None else {"imagingStudy" if self.version == "R4B" else "study": [study]}
-        text = base64.b64encode(TextGate()(result.text).encode()).decode()
+        text = base64.b64encode(TextGate()(result.marked_text).encode()).decode()
         form = {"presentedForm": [{"contentType": "text/plain; charset=utf-8", "data": text}]} if text else {}
         return {
             "text": {"status": "generated", "div": _narrative(result)},
@@ -160,15 +161,23 @@ class _Resources:
 
 def _narrative(result: ReportResult) -> str:
     parts = [
-        f"<p>{f'<b>{html.escape(one.region)}</b>: ' if one.region else ''}{html.escape(one.text)}</p>"
+        f"<p>{f'<b>{html.escape(one.region)}</b>: ' if one.region else ''}{html.escape(one.text)}"
+        f"{_mark(result, one.region)}</p>"
         for one in result.report.paragraphs
     ]
     parts += [
         f"<p><b>{html.escape(region)}</b>: no report. {html.escape(why)}</p>" for region, why in result.absent.items()
     ]
     head = "<p>Preliminary: written by a program, not verified by a physician.</p>"
+    if result.findings is not None and result.findings.promise:
+        head += f"<p>{html.escape(result.findings.promise)}</p>"
     said = TextGate()("".join(parts))  # XML has no control characters
     return f'<div xmlns="http://www.w3.org/1999/xhtml">{head}{said}</div>'
+
+
+def _mark(result: ReportResult, region: str) -> str:
+    mark = result.mark(region)
+    return f" <b>{html.escape(mark)}</b>" if mark else ""
 
 
 def _findings(result: ReportResult, base: Resource) -> Iterable[tuple[str, Resource]]:
@@ -181,6 +190,7 @@ def _findings(result: ReportResult, base: Resource) -> Iterable[tuple[str, Resou
     for finding in labeler.labels:
         said = {region: found[finding] for region, found in by_region.items() if region and found[finding] is not None}
         components = [{"code": _site(result, region), **_value(mention)} for region, mention in said.items()]
+        components += _probabilities(result, finding)
         yield (
             f"finding-{labeler.labels.index(finding) + 1}",
             {
@@ -188,8 +198,30 @@ def _findings(result: ReportResult, base: Resource) -> Iterable[tuple[str, Resou
                 **_value(whole[finding], "unknown" if read else "unsupported"),
                 "method": {"text": labeler.definition},
                 **({"component": components} if components else {}),
+                **({"note": [{"text": note}]} if (note := _left_out(result, finding)) else {}),
             },
         )
+
+
+def _probabilities(result: ReportResult, finding: str) -> list[Resource]:
+    """What the model's head thinks of a finding, region by region."""
+    told = {} if result.findings is None else result.findings.regions
+    return [
+        {
+            "code": {"text": f"Probability in {region}, by the model"},
+            "valueQuantity": _quantity(round(found.probabilities[finding], 6), "1"),
+        }
+        for region, found in told.items()
+        if finding in found.probabilities
+    ]
+
+
+def _left_out(result: ReportResult, finding: str) -> str:
+    """Which paragraphs may leave a finding out, and what that rests on."""
+    if result.findings is None:
+        return ""
+    where = [region for region, found in result.findings.regions.items() if found.review and finding in found.wanting]
+    return f"Review: may be left out of the report on {', '.join(where)}. {result.findings.promise}" if where else ""
 
 
 def _site(result: ReportResult, region: str) -> Resource:

@@ -21,7 +21,7 @@ from reg2rg.scans.dicom.library import pydicom, quiet
 SUCCESS, NO_ROOM, NO_MATCH, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA900, 0xC000
 _UID = re.compile(r"[0-9]+(?:\.[0-9]+)+")
 _TAGS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
-_IDLE_SECONDS = 60.0
+_IDLE_SECONDS = 300.0
 _SLACK = 1 << 20
 
 
@@ -127,7 +127,10 @@ class Receiver:
             return self._refuse(event, file, NOT_UNDERSTOOD, f"no UID: {', '.join(wrong)}")
         if found[:2] != [str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID)]:
             return self._refuse(event, file, NO_MATCH, "the data set has other UIDs than the message that brought it")
-        return self._keep(event, file, key_of(found[2]), found[1], found[0] in CT_CLASSES)
+        status = self._keep(event, file, key_of(found[2]), found[1], found[0] in CT_CLASSES)
+        # The library's idle time runs from what came last. A slow disk is not the sender's silence, which starts now.
+        event.assoc.dul._idle_timer.restart()
+        return status
 
     def _keep(self, event: Any, file: Path, key: str, instance: str, ct: bool) -> int:
         size, settings = file.stat().st_size, self.settings

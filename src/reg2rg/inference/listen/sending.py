@@ -11,6 +11,7 @@ from typing import Any
 
 from reg2rg.core.errors import Reg2RGError
 from reg2rg.core.files import write_json
+from reg2rg.inference.listen.associate import associate
 from reg2rg.inference.listen.receiver import pynetdicom
 from reg2rg.inference.listen.settings import ListenSettings, Node
 from reg2rg.inference.listen.spool import Spool, State
@@ -124,7 +125,7 @@ def _associated(
         ae.add_requested_context(_GET)
         roles = [library.build_role(kind, scp_role=True) for kind in sorted({kind for kind, _ in kinds})]
     handlers = [(library.evt.EVT_C_STORE, _take)]
-    assoc = ae.associate(node.host, node.port, ae_title=node.ae, ext_neg=roles, evt_handlers=handlers)
+    assoc = associate(ae, node, ext_neg=roles, evt_handlers=handlers)
     if not assoc.is_established:
         raise NotSentError(f"{node} cannot be reached, or refuses {ae_title}")
     assoc.taken = []

@@ -39,6 +39,7 @@ class Encoder(nn.Module, ABC):
         num_tokens: T, known after construction.
         takes_float32: `forward` takes float32 volumes whatever dtype the weights have, and rounds where it costs least:
             a CT in bfloat16 has steps of some HU. By default volumes come in the dtype of the weights.
+        hands_on: `forward` gives its volumes as they are to ``self.encoder`` and looks at them in no other way.
         reads: the only views of a CT that it may be given; others are refused where a model is built
             (`reg2rg.models.encoders.views_fit`). ``None``, the default, takes any.
     """
@@ -46,10 +47,18 @@ class Encoder(nn.Module, ABC):
     out_channels: int
     num_tokens: int
     takes_float32: ClassVar[bool] = False
+    hands_on: ClassVar[bool] = False
     reads: ClassVar[Reads | None] = None
 
     def __call__(self, volumes: Tensor) -> Tensor:
-        """`forward`, on volumes of the dtype that it takes."""
+        """`forward`, on volumes of the dtype that it takes; a settled encoder also takes its own tokens, made before.
+
+        Args:
+            volumes: as `forward` takes them; or (N, T, C), what `forward` gave for them (`settled`).
+        """
+        if volumes.ndim == 3 and self.settled():
+            weight = next((p for p in self.parameters() if p.is_floating_point()), volumes)
+            return volumes.to(weight.dtype)
         if not self.takes_float32:
             weight = next((p for p in self.parameters() if p.is_floating_point()), volumes)
             volumes = volumes.to(weight.dtype)
@@ -67,6 +76,13 @@ class Encoder(nn.Module, ABC):
         Returns:
             (N, T, C) with T = `num_tokens` and C = `out_channels`.
         """
+
+    def settled(self) -> bool:
+        """Whether a volume's tokens are the same at every step of a run: nothing in it trains or is drawn.
+
+        So they can be made once (``reg2rg data encode``). By default not.
+        """
+        return False
 
     def adapt_weights(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Translate the weights of a file to this encoder's names and shapes; by default they are taken as they are.

@@ -60,6 +60,7 @@ class MaskPool(Encoder):
     """
 
     takes_float32 = True
+    hands_on = True
 
     def __init__(
         self,

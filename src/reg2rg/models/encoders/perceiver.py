@@ -28,6 +28,7 @@ class PerceiverResampler(Encoder):
     """
 
     takes_float32 = True
+    hands_on = True
 
     def __init__(
         self,

@@ -40,6 +40,10 @@ class Resize(Encoder):
         tokens: Tensor = self.encoder(volumes)
         return tokens
 
+    def settled(self) -> bool:
+        """Whether its encoder is; it has no weights of its own."""
+        return self.encoder.settled()
+
 
 @ENCODERS.register
 class TokenPool(Encoder):
@@ -52,6 +56,7 @@ class TokenPool(Encoder):
     """
 
     takes_float32 = True
+    hands_on = True
 
     def __init__(self, encoder: Encoder, window: Size, grid: Size | None = None) -> None:
         super().__init__()
@@ -72,6 +77,10 @@ class TokenPool(Encoder):
         cells = tokens.transpose(1, 2).reshape(len(tokens), self.out_channels, *self.cells)
         blocks = F.adaptive_avg_pool3d(cells, self.grid)  # avg_pool3d knows no bfloat16 on a CPU
         return blocks.flatten(2).transpose(1, 2)
+
+    def settled(self) -> bool:
+        """Whether its encoder is; it has no weights of its own."""
+        return self.encoder.settled()
 
 
 def grid_of(encoder: Encoder) -> Size | None:

@@ -23,6 +23,7 @@ class TokenMean(Encoder):
     """
 
     takes_float32 = True
+    hands_on = True
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
@@ -33,6 +34,10 @@ class TokenMean(Encoder):
         """(N, 1, H, W, D) to (N, 1, C)."""
         tokens: Tensor = self.encoder(volumes)
         return tokens.mean(dim=1, keepdim=True)
+
+    def settled(self) -> bool:
+        """Whether its encoder is; it has no weights of its own."""
+        return self.encoder.settled()
 
 
 @ENCODERS.register
@@ -45,6 +50,7 @@ class Pretrained(Encoder):
     """
 
     takes_float32 = True
+    hands_on = True
 
     def __init__(self, encoder: Encoder, weights: PathText | None = None) -> None:
         super().__init__()
@@ -93,6 +99,10 @@ class Frozen(Encoder):
         super().train(mode)
         self.encoder.train(mode and self.dropout)
         return self
+
+    def settled(self) -> bool:
+        """Unless its dropout acts in training, or a parameter was set to train after all."""
+        return not self.dropout and not any(parameter.requires_grad for parameter in self.parameters())
 
     @torch.no_grad()
     def forward(self, volumes: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from listen_parts import study, wait_for, write_result
 from reg2rg.core.errors import ConfigError, MissingExtraError
 from reg2rg.inference.listen import receiver as receiving
 from reg2rg.inference.listen import service
+from reg2rg.inference.listen.associate import associate
 from reg2rg.inference.listen.receiver import Receiver
 from reg2rg.inference.listen.sending import NotSentError, later, send
 from reg2rg.inference.listen.settings import ListenSettings, Node
@@ -229,6 +230,14 @@ def test_limits(listening, spool, told, limit, said) -> None:
     assert not list((spool.root / "incoming").iterdir())
 
 
+def test_a_slow_disk_is_not_the_senders_silence(listening, spool, monkeypatch) -> None:
+    kept = spool.keep
+    monkeypatch.setattr(receiving, "_IDLE_SECONDS", 1.0)
+    monkeypatch.setattr(spool, "keep", lambda *of: (time.sleep(1.5), kept(*of))[1])
+    _, node = listening()
+    assert send_objects(node, study(1, 2)) == [0, 0]
+
+
 def test_an_object_without_an_end_is_cut_off(listening, spool, told) -> None:
     """The association ends while it comes, before it has filled the disk."""
     _, where = listening(most_instance_bytes=1 << 20)
@@ -292,6 +301,26 @@ def made(spool, settings, told):
 
 def to(settings, node):
     return dataclasses.replace(settings, node=node.address)
+
+
+def test_an_answer_that_comes_at_once_is_not_lost() -> None:
+    """Both threads are held up where a crowded machine may hold them: the reader is waited for before any is sent."""
+    ae = pynetdicom.AE(ae_title="SCANNER")
+    ae.dimse_timeout = 1
+    one = study(1, 1)[0]
+    ae.add_requested_context(one.SOPClassUID, one.file_meta.TransferSyntaxUID)
+    with DicomNode() as node:
+        assoc = associate(ae, node.address)
+        wait, put = assoc._reactor_checkpoint.wait, assoc.dimse.send_msg
+        assoc._reactor_checkpoint.wait = lambda: (wait(), time.sleep(0.1))
+        assoc.dimse.send_msg = lambda *message: (put(*message), time.sleep(0.3))
+        answers = [getattr(assoc.send_c_store(one), "Status", None) for _ in range(5)]
+        assoc.release()
+        assert answers == [0] * 5
+        assert assoc.is_released
+        gone = associate(ae, dataclasses.replace(node.address, port=1))
+        assert not gone.is_established
+        gone.release()  # does nothing, and does not wait for a reader that is none
 
 
 def test_what_a_node_has_is_looked_at(made, spool, settings, told) -> None:

@@ -15,6 +15,7 @@ TITLE = Code("18748-4", "Diagnostic Imaging Report", "LN")
 """Of both reports. Those of TID 1500 are only examples; OHIF takes 126000 for what it drew itself and shows no text."""
 FINDING_SITE = Code("363698007", "Finding Site")
 COMMENT = Code("121106", "Comment", "DCM")
+REVIEW = Code.private("Review")
 _DEVICE = Code("121007", "Device", "DCM")
 _LONGEST_DS = 16
 
@@ -130,6 +131,8 @@ def remarks(result: ReportResult) -> list[str]:
         said.append("The report was stopped by its length or by a loop, not by its own end.")
     if not any(clean(paragraph.text) for paragraph in result.report.paragraphs):
         said.append("The model wrote no text.")
+    if result.findings is not None:
+        said += [result.findings.promise] if result.findings.promise else []
     said += [f"No paragraph on {region}: the model wrote none." for region in result.report.missing]
     said += [f"Not reported on: {region} ({why})." for region, why in result.absent.items()]
     return [clean(line) for line in said]

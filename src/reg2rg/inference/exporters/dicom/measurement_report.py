@@ -11,6 +11,7 @@ from reg2rg.inference.exporters.base import EXPORTERS
 from reg2rg.inference.exporters.dicom.content import (
     COMMENT,
     FINDING_SITE,
+    REVIEW,
     TITLE,
     code,
     container,
@@ -106,4 +107,6 @@ def _group(result: ReportResult, source: SourceSeries, region: str, place: tuple
         items += [number(_ATTENUATION, value, _HOUNSFIELD, derivation) for derivation, value in values.items()]
     if said:
         items.append(text(COMMENT, said))
+    if result.findings is not None and (mark := result.mark(region)):
+        items.append(text(REVIEW, clean(f"{mark} {result.findings.promise}")))
     return container(dcm("125007", "Measurement Group"), items, template="1411")

@@ -26,7 +26,7 @@ _ENCAPSULATED_PDF = "1.2.840.10008.5.1.4.1.1.104.1"
 _PAGE, _MARGIN = (595.0, 842.0), 56.0  # points: A4, 2 cm
 _PLACEHOLDER = "Last Resort"  # boxes with the numbers of letters
 _LEADING = 1.45  # of the size
-_HEAD, _REGION, _TEXT, _SMALL = (17.0, True), (11.0, True), (10.0, False), (8.0, False)
+_HEAD, _REGION, _TEXT, _SMALL, _REVIEW = (17.0, True), (11.0, True), (10.0, False), (8.0, False), (9.0, True)
 Style = tuple[float, bool]
 """Size in points; bold."""
 
@@ -100,6 +100,8 @@ def _lines(result: ReportResult) -> Iterator[tuple[Style, str]]:
                 yield _REGION, paragraph.region[0].upper() + paragraph.region[1:]
             for line in said.splitlines():
                 yield _TEXT, line
+            if mark := result.mark(paragraph.region):
+                yield _REVIEW, clean(mark)
     if result.attributes is not None:
         yield _SMALL, ""
         yield _REGION, "Measured"

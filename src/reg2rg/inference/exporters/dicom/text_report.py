@@ -8,6 +8,7 @@ from typing import Any
 from reg2rg.inference.exporters.base import EXPORTERS, Exporter
 from reg2rg.inference.exporters.dicom.content import (
     FINDING_SITE,
+    REVIEW,
     TITLE,
     code,
     container,
@@ -52,6 +53,8 @@ def text_report(result: ReportResult, source: SourceSeries) -> Any:
     for paragraph in result.report.paragraphs:
         if said := clean(paragraph.text):
             site = [code(FINDING_SITE, result.code(paragraph.region))] if paragraph.region else []
-            sections.append(container(_FINDINGS, [*site, text(_FINDING, said)]))
+            mark = result.mark(paragraph.region)
+            review = [text(REVIEW, clean(mark))] if mark else []
+            sections.append(container(_FINDINGS, [*site, text(_FINDING, said), *review]))
     root = container(TITLE, [*observer(result), *sections], template="2000")
     return finish(document(result, source, _ENHANCED_SR, "Report, preliminary", 8011, root))
