@@ -100,6 +100,7 @@ def peak_of(found: Estimate) -> int:
     return found.step.peak
 
 
+@pytest.mark.slow
 def test_options_count_as_they_act(config: dict[str, Any]) -> None:
     before = estimate(config)
     kept = estimate(changed(config, gradient_checkpointing=True))
