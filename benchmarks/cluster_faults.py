@@ -77,7 +77,7 @@ def main() -> None:
     if options.cancel_at:
         raise SystemExit(cancelled_by_force(words, options.cancel_at))
     engine = "ray" if options.ray else "slurm"
-    os.environ["RAY_AUTH_MODE"] = "disabled"
+    os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_raylet_start_wait_time_s": "300"}
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         if not options.ray:

@@ -8,6 +8,7 @@
     python benchmarks/findings.py head demo/model                AUROC, average precision, calibration, coverage
     python benchmarks/findings.py text held/predictions ...      the written text against the truth, a folder a column
     python benchmarks/findings.py rules                          rules on attributes, no network
+    python benchmarks/findings.py around                         what lies beside a region in no mask, of all phantoms
     python benchmarks/findings.py shift demo/model               noise, blur and an offset; false alarms
     python benchmarks/findings.py fewer demo/model               headers of absent regions, given 1, 3, 7 and 10
 
@@ -42,6 +43,7 @@ from reg2rg.store.crop import Detail
 from reg2rg.store.store import Store
 
 RESAMPLES, SAMPLE = 100, 60
+FEWEST = 8  # positives that an AUROC is shown of
 
 
 def section(options: argparse.Namespace) -> Sections:
@@ -148,6 +150,25 @@ def rules(options: argparse.Namespace) -> None:
     print(f"micro-F1 {micro:.3f}, macro-F1 {macro:.3f} of {len(studies)} studies")
 
 
+def around(options: argparse.Namespace) -> None:
+    """How well each number of what lies beside a region tells the labels that its texts state, in the demo's folder."""
+    demo = read_section(Invocation("data", ()), ["--config", options.config, "--vars.folder", options.demo])
+    store, reader = Store(demo.data.store), RuleLabeler()
+    ready = set(store.studies())
+    studies = [study for study in demo.data.dataset.studies() if study.id in ready]
+    places = [place for place, name in enumerate(VECTOR_NAMES) if name.endswith("around it")]
+    print(f"{'AUROC':60}{'n':>5}" + "".join(f"{VECTOR_NAMES[place]:>22}" for place in places))
+    for region in demo.task.region_set.names:
+        own = [study for study in studies if study.reports.get(region)]
+        measured = np.array([vectors(store.attributes(study.id))[region] for study in own])
+        stated = reader.label([study.reports[region] for study in own])
+        for label in np.flatnonzero(stated.sum(0) >= FEWEST):
+            shares = [roc_area(measured[:, place], stated[:, label]) for place in places]
+            print(
+                f"{region:22}{FINDINGS[label]:38}{stated[:, label].sum():5}" + "".join(f"{one:22.3f}" for one in shares)
+            )
+
+
 def changed(detail: Detail, kind: str, seed: int) -> Detail:
     """A scan with twice the noise, blurred by 1.5 voxels, or 30 HU brighter."""
     array = detail.array.astype(np.float32)
@@ -218,7 +239,7 @@ def fewer(options: argparse.Namespace) -> None:
 def main(words: Sequence[str] | None = None) -> None:
     """Run one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    tables = {"head": head, "text": text, "rules": rules, "shift": shift, "fewer": fewer}
+    tables = {"head": head, "text": text, "rules": rules, "around": around, "shift": shift, "fewer": fewer}
     parser.add_argument("table", choices=tables)
     parser.add_argument("paths", nargs="*", help="model, or folders of predictions")
     parser.add_argument("--config", default="phantom.yaml")

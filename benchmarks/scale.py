@@ -177,12 +177,12 @@ def simulated(plan: Plan, runs: int = 20) -> Told:
 # ---- whether it comes true
 
 
-def make(folder: Path, studies: int) -> None:
-    """Tiny studies with a label map of two regions; some are many times as large as the others."""
+def make(folder: Path, studies: int) -> int:
+    """Tiny studies with a label map of two regions; how many are many times as large as the others."""
     import nibabel as nib
     import numpy as np
 
-    rows, draw = ["id,image,mask,report:lung"], random.Random(0)
+    rows, large, draw = ["id,image,mask,report:lung"], [], random.Random(0)
     (folder / "ct").mkdir(parents=True, exist_ok=True)
     for number in range(studies):
         size = 128 if draw.random() < STRAGGLERS else 32
@@ -196,8 +196,12 @@ def make(folder: Path, studies: int) -> None:
         nib.save(nib.Nifti1Image(array, affine), folder / "ct" / f"{name}.nii")
         nib.save(nib.Nifti1Image(labels, affine), folder / "ct" / f"{name}_seg.nii")
         rows.append(f"{name},ct/{name}.nii,ct/{name}_seg.nii,A nodule of {number % 30 + 1} mm.")
-    for name, some in (("all", rows), ("few", rows[:1]), ("pilot", rows[: 1 + studies // 8])):
-        (folder / f"{name}.csv").write_text("\n".join([*some, *rows[1:2]] if len(some) == 1 else some) + "\n")
+        large += [number] * (size == 128)
+    small = [number for number in range(studies) if number not in large]
+    some = {"all": range(studies), "few": small[:1], "small": small[: studies // 8], "large": large[: studies // 100]}
+    for name, numbers in some.items():
+        (folder / f"{name}.csv").write_text("\n".join([rows[0], *(rows[1 + number] for number in numbers)]) + "\n")
+    return len(large)
 
 
 def part(folder: Path, table: str, store: str, shard: str) -> subprocess.Popen[bytes]:
@@ -223,12 +227,13 @@ def ended(process: subprocess.Popen[bytes]) -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def measure(folder: Path) -> Plan:
-    """What a part takes to begin, and what a study takes, of an eighth of the studies."""
+def measure(folder: Path, large: int) -> Plan:
+    """What a part takes to begin, and what studies of both sizes take, of some of each."""
     begin = ended(part(folder, "few", "few", "1/1"))
-    pilot = ended(part(folder, "pilot", "pilot", "1/1"))
-    mean = (pilot - begin) / (STUDIES // 8)
-    return Plan(STUDIES, SHARDS, SHARDS, begin, (mean,), lease=LEASE_S, wait=1.0)
+    small = (ended(part(folder, "small", "small", "1/1")) - begin) / (STUDIES // 8)
+    times = (ended(part(folder, "large", "large", "1/1")) - begin) / (STUDIES // 100) / small
+    shares = {"stragglers": large / STUDIES, "times": times}
+    return Plan(STUDIES, SHARDS, SHARDS, begin, (small,), **shares, lease=LEASE_S, wait=1.0)
 
 
 def held(folder: Path) -> tuple[Told, list[tuple[int, float]]]:
@@ -252,9 +257,11 @@ def hold() -> int:
     """Predict, do, compare."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make(folder, STUDIES)
-        plan = measure(folder)
-        print(f"measured: {plan.begin:.1f} s to begin, {1e3 * plan.seconds[0]:.1f} ms a study (CPU)")
+        plan = measure(folder, make(folder, STUDIES))
+        print(
+            f"measured: {plan.begin:.1f} s to begin, {1e3 * plan.seconds[0]:.1f} ms a study, {plan.times:.1f} times "
+            f"that for {100 * plan.stragglers:.1f} % of them (CPU)", flush=True,
+        )  # fmt: skip
         found, kills = held(folder)
         predicted = simulated(replace(plan, kills=tuple(kills)))
         count = made(folder)

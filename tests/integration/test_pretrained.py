@@ -114,7 +114,7 @@ def test_predict_in_parts(trained, theirs, capsys, monkeypatch) -> None:
     assert ended == [2, 2]  # said before any part begins
 
 
-def not_as_expected(*arguments) -> None:
+def not_as_expected(*arguments, **named) -> None:
     raise ConfigError("data: not as expected")
 
 

@@ -290,7 +290,7 @@ def _of_swaps(outcomes: Outcomes, swaps: Sequence[Outcome]) -> Iterator[Statisti
             if outcomes.occurs[place]:
                 findings[LEAK_FINDINGS].add(label, one.row, flips[:, place].sum(), len(others))
     for name in names:
-        yield from whole[name].statistics("statistics", name, _share, 1)
+        yield from whole[name].statistics("statistics", name, _share_or_zero, 1)
         yield from regions[name].statistics("regions", name, _share, 1)
         yield from findings[name].statistics("findings", name, _share, 1)
 
@@ -357,9 +357,14 @@ def _counts(truth: Bools, said: Bools) -> NDArray[np.int64]:
 
 
 def _share(sums: Array) -> Array:
-    """Hits over tries; 0 where nothing was tried: what never moves follows nothing."""
+    """Hits over tries; none in a resample without any."""
     hits, tries = sums[..., 0], sums[..., 1]
-    return np.divide(hits, tries, out=np.zeros_like(tries), where=tries > 0)
+    return np.divide(hits, tries, out=np.full_like(tries, np.nan), where=tries > 0)
+
+
+def _share_or_zero(sums: Array) -> Array:
+    """The same of whole reports, 0 where nothing was tried: what never moves follows nothing."""
+    return np.nan_to_num(_share(sums))
 
 
 def _f1(sums: Array) -> Array:

@@ -69,6 +69,11 @@ COMMANDS: dict[str, Command] = {
     "validate": Command("reg2rg.cli.checking:run", "loss and region recognition on the validation studies"),
     "test": Command("reg2rg.cli.checking:run", "loss and region recognition on the test studies"),
     "predict": Command("reg2rg.cli.predict:run", "write a report for every study; resumable"),
+    "estimate": Command(
+        "reg2rg.cli.estimate:run",
+        "parameters, operations and memory of a config, and what to change if it does not fit",
+        "reg2rg.cli.estimate:parser",
+    ),
     "data check": Command(
         "reg2rg.cli.data:check",
         "list every fault of a data folder, as a table and as JSON",

@@ -244,7 +244,7 @@ def read_record(path: str | Path, fix: str) -> dict[str, Any]:
 
 def write_record_lines(path: str | Path, header: Mapping[str, Any], lines: Iterable[Any]) -> None:
     """Write a mapping and many values, one a line of JSON, atomically; the last line is the digest of the others."""
-    digest = hashlib.sha256()
+    digest = hashlib.blake2b(digest_size=32)
     with atomic_write(path) as stream:
         for value in itertools.chain([header], lines):
             line = json.dumps(value, allow_nan=False).encode() + b"\n"
@@ -283,7 +283,7 @@ class RecordLines:
             raise
         except OSError as error:
             raise DocumentError(f"{self.path}: cannot be read ({error.strerror or error}). Fix: {self.fix}") from None
-        self._digest = hashlib.sha256(first)
+        self._digest = hashlib.blake2b(first, digest_size=32)
         header = self._value(first)
         if not isinstance(header, dict):
             raise self._damaged()
@@ -305,15 +305,15 @@ class RecordLines:
 
     def _value(self, line: bytes) -> Any:
         try:
-            return _LINE.raw_decode(line.decode())[0]
-        except (ValueError, RecursionError):
+            return _scan(line.decode(), 0)[0]
+        except (ValueError, RecursionError, StopIteration):
             raise self._damaged() from None
 
     def _damaged(self) -> DocumentError:
         return DocumentError(f"{self.path}: it was damaged or changed after it was written. Fix: {self.fix}")
 
 
-_LINE = json.JSONDecoder()
+_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # of C, without two calls of Python around it
 
 
 def _digest(values: Mapping[str, Any]) -> str:

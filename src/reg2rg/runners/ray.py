@@ -49,7 +49,8 @@ class Ray(Runner):
                 try:
                     outcome = ray.get(reference)
                 except Exception as error:  # of the worker, or of Ray itself
-                    outcome = Outcome("failed", 0.0, str(error).strip().splitlines()[-1])
+                    said = str(error).strip().splitlines()[-1:]  # one that was cancelled says nothing
+                    outcome = Outcome("failed", 0.0, ": ".join([type(error).__name__, *said]))
                 yield job, outcome
             if stop.event.is_set():
                 for reference, job in left.items():

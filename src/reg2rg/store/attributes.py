@@ -22,8 +22,9 @@ from reg2rg.scans.class_names import TOTAL
 from reg2rg.scans.grid import box_slices
 from reg2rg.scans.hounsfield import HU_MAX, HU_MIN
 from reg2rg.store.crop import Detail
+from reg2rg.store.surroundings import Surroundings, surroundings
 
-ATTRIBUTES_FORMAT = 1
+ATTRIBUTES_FORMAT = 2
 """Version of the section; a change makes `prepare` measure anew, from native detail, and nothing else."""
 PERCENTILES = (5, 25, 50, 75, 95)
 AIR_BELOW, CALCIUM_FROM = -500, 130
@@ -35,6 +36,7 @@ VECTOR_NAMES = (
     *("root of air", "root of calcium"),
     *(f"{what} {axis}" for what in ("extent", "centroid") for axis in ("left-right", "back-front", "bottom-top")),
     *("body width", "body depth", "body height", "cut", "cardiothoracic ratio", "ratio known"),
+    *("log of air around it", "mean HU around it", "sd of HU around it"),
 )
 VECTOR = len(VECTOR_NAMES)
 """Numbers in the `vector` of a region."""
@@ -65,6 +67,7 @@ class RegionAttributes:
         extent_mm: size along the patient's axes: left-right, back-front, bottom-top.
         centroid_mm: from the body's centre to the right, front and head of the patient.
         cut: it reaches an end of the scan, so that volume and extent may be those of a part.
+        around: what lies beside it and in no mask; ``None`` where there is nothing of that kind.
     """
 
     volume_ml: float
@@ -76,6 +79,7 @@ class RegionAttributes:
     extent_mm: Triple
     centroid_mm: Triple
     cut: bool
+    around: Surroundings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +117,10 @@ def measure(detail: Detail, regions: RegionSet) -> Attributes:
     """
     centre, extent = _body(detail)
     spans = {name: _span(detail, mask) for name, mask in detail.masks.items()}
-    measured = {name: _region(detail, mask, centre, spans[name]) for name, mask in detail.masks.items()}
+    beside = surroundings(detail, AIR_BELOW)
+    measured = {
+        name: _region(detail, mask, centre, spans[name], beside.get(name)) for name, mask in detail.masks.items()
+    }
     return Attributes(measured, extent, _cardiothoracic_ratio(spans, regions))
 
 
@@ -127,7 +134,7 @@ def vector(attributes: Attributes, region: str) -> npt.NDArray[np.float32]:
         KeyError: no such region.
     """
     own, (width, depth, height) = attributes.regions[region], attributes.body_extent_mm
-    ratio = attributes.cardiothoracic_ratio
+    ratio, around = attributes.cardiothoracic_ratio, own.around
     body_ml = max(width * depth * height / 1000, 1e-3)
     values = (
         math.log1p(own.volume_ml) / 3,
@@ -142,6 +149,7 @@ def vector(attributes: Attributes, region: str) -> npt.NDArray[np.float32]:
         float(own.cut),
         2 * (ratio or 0.0),
         float(ratio is not None),
+        *((math.log1p(around.air_ml) / 3, around.mean_hu / 300, around.sd_hu / 300) if around else (0.0, 0.0, 0.0)),
     )
     return np.asarray(values, dtype=np.float32)
 
@@ -191,13 +199,15 @@ def read_attributes(path: Path) -> Attributes:
         DocumentError: they are damaged.
     """
     found = read_record(path, _FIX)
-    regions = {name: RegionAttributes(**_tuples(values)) for name, values in found["regions"].items()}
+    regions = {name: _region_of(values) for name, values in found["regions"].items()}
     extent: Triple = tuple(found["body_extent_mm"])
     return Attributes(regions, extent, found["cardiothoracic_ratio"])
 
 
-def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+def _region_of(values: Mapping[str, Any]) -> RegionAttributes:
+    plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    around = plain.pop("around")
+    return RegionAttributes(**plain, around=None if around is None else Surroundings(**around))
 
 
 def _body(detail: Detail) -> tuple[npt.NDArray[np.float64], Triple]:
@@ -229,7 +239,9 @@ def _middle(plane: npt.NDArray[np.int32], depths: npt.NDArray[np.int64]) -> npt.
     return np.array([float(line @ np.arange(len(line))) / float(line.sum()) for line in lines])
 
 
-def _region(detail: Detail, mask: RegionMask, centre: npt.NDArray[np.float64], span: _Span) -> RegionAttributes:
+def _region(
+    detail: Detail, mask: RegionMask, centre: npt.NDArray[np.float64], span: _Span, around: Surroundings | None
+) -> RegionAttributes:
     counts, middle = _counted(detail, mask)
     total = int(counts.sum())
     values = np.arange(HU_MIN, HU_MAX + 1)
@@ -247,6 +259,7 @@ def _region(detail: Detail, mask: RegionMask, centre: npt.NDArray[np.float64], s
         extent_mm=_triple(span.high - span.low),
         centroid_mm=_triple(affine[:3, :3] @ middle + affine[:3, 3] - centre),
         cut=bool(span.faces.any()),
+        around=around,
     )
 
 

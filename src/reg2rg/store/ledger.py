@@ -33,6 +33,7 @@ _SETTLED_NS = 2_000_000_000
 """What is watched must have been left alone for so long before the listing: clocks of file systems tick slowly."""
 _LARGEST = (1 << 63) - 1
 _TOGETHER = 64
+_KIND = 0o170000  # of a file's mode
 _UNUSABLE = (FileNotFoundError, DocumentError, KeyError, TypeError, ValueError)
 """What reading a ledger may end with where it is absent, or damaged, which its last line tells."""
 _FIX = "run the command again, which writes it anew"
@@ -288,7 +289,7 @@ def _stamp(paths: Sequence[str], *, deep: bool = True) -> str | None:
         for path in paths:
             status = os.stat(path)  # noqa: PTH116 (of text: half the time, for as many files as there are)
             found += (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & _LARGEST)
-            if deep and stat.S_ISDIR(status.st_mode):
+            if deep and status.st_mode & _KIND == stat.S_IFDIR:
                 with os.scandir(path) as entries:
                     inside = sorted(entry.path for entry in entries)
                 names += [*inside, *(_stamp([entry]) or "" for entry in inside)]

@@ -24,8 +24,9 @@ SLEEP = "import os, time; open(f'begun-{os.getpid()}', 'w').close(); time.sleep(
 @pytest.fixture(scope="module")
 def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A cluster of two cores."""
+    os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_raylet_start_wait_time_s": "300"}  # read when it is imported
     ray = pytest.importorskip("ray", reason="ray is not installed (extra 'ray')")
-    os.environ |= {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    os.environ |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     ray.init(num_cpus=2, object_store_memory=100 * 2**20, include_dashboard=False, log_to_driver=False)
     yield ray
     ray.shutdown()

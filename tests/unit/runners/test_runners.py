@@ -480,6 +480,22 @@ def test_ray_gets_whole_jobs(tmp_path: Path, ray: FakeRay) -> None:
     assert [one["cwd"] for one in given(tmp_path)] == [str(tmp_path)] * 2
 
 
+def test_what_ray_says_nothing_of_is_a_failure_of_that_job_alone(
+    tmp_path: Path, ray: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class TaskCancelledError(Exception):
+        """As Ray raises it where a task was cancelled by force: without a word."""
+
+    def get(reference: Any) -> Outcome:
+        if reference[1].seed == 0:
+            raise TaskCancelledError
+        return Outcome("done")
+
+    monkeypatch.setattr(ray, "get", get)
+    found = {job.seed: outcome for job, outcome in Ray(tmp_path, {}).run(jobs(tmp_path), lambda job: None, Stop())}
+    assert found == {0: Outcome("failed", message="TaskCancelledError"), 1: Outcome("done"), 2: Outcome("done")}
+
+
 def test_stopping_cancels_rays_jobs(tmp_path: Path, ray: FakeRay) -> None:
     stop, ended = Stop(), {}
     for job, outcome in Ray(tmp_path, {}).run(jobs(tmp_path), lambda job: None, stop):
