@@ -173,7 +173,10 @@ def event(file, affected=None, kind=None):
         AffectedSOPInstanceUID=affected or head.get("SOPInstanceUID"),
         AffectedSOPClassUID=kind or head.get("SOPClassUID"),
     )
-    assoc = Association(requestor=SimpleNamespace(ae_title="SCANNER"), abort=lambda: None)
+    idle = SimpleNamespace(restart=lambda: None)
+    assoc = Association(
+        requestor=SimpleNamespace(ae_title="SCANNER"), abort=lambda: None, dul=SimpleNamespace(_idle_timer=idle)
+    )
     return SimpleNamespace(dataset_path=str(file), request=request, assoc=assoc)
 
 
