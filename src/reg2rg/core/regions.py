@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -175,7 +176,7 @@ def _load(name_or_path: str | Path, above: tuple[Path, ...]) -> RegionSet:
 
 
 def _parse(content: str, source: str, default_name: str, folder: Path, above: tuple[Path, ...]) -> RegionSet:
-    data = parse_yaml(content, source, "correct the YAML")
+    data = _document(content, source)
     if not isinstance(data, dict):
         raise ConfigError(f"{source}: holds {_kind(data)} (expected a mapping with 'name' and 'regions').")
     _only(data, ("name", "base", "regions"), source)
@@ -194,6 +195,12 @@ def _parse(content: str, source: str, default_name: str, folder: Path, above: tu
         return RegionSet(name, regions)
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
+
+
+@lru_cache(maxsize=64)
+def _document(content: str, source: str) -> Any:
+    """The plain values of a text, to be read alone. Tasks name their set and ask for it often; to parse is slow."""
+    return parse_yaml(content, source, "correct the YAML")
 
 
 def _region(entry: Any, where: str) -> Region:

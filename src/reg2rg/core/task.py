@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any, Literal, Self
 
 from reg2rg.core.errors import ConfigError
@@ -201,7 +202,7 @@ class ReportTask:
                 "independent_paragraphs out, or set target to regions and tail to false"
             )
 
-    @property
+    @cached_property
     def region_set(self) -> RegionSet:
         """The regions, in their order."""
         return load_region_set(self.regions)
