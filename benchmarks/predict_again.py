@@ -8,7 +8,7 @@ none of them is opened. Beside it stand the pass that stats those files, by path
 table, which checks that each scan is there. Each step runs in a process of its own, imports not counted; so does the
 way that was taken before there was done.json: every record read and checked, and the table written.
 
-Exit status 1 if it takes more than twice the pass and the listing.
+Exit status 1 if it takes more than twice the pass.
 """
 
 from __future__ import annotations
@@ -62,8 +62,9 @@ def finish(folder: Path, studies: int) -> None:
         values = {"study": name, **record}
         path.write_text(json.dumps({**values, DIGEST: _digest(values)}, indent=2))
     (folder / "run.yaml").write_text(CONFIG.replace("FOLDER", str(folder)))
+    time.sleep(5)  # a table that was written a moment ago is not trusted to be left alone
     found = asked(folder)
-    found.note(found.listed())
+    found.note(found.listed(found.dataset()))
 
 
 def asked(folder: Path):
@@ -115,7 +116,7 @@ def main() -> int:
     if options.step:
         sys.stdout.write(json.dumps(step(options.step, folder)) + "\n")
         return 0
-    make(folder, options.studies)
+    make(folder, options.studies, 0)
     finish(folder, options.studies)
     found = {}
     for name in STEPS:
@@ -124,15 +125,15 @@ def main() -> int:
             [*words, "--studies", str(options.studies)], env=os.environ | THREADS, capture_output=True, check=True
         )
         found[name] = json.loads(done.stdout.splitlines()[-1])
-    once = found["stat"]["cpu"] + found["list"]["cpu"]
+    once = found["stat"]["cpu"]
     print(f"{options.studies:,} studies")
-    print(f"{'step':<15}{'wall s':>8}{'CPU s':>8}{'us a study':>12}{'x both':>8}{'peak KiB each':>15}")
+    print(f"{'step':<15}{'wall s':>8}{'CPU s':>8}{'us a study':>12}{'x stat':>8}{'peak KiB each':>15}")
     for name, row in found.items():
         each, memory = 1e6 * row["cpu"] / options.studies, row["peak"] / 1024 / options.studies
         print(f"{name:<15}{row['wall']:>8.2f}{row['cpu']:>8.2f}{each:>12.1f}{row['cpu'] / once:>8.2f}{memory:>15.2f}")
     good = found["nothing to do"]["cpu"] <= 2 * once
     print(
-        "x both: over the pass that stats the files with the listing of the table. Bar:", "held" if good else "MISSED"
+        "x stat: over the pass that stats the files with the listing of the table. Bar:", "held" if good else "MISSED"
     )
     return 0 if good else 1
 

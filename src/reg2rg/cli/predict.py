@@ -32,7 +32,8 @@ def run(invocation: Invocation) -> int:
 
     if options.shards == 1:
         return run_trainer(command, part, asked if part == Part() else None)
-    out, listed = check_prediction(command), "" if asked is None else asked.listed(command.allow_import)
+    out = check_prediction(command)
+    listed = {} if asked is None else asked.listed(asked.dataset(command.allow_import))
     for folder in campaigns(out):  # the last part that ends says it anew
         (folder / COMPLETE).unlink(missing_ok=True)
     code = hand_out(invocation, options, invocation.args, ("predict",), out)

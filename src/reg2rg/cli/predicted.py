@@ -1,8 +1,9 @@
 """What ``predict`` has finished: a run with nothing to do loads no model and reads no record.
 
 ``done.json`` in the folder of the predictions has one digest over the whole config and the stamps of its weights, one
-over what the data set lists, one over the stamps of the store's files and one over those of the records. Whatever
-differs, or cannot be told without torch, is looked at as if there were no such file.
+over what the data set lists, one over the stamps of the store's files and one over those of the records. A data set
+that says what its listing depends on is not listed where that has not changed; scans are not looked at, for reports are
+made from the store. Whatever differs, or cannot be told without torch, is looked at as if there were no such file.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,10 +29,12 @@ from reg2rg.config.reading import Tree
 from reg2rg.core.documents import DocumentError, read_record, write_record
 from reg2rg.core.errors import Reg2RGError
 from reg2rg.core.model_folder import CONFIG, is_model_folder
+from reg2rg.datasets.signature import signature
 from reg2rg.evaluation.records import STUDIES
+from reg2rg.store.ledger import seal_of
 
 if TYPE_CHECKING:
-    from reg2rg.core.types import Study
+    from reg2rg.datasets.base import Dataset
 
 DONE = "done.json"
 _SPLIT = "test"
@@ -91,34 +94,47 @@ class Asked:
         now = {"weights": self.weights, "store": self.store, "records": _stamps(self.out / STUDIES)}
         if any(before.get(name) != told for name, told in now.items()):
             return None
-        with contextlib.suppress(Reg2RGError, OSError):
-            return int(before["studies"]) if self.listed(allow_import) == before.get("data") else None
+        with contextlib.suppress(Reg2RGError, OSError, KeyError):
+            dataset, listing = self.dataset(allow_import), before["listing"]
+            if listing is None or signature(dataset) != listing or not _are(before["watched"]):
+                return int(before["studies"]) if self.listed(dataset)["data"] == before["data"] else None
+            return int(before["studies"])
         return None
 
-    def listed(self, allow_import: Sequence[str] = ()) -> str:
-        """Digest of what the data set lists."""
+    def dataset(self, allow_import: Sequence[str] = ()) -> Dataset:
+        """The data set, not listed yet.
+
+        Args:
+            allow_import: as for `done`.
+        """
         from reg2rg.cli.section import section_of
 
-        return self.digest_of(section_of(self.tree, allow_import).data.dataset.studies())
+        return section_of(self.tree, allow_import).data.dataset
 
-    def digest_of(self, studies: Iterable[Study]) -> str:
-        """The same of studies that are listed already."""
+    def listed(self, dataset: Dataset) -> dict[str, Any]:
+        """What the data set lists, as a digest, and the stamps of what the listing depends on, if that can be told.
+
+        Args:
+            dataset: of the config; listed here if it is not yet.
+        """
         split, found = self.values["data"].get("predict_split", _SPLIT), hashlib.blake2b(digest_size=16)
-        for study in studies:
+        for study in dataset.studies():
             if study.split == split:
                 told = (study.id, study.masks is None, sorted(study.reports.items()), study.whole, study.other)
                 found.update(repr(told).encode("utf-8", "surrogatepass"))
-        return found.hexdigest()
+        seal = seal_of(dataset, signature(dataset), None, ())
+        watched = [] if seal is None else [_stamp(path) for path in seal.watched]
+        return {"data": found.hexdigest(), "listing": None if seal is None else seal.listing, "watched": watched}
 
-    def note(self, data: str) -> None:
+    def note(self, listed: Mapping[str, Any]) -> None:
         """Write down that everything is done.
 
         Args:
-            data: digest of what was listed when it was begun.
+            listed: what was listed when it was begun.
         """
         with os.scandir(self.out / STUDIES) as entries:
             count = sum(entry.name.endswith(".json") for entry in entries)
-        told = {"weights": self.weights, "store": self.store, "data": data, "records": _stamps(self.out / STUDIES)}
+        told = {"weights": self.weights, "store": self.store, **listed, "records": _stamps(self.out / STUDIES)}
         write_record(self.out / DONE, {"studies": count, **told})
 
 
@@ -160,11 +176,22 @@ def _stamp(path: str | Path) -> tuple[object, ...]:
     return str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
+def _are(stamps: Iterable[Sequence[Any]]) -> bool:
+    """Whether files and folders are as they were."""
+    return all(_stamp(path) == (path, *rest) for path, *rest in stamps)
+
+
 def _stamps(folder: Path) -> str:
     """Digest of the stamps of all files of a folder; those that are being written are left out."""
-    found = hashlib.blake2b(digest_size=16)
+    found, stat = hashlib.blake2b(digest_size=16), os.stat
     with contextlib.suppress(FileNotFoundError):
-        for name in sorted(os.listdir(folder)):  # noqa: PTH208
-            if not name.startswith("."):
-                found.update(repr(_stamp(f"{folder}/{name}")).encode("utf-8", "surrogatepass"))
+        names, opened = sorted(os.listdir(folder)), os.open(folder, os.O_RDONLY)  # noqa: PTH208
+        try:
+            for name in names:
+                if name[0] != ".":
+                    now = stat(name, dir_fd=opened)
+                    told = f"{name}/{now.st_size}/{now.st_mtime_ns}/{now.st_ctime_ns}/{now.st_ino}"
+                    found.update(told.encode("utf-8", "surrogatepass"))
+        finally:
+            os.close(opened)
     return found.hexdigest()

@@ -275,7 +275,7 @@ class ReportCLI(LightningCLI):
         writer.take_part(self.part.shard, self.part.campaign)
         self.trainer.predict(**{**kwargs, "return_predictions": False})
         if self.asked is not None and writer.is_complete and self.trainer.is_global_zero:
-            self.asked.note(self.asked.digest_of(self.datamodule.dataset.studies()))
+            self.asked.note(self.asked.listed(self.datamodule.dataset))
 
     def _check_names(self, allowed: Sequence[str]) -> None:
         method = inspect.signature(getattr(Trainer, self.command)).parameters

@@ -11,6 +11,7 @@ import pytest
 
 from reg2rg.cli.main import Invocation, main
 from reg2rg.cli.predicted import DONE, Asked
+from reg2rg.datasets.manifest import Manifest
 
 CONFIG = """
 task: {regions: radgenome}
@@ -43,8 +44,12 @@ def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Path(f"store/native/{name}.r2g").write_text(name)
         Path(f"run/predictions/studies/{name}.json").write_text(name)
     table("Clear.")
+    note()
+
+
+def note() -> None:
     found = asked()
-    found.note(found.listed())
+    found.note(found.listed(found.dataset()))
 
 
 def table(text: str) -> None:
@@ -65,6 +70,21 @@ def test_nothing_to_do_is_told_without_torch(
     assert main(["predict", *WORDS]) == 0
     assert main(["predict", *WORDS, "--shards", "8"]) == 0
     assert capsys.readouterr().out == 2 * "run/predictions: 2 studies are complete; nothing to do\n"
+
+
+def test_a_listing_is_made_again_where_something_that_it_depends_on_has_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("reg2rg.store.ledger._SETTLED_NS", -(10**12))  # as if all had been left alone for a while
+    note()
+    listed: list[int] = []
+    scan = Manifest.scan
+    monkeypatch.setattr(Manifest, "scan", lambda self: (listed.append(1), scan(self))[1])
+    assert (asked().done(), listed) == (2, [])
+    table("Clear.")
+    assert (asked().done(), listed) == (2, [1])
+    table("A nodule.")
+    assert (asked().done(), listed) == (None, [1, 1])
 
 
 def rewrite(name: str) -> None:
