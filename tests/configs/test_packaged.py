@@ -144,7 +144,7 @@ OF_PHANTOMS: dict[str, dict[str, Any]] = {
 """What an ablation changes of the demo's model beside that: the recipe of the paper has no head and no attributes."""
 
 
-@pytest.mark.parametrize("base", ["phantom.yaml", "reg2rg.yaml"])
+@pytest.mark.parametrize("base", ["phantom.yaml", pytest.param("reg2rg.yaml", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_an_ablation_changes_what_it_says_and_nothing_else(
     name: str, base: str, capsys: pytest.CaptureFixture[str]

@@ -126,6 +126,7 @@ def swept(first: Swept) -> Path:
 # ---- the sweep
 
 
+@pytest.mark.slow
 def test_all_packaged_sweeps_are_listed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ablate("all", "--dry-run", "--seeds", "0", "--jobs", "2") == 0
     out = capsys.readouterr().out

@@ -98,7 +98,12 @@ def test_what_is_not_run_is_counted() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if to_run(page) and page.name not in ELSEWHERE], ids=lambda page: page.name
+    "page",
+    [
+        pytest.param(page, marks=pytest.mark.slow if page.name == "ablations.md" else (), id=page.name)
+        for page in PAGES
+        if to_run(page) and page.name not in ELSEWHERE
+    ],
 )
 def test_page(page, demo, tmp_path, monkeypatch, components) -> None:
     folder = tmp_path / "work"

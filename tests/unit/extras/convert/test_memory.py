@@ -68,6 +68,7 @@ def peak_above_imports(folder: Path, code: str, *words: str) -> tuple[float, str
     return (peak - base) / 1024, (folder / "out").read_text()
 
 
+@pytest.mark.slow
 def test_check_and_convert(large, tmp_path):
     words = ["--from", "reg2rg", "--to", "converted", "--check"]
     code = IMPORTS + f"ready(); sys.exit(main(['convert', sys.argv[1], *{words}]))"
