@@ -128,37 +128,54 @@ def resnet_keys(blocks: Sequence[int] = (3, 4, 6), width: str = "width") -> tupl
     half = f"{width}/2"
     keys = [
         PublishedKey("0.weight", "conv1.weight", f"{half} colours 3 3"),
-        *_batch_norm("1", "norm1", half),
+        *batch_norm_keys("1", "norm1", half),
         PublishedKey("3.weight", "conv2.weight", f"{half} {half} 3 3"),
-        *_batch_norm("4", "norm2", half),
+        *batch_norm_keys("4", "norm2", half),
         PublishedKey("6.weight", "conv3.weight", f"{width} {half} 3 3"),
-        *_batch_norm("7", "norm3", width),
+        *batch_norm_keys("7", "norm3", width),
     ]
     before = width
     for stage, count in enumerate(blocks):
         inner, outer = (width if times == 1 else f"{times}*{width}" for times in (2**stage, 4 * 2**stage))
         for block in range(count):
-            at, to = f"{10 + stage}.{block}", f"stages.{stage}.{block}"
-            keys += [
-                PublishedKey(f"{at}.conv1.weight", f"{to}.conv1.weight", f"{inner} {before} 1 1"),
-                *_batch_norm(f"{at}.bn1", f"{to}.norm1", inner),
-                PublishedKey(f"{at}.conv2.weight", f"{to}.conv2.weight", f"{inner} {inner} 3 3"),
-                *_batch_norm(f"{at}.bn2", f"{to}.norm2", inner),
-                PublishedKey(f"{at}.conv3.weight", f"{to}.conv3.weight", f"{outer} {inner} 1 1"),
-                *_batch_norm(f"{at}.bn3", f"{to}.norm3", outer),
-            ]
-            if block == 0:
-                keys += [
-                    PublishedKey(f"{at}.downsample.0.weight", f"{to}.shortcut_conv.weight", f"{outer} {before} 1 1"),
-                    *_batch_norm(f"{at}.downsample.1", f"{to}.shortcut_norm", outer),
-                ]
+            names = f"{10 + stage}.{block}", f"stages.{stage}.{block}"
+            keys += bottleneck_keys(*names, (before, inner, outer), "norm", axes=2, shortcut=block == 0)
             before = outer
     return tuple(keys)
 
 
-def _batch_norm(name: str, ours: str, width: str) -> tuple[PublishedKey, ...]:
+def bottleneck_keys(
+    name: str, ours: str, widths: tuple[str, str, str], norm: str, axes: int, shortcut: bool
+) -> Iterator[PublishedKey]:
+    """Tensors of one bottleneck block of a ResNet.
+
+    Args:
+        name: of the block, published.
+        ours: its name here.
+        widths: of what comes in, inside and of what goes out.
+        norm: how a batch normalisation begins here; ``bn`` in the published name.
+        axes: of the kernels, 2 or 3.
+        shortcut: the block has a convolution beside.
+    """
+    before, inner, outer = widths
+    point, kernel = " 1" * axes, " 3" * axes
+    for place, shape in (
+        (1, f"{inner} {before}{point}"),
+        (2, f"{inner} {inner}{kernel}"),
+        (3, f"{outer} {inner}{point}"),
+    ):
+        yield PublishedKey(f"{name}.conv{place}.weight", f"{ours}.conv{place}.weight", shape)
+        yield from batch_norm_keys(f"{name}.bn{place}", f"{ours}.{norm}{place}", outer if place == 3 else inner)
+    if shortcut:
+        shape = f"{outer} {before}{point}"
+        yield PublishedKey(f"{name}.downsample.0.weight", f"{ours}.shortcut_conv.weight", shape)
+        yield from batch_norm_keys(f"{name}.downsample.1", f"{ours}.shortcut_{norm}", outer)
+
+
+def batch_norm_keys(name: str, ours: str, width: str) -> Iterator[PublishedKey]:
+    """Tensors of one batch normalisation."""
     parts = {"weight": "weight", "bias": "bias", "running_mean": "mean", "running_var": "var"}
-    return tuple(PublishedKey(f"{name}.{theirs}", f"{ours}.{to}", width) for theirs, to in parts.items())
+    return (PublishedKey(f"{name}.{theirs}", f"{ours}.{to}", width) for theirs, to in parts.items())
 
 
 def rename_m3d(weights: Mapping[str, Tensor], depth: int) -> dict[str, Tensor]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from reg2rg.extras.peers.weights import COUNTERS, expand
+from reg2rg.extras.peers.weights import COUNTERS, batch_norm_keys, bottleneck_keys, expand
 from reg2rg.models.encoders.weights_radfm import PublishedKey
 
 I3RESNET_BLOCKS = (3, 8, 36, 3)
@@ -16,33 +16,16 @@ STEM = "conv1.weight"
 
 def i3resnet_keys(blocks: Sequence[int] = I3RESNET_BLOCKS) -> tuple[PublishedKey, ...]:
     """Tensors of the network up to layer 4; ``colours`` counts the equal channels that it is given."""
-    keys = [PublishedKey(STEM, STEM, "width colours 3 7 7"), *_batch_norm("bn1", "bn1", "width")]
+    keys = [PublishedKey(STEM, STEM, "width colours 3 7 7"), *batch_norm_keys("bn1", "bn1", "width")]
     before = "width"
     for number, count in enumerate(blocks):
         inner = "width" if number == 0 else f"{2**number}*width"
         outer = f"{4 * 2**number}*width"
         for block in range(count):
             at = f"layer{number + 1}.{block}"
-            keys += [
-                PublishedKey(f"{at}.conv1.weight", f"{at}.conv1.weight", f"{inner} {before} 1 1 1"),
-                *_batch_norm(f"{at}.bn1", f"{at}.bn1", inner),
-                PublishedKey(f"{at}.conv2.weight", f"{at}.conv2.weight", f"{inner} {inner} 3 3 3"),
-                *_batch_norm(f"{at}.bn2", f"{at}.bn2", inner),
-                PublishedKey(f"{at}.conv3.weight", f"{at}.conv3.weight", f"{outer} {inner} 1 1 1"),
-                *_batch_norm(f"{at}.bn3", f"{at}.bn3", outer),
-            ]
-            if block == 0:
-                keys += [
-                    PublishedKey(f"{at}.downsample.0.weight", f"{at}.shortcut_conv.weight", f"{outer} {before} 1 1 1"),
-                    *_batch_norm(f"{at}.downsample.1", f"{at}.shortcut_bn", outer),
-                ]
+            keys += bottleneck_keys(at, at, (before, inner, outer), "bn", axes=3, shortcut=block == 0)
             before = outer
     return tuple(keys)
-
-
-def _batch_norm(name: str, ours: str, width: str) -> Iterator[PublishedKey]:
-    parts = {"weight": "weight", "bias": "bias", "running_mean": "mean", "running_var": "var"}
-    return (PublishedKey(f"{name}.{theirs}", f"{ours}.{to}", width) for theirs, to in parts.items())
 
 
 def fold_equal_channels(kernel: Tensor) -> Tensor:
