@@ -74,18 +74,24 @@ def read_options(about: str | None, repeats: int, parts: tuple[str, ...] = ()) -
     return options
 
 
-def main() -> int:
-    """Time both, print the table."""
-    options = read_options(__doc__, repeats=1)
-    size = SIZES["quick" if options.quick else "full"]
+def random_model(size: dict, device: str) -> CausalLM:
+    """A language model with random weights and adapters that are not zero, of which no answer ends by itself."""
     with tempfile.TemporaryDirectory() as folder:
         build({**size, "lengths": ()}, Path(folder))
-        model = CausalLM(folder, lora=LoRA(dropout=0.0)).eval().to(options.device)
-    model.device = torch.device(options.device)
+        model = CausalLM(folder, lora=LoRA(dropout=0.0)).eval().to(device)
+    model.device = torch.device(device)
     model.eos_ids = frozenset()  # random weights would end at random: all write as many tokens
     for key, parameter in model.named_parameters():
         if "lora_B" in key:
             torch.nn.init.normal_(parameter, std=0.02)
+    return model
+
+
+def main() -> int:
+    """Time both, print the table."""
+    options = read_options(__doc__, repeats=1)
+    size = SIZES["quick" if options.quick else "full"]
+    model = random_model(size, options.device)
     embeddings, mask = prompts(model, size)
     ways = {"published": published, "ours": ours}
     for way in ways.values():

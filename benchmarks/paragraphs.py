@@ -20,18 +20,15 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from _measure import machine, take_turns
-from generate import SIZES, published, read_options
-from language import build
+from generate import SIZES, published, random_model, read_options
 
 from reg2rg.models.llm.base import Decoding
-from reg2rg.models.llm.causal_lm import CausalLM, LoRA
+from reg2rg.models.llm.causal_lm import CausalLM
 from reg2rg.models.llm.decoding import _Rows, _write_answers
 from reg2rg.models.llm.family import shares_prompts
 from reg2rg.models.llm.reading import Beginning, Reader
@@ -126,14 +123,7 @@ def main() -> int:
     """Time all, print the tables."""
     options = read_options(__doc__, repeats=2, parts=tuple(BARS))
     size = SIZES["quick" if options.quick else "full"]
-    with tempfile.TemporaryDirectory() as folder:
-        build({**size, "lengths": ()}, Path(folder))
-        model = CausalLM(folder, lora=LoRA(dropout=0.0)).eval().to(options.device)
-    model.device = torch.device(options.device)
-    model.eos_ids = frozenset()  # random weights would end at random: all write as many tokens
-    for key, parameter in model.named_parameters():
-        if "lora_B" in key:
-            torch.nn.init.normal_(parameter, std=0.02)
+    model = random_model(size, options.device)
     longest = size["prompt"]
     lengths = torch.tensor([longest - row * longest // 40 for row in range(STUDIES)])
     ids = torch.randint(3, size["vocabulary"], (STUDIES, longest), generator=torch.Generator().manual_seed(1))
