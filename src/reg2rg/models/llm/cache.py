@@ -73,22 +73,33 @@ class ReservedLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not 
         return layer
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Keep the rows `beam_idx`, in an order that `closed_up` gave: no row is copied but those that move.
-
-        Before an answer has begun rows may be repeated too, in any order that repeats some.
-        """
+        """Keep the rows `beam_idx`, or repeat them: none is copied but those that move, in an order of `closed_up`."""
         if self._buffers is not None:
             length = self.get_seq_length()
-            order = beam_idx.tolist()
-            keys, values = self._buffers
-            if len(set(order)) < len(order):
-                keys, values = keys[beam_idx], values[beam_idx]
-            else:
-                for place, row in enumerate(order):
-                    if place != row:
-                        keys[place], values[place] = keys[row], values[row]
-            self._buffers = keys[: len(order)], values[: len(order)]
+            self._buffers = reordered(self._buffers, beam_idx, length)
             self.keys, self.values = (buffer[:, :, :length] for buffer in self._buffers)
+
+
+def reordered(buffers: tuple[Tensor, Tensor], order: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """Keys and values with their rows in another order: some of them, or some repeated.
+
+    Args:
+        buffers: (B, heads, L, width) each.
+        order: (R,) for each row that is wanted the one that it was.
+        length: positions that are filled.
+
+    Returns:
+        (R, heads, L, width) each; the buffers themselves where each row can be moved before it is written over, as in
+        any order that `closed_up` gives, of which few rows move.
+    """
+    rows = order.tolist()
+    if any(row < place for place, row in enumerate(rows)):
+        return buffers[0][order], buffers[1][order]
+    for place, row in enumerate(rows):
+        if place != row:
+            for buffer in buffers:
+                buffer[place, :, :length] = buffer[row, :, :length]
+    return buffers[0][: len(rows)], buffers[1][: len(rows)]
 
 
 def reserved_cache(config: Any, reserve: int, turned: bool = False) -> DynamicCache:

@@ -24,7 +24,7 @@ from reg2rg.models.llm.decode_attention import reads_rows, row_attention
 from reg2rg.models.llm.reading import Beginning, Reader, beginnings, cache_argument, left_padded, read_prompts, takes
 from reg2rg.models.llm.shared_prompts import attending, shared_cache
 
-_RESERVED = 512
+_RESERVED = 64
 """Tokens, at most, that answers to shared prompts hold room for from the start."""
 
 

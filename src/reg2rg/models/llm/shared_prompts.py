@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from reg2rg.models.llm.cache import reordered
 from reg2rg.models.llm.decode_attention import EXTRAS
 
 _NAME = "reg2rg_shared_prompts"
+_BESIDE = 8  # tokens that branches of a name hold room for at first
 
 
 class SharedLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not typed here
@@ -64,7 +66,7 @@ class SharedLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not ty
 
     def forked(self, row: int) -> SharedLayer:
         """A layer of one row, with a copy of its own tokens."""
-        layer = SharedLayer(self.prompts, [self.rows[row]], self.reserve)
+        layer = SharedLayer(self.prompts, [self.rows[row]], min(self.reserve, _BESIDE))
         if self.keys.shape[-2]:
             layer.update(self.keys[row : row + 1], self.values[row : row + 1])
         return layer
@@ -73,14 +75,7 @@ class SharedLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not ty
         """Keep some rows, or repeat them."""
         self._answer([self.rows[row] for row in beam_idx.tolist()])
         length = self.keys.shape[-2]
-        keys, values = self._buffers
-        if len(self.rows) <= len(keys):  # in an order that `closed_up` gave: few rows move
-            for place, row in enumerate(beam_idx.tolist()):
-                if place != row:
-                    keys[place, :, :length], values[place, :, :length] = keys[row, :, :length], values[row, :, :length]
-            self._buffers = keys[: len(self.rows)], values[: len(self.rows)]
-        else:
-            self._buffers = keys[beam_idx], values[beam_idx]
+        self._buffers = reordered(self._buffers, beam_idx, length)
         self.keys, self.values = (buffer[:, :, :length] for buffer in self._buffers)
 
     def attend(self, query: Tensor, scaling: float) -> Tensor:

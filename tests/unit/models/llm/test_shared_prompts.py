@@ -3,11 +3,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from transformers.cache_utils import DynamicLayer
 
 from families import save_tiny
 from reg2rg.core.errors import ConfigError
 from reg2rg.models.llm.base import Decoding
 from reg2rg.models.llm.blocks import block_mask, block_positions, predicted_from
+from reg2rg.models.llm.cache import ReservedLayer
 from reg2rg.models.llm.causal_lm import CausalLM
 from reg2rg.models.llm.reading import Beginning, beginnings
 from reg2rg.models.llm.shared_prompts import SharedLayer
@@ -219,3 +221,21 @@ def test_losses_of_blocks_are_those_of_each_text_alone(family, side, tmp_path):
     torch.testing.assert_close(losses(row(texts[::-1])), torch.cat(alone[::-1]), atol=2e-5, rtol=0)
     plain = [model.answer_nll(*(part[None] for part in row([text])[:3])) for text in texts]
     torch.testing.assert_close(torch.cat(alone), torch.cat(plain), atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "orders", [[[0, 0], [1, 0]], [[0, 0, 0], [0, 0, 1]], [[0, 0, 0], [2, 0, 1], [1, 1]], [[0, 0, 0], [0, 2], [1]]]
+)
+def test_rows_are_reordered_as_in_a_plain_layer(orders):
+    torch.manual_seed(0)
+    prompt = torch.randn(1, 2, 5, 4)
+    shared, reserved, plain = SharedLayer([(prompt, prompt)], [0], 2), ReservedLayer(2), DynamicLayer()
+    for order in [[0], *orders]:
+        states = torch.randn(len(order), 2, 1, 4)
+        for layer in (shared, reserved, plain):
+            if layer.keys is not None and layer.keys.numel():
+                layer.reorder_cache(torch.tensor(order))
+            layer.update(states, states + 1)
+        for layer in (shared, reserved):
+            assert torch.equal(layer.keys, plain.keys)
+            assert torch.equal(layer.values, plain.values)
