@@ -117,16 +117,28 @@ def write_somewhere(trainer: Trainer) -> PredictionWriter:
     return writer
 
 
-def predictions_folder(trainer: Mapping[str, Any]) -> Path:
+def callback_settings(trainer: Mapping[str, Any] | None, name: str) -> Mapping[str, Any]:
+    """Arguments of the first callback of a class, nothing where there is none.
+
+    Args:
+        trainer: the section of a config as it is written: a callback may be one, several, or a bare name.
+        name: of the class.
+    """
+    given = (trainer or {}).get("callbacks") or []
+    for callback in given if isinstance(given, list) else [given]:
+        if isinstance(callback, Mapping) and str(callback.get("class_path")).rpartition(".")[2] == name:
+            return callback.get("init_args") or {}
+    return {}
+
+
+def predictions_folder(trainer: Mapping[str, Any] | None) -> Path:
     """Where the predictions of a config go.
 
     Args:
         trainer: its section, plain.
     """
-    for callback in trainer.get("callbacks") or []:
-        if str(callback.get("class_path")).rpartition(".")[2] == "PredictionWriter":
-            return Path(callback["init_args"]["out"])
-    return Path(trainer.get("default_root_dir") or Path.cwd()) / "predictions"
+    named = callback_settings(trainer, "PredictionWriter").get("out")
+    return Path(named or Path((trainer or {}).get("default_root_dir") or Path.cwd(), "predictions"))
 
 
 def is_folder(name: str) -> bool:

@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from reg2rg import __version__
-from reg2rg.cli.folder import predictions_folder
+from reg2rg.cli.folder import callback_settings, predictions_folder
 from reg2rg.cli.main import Invocation
 from reg2rg.config.options import apply_options, option_values, split_config_options, split_flags
 from reg2rg.config.overlay import fold, merge
@@ -74,11 +74,12 @@ class Asked:
             tree = _with_folder(fold(configs), options)
             apply_options(tree, options)
             values: Any = OmegaConf.to_container(OmegaConf.create(tree.values), resolve=True)
-            files = [file for text in _texts([values["model"], _checkpoint(values)]) for file in _files(text)]
+            named = [values["model"], values.get("task"), _checkpoint(values)]
+            files = [file for text in _texts(named) for file in _files(text)]
             told = [__version__, str(Path.cwd()), values, [_stamp(file) for file in files]]
             weights = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
             store = _stamps(Path(values["data"]["store"]).expanduser() / "native")
-            return cls(predictions_folder(values["trainer"]).expanduser(), tree, values, weights, store)
+            return cls(predictions_folder(values.get("trainer")).expanduser(), tree, values, weights, store)
         return None
 
     def done(self, allow_import: Sequence[str] = ()) -> int | None:
@@ -151,10 +152,8 @@ def _with_folder(tree: Tree, options: Sequence[str]) -> Tree:
 def _checkpoint(values: dict[str, Any]) -> Any:
     """The checkpoint's file or folder; ``best`` and ``last`` are those of the config's ModelCheckpoint."""
     named = values.get("ckpt_path")
-    for callback in values["trainer"].get("callbacks") or []:
-        if named in ("best", "last") and str(callback["class_path"]).endswith("ModelCheckpoint"):
-            return str(Path(callback["init_args"]["dirpath"], f"{named}.ckpt"))
-    return named
+    folder = callback_settings(values.get("trainer"), "ModelCheckpoint").get("dirpath")
+    return str(Path(folder, f"{named}.ckpt")) if folder and named in ("best", "last") else named
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -167,8 +166,10 @@ def _texts(value: Any) -> Iterator[str]:
 
 def _files(text: str) -> list[Path]:
     """The files that a value of the config names, if it is a path."""
+    if not text:
+        return []
     path = Path(text).expanduser()
-    return sorted(path.rglob("*")) if path.is_dir() else [path] if text and path.exists() else []
+    return sorted(path.rglob("*")) if path.is_dir() else [path] if path.exists() else []
 
 
 def _stamp(path: str | Path) -> tuple[object, ...]:

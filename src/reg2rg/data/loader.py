@@ -181,8 +181,8 @@ class StudyLoader:
         return True
 
     def studies(self) -> list[str]:
-        """Ids of the studies of an epoch that are this process's."""
-        return [self.samples.study(index) for batch in self._batches(0) for index in batch]
+        """Ids of all studies of an epoch, those of other processes too."""
+        return [self.samples.study(index) for index in range(len(self.samples))]
 
     def faults(self) -> dict[str, str]:
         """Study -> why it was left out."""

@@ -27,10 +27,11 @@ from reg2rg.data.shared import Share, SharedLoader
 from reg2rg.evaluation.records import STUDIES, as_facts, read_records, told_decoding, write_table
 from reg2rg.models.llm.base import Decoding
 from reg2rg.models.writing import GeneratedReport
+from reg2rg.store.running import of_shard
 
 log = logging.getLogger(__name__)
 
-RUN, SKIPPED = "run.json", "skipped.json"
+RUN = "run.json"
 _SAY_EVERY_S = 30.0
 
 
@@ -72,10 +73,10 @@ class PredictionWriter(L.Callback):
     """Writes the reports that ``predict`` generates into a folder, and goes on where an earlier run stopped.
 
     The folder gets ``studies/<id>.json`` for each study as soon as it is done, ``predictions.csv`` in the published
-    column layout at the end, ``skipped.json`` with the studies that could not be read, and ``run.json`` with what the
-    predictions were made by: the model's weights, its task, the kind of the data. Predictions of another run are not
-    mixed with them. Each record has the key of what it was made from, in the store and of the reference texts; a study
-    whose key has changed is reported on anew.
+    column layout at the end, ``skipped.json`` with the studies that could not be read (``skipped-I-of-N.json`` of a
+    part without a campaign), and ``run.json`` with what the predictions were made by: the model's weights, its task,
+    the kind of the data. Predictions of another run are not mixed with them. Each record has the key of what it was
+    made from, in the store and of the reference texts; a study whose key has changed is reported on anew.
 
     Args:
         out: the folder.
@@ -207,7 +208,8 @@ class PredictionWriter(L.Callback):
         self.is_complete = not skipped and not missing
         write_table(self.out)
         if skipped:
-            write_json(self.out / SKIPPED, skipped)
+            alone = self._shard if self._claims is None else (1, 1)  # a part by itself knows of its own alone
+            write_json(self.out / of_shard("skipped", alone), skipped)
         if self._claims is not None:
             write_record(self._claims.folder / COMPLETE, {"skipped": len(skipped)})
             for loader in loaders:

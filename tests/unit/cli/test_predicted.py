@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from reg2rg.cli.main import Invocation, main
-from reg2rg.cli.predicted import DONE, Asked
+from reg2rg.cli.predicted import DONE, Asked, _files
 from reg2rg.datasets.manifest import Manifest
 
 CONFIG = """
@@ -120,3 +120,29 @@ def test_other_options_are_another_question() -> None:
     assert asked("--ckpt_path=lm/weights").done() is None
     assert Asked.of(Invocation("predict", (*WORDS, "--print_config"))) is None
     assert Asked.of(Invocation("predict", ("--config", "nowhere.yaml"))) is None
+
+
+@pytest.mark.parametrize(
+    ("trainer", "out"),
+    [
+        ("trainer:\n", "predictions"),
+        ("trainer: {default_root_dir: run, callbacks: [RichProgressBar]}\n", "run/predictions"),
+        ("trainer: {callbacks: {class_path: PredictionWriter, init_args: {out: here}}}\n", "here"),
+    ],
+)
+def test_callbacks_may_be_written_in_any_form(trainer: str, out: str) -> None:
+    Path("run.yaml").write_text(CONFIG[: CONFIG.index("trainer:")] + trainer)
+    assert Path(out).absolute() == asked("--ckpt_path=checkpoints/best.ckpt").out.absolute()
+
+
+def test_a_region_set_of_ones_own_that_changes_is_looked_at() -> None:
+    Path("mine.yaml").write_text("name: mine\nregions: [lung, heart]\n")
+    Path("run.yaml").write_text(CONFIG.replace("regions: radgenome", "regions: mine.yaml"))
+    note()
+    assert asked().done() == 2
+    Path("mine.yaml").write_text("name: mine\nregions: [heart, lung]\n")
+    assert asked().done() is None
+
+
+def test_an_empty_value_names_no_folder() -> None:
+    assert _files("") == []

@@ -283,6 +283,12 @@ def loader(failing, workers, **options):
     )
 
 
+def test_a_process_of_several_knows_the_studies_of_all():
+    for rank in (0, 1):
+        made = loader({}, 0, rank=rank, world=2)
+        assert made.studies() == [f"study{index}" for index in range(6)]
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("failure", [unpicklable, fault, leave])
 def test_a_fault_names_its_study(failure, workers):
