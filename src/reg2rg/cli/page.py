@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from reg2rg.cli.section import DataSection, Sections
     from reg2rg.evaluation.results import Evaluation
-    from reg2rg.models.findings import StudyFindings
     from reg2rg.show.case_page import PageStudy, RegionRow
     from reg2rg.store.crop import Detail
 
@@ -240,7 +239,7 @@ def _page_studies(
 def _texts(studies: Mapping[str, Study], options: argparse.Namespace) -> list[PageStudy]:
     """All studies of the predictions, without pictures."""
     from reg2rg.evaluation.labelers.keywords import KeywordReader
-    from reg2rg.models.findings import StudyFindings
+    from reg2rg.models.findings import StudyFindings, report_lines
     from reg2rg.show.case_page import PageStudy
     from reg2rg.show.slices import StudyImages
 
@@ -264,21 +263,11 @@ def _texts(studies: Mapping[str, Study], options: argparse.Namespace) -> list[Pa
                 written=read_written(record),
                 findings={label: (None if truth is None else truth[label], said.get(label, False)) for label in labels},
                 others=tuple(_in_slots(other.get(study.id), record["regions"]) for other in others),
-                files={"txt": _to_save(report, told)},
+                files={"txt": "".join(f"{line}\n" for line in report_lines(report, told))},
                 told=told,
             )
         )
     return pages
-
-
-def _to_save(report: Report, told: StudyFindings | None) -> str:
-    """The paragraphs as text, those to review marked."""
-    marks = {} if told is None else {part.region: told.mark(part.region) for part in report.paragraphs}
-    lines = [
-        f"{part.region}: {part.text}{f' [{mark}]' if (mark := marks.get(part.region)) else ''}\n"
-        for part in report.paragraphs
-    ]
-    return "".join([*lines, *([f"{told.promise}\n"] if told is not None and told.promise else [])])
 
 
 def _beside(record: Mapping[str, Any]) -> tuple[tuple[str, ...], Report]:

@@ -13,7 +13,7 @@ from reg2rg.core.errors import ConfigError
 from reg2rg.core.report import OrderCertificate, Report, Written
 from reg2rg.core.types import Grid, Mask, RegionVolume, Study
 from reg2rg.inference.inputs import Inputs
-from reg2rg.models.findings import StudyFindings
+from reg2rg.models.findings import StudyFindings, report_lines
 from reg2rg.scans.base import ReadOptions
 from reg2rg.scans.grid import Orientation, bounding_box
 from reg2rg.scans.segmenters import MadeBy
@@ -104,21 +104,12 @@ class ReportResult:
     @property
     def text(self) -> str:
         """The report as text: a line for each paragraph, its region before it if it has one; a tail at the end."""
-        return "\n".join(self._lines())
+        return "\n".join(report_lines(self.report))
 
     @property
     def marked_text(self) -> str:
-        """`text` for people: paragraphs to review are marked, and what the marks promise stands below."""
-        promise = "" if self.findings is None else self.findings.promise
-        return "\n".join([*self._lines(marked=True), *([promise] if promise else [])])
-
-    def _lines(self, marked: bool = False) -> list[str]:
-        lines = [
-            f"{f'{part.region}: ' if part.region else ''}{part.text}"
-            f"{f' [{mark}]' if marked and (mark := self.mark(part.region)) else ''}"
-            for part in self.report.paragraphs
-        ]
-        return [*lines, *(f"{key}: {text}" for key, text in self.report.others.items() if text)]
+        """`text` for people: what is to be reviewed is marked, and what the marks promise stands below."""
+        return "\n".join(report_lines(self.report, self.findings))
 
     def mark(self, region: str) -> str:
         """The review mark of a region's paragraph, ``""`` where there is none."""

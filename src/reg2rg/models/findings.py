@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from reg2rg.core.report import Report
+
 CAVEAT = "holds for studies exchangeable with those of the calibration only"
 """Said wherever the rate of omissions is shown."""
 
@@ -91,3 +93,21 @@ class StudyFindings:
             },
             "review": list(self.review),
         }
+
+
+def report_lines(report: Report, told: StudyFindings | None = None) -> list[str]:
+    """A report as text: a line for each paragraph, its region before it if it has one; a tail at the end.
+
+    Args:
+        report: what was written.
+        told: what a head told. With it what is to be reviewed is marked, regions on which nothing was written too, and
+            what the marks promise stands below.
+    """
+    marks = {} if told is None else {region: f" [{told.mark(region)}]" for region in told.review}
+    lines = [
+        f"{f'{part.region}: ' if part.region else ''}{part.text}{marks.get(part.region, '')}"
+        for part in report.paragraphs
+    ]
+    lines += [f"{region}: no paragraph{marks[region]}" for region in report.missing if region in marks]
+    lines += [f"{key}: {text}" for key, text in report.others.items() if text]
+    return [*lines, *([told.promise] if told is not None and told.promise else [])]

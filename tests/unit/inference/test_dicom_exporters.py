@@ -224,6 +224,21 @@ def test_paragraphs_to_review_are_marked_in_every_report(ct, tmp_path):
         assert items(pydicom.dcmread(exporter().write(uncalibrated, tmp_path)[0]), "Review") == []
 
 
+def test_a_region_without_a_paragraph_or_text_is_marked_too(ct, tmp_path):
+    mark = "Review: may leave out Lung nodule."
+    made = replace(result(ct.path, boxes(("lung", "heart")), {"heart": "Normal."}), findings=TOLD)
+    made = replace(made, report=replace(made.report, missing=("lung",)))
+    assert made.marked_text == f"heart: Normal.\nlung: no paragraph [{mark}]\n{TOLD.promise}"
+    empty = replace(result(ct.path, boxes(("lung", "heart")), {"lung": "", "heart": "Normal."}), findings=TOLD)
+    for one, said in (
+        (made, "No paragraph on lung: the model wrote none."),
+        (empty, "No text on lung: the model wrote none."),
+    ):
+        people = pydicom.dcmread(TextSR().write(one, tmp_path)[0])
+        assert f"{said} {mark}" in [item.TextValue for item in items(people, "Procedure Description")]
+        assert f"{said} {mark}" in [text for _, text in module._lines(one)]
+
+
 def test_a_report_without_regions_and_one_without_text(ct, tmp_path):
     found = pydicom.dcmread(TextSR().write(result(ct.path, {}, {"": "All is well."}), tmp_path)[0])
     assert [one.TextValue for one in items(found, "Finding")] == ["All is well."]

@@ -81,6 +81,15 @@ def test_probabilities_and_paragraphs_to_review(version, tmp_path) -> None:
     assert text == result(findings=TOLD).marked_text
 
 
+def test_a_region_without_a_paragraph_is_marked_too(tmp_path) -> None:
+    made = result(findings=TOLD)
+    rest = tuple(part for part in made.report.paragraphs if part.region != "lung")
+    made = replace(made, report=replace(made.report, paragraphs=rest, missing=("lung",)))
+    [path] = FHIR().write(made, tmp_path)
+    [report] = resources(json.loads(path.read_text()), "DiagnosticReport")
+    assert "<p><b>lung</b>: no paragraph. <b>Review: may leave out Lung nodule.</b></p>" in report["text"]["div"]
+
+
 @pytest.mark.parametrize("version", ["R4B", "R5"])
 def test_a_bundle_of_a_dicom_scan(version, tmp_path) -> None:
     [path] = FHIR(version).write(result(), tmp_path)

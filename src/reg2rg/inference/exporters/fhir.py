@@ -166,6 +166,11 @@ def _narrative(result: ReportResult) -> str:
         for one in result.report.paragraphs
     ]
     parts += [
+        f"<p><b>{html.escape(region)}</b>: no paragraph.{mark}</p>"
+        for region in result.report.missing
+        if (mark := _mark(result, region))
+    ]
+    parts += [
         f"<p><b>{html.escape(region)}</b>: no report. {html.escape(why)}</p>" for region, why in result.absent.items()
     ]
     head = "<p>Preliminary: written by a program, not verified by a physician.</p>"

@@ -133,7 +133,12 @@ def remarks(result: ReportResult) -> list[str]:
         said.append("The model wrote no text.")
     if result.findings is not None:
         said += [result.findings.promise] if result.findings.promise else []
-    said += [f"No paragraph on {region}: the model wrote none." for region in result.report.missing]
+    said += [
+        f"No paragraph on {region}: the model wrote none. {result.mark(region)}".rstrip()
+        for region in result.report.missing
+    ]
+    empty = [part.region for part in result.report.paragraphs if not clean(part.text)]
+    said += [f"No text on {region}: the model wrote none. {mark}" for region in empty if (mark := result.mark(region))]
     said += [f"Not reported on: {region} ({why})." for region, why in result.absent.items()]
     return [clean(line) for line in said]
 
