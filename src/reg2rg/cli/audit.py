@@ -78,6 +78,7 @@ def _audit_model(invocation: Invocation, options: argparse.Namespace, rest: list
 
     from rich.console import Console
 
+    from reg2rg.audit.records import AuditFolder
     from reg2rg.audit.report import region_audit
     from reg2rg.cli.evaluate import load_labeler
     from reg2rg.core.progress import progress
@@ -86,6 +87,8 @@ def _audit_model(invocation: Invocation, options: argparse.Namespace, rest: list
     labeler = load_labeler(options.labeler)
     if labeler is None:
         raise ConfigError("--labeler none: an audit counts findings. Fix: name a labeler")
+    if options.against is not None:
+        AuditFolder(options.against).facts()  # what is wrong is said before the work
     subject = _subject(invocation, options, rest)
     with progress("audit", len(subject.cases)) as step, subject.model.reporter.llm.merged():
         result = region_audit(
@@ -134,11 +137,9 @@ def _compared(options: argparse.Namespace, labeler: Labeler) -> list[Difference]
     from reg2rg.audit.measures import compare_audits
     from reg2rg.audit.records import AuditFolder
 
-    ours, theirs = AuditFolder(options.out), AuditFolder(options.against)
-    theirs.facts()
-    sides = list(ours.records()), list(theirs.records())
+    sides = [list(AuditFolder(folder).records()) for folder in (options.out, options.against)]
     try:
-        return compare_audits(*sides, labeler, options.resamples, seed=options.seed)
+        return compare_audits(sides[0], sides[1], labeler, options.resamples, seed=options.seed)
     except ValueError as error:
         raise ConfigError(f"{options.against}: {error}. Fix: audit the same data set with both models") from None
 

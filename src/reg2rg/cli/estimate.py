@@ -115,7 +115,7 @@ def _lines(found: Estimate) -> list[str]:
     lines.append(f"  reads {found.report.read / 1e12:.2f} TB of weights and cache while it writes")
     lines.append(f"a checkpoint: {found.optimizer / GB:.2f} GB, what trains and its optimiser's state")
     if found.left_out:
-        lines.append(f"not counted: model.{', model.'.join(found.left_out)}")
+        lines.append(f"not counted: {', '.join(found.left_out)}")
     return lines
 
 

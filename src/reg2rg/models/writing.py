@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from reg2rg.core.errors import ConfigError
 from reg2rg.core.report import OrderCertificate, Written
 from reg2rg.data.batch import Batch
 from reg2rg.data.prompt import IGNORED
@@ -19,6 +21,8 @@ from reg2rg.models.constrained.witness import Witness
 from reg2rg.models.findings import StudyFindings
 from reg2rg.models.llm.base import Decoding, Form, Guide, LanguageModel
 from reg2rg.models.llm.decoding import FreeAnswer
+
+log = logging.getLogger(__name__)
 
 _LEAST = 1e-9
 """Probability of a name that was not read, where names are given out."""
@@ -132,7 +136,12 @@ class _Apart:
             written = tuple(replace(one, forced=self._form.forced) for part in own for one in part.guide.written())
             text = " ".join(part.guide.text() for part in own)
             truncated = any(part.guide.truncated for part in own)
-            order = self._certificate(row, own) if certify and own else None
+            order = None
+            if certify and own:
+                try:
+                    order = self._certificate(row, own)
+                except ConfigError as error:  # the report is written, and no less a report
+                    log.warning("%s: that the order plays no part is not certified: %s", study, error)
             reports.append(GeneratedReport(study, regions[row], text, truncated, written, None, order))
         return reports
 

@@ -11,8 +11,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 from unittest.mock import patch
 
 import torch
@@ -92,37 +92,46 @@ def estimate(
     Raises:
         ConfigError: a language model whose architecture is not here, or a sample shorter than its visual tokens.
     """
+    step, parameters, trained = _measured(config, "step", step_amounts)
+    report, *_ = _measured(config, "report", report_amounts)
+    left = [
+        f"model.{name}"
+        for name, off in (("head", None), ("word_alignment", 0))
+        if config["model"].get(name, off) != off
+    ]
+    if ReportTask.of(config.get("task") or {}).independent_paragraphs:
+        left.append("task.independent_paragraphs (a row a paragraph)")
+    return Estimate(parameters, step, report, 12 * trained, tuple(left))
+
+
+def _measured(
+    config: Mapping[str, Any], name: Literal["step", "report"], given: Amounts | None
+) -> tuple[Phase, dict[str, tuple[int, int]], int]:
+    """What a phase takes, part -> parameters and those that train, and how many train in all."""
     task, model, trainer = ReportTask.of(config.get("task") or {}), config["model"], config.get("trainer") or {}
     views = {"size": task.views.size, "channels": task.views.channels}
     gpu = trainer.get("accelerator", "auto") not in ("cpu", "auto")
     weights, autocast = _precision(str(trainer.get("precision", "32-true")))
-    found: dict[str, Phase] = {}
-    for name in ("step", "report"):
-        with imagined() as live, ExitStack() as stack:
-            reporter = _built(model, live, weights, gpu)
-            given = step_amounts if name == "step" else report_amounts
-            amounts = given or _amounts(config, task, reporter, name)
-            _check(reporter, amounts)
-            parameters = _parameters(reporter)
-            saved = _saved_by_4_bits(reporter)
-            _label(reporter, live, stack)
-            run = _step if name == "step" else _report
-            try:
-                found[name] = run(reporter, amounts, views, live, autocast, saved)
-            except (DataDependentOutputException, DynamicOutputShapeException) as error:
-                raise ConfigError(
-                    f"a component looks at the numbers that it computes ({error}), and an estimate has none. Fix: "
-                    "leave it out (MaskPool: pool: mean), and add its part"
-                ) from error
-            trains = sum(p.numel() for p in reporter.parameters() if p.requires_grad)
-            del reporter
-    extra = GPU_OVERHEAD if gpu else 0
-    phases = {
-        name: Phase(p.amounts, p.flops, p.peak + extra, {**p.parts, **({"device": extra} if extra else {})}, p.read)
-        for name, p in found.items()
-    }
-    left = [name for name, off in (("head", None), ("word_alignment", 0)) if model.get(name, off) != off]
-    return Estimate(parameters, phases["step"], phases["report"], 12 * trains, tuple(left))
+    with imagined() as live, ExitStack() as stack:
+        reporter = _built(model, live, weights, gpu)
+        amounts = given or _amounts(config, task, reporter, name)
+        _check(reporter, amounts)
+        parameters = _parameters(reporter)
+        saved = _saved_by_4_bits(reporter)
+        _label(reporter, live, stack)
+        run = _step if name == "step" else _report
+        try:
+            found = run(reporter, amounts, views, live, autocast, saved)
+        except (DataDependentOutputException, DynamicOutputShapeException) as error:
+            raise ConfigError(
+                f"a component looks at the numbers that it computes ({error}), and an estimate has none. Fix: "
+                "leave it out (MaskPool: pool: mean), and add its part"
+            ) from error
+        trained = sum(p.numel() for p in reporter.parameters() if p.requires_grad)
+        del reporter
+    if gpu:
+        found = replace(found, peak=found.peak + GPU_OVERHEAD, parts={**found.parts, "device": GPU_OVERHEAD})
+    return found, parameters, trained
 
 
 @contextmanager
@@ -313,16 +322,17 @@ def ways_to_fit(config: Mapping[str, Any], budget: int, amounts: Amounts | None 
         amounts: of a step, as in `estimate`.
     """
     changed: dict[str, Any] = copy.deepcopy(dict(config))
-    before = estimate(changed, amounts).step.peak
+    before = _measured(changed, "step", amounts)[0].peak
     for said, change in _CHANGES:
         if before <= budget:
             return
         tried = copy.deepcopy(changed)
         if not change(tried):
             continue
-        now = estimate(tried, None if amounts is None or "batch_size" in said else amounts).step.peak
+        asked = replace(amounts, studies=1) if amounts is not None and change is _one_study else amounts
+        now = _measured(tried, "step", asked)[0].peak
         if now < 0.99 * before:
-            changed, before = tried, now
+            changed, before, amounts = tried, now, asked
             yield Change(said, now)
 
 

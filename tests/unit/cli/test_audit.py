@@ -87,6 +87,7 @@ def test_texts_alone(tmp_path, capsys):
         (["p.csv", "--interventions", "swap"], "--interventions: goes with --model"),
         (["p.csv", "--data.store", "s"], "unexpected --data.store s"),
         (["p.csv", "--against", "q.csv", "--resamples", "0"], "expected --resamples above 0"),
+        (["--model", "m", "--out", "o", "--against", "nowhere"], "nowhere: no run.json"),
     ],
 )
 def test_what_it_refuses(words, message, capsys):

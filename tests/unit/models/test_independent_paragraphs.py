@@ -172,6 +172,18 @@ def test_a_certificate_says_that_no_order_would_change_a_word(toy, reporter, sam
     assert drawn[0].order.rounding < 1e-4
 
 
+def test_a_report_that_cannot_be_certified_is_still_a_report(toy, reporter, samples, monkeypatch, caplog):
+    [plain] = reporter.generate(batch_of(samples[:1], reporter), held(toy))
+
+    def refuse(length):
+        raise ConfigError(f"no mask of blocks for {length} positions")
+
+    monkeypatch.setattr(reporter.llm, "require_blocks", refuse)
+    [report] = reporter.generate(batch_of(samples[:1], reporter), held(toy), certify=True)
+    assert (report.text, report.order) == (plain.text, None)
+    assert "is not certified: no mask of blocks for" in caplog.text
+
+
 def test_limits_are_those_of_each_paragraph(toy, reporter, samples):
     [report] = reporter.generate(batch_of(samples[:1], reporter), held(toy, max_paragraph_tokens=2))
     assert report.truncated

@@ -126,6 +126,13 @@ def test_changes_go_on_until_a_step_fits(config: dict[str, Any]) -> None:
     assert list(ways_to_fit(config, changes[0].peak)) == changes[:1]
 
 
+@pytest.mark.slow
+def test_amounts_that_are_given_are_those_of_every_change(config: dict[str, Any]) -> None:
+    amounts = estimate(config).step.amounts
+    assert list(ways_to_fit(config, 0, amounts)) == list(ways_to_fit(config, 0))
+    assert any("batch_size" in change.said for change in ways_to_fit(config, 0, amounts))
+
+
 def test_the_command(config: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "own.yaml"
     file.write_text(yaml.safe_dump(config))

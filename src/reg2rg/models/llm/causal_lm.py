@@ -58,6 +58,9 @@ class CausalLM(LanguageModel):
         MissingExtraError: `quantize_4bit` without the extra.
     """
 
+    _blocks: str | None = None  # why the family takes no mask of blocks, once that was asked; "" if it does
+    _shares: bool | None = None  # whether its rows may share a prompt, once that was asked
+
     def __init__(
         self,
         path: PathOrHubId,
@@ -104,8 +107,6 @@ class CausalLM(LanguageModel):
         self.lora = lora
         self.model: Any = base if lora is None else with_adapters(base, lora)
         self.revision, self._reference = revision, super().reference_names()
-        self._blocks: str | None = None
-        self._shares: bool | None = None
 
     def _check_vocabulary(self, rows: int) -> None:
         if len(self.tokenizer) > rows:
