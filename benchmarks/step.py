@@ -146,7 +146,9 @@ def build(
     published = DroppingViT(size, drop).requires_grad_(False)
     vit = ViT3D(size.volume, size.patch, size.dim, size.depth, mlp_dim=size.mlp)
     vit.load_state_dict(dict(vit.adapt_weights(published.state_dict())))
-    mask_vit = ViT3D(size.volume, size.mask_patch, 255, 3, mlp_dim=512, table_size=size.volume, shift=0.0)
+    mask_vit = ViT3D(
+        size.volume, size.mask_patch, 255, 3, mlp_dim=512, table_size=size.volume, shift=0.0, checkpointing=True
+    )
     model = RegionReporter(
         texture=PerceiverResampler(Frozen(vit, chunk=chunk)),
         geometry=TokenMean(mask_vit),

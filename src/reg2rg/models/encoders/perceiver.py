@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from reg2rg.core.types import PathText, PositiveInt
 from reg2rg.models.encoders.base import ENCODERS, Encoder
@@ -107,8 +108,13 @@ class _Layer(nn.Module):
         mask = None if bias_of_tokens is None else F.pad(bias_of_tokens, (0, own.shape[1]))[:, None, None]
         mixed = join_heads(attend(tokens, query, own, mask)) + self.key_value.weight.chunk(2)[1] @ bias
         latents = latents + self.out(mixed)
-        updated: Tensor = latents + self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(latents))))
+        # Four times as wide as the latents, and made again in the backward pass for 2 % of a step on tokens.
+        updated: Tensor = latents + checkpoint(self._mlp, latents, use_reentrant=False, preserve_rng_state=False)
         return updated
+
+    def _mlp(self, latents: Tensor) -> Tensor:
+        out: Tensor = self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(latents))))
+        return out
 
     def _attend_in_heads(self, tokens: Tensor, query: Tensor, own: Tensor, mask: Tensor | None = None) -> Tensor:
         """Project every token to a key and a value, then attend: (N, heads, L, K). `mask` (N, 1, 1, T + L) is added."""

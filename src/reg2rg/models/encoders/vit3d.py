@@ -14,6 +14,9 @@ from reg2rg.models.encoders.base import ENCODERS, Encoder, Size, check_size, spl
 from reg2rg.models.encoders.blocks import Block
 from reg2rg.models.encoders.weights_radfm import fold_channels, is_published_vit3d, rename_vit3d
 
+_VOXELS_AT_ONCE = 1 << 23
+"""Of volumes whose patches are laid out at a time in training."""
+
 
 @ENCODERS.register
 class ViT3D(Encoder):
@@ -80,9 +83,7 @@ class ViT3D(Encoder):
     def forward(self, volumes: Tensor) -> Tensor:
         """(N, 1, H, W, D) to (N, T, C); tokens in the order h, w, d with d fastest."""
         check_size(volumes, self.size, self)
-        shifted = volumes + self.shift if self.shift else volumes
-        patches = self._patchify(shifted).to(self.patch_linear.weight.dtype)  # (N, T, voxels)
-        tokens = self.token_norm(self._embed(patches)) + self.positions()
+        tokens = self.token_norm(self._embed(volumes)) + self.positions()
         tokens = F.dropout(tokens, self.embedding_dropout, self.training)
         for block in self.blocks:
             if self.checkpointing and torch.is_grad_enabled():
@@ -92,16 +93,24 @@ class ViT3D(Encoder):
         embedded: Tensor = tokens
         return embedded
 
-    def _embed(self, patches: Tensor) -> Tensor:
-        """(N, T, voxels) to (N, T, C): the norm over a patch and the linear map behind it."""
+    def _embed(self, volumes: Tensor) -> Tensor:
+        """(N, 1, H, W, D) to (N, T, C): the norm over a patch and the linear map behind it."""
         norm, linear = self.patch_norm, self.patch_linear
-        if patches.requires_grad or not torch.is_grad_enabled():
-            embedded: Tensor = linear(norm(patches))
+        if volumes.requires_grad or not torch.is_grad_enabled():
+            embedded: Tensor = linear(norm(self._patchify(volumes)))
             return embedded
-        # Patches are data here and need no gradient. With the norm's gain and bias folded into the linear map nothing
-        # between the two needs one either, which is a third of the map's cost and most of its memory.
-        plain = F.layer_norm(patches, norm.normalized_shape, eps=norm.eps)
-        return F.linear(plain, linear.weight * norm.weight, linear.bias + linear.weight @ norm.bias)
+        # Volumes are data here and need no gradient. With the norm's gain and bias folded into the linear map nothing
+        # between the two needs one either, which is a third of the map's cost. Patches are laid out anew in the
+        # backward pass, a few volumes at a time: kept, they would be the largest thing that a step on tokens holds.
+        weight, bias = linear.weight * norm.weight, linear.bias + linear.weight @ norm.bias
+
+        def embed(few: Tensor) -> Tensor:
+            return F.linear(F.layer_norm(self._patchify(few), norm.normalized_shape, eps=norm.eps), weight, bias)
+
+        few = max(1, _VOXELS_AT_ONCE // volumes[:1].numel())
+        return torch.cat(
+            [checkpoint(embed, part, use_reentrant=False, preserve_rng_state=False) for part in volumes.split(few)]
+        )
 
     def positions(self) -> Tensor:
         """Position embedding of every cell of the grid, (T, C): the tables of the three axes side by side."""
@@ -126,9 +135,10 @@ class ViT3D(Encoder):
         return rename_vit3d(fold_channels(weights, voxels=self.patch_linear.in_features))
 
     def _patchify(self, volumes: Tensor) -> Tensor:
-        """(N, 1, H, W, D) to (N, T, voxels): cells in the order h, w, d, and so the voxels of a patch."""
+        """(N, 1, H, W, D) to (N, T, voxels), shifted: cells in the order h, w, d, and so the voxels of a patch."""
         (h, w, d), (p, q, r) = self.grid, self.patch
-        cells = volumes.reshape(-1, h, p, w, q, d, r).permute(0, 1, 3, 5, 2, 4, 6)
+        shifted = volumes + self.shift if self.shift else volumes
+        cells = shifted.to(self.patch_linear.weight.dtype).reshape(-1, h, p, w, q, d, r).permute(0, 1, 3, 5, 2, 4, 6)
         return cells.reshape(-1, self.num_tokens, p * q * r)
 
 
