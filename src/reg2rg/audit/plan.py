@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,7 +34,6 @@ INTERVENTIONS: Mapping[str, str] = {
 
 MASKS = (DILATED, ERODED, SHIFTED, MIRRORED)
 DONATED = (SWAP, MIXED)
-WHOLE = (SAME, NO_GLOBAL, NO_IMAGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,26 +89,23 @@ def donors_of(cases: Sequence[Case], labeler: Labeler, seed: int) -> dict[str, d
     Returns:
         study -> region -> donor's study; a region that no other patient has is left out.
     """
-    stated = {case.study: labels_of(labeler, case.references) for case in cases}
+    stated = labels_of(labeler, (text for case in cases for text in case.references.values()))
     found: dict[str, dict[str, str]] = {}
     for case in cases:
         own = found[case.study] = {}
-        for region in case.references:
+        for region, text in case.references.items():
             others = [one for one in cases if one.patient != case.patient and region in one.references]
-            here = stated[case.study][region]
-            telling = [one for one in others if (stated[one.study][region] != here).any()]
+            telling = [one for one in others if (stated[one.references[region]] != stated[text]).any()]
             if pool := telling or others:
                 names = sorted(one.study for one in pool)
                 own[region] = names[int(drawn(seed, case.study, region).integers(len(names)))]
     return found
 
 
-def labels_of(labeler: Labeler, texts: Mapping[str, str]) -> dict[str, NDArray[np.bool_]]:
-    """Region -> (L,) labels of its text; none of an empty one."""
-    nothing = np.zeros(len(labeler.labels), dtype=bool)
-    written = {region: text for region, text in texts.items() if text}
-    rows = labeler.label(list(written.values())) if written else ()
-    return dict.fromkeys(texts, nothing) | dict(zip(written, rows, strict=True))
+def labels_of(labeler: Labeler, texts: Iterable[str]) -> dict[str, NDArray[np.bool_]]:
+    """Text -> its (L,) labels, all read at once; the empty text is there and has none."""
+    written = [text for text in dict.fromkeys(texts) if text]
+    return {"": np.zeros(len(labeler.labels), bool)} | dict(zip(written, labeler.label(written), strict=True))
 
 
 def drawn(seed: int, *names: str) -> np.random.Generator:
