@@ -78,6 +78,10 @@ class TokenCounts:
         """Tokens of one region, without its tags."""
         return self.texture + self.geometry + self.attributes
 
+    def slots(self, regions: int) -> int:
+        """Slots of a prompt of so many regions, and two tags around each run of them."""
+        return self.global_ + 2 * bool(self.global_) + regions * (self.region + 2 * bool(self.region))
+
     @property
     def measured(self) -> str:
         """What attributes add to the arithmetic of a message."""
