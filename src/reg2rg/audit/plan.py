@@ -21,12 +21,13 @@ INTERVENTIONS: Mapping[str, str] = {
     SAME: "nothing is changed: the report is written again, in another batch (the noise floor of every other row)",
     SWAP: "one region's tokens are those of another patient's region of the same name",
     MIXED: "one region keeps its own texture and has the geometry of another patient",
-    BLANK: "one region's tokens are those of an empty view: air, and an empty mask",
+    BLANK: "one region's tokens are those of an empty view: air, and an empty mask (a full one where tokens are "
+    "pooled under it)",
     NOISE: "one region's tokens are those of a view of white noise",
     DILATED: "one region's mask is grown",
     ERODED: "one region's mask is shrunk",
     SHIFTED: "one region's mask is moved towards the patient's left",
-    MIRRORED: "one region's mask is mirrored at the middle of the body",
+    MIRRORED: "one region's mask is mirrored left to right, at the middle of the cropped scan",
     NO_GLOBAL: "the tokens of the whole image are those of an empty image",
     NO_IMAGE: "all tokens are those of an empty image; the names of the regions are given",
 }
