@@ -90,13 +90,14 @@ def donors_of(cases: Sequence[Case], labeler: Labeler, seed: int) -> dict[str, d
     Returns:
         study -> region -> donor's study; a region that no other patient has is left out.
     """
-    stated = labels_of(labeler, (text for case in cases for text in case.references.values()))
+    labels = labels_of(labeler, (text for case in cases for text in case.references.values()))
+    stated = {text: row.tobytes() for text, row in labels.items()}
     found: dict[str, dict[str, str]] = {}
     for case in cases:
         own = found[case.study] = {}
         for region, text in case.references.items():
             others = [one for one in cases if one.patient != case.patient and region in one.references]
-            telling = [one for one in others if (stated[one.references[region]] != stated[text]).any()]
+            telling = [one for one in others if stated[one.references[region]] != stated[text]]
             if pool := telling or others:
                 names = sorted(one.study for one in pool)
                 own[region] = names[int(drawn(seed, case.study, region).integers(len(names)))]

@@ -329,9 +329,9 @@ def _ledger(root: Path, keys: Sequence[str], shard: tuple[int, int], studies: Co
     """What is known of a part's studies, also from runs that had cut the work otherwise."""
     name, mine = f"done-{'-'.join(key[:8] for key in keys)}", set(studies)
     ledger = Ledger.open(root / of_shard(name, shard), tuple(keys))
-    for path in sorted(root.glob(f"{name}*.json")):
+    for path in sorted(root.glob(f"{name}*.json"), key=lambda path: path.stat().st_mtime):  # the newest counts
         other = Ledger.open(path, tuple(keys)).rows
-        ledger.rows = {study: other[study] for study in other.keys() & mine} | ledger.rows
+        ledger.rows |= {study: other[study] for study in other.keys() & mine}
     return ledger
 
 
