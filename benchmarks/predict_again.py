@@ -132,9 +132,7 @@ def main() -> int:
         each, memory = 1e6 * row["cpu"] / options.studies, row["peak"] / 1024 / options.studies
         print(f"{name:<15}{row['wall']:>8.2f}{row['cpu']:>8.2f}{each:>12.1f}{row['cpu'] / once:>8.2f}{memory:>15.2f}")
     good = found["nothing to do"]["cpu"] <= 2 * once
-    print(
-        "x stat: over the pass that stats the files with the listing of the table. Bar:", "held" if good else "MISSED"
-    )
+    print("x stat: over the pass that stats the same files. Bar, 2 with nothing to do:", "held" if good else "MISSED")
     return 0 if good else 1
 
 

@@ -1,5 +1,8 @@
 """Every metric and labeler keeps its contract, and what breaks one is named."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -28,6 +31,12 @@ def test_no_number_belongs_to_two_metrics():
 
 def test_a_judge_is_a_metric():
     check_metric(lambda: Judge("length", lambda references, predictions: [float(len(text)) for text in predictions]))
+
+
+def test_what_the_audit_asks_for_is_a_judge_in_a_fresh_process():
+    code = "from reg2rg.evaluation.metrics.external import load_judge; print(load_judge('TemplateCollapse').keys)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "Normal bias" in told
 
 
 def test_a_registered_metric_is_a_judge_by_its_name(monkeypatch):

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from reg2rg.ablation.sweep import Run, Step, Sweep
-from reg2rg.config.explain import check_references, explain_interpolation, refuse
+from reg2rg.config.explain import check_references, refuse, resolved_values
 from reg2rg.config.overlay import BASE_KEY, find_config, fold, merge, packaged_folder
 from reg2rg.config.reading import COMMAND_LINE, Tree, read_tree
 from reg2rg.core.errors import ConfigError
@@ -205,14 +205,11 @@ def resolved(tree: Tree, place: str) -> dict[str, Any]:
     trainer = values.setdefault("trainer", {})
     if isinstance(trainer, dict):
         trainer["default_root_dir"] = place
-    refuse(check_references(Tree(values, tree.origins)))
-    try:
-        config: Any = OmegaConf.to_container(OmegaConf.create(values), resolve=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(explain_interpolation(error, tree)) from None
+    placed = Tree(values, tree.origins)
+    refuse(check_references(placed))
+    config = resolved_values(placed)
     config.pop("vars", None)  # only references use them
-    found: dict[str, Any] = config
-    return found
+    return config
 
 
 def filled_in(text: str, tree: Tree) -> str:

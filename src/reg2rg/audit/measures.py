@@ -14,10 +14,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from reg2rg.audit.plan import DONATED, NO_IMAGE, SAME, SWAP
+from reg2rg.audit.plan import DONATED, NO_IMAGE, SAME, SWAP, labels_of
 from reg2rg.audit.records import StudyRecord, Trial
 from reg2rg.audit.results import Swap
-from reg2rg.evaluation.bootstrap import Array, Resamples, Statistic, interval, p_value
+from reg2rg.evaluation.bootstrap import Array, Resamples, Statistic, interval, p_value, ratio
 from reg2rg.evaluation.labelers.base import Labeler
 from reg2rg.evaluation.metrics.efficacy import precision_recall_f1
 from reg2rg.evaluation.results import REPORT, Difference, Group, Number
@@ -61,21 +61,20 @@ DEFINITIONS: Mapping[str, str] = {
 
 
 def measure_audit(
-    records: Sequence[StudyRecord], labeler: Labeler, resamples: int = 1000, confidence: float = 0.95, seed: int = 0
+    outcomes: Outcomes, resamples: int = 1000, confidence: float = 0.95, seed: int = 0
 ) -> tuple[list[Number], list[Number], list[Number]]:
     """The numbers of an audit: of whole reports and interventions, by region, by finding.
 
     Args:
-        records: of all studies.
-        labeler: reads findings from paragraphs.
+        outcomes: of all studies.
         resamples: of patients; 0 leaves intervals out.
         confidence: of the intervals.
         seed: of the resamples.
     """
-    statistics = list(audit_statistics(Outcomes(records, labeler)))
+    statistics = list(audit_statistics(outcomes))
     numbers = [one.number() for one in statistics]
     if resamples:
-        drawn = Resamples([record.patient for record in records], resamples, seed).each(statistics)
+        drawn = Resamples([record.patient for record in outcomes.records], resamples, seed).each(statistics)
         numbers = [one.number(*interval(draws, confidence)) for one, draws in zip(statistics, drawn, strict=True)]
     kinds: tuple[Group, ...] = ("statistics", "regions", "findings")
     by_kind = [[number for number in numbers if number.group == kind] for kind in kinds]
@@ -83,9 +82,8 @@ def measure_audit(
 
 
 def compare_audits(
-    ours: Sequence[StudyRecord],
+    ours: Outcomes,
     theirs: Sequence[StudyRecord],
-    labeler: Labeler,
     resamples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
@@ -95,14 +93,14 @@ def compare_audits(
     Raises:
         ValueError: they have none in common.
     """
-    both = {one.study for one in ours} & {one.study for one in theirs}
+    both = ours.by_study.keys() & {one.study for one in theirs}
     if not both:
         raise ValueError("the two audits have no study in common")
-    first, second = ([one for one in side if one.study in both] for side in (ours, theirs))
-    mine = list(audit_statistics(Outcomes(first, labeler)))
-    match = {one.key: one for one in audit_statistics(Outcomes(second, labeler))}
+    first, second = (ours.also([one for one in side if one.study in both]) for side in (ours.records, theirs))
+    mine = list(audit_statistics(first))
+    match = {one.key: one for one in audit_statistics(second)}
     shared = [(one, match[one.key]) for one in mine if one.key in match]
-    drawing = Resamples([one.patient for one in first], resamples, seed)
+    drawing = Resamples([one.patient for one in first.records], resamples, seed)
     found = []
     draws = zip(*(drawing.each(side) for side in zip(*shared, strict=True)), strict=True) if shared else ()
     for (one, other), (left, right) in zip(shared, draws, strict=True):
@@ -141,17 +139,20 @@ class Outcomes:
     Args:
         records: of all studies.
         labeler: reads findings.
+        known: text -> findings, of texts that need not be read again.
     """
 
-    def __init__(self, records: Sequence[StudyRecord], labeler: Labeler) -> None:
-        self.records, self.labels = list(records), labeler.labels
+    def __init__(
+        self, records: Sequence[StudyRecord], labeler: Labeler, known: Mapping[str, Bools] | None = None
+    ) -> None:
+        self.records, self.labels, self._labeler = list(records), labeler.labels, labeler
         self.by_study = {record.study: record for record in self.records}
-        texts = dict.fromkeys(text for record in self.records for text in _texts(record))
-        written = [text for text in texts if text]
-        rows = labeler.label(written) if written else np.zeros((0, len(self.labels)), dtype=bool)
-        self._known: dict[str, Bools] = dict(zip(written, rows, strict=True)) | {
-            "": np.zeros(len(self.labels), dtype=bool)
-        }
+        before = known or {}
+        self._known = {**before, **labels_of(labeler, (text for text in self._texts() if text not in before))}
+
+    def also(self, records: Sequence[StudyRecord]) -> Outcomes:
+        """Trials of other records; only texts that are new here are read."""
+        return Outcomes(records, self._labeler, self._known)
 
     def said(self, text: str) -> Bools:
         """(L,) findings of a text."""
@@ -160,7 +161,7 @@ class Outcomes:
     @cached_property
     def occurs(self) -> Bools:
         """(L,) findings that any text states."""
-        return np.asarray(np.any(list(self._known.values()), axis=0))
+        return np.asarray(np.any([self._known[text] for text in {"", *self._texts()}], axis=0))
 
     @cached_property
     def all(self) -> list[Outcome]:
@@ -215,12 +216,12 @@ class Outcomes:
         """Labels in words."""
         return tuple(label for label, there in zip(self.labels, present, strict=True) if there)
 
-
-def _texts(record: StudyRecord) -> Iterator[str]:
-    yield from record.references.values()
-    yield from record.paragraphs
-    for trial in record.trials:
-        yield from trial.changed.values()
+    def _texts(self) -> Iterator[str]:
+        for record in self.records:
+            yield from record.references.values()
+            yield from record.paragraphs
+            for trial in record.trials:
+                yield from trial.changed.values()
 
 
 def audit_statistics(outcomes: Outcomes) -> Iterator[Statistic]:
@@ -291,8 +292,8 @@ def _of_swaps(outcomes: Outcomes, swaps: Sequence[Outcome]) -> Iterator[Statisti
                 findings[LEAK_FINDINGS].add(label, one.row, flips[:, place].sum(), len(others))
     for name in names:
         yield from whole[name].statistics("statistics", name, _share_or_zero, 1)
-        yield from regions[name].statistics("regions", name, _share, 1)
-        yield from findings[name].statistics("findings", name, _share, 1)
+        yield from regions[name].statistics("regions", name, ratio, 1)
+        yield from findings[name].statistics("findings", name, ratio, 1)
 
 
 def _of_prior(outcomes: Outcomes, blind: Sequence[Outcome]) -> Iterator[Statistic]:
@@ -342,7 +343,7 @@ def _of_intervention(outcomes: Outcomes, name: str) -> Iterator[Statistic]:
                 apart = said != outcomes.said(one.donor)
                 shares[FOLLOW].add(name, one.row, (apart & (now == outcomes.said(one.donor))).sum(), apart.sum())
     for key, sums in shares.items():
-        yield from sums.statistics("statistics", key, _share, 1, score=False)
+        yield from sums.statistics("statistics", key, ratio, 1, score=False)
     if name != SAME:
         yield from counts.statistics("statistics", F1_BEFORE, lambda sums: _f1(sums[..., :3]), 6)
         yield from counts.statistics("statistics", F1_AFTER, lambda sums: _f1(sums[..., 3:6]), 6)
@@ -356,15 +357,9 @@ def _counts(truth: Bools, said: Bools) -> NDArray[np.int64]:
     return np.stack([truth & said, ~truth & said, truth & ~said], axis=1).astype(np.int64)
 
 
-def _share(sums: Array) -> Array:
-    """Hits over tries; none in a resample without any."""
-    hits, tries = sums[..., 0], sums[..., 1]
-    return np.divide(hits, tries, out=np.full_like(tries, np.nan), where=tries > 0)
-
-
 def _share_or_zero(sums: Array) -> Array:
-    """The same of whole reports, 0 where nothing was tried: what never moves follows nothing."""
-    return np.nan_to_num(_share(sums))
+    """`ratio` of whole reports, 0 where nothing was tried: what never moves follows nothing."""
+    return np.nan_to_num(ratio(sums))
 
 
 def _f1(sums: Array) -> Array:

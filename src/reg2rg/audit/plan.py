@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,12 +21,13 @@ INTERVENTIONS: Mapping[str, str] = {
     SAME: "nothing is changed: the report is written again, in another batch (the noise floor of every other row)",
     SWAP: "one region's tokens are those of another patient's region of the same name",
     MIXED: "one region keeps its own texture and has the geometry of another patient",
-    BLANK: "one region's tokens are those of an empty view: air, and an empty mask",
+    BLANK: "one region's tokens are those of an empty view: air, and an empty mask (a full one where tokens are "
+    "pooled under it)",
     NOISE: "one region's tokens are those of a view of white noise",
     DILATED: "one region's mask is grown",
     ERODED: "one region's mask is shrunk",
     SHIFTED: "one region's mask is moved towards the patient's left",
-    MIRRORED: "one region's mask is mirrored at the middle of the body",
+    MIRRORED: "one region's mask is mirrored left to right, at the middle of the cropped scan",
     NO_GLOBAL: "the tokens of the whole image are those of an empty image",
     NO_IMAGE: "all tokens are those of an empty image; the names of the regions are given",
 }
@@ -34,7 +35,6 @@ INTERVENTIONS: Mapping[str, str] = {
 
 MASKS = (DILATED, ERODED, SHIFTED, MIRRORED)
 DONATED = (SWAP, MIXED)
-WHOLE = (SAME, NO_GLOBAL, NO_IMAGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,26 +90,24 @@ def donors_of(cases: Sequence[Case], labeler: Labeler, seed: int) -> dict[str, d
     Returns:
         study -> region -> donor's study; a region that no other patient has is left out.
     """
-    stated = {case.study: labels_of(labeler, case.references) for case in cases}
+    labels = labels_of(labeler, (text for case in cases for text in case.references.values()))
+    stated = {text: row.tobytes() for text, row in labels.items()}
     found: dict[str, dict[str, str]] = {}
     for case in cases:
         own = found[case.study] = {}
-        for region in case.references:
+        for region, text in case.references.items():
             others = [one for one in cases if one.patient != case.patient and region in one.references]
-            here = stated[case.study][region]
-            telling = [one for one in others if (stated[one.study][region] != here).any()]
+            telling = [one for one in others if stated[one.references[region]] != stated[text]]
             if pool := telling or others:
                 names = sorted(one.study for one in pool)
                 own[region] = names[int(drawn(seed, case.study, region).integers(len(names)))]
     return found
 
 
-def labels_of(labeler: Labeler, texts: Mapping[str, str]) -> dict[str, NDArray[np.bool_]]:
-    """Region -> (L,) labels of its text; none of an empty one."""
-    nothing = np.zeros(len(labeler.labels), dtype=bool)
-    written = {region: text for region, text in texts.items() if text}
-    rows = labeler.label(list(written.values())) if written else ()
-    return dict.fromkeys(texts, nothing) | dict(zip(written, rows, strict=True))
+def labels_of(labeler: Labeler, texts: Iterable[str]) -> dict[str, NDArray[np.bool_]]:
+    """Text -> its (L,) labels, all read at once; the empty text is there and has none."""
+    written = [text for text in dict.fromkeys(texts) if text]
+    return {"": np.zeros(len(labeler.labels), bool)} | dict(zip(written, labeler.label(written), strict=True))
 
 
 def drawn(seed: int, *names: str) -> np.random.Generator:

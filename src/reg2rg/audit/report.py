@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reg2rg.audit.measures import Outcomes, measure_audit
+from reg2rg.audit.measures import Outcomes, compare_audits, measure_audit
 from reg2rg.audit.plan import DONATED
 from reg2rg.audit.records import AuditFolder, StudyRecord
 from reg2rg.audit.results import AuditResult
@@ -42,6 +42,7 @@ def region_audit(
     batch: int = 16,
     resamples: int = 1000,
     confidence: float = 0.95,
+    against: str | Path | None = None,
     step: Step | None = None,
 ) -> AuditResult:
     """Audit a subject and measure it; goes on where an earlier call into the same folder stopped.
@@ -56,10 +57,12 @@ def region_audit(
         batch: reports written at once.
         resamples: of patients; 0 leaves intervals out.
         confidence: of the intervals.
+        against: folder of another audit, compared with on the studies that both have.
         step: is told of each study.
 
     Raises:
-        ConfigError: as `reg2rg.audit.run.audit`; references that the labeler does not read.
+        ConfigError: as `reg2rg.audit.run.audit`; references that the labeler does not read; `against` has none of the
+            studies.
     """
     labeler, folder = labeler or RuleLabeler(), AuditFolder(out)
     share = foreign_share("".join(text for case in subject.cases for text in case.references.values()))
@@ -67,6 +70,11 @@ def region_audit(
         raise ConfigError(
             f"{share:.0%} of the letters of the references are none of a-z, and labeler '{labeler.name}' reads English "
             "alone (expected findings that it can count). Fix: give a labeler of this language, or translated texts"
+        )
+    theirs = [] if against is None else list(AuditFolder(against).records())
+    if against is not None and {case.study for case in subject.cases}.isdisjoint(one.study for one in theirs):
+        raise ConfigError(
+            f"{against}: the two audits have no study in common. Fix: audit the same data set with both models"
         )
     _, why = subject.able()
     records = audit(subject, labeler, folder, interventions=interventions, seed=seed, batch=batch, step=step)
@@ -80,6 +88,7 @@ def region_audit(
         resamples=resamples,
         confidence=confidence,
         seed=seed,
+        against=theirs,
     )
 
 
@@ -94,6 +103,7 @@ def audit_result(
     resamples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
+    against: Sequence[StudyRecord] = (),
 ) -> AuditResult:
     """Measure an audit.
 
@@ -107,14 +117,15 @@ def audit_result(
         resamples: of patients; 0 leaves intervals out.
         confidence: of the intervals.
         seed: of the resamples.
+        against: records of another audit.
 
     Raises:
-        ValueError: no records.
+        ValueError: no records, or `against` has none of the studies.
     """
     if not records:
         raise ValueError("there are no records to measure; expected at least one")
-    numbers, by_region, by_finding = measure_audit(records, labeler, resamples, confidence, seed)
     outcomes = Outcomes(records, labeler)
+    numbers, by_region, by_finding = measure_audit(outcomes, resamples, confidence, seed)
     given = sum(trial.intervention in DONATED for record in records for trial in record.trials)
     told = [*notes]
     if left := given - sum(one.donor is not None for one in outcomes.all):
@@ -130,6 +141,7 @@ def audit_result(
         findings=by_finding,
         swaps=list(outcomes.swaps()),
         text=evaluate(name, _reports(records, regions), settings),
+        differences=compare_audits(outcomes, against, resamples, confidence, seed) if against else (),
         resamples=resamples,
         confidence=confidence,
         seed=seed,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from reg2rg.evaluation.results import Evaluation, Number
+from reg2rg.evaluation.results import Difference, Evaluation, Number
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,7 @@ class AuditResult:
         confidence: of the intervals.
         seed: of the resamples.
         labeler: one sentence that says who reads findings.
+        differences: to another audit, on the studies that both have.
         facts: what the records were made by.
         notes: what was left out, one sentence each.
     """
@@ -68,11 +69,12 @@ class AuditResult:
     regions: Sequence[Number]
     findings: Sequence[Number]
     swaps: Sequence[Swap]
-    text: Evaluation | None
+    text: Evaluation
     resamples: int
     confidence: float
     seed: int
     labeler: str
+    differences: Sequence[Difference] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
 

@@ -14,8 +14,6 @@ from reg2rg.core.errors import EXIT_OK, ConfigError
 
 if TYPE_CHECKING:
     from reg2rg.audit.model import ModelSubject
-    from reg2rg.evaluation.labelers import Labeler
-    from reg2rg.evaluation.results import Difference
 
 
 def parser() -> argparse.ArgumentParser:
@@ -100,11 +98,11 @@ def _audit_model(invocation: Invocation, options: argparse.Namespace, rest: list
             seed=options.seed,
             batch=options.batch,
             resamples=options.resamples,
+            against=options.against,
             step=step,
         )
-    against = _compared(options, labeler)
-    print_audit(result, Console(), against)
-    for path in write_audit(result, options.out, against):
+    print_audit(result, Console())
+    for path in write_audit(result, options.out):
         sys.stdout.write(f"written: {path}\n")
     return EXIT_OK
 
@@ -129,19 +127,6 @@ def _subject(invocation: Invocation, options: argparse.Namespace, rest: list[str
         limit_eval_studies=options.studies,
     )
     return ModelSubject(model.eval(), model.conform(plain), options.split)
-
-
-def _compared(options: argparse.Namespace, labeler: Labeler) -> list[Difference]:
-    if options.against is None:
-        return []
-    from reg2rg.audit.measures import compare_audits
-    from reg2rg.audit.records import AuditFolder
-
-    sides = [list(AuditFolder(folder).records()) for folder in (options.out, options.against)]
-    try:
-        return compare_audits(sides[0], sides[1], labeler, options.resamples, seed=options.seed)
-    except ValueError as error:
-        raise ConfigError(f"{options.against}: {error}. Fix: audit the same data set with both models") from None
 
 
 def _audit_text(options: argparse.Namespace, predictions: Path) -> int:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from reg2rg.cli.data import command_parser, config_arguments
 from reg2rg.cli.folder import is_folder, with_folder
@@ -151,13 +151,11 @@ def build_encoders(tree: Tree, allow_import: Sequence[str] = ()) -> EncoderSecti
         ConfigError: file, line, key, expectation, remedy.
     """
     import lightning as L
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
     import reg2rg.models.encoders  # noqa: F401 (registers its own)
     from reg2rg.cli.building import Builder
     from reg2rg.cli.section import Parser
-    from reg2rg.config.explain import explain_interpolation, refuse
+    from reg2rg.config.explain import refuse, resolved_values
     from reg2rg.config.imports import check_class_paths, import_policy
     from reg2rg.config.paths import make_absolute
     from reg2rg.config.reading import Tree
@@ -172,18 +170,15 @@ def build_encoders(tree: Tree, allow_import: Sequence[str] = ()) -> EncoderSecti
         load_plugins()
         checker = Checker(Tree({"model": own}, tree.origins), allowed, {Encoder: ENCODERS.kind})
         refuse(checker.check({"model": EncoderSection}))
-        try:
-            resolved: Any = OmegaConf.to_container(OmegaConf.create(tree.values), resolve=True)
-        except OmegaConfBaseException as error:
-            raise ConfigError(explain_interpolation(error, tree)) from error
+        values = resolved_values(tree)
         parser = Parser(prog="reg2rg data encode")
         parser.tree = tree
         parser.add_class_arguments(EncoderSection, "model")
-        parsed = parser.parse_object({"model": {name: resolved["model"][name] for name in own}})
+        parsed = parser.parse_object({"model": {name: values["model"][name] for name in own}})
         make_absolute(parsed, {"model": EncoderSection})
-        refuse(check_values({**resolved, **parsed.as_dict()}, tree))
+        refuse(check_values({**values, **parsed.as_dict()}, tree))
         parser.add_instantiator(Builder(parsed.as_dict(), tree), Encoder, subclasses=True)
-        seed = resolved.get("seed_everything", 0)
+        seed = values.get("seed_everything", 0)
         L.seed_everything(0 if seed is None or isinstance(seed, bool) else int(seed), verbose=False)
         section: EncoderSection = parser.instantiate_classes(parsed).model
         return section

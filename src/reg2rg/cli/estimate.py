@@ -83,10 +83,7 @@ def _changed(amounts: Amounts, options: argparse.Namespace, prompt: bool = False
 
 
 def _resolved(invocation: Invocation, configs: Sequence[str], args: Sequence[str]) -> dict[str, Any]:
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    from reg2rg.config.explain import explain_interpolation
+    from reg2rg.config.explain import resolved_values
     from reg2rg.config.imports import check_class_paths, import_policy
     from reg2rg.config.options import apply_options, split_config_options
     from reg2rg.config.overlay import fold
@@ -100,11 +97,7 @@ def _resolved(invocation: Invocation, configs: Sequence[str], args: Sequence[str
         check_class_paths(tree, allowed)
     if "model" not in tree.values:
         raise ConfigError("command line: no config gives a 'model' section, which is what has a size")
-    try:
-        values: Any = OmegaConf.to_container(OmegaConf.create(tree.values), resolve=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(explain_interpolation(error, tree)) from error
-    return dict(values)
+    return resolved_values(tree)
 
 
 def _lines(found: Estimate) -> list[str]:

@@ -61,7 +61,7 @@ def run(invocation: Invocation) -> int:
         options.region_column,
         options.patient_column,
     )
-    judges = [load_judge(name) for name in options.judge]
+    judges = [judge for name in options.judge if not (judge := load_judge(name)).always]
     with watch("evaluation", every_seconds=_SAY_EVERY_S) as progress:
         progress("reading")
         reports, truth = _reports(options, regions, columns)

@@ -12,17 +12,15 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 from reg2rg import __version__
 from reg2rg.cli.folder import callback_settings, predictions_folder
 from reg2rg.cli.main import Invocation
+from reg2rg.config.explain import resolved_values
 from reg2rg.config.options import apply_options, option_values, split_config_options, split_flags
 from reg2rg.config.overlay import fold, merge
 from reg2rg.config.reading import Tree
@@ -31,7 +29,7 @@ from reg2rg.core.errors import Reg2RGError
 from reg2rg.core.model_folder import CONFIG, is_model_folder
 from reg2rg.datasets.signature import signature
 from reg2rg.evaluation.records import STUDIES
-from reg2rg.store.ledger import seal_of
+from reg2rg.store.ledger import seal_of, stamp_of
 
 if TYPE_CHECKING:
     from reg2rg.datasets.base import Dataset
@@ -70,13 +68,15 @@ class Asked:
         flags, options = split_flags(rest)
         if flags:
             return None
-        with contextlib.suppress(Reg2RGError, OmegaConfBaseException, OSError, KeyError, TypeError):
+        with contextlib.suppress(Reg2RGError, OSError, KeyError, TypeError):
             tree = _with_folder(fold(configs), options)
             apply_options(tree, options)
-            values: Any = OmegaConf.to_container(OmegaConf.create(tree.values), resolve=True)
+            values = resolved_values(tree)
             named = [values["model"], values.get("task"), _checkpoint(values)]
-            files = [file for text in _texts(named) for file in _files(text)]
-            told = [__version__, str(Path.cwd()), values, [_stamp(file) for file in files]]
+            files = [str(file) for text in _texts(named) for file in _files(text)]
+            if (stamp := stamp_of(files, deep=False)) is None:
+                return None
+            told = [__version__, str(Path.cwd()), values, files, stamp]
             weights = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
             store = _stamps(Path(values["data"]["store"]).expanduser() / "native")
             return cls(predictions_folder(values.get("trainer")).expanduser(), tree, values, weights, store)
@@ -97,7 +97,8 @@ class Asked:
             return None
         with contextlib.suppress(Reg2RGError, OSError, KeyError):
             dataset, listing = self.dataset(allow_import), before["listing"]
-            if listing is None or signature(dataset) != listing or not _are(before["watched"]):
+            stamp = None if listing is None else stamp_of(before["watched"], deep=False)
+            if stamp is None or stamp != before["stamp"] or signature(dataset) != listing:
                 return int(before["studies"]) if self.listed(dataset)["data"] == before["data"] else None
             return int(before["studies"])
         return None
@@ -124,8 +125,11 @@ class Asked:
                 told = (study.id, study.masks is None, sorted(study.reports.items()), study.whole, study.other)
                 found.update(repr(told).encode("utf-8", "surrogatepass"))
         seal = seal_of(dataset, signature(dataset), None, ())
-        watched = [] if seal is None else [_stamp(path) for path in seal.watched]
-        return {"data": found.hexdigest(), "listing": None if seal is None else seal.listing, "watched": watched}
+        data = found.hexdigest()
+        if seal is None:
+            return {"data": data, "listing": None}
+        watched = {"watched": seal.watched, "stamp": stamp_of(seal.watched, deep=False)}
+        return {"data": data, "listing": seal.listing, **watched}
 
     def note(self, listed: Mapping[str, Any]) -> None:
         """Write down that everything is done.
@@ -170,16 +174,6 @@ def _files(text: str) -> list[Path]:
         return []
     path = Path(text).expanduser()
     return sorted(path.rglob("*")) if path.is_dir() else [path] if path.exists() else []
-
-
-def _stamp(path: str | Path) -> tuple[object, ...]:
-    status = os.stat(path)  # noqa: PTH116 (of text: half the time, for as many files as there are)
-    return str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
-
-
-def _are(stamps: Iterable[Sequence[Any]]) -> bool:
-    """Whether files and folders are as they were."""
-    return all(_stamp(path) == (path, *rest) for path, *rest in stamps)
 
 
 def _stamps(folder: Path) -> str:

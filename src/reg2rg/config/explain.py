@@ -14,6 +14,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
 from reg2rg.config.imports import ALLOWED, refusal
 from reg2rg.config.reading import Key, Tree, lookup, walk
 from reg2rg.core.errors import ConfigError
@@ -116,6 +119,19 @@ def explain_interpolation(error: Exception, tree: Tree, known: Sequence[str] = (
     if "Recursive" in type(error).__name__ or "recursive" in text.lower():
         return tree.say(path, f"{written!r} refers to itself. Give one of the two a value.")
     return tree.say(path, f"{written!r} is not a valid reference: {text} Expected the form ${{section.key}}.")
+
+
+def resolved_values(tree: Tree) -> dict[str, Any]:
+    """The values of a folded config with every reference resolved.
+
+    Raises:
+        ConfigError: a reference to nothing.
+    """
+    try:
+        values: Any = OmegaConf.to_container(OmegaConf.create(tree.values), resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(explain_interpolation(error, tree)) from error
+    return dict(values)
 
 
 def check_references(tree: Tree) -> list[str]:

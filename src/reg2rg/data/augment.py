@@ -133,14 +133,6 @@ class AugmentedStore:
     def __init__(self, store: Store, augment: Augment, seed: int, epoch: int) -> None:
         self.store, self.augment, self.seed, self.epoch = store, augment, seed, epoch
 
-    def studies(self) -> Sequence[str]:
-        """Ids of the studies."""
-        return self.store.studies()
-
-    def regions(self, study: str) -> tuple[str, ...]:
-        """A study's regions with a non-empty mask."""
-        return self.store.regions(study)
-
     def attributes(self, study: str) -> Attributes:
         """What is measured of the study's regions, as they were before they were transformed."""
         return self.store.attributes(study)

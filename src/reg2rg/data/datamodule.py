@@ -147,7 +147,7 @@ class RegionReportDataModule(L.LightningDataModule):
 
     def offer_settled(self, settled: SettledViews) -> None:
         """Be told by the model, view by view, what is known of its frozen encoder, or why it has none."""
-        self._settled = settled
+        self._settled = functools.cache(settled)  # gigabytes of weights are hashed: once, not for every loader
 
     def with_task(self, task: ReportTask, tokenizer: PreTrainedTokenizerBase, token_counts: TokenCounts) -> Self:
         """The same data for another model; see `Reg2RG.conform`.

@@ -16,6 +16,7 @@ vocabulary like any other.
 
 from __future__ import annotations
 
+import itertools
 import re
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -76,6 +77,10 @@ class TokenCounts:
     def region(self) -> int:
         """Tokens of one region, without its tags."""
         return self.texture + self.geometry + self.attributes
+
+    def slots(self, regions: int) -> int:
+        """Slots of a prompt of so many regions, and two tags around each run of them."""
+        return self.global_ + 2 * bool(self.global_) + regions * (self.region + 2 * bool(self.region))
 
     @property
     def measured(self) -> str:
@@ -256,7 +261,8 @@ class PromptEncoder:
         return replace(sample, region_of_label=np.full_like(sample.region_of_label, -1))
 
     def _with_target(self, prompt: Prompt, paragraphs: Sequence[str]) -> EncodedSample:
-        ids, slots, cut = self._fit(paragraphs, len(prompt.ids))
+        ids, last, cut = self._fit(paragraphs, len(prompt.ids))
+        slots = np.maximum(np.searchsorted(_starts(paragraphs), last, side="right") - 1, 0)
         target = np.append(np.asarray(ids, dtype=np.int64), self.eos_id)
         return EncodedSample(
             ids=np.concatenate([prompt.ids, target]),
@@ -276,13 +282,13 @@ class PromptEncoder:
         cut = 0
         for slot, paragraph in enumerate(paragraphs):
             try:
-                own, _, lost = self._fit([paragraph], len(ids))
+                own, last, lost = self._fit([paragraph], len(ids))
             except DataFault:
                 if slot == 0:
                     raise
                 cut += sum(len(_SENTENCE_END.findall(rest)) for rest in paragraphs[slot:])
                 break
-            given = int(np.sum(self._target(paragraph)[1] < len(PARAGRAPH_HEAD.format(slot=slot))))
+            given = int(np.sum(last < len(PARAGRAPH_HEAD.format(slot=slot))))
             told = [*own, self.eos_id]
             ids += told
             labels += [*[IGNORED] * given, *told[given:]]
@@ -359,13 +365,12 @@ class PromptEncoder:
         return ids[skip:], np.asarray([end for _, end in spans[skip:]], dtype=np.int64) - len(before) - 1
 
     def _fit(self, paragraphs: Sequence[str], prompt_length: int) -> tuple[list[int], Int, int]:
-        """Ids and slots of the longest head of whole sentences that fits, and the number of sentences cut."""
+        """The longest head of whole sentences that fits, as `_target` gives it, and the number of sentences cut."""
         text, room = "".join(paragraphs), self.max_length - prompt_length - 1
-        starts = np.cumsum([0, *(len(paragraph) for paragraph in paragraphs[:-1])])
         ids, last = self._target(text)
         total, cut = len(ids), 0
         if total > room:
-            sentences = {match.end() for match in _SENTENCE_END.finditer(text)} | {int(start) for start in starts}
+            sentences = {match.end() for match in _SENTENCE_END.finditer(text)} | {*_starts(paragraphs)}
             ends = sorted(end for end in sentences if 0 < end < len(text))
             kept = bisect_right(ends, room, key=lambda end: len(self._target(text[:end].rstrip() + " ")[0]))
             if kept == 0:
@@ -377,8 +382,11 @@ class PromptEncoder:
                 )
             ids, last = self._target(text[: ends[kept - 1]].rstrip() + " ")
             cut = len(ends) + 1 - kept
-        slots = np.maximum(np.searchsorted(starts, last, side="right") - 1, 0)
-        return ids, slots, cut
+        return ids, last, cut
+
+
+def _starts(paragraphs: Sequence[str]) -> list[int]:
+    return [0, *itertools.accumulate(len(paragraph) for paragraph in paragraphs[:-1])]
 
 
 def _without_target(prompt: Prompt) -> EncodedSample:

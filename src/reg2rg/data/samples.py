@@ -25,12 +25,6 @@ TokenForms = Mapping[str, tuple[int, int, npt.DTypeLike]]
 class ViewSource(Protocol):
     """Where views come from; the store is one."""
 
-    def studies(self) -> Sequence[str]:
-        """Ids of the studies it holds."""
-
-    def regions(self, study: str) -> tuple[str, ...]:
-        """The study's regions with a non-empty mask."""
-
     def views(self, study: str, views: Views, regions: Sequence[str], want: Collection[str]) -> StudyViews:
         """Views of some regions, in the order asked for."""
 

@@ -184,7 +184,7 @@ def mean_statistic(
     """
     units = summed(rows, np.stack([values, np.ones(len(values))], axis=-1), studies)
     std = float(np.std(values)) if len(values) else None
-    return Statistic(group, scope, name, definition, units, _mean, len(values), std, point, score)
+    return Statistic(group, scope, name, definition, units, ratio, len(values), std, point, score)
 
 
 def no_interval(sums: Array) -> Array:
@@ -192,6 +192,7 @@ def no_interval(sums: Array) -> Array:
     return np.full(sums.shape[:-1], np.nan)
 
 
-def _mean(sums: Array) -> Array:
+def ratio(sums: Array) -> Array:
+    """(..., 2) hits and tries, or values and their number -> (...,) first over second; NaN where nothing was tried."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(sums[..., 0] / sums[..., 1])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -153,14 +153,14 @@ def encode(
     summary = EncodeSummary(tuple(one.folder for one in targets.values()))
     lock = only_run(store.root, shard, "encoding")
     with lock if campaign is None else campaign.claims(root, [keys, given]) as claims:
-        ledger = Ledger.open(root / of_shard(f"done-{'-'.join(key[:8] for key in keys)}", shard), tuple(keys))
+        ledger = _ledger(root, keys, shard, shard_of(given, shard))
         if check_contents:
             ledger.rows.clear()
         todo = shard_of(given, shard) if claims is None else own_first(given, shard)
         if claims is None:
             todo = [study for study in todo if not _is_done(study, store, targets, ledger, summary)]
-        with writing(root), _Encoder(store, targets, parts, device, todo, workers) as encoder:
-            encoder.run(ledger, summary, claims)
+        with writing(root), _Encoder(store, targets, parts, device, todo, workers, ledger) as encoder:
+            encoder.run(summary, claims)
             complete = claims is None or claims.finished() >= set(given)
             if claims is not None and complete:
                 summary, shard = summary.of(claims.outcomes()), (1, 1)
@@ -184,6 +184,7 @@ class _Encoder:
         device: where these run.
         order: studies to encode.
         workers: threads that read.
+        ledger: knows what is good, and notes it.
     """
 
     def __init__(
@@ -194,10 +195,11 @@ class _Encoder:
         device: str,
         order: Sequence[str],
         workers: int | None,
+        ledger: Ledger,
     ) -> None:
         device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         readers = _readers(workers, device)
-        self.store, self.targets, self.device = store, targets, torch.device(device)
+        self.store, self.targets, self.device, self.ledger = store, targets, torch.device(device), ledger
         self.parts = {view: part.eval().to(self.device) for view, part in parts.items()} if order else {}
         self._order, self._place = list(order), {study: place for place, study in enumerate(order)}
         self._readers = ThreadPoolExecutor(readers) if readers else None
@@ -210,11 +212,10 @@ class _Encoder:
         if self._readers is not None:
             self._readers.shutdown(wait=True, cancel_futures=True)
 
-    def run(self, ledger: Ledger, summary: EncodeSummary, claims: Claims | None) -> None:
+    def run(self, summary: EncodeSummary, claims: Claims | None) -> None:
         """Encode all, shared with other processes where there are claims; count and note what became of each.
 
         Args:
-            ledger: notes what is good.
             summary: counts.
             claims: who works on what.
         """
@@ -228,12 +229,11 @@ class _Encoder:
             tasks = run_shared(
                 self.one, named, claims=claims, told=asdict, given_up=_given_up, workers=0, title="encode"
             )
-        with _saved(ledger), contextlib.closing(tasks):
+        with _saved(self.ledger), contextlib.closing(tasks):
             for study, outcome in tasks:
                 summary.add(study, outcome)
                 if outcome.status != "skipped":
-                    outputs = [target.path(study) for target in self.targets.values()]
-                    ledger.add(_as_study(study, self.store), outcome.size, outputs)
+                    self.ledger.add(_as_study(study, self.store), outcome.size, _outputs(study, self.targets))
 
     def one(self, study: str) -> Outcome:
         """Encode a study, unless all is there."""
@@ -273,9 +273,11 @@ class _Encoder:
         return self._reading.pop(study).result()
 
     def _read(self, study: str) -> _Read:
-        """The views of what is not there, or not sound."""
+        """The views of what is not there, or not sound; nothing is opened of what has not changed since it was good."""
         regions, key = self.store.regions(study), self.store.index()[study].key
-        states = {view: one.state(study, key, regions, full=True) for view, one in self.targets.items()}
+        known = self.ledger.find(_as_study(study, self.store), _outputs(study, self.targets)) is not None
+        told = {} if known else self.targets
+        states = {view: one.state(study, key, regions, full=True) for view, one in told.items()}
         missing: dict[ViewName, str] = {view: state for view, state in states.items() if state != "good"}
         views = self.store.views(study, self._settings, regions, missing) if missing else None
         return _Read(key, regions, missing, views, {view: one.path(study) for view, one in self.targets.items()})
@@ -319,11 +321,25 @@ def _as_study(study: str, store: Store) -> Study:
     return Study(study, study, "train", store.native_path(study))
 
 
+def _outputs(study: str, targets: Mapping[ViewName, EncodedView]) -> list[Path]:
+    return [one.path(study) for one in targets.values()]
+
+
+def _ledger(root: Path, keys: Sequence[str], shard: tuple[int, int], studies: Collection[str]) -> Ledger:
+    """What is known of a part's studies, also from runs that had cut the work otherwise."""
+    name, mine = f"done-{'-'.join(key[:8] for key in keys)}", set(studies)
+    ledger = Ledger.open(root / of_shard(name, shard), tuple(keys))
+    for path in sorted(root.glob(f"{name}*.json"), key=lambda path: path.stat().st_mtime):  # the newest counts
+        other = Ledger.open(path, tuple(keys)).rows
+        ledger.rows |= {study: other[study] for study in other.keys() & mine}
+    return ledger
+
+
 def _is_done(
     study: str, store: Store, targets: Mapping[ViewName, EncodedView], ledger: Ledger, summary: EncodeSummary
 ) -> bool:
     """Whether no file of a study has changed since its tokens were found good; it is counted then."""
-    row = ledger.find(_as_study(study, store), [one.path(study) for one in targets.values()])
+    row = ledger.find(_as_study(study, store), _outputs(study, targets))
     if row is not None:
         summary.add(study, Outcome("kept", int(row.kept)))
     return row is not None

@@ -57,7 +57,7 @@ def report_on_features(
     found = read_features(study, contract.task.region_set, options, needs_regions=with_regions)
     inputs = inputs_of(features, None, study.masks)
     stage("writing", f"writing the report on {name}")
-    answer, report = written(model, contract, name, tuple(found.weights), _OneGrid(name, found))
+    answer, report = written(model, contract, name, tuple(found.weights), _OneGrid(found))
     made_by = None if mask_file is None else MadeBy("files", source=str(mask_file))
     notes = {note.partition(": ")[0]: note.partition(": ")[2] for note in found.notes}
     absent = [region for region in contract.task.region_set.names if with_regions and region not in found.weights]
@@ -78,8 +78,7 @@ def report_on_features(
 class _OneGrid(OneStudy):
     """Views of one study's features."""
 
-    def __init__(self, study: str, volume: FeatureVolume) -> None:
-        super().__init__(study, tuple(volume.weights))
+    def __init__(self, volume: FeatureVolume) -> None:
         self.volume = volume
 
     def views(self, study: str, views: Views, regions: Sequence[str], want: Collection[str]) -> StudyViews:

@@ -38,17 +38,6 @@ _PACKAGES = ("torch", "lightning", "transformers", "numpy", "nibabel", "pynrrd")
 class OneStudy:
     """Where the views of one study come from, for `StudySamples`."""
 
-    def __init__(self, study: str, regions: tuple[str, ...]) -> None:
-        self.study, self.names = study, regions
-
-    def studies(self) -> list[str]:
-        """The study."""
-        return [self.study]
-
-    def regions(self, study: str) -> tuple[str, ...]:
-        """Its regions."""
-        return self.names
-
     def attributes(self, study: str) -> Attributes:
         """What is measured of its regions.
 

@@ -114,7 +114,7 @@ def report_on(
     for note in detail.notes:
         log.info("%s: %s", name, note)
     stage("writing", f"writing the report on {name}")
-    answer, report = written(model, contract, name, detail.regions, _OneScan(name, detail, attributes))
+    answer, report = written(model, contract, name, detail.regions, _OneScan(detail, attributes))
     if found is not None:
         study = replace(study, masks=canonical(found.masks, contract.task.region_set))
     return ReportResult(
@@ -188,8 +188,7 @@ def _absent(detail: Detail, contract: InputContract, found: Segmentation) -> dic
 class _OneScan(OneStudy):
     """Views of one scan."""
 
-    def __init__(self, study: str, detail: Detail, measured: Attributes | None) -> None:
-        super().__init__(study, detail.regions)
+    def __init__(self, detail: Detail, measured: Attributes | None) -> None:
         self.detail, self.measured = detail, measured
 
     def views(self, study: str, views: Views, regions: Sequence[str], want: Collection[str]) -> StudyViews:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -32,9 +31,13 @@ from reg2rg.audit.measures import (
 from reg2rg.audit.plan import INTERVENTIONS
 from reg2rg.audit.results import AuditResult, Swap
 from reg2rg.core.files import Content, Outputs, json_text
+from reg2rg.evaluation.metrics.collapse import TemplateCollapse
+from reg2rg.evaluation.metrics.questions import ReportQuestions
 from reg2rg.evaluation.results import REPORT, Difference, Number
 from reg2rg.show.evaluation_files import as_json as evaluation_json
-from reg2rg.show.phrases import format_interval, percent
+from reg2rg.show.evaluation_files import differences_json, intervals_json, plain_json
+from reg2rg.show.evaluation_tables import COMPARED, difference_row
+from reg2rg.show.phrases import format_interval, percent, size_and_intervals
 from reg2rg.show.render import print_items, print_tables, to_csv, to_page, write_files
 from reg2rg.show.table import Cell, Table, cell, make_row, make_table
 
@@ -46,7 +49,7 @@ _BY_SCOPE = (FOLLOW, FOLLOW_WORDS, APART, LEAK, LEAK_FINDINGS, F1, F1_BLIND, PRI
 _BY_INTERVENTION = (CHANGED, CHANGED_FINDINGS, FOLLOW, LEAK, LEAK_FINDINGS, F1_BEFORE, F1_AFTER, F1_CHANGE)
 
 
-def audit_tables(result: AuditResult, against: Sequence[Difference] = ()) -> list[Table]:
+def audit_tables(result: AuditResult) -> list[Table]:
     """The tables, in the order of reading; those without a row are left out."""
     tables = [
         _numbers_table("numbers", "The report", result.numbers, _BY_SCOPE, (REPORT,)),
@@ -54,17 +57,16 @@ def audit_tables(result: AuditResult, against: Sequence[Difference] = ()) -> lis
         _scopes("findings", "By finding", result.findings, (FOLLOW, APART, LEAK_FINDINGS, F1, F1_BLIND, PRIOR)),
         _interventions(result),
         _text(result),
-        _differences(against),
+        _differences(result.differences),
     ]
     return [table for table in tables if table.rows]
 
 
-def audit_page(result: AuditResult, against: Sequence[Difference] = (), most_swaps: int = 24) -> str:
+def audit_page(result: AuditResult, most_swaps: int = 24) -> str:
     """The page as HTML. It asks for nothing from outside.
 
     Args:
         result: what to show.
-        against: paired differences to another audit.
         most_swaps: shown side by side.
     """
     telling = [swap for swap in result.swaps if swap.findings]
@@ -77,7 +79,7 @@ def audit_page(result: AuditResult, against: Sequence[Difference] = (), most_swa
             "notes": result.notes,
             "cards": [by_name[name] for name in _CARDS if name in by_name],
             "confidence": percent(result.confidence),
-            "tables": audit_tables(result, against),
+            "tables": audit_tables(result),
             "swaps": _evenly(telling, most_swaps),
             "swaps_told": f"{len(telling):,}",
             "facts": _facts(result),
@@ -85,17 +87,15 @@ def audit_page(result: AuditResult, against: Sequence[Difference] = (), most_swa
     )
 
 
-def print_audit(result: AuditResult, console: Console, against: Sequence[Difference] = ()) -> None:
+def print_audit(result: AuditResult, console: Console) -> None:
     """Print an audit: what was audited, then its tables."""
     console.print(Text(f"Region audit of {result.name}", style="bold"))
     console.print(Text(_lead(result)))
     print_items(result.notes, console)
-    print_tables(audit_tables(result, against), console)
+    print_tables(audit_tables(result), console)
 
 
-def write_audit(
-    result: AuditResult, out: Path, against: Sequence[Difference] = (), outputs: Outputs | None = None
-) -> list[Path]:
+def write_audit(result: AuditResult, out: str | Path, outputs: Outputs | None = None) -> list[Path]:
     """Write ``audit.json``, tables of numbers and of swaps, and the page; each whole or absent.
 
     Returns:
@@ -107,13 +107,13 @@ def write_audit(
     contents: dict[str, Content | Callable[[], Content]] = {
         NUMBERS: partial(_numbers_csv, result),
         SWAPS: lambda: to_csv(pd.DataFrame([_swap(swap) for swap in result.swaps])) if result.swaps else None,
-        PAGE: partial(audit_page, result, against),
-        RESULT: lambda: json_text(as_json(result, against)),
+        PAGE: partial(audit_page, result),
+        RESULT: lambda: json_text(as_json(result)),
     }
-    return write_files(out, contents, outputs)
+    return write_files(Path(out), contents, outputs)
 
 
-def as_json(result: AuditResult, against: Sequence[Difference] = ()) -> dict[str, Any]:
+def as_json(result: AuditResult) -> dict[str, Any]:
     """Everything but the swaps, as JSON has it: NaN is null."""
     found = {
         "format": FORMAT,
@@ -121,44 +121,21 @@ def as_json(result: AuditResult, against: Sequence[Difference] = ()) -> dict[str
         "studies": result.studies,
         "patients": result.patients,
         "interventions": dict(result.interventions),
-        "intervals": {
-            "method": "bootstrap over patients" if result.resamples else None,
-            "resamples": result.resamples,
-            "confidence": result.confidence,
-            "seed": result.seed,
-        },
+        "intervals": intervals_json(result),
         "labeler": result.labeler,
         "notes": list(result.notes),
         "numbers": [asdict(number) for number in (*result.numbers, *result.regions, *result.findings)],
-        "differences": [
-            {
-                "group": one.number.group,
-                "scope": one.number.scope,
-                "name": one.number.name,
-                "value": one.number.value,
-                "other": one.other,
-                "low": one.low,
-                "high": one.high,
-                "p": one.p,
-            }
-            for one in against
-        ],
-        "text": evaluation_json(result.text) if result.text is not None else None,
+        "differences": differences_json(result.differences),
+        "text": evaluation_json(result.text),
         "made by": dict(result.facts),
     }
-    plain: dict[str, Any] = json.loads(json.dumps(found), parse_constant=lambda _: None)  # noqa: TID251
-    return plain
+    return plain_json(found)
 
 
 def _lead(result: AuditResult) -> str:
     trials = sum(result.interventions.values())
-    intervals = (
-        f"{percent(result.confidence)} intervals from {result.resamples:,} bootstrap resamples of patients"
-        if result.resamples
-        else "no intervals"
-    )
-    studies = f"{result.studies:,} studies of {result.patients:,} patients"
-    return f"{studies}; {trials:,} reports under interventions; {intervals}"
+    size, intervals = size_and_intervals(result)
+    return f"{size}; {trials:,} reports under interventions; {intervals}"
 
 
 def _facts(result: AuditResult) -> dict[str, str]:
@@ -204,9 +181,8 @@ def _interventions(result: AuditResult) -> Table:
 
 def _text(result: AuditResult) -> Table:
     """What the reports are worth as text, beside the floors."""
-    numbers = [] if result.text is None else [n for n in result.text.numbers if n.scope == REPORT and _is_told(n)]
-    floors = {} if result.text is None else result.text.floors
-    values = {name: {n.key: n.value for n in floor} for name, floor in floors.items()}
+    numbers = [n for n in result.text.numbers if n.scope == REPORT and _is_told(n)]
+    values = {name: {n.key: n.value for n in floor} for name, floor in result.text.floors.items()}
     shown = [name for name in values if any(number.key in values[name] for number in numbers)]
     rows = [make_row([n.name, _cell(n), *(values[name].get(n.key) for name in shown)]) for n in numbers]
     notes = [f"{n.name}: {n.definition}." for n in numbers]
@@ -214,27 +190,13 @@ def _text(result: AuditResult) -> Table:
 
 
 def _is_told(number: Number) -> bool:
-    return number.name.startswith(("Asked", "Template", "Diversity", "Normal", "Survival")) or number.name in (
-        "CE F1 (micro)",
-        "CE F1 (macro)",
-    )
+    told = ("CE F1 (micro)", "CE F1 (macro)")
+    return number.name in told or any(one().gives(number.name) for one in (ReportQuestions, TemplateCollapse))
 
 
-def _differences(against: Sequence[Difference]) -> Table:
-    told = [one for one in against if one.number.scope == REPORT]
-    rows = [
-        make_row(
-            [
-                one.number.name,
-                one.number.value,
-                one.other,
-                cell(one.number.value - one.other, after=format_interval(one.low, one.high)),
-                one.p,
-            ]
-        )
-        for one in told
-    ]
-    heads = ["", "this", "other", "difference", "p"]
+def _differences(differences: Sequence[Difference]) -> Table:
+    rows = [difference_row(one) for one in differences if one.number.scope == REPORT]
+    heads = ["", "this", "other", *COMPARED]
     notes = ["Paired: the same resamples of the same studies."]
     return make_table("differences", "Against the other audit", heads, rows, notes)
 

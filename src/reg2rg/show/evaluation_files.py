@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from reg2rg.audit.results import AuditResult
 from reg2rg.core.files import Outputs, json_text
-from reg2rg.evaluation.results import Evaluation
+from reg2rg.evaluation.results import Difference, Evaluation
 from reg2rg.show.evaluation_page import evaluation_page
 from reg2rg.show.phrases import best_floors, floor_values, is_below
 from reg2rg.show.plots import PLOTS, draw_plot, png, svg, word_bins
@@ -105,12 +106,7 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
         "protocol": {"name": evaluation.protocol, "text": evaluation.protocol_text},
         "studies": evaluation.studies,
         "patients": evaluation.patients,
-        "intervals": {
-            "method": "bootstrap over patients" if evaluation.resamples else None,
-            "resamples": evaluation.resamples,
-            "confidence": evaluation.confidence,
-            "seed": evaluation.seed,
-        },
+        "intervals": intervals_json(evaluation),
         "notes": list(evaluation.notes),
         "numbers": numbers,
         # In full here too: a floor may have a number that the evaluation itself has not.
@@ -120,18 +116,34 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
         "confusion": asdict(evaluation.confusion) if evaluation.confusion else None,
         "regions": [asdict(region) for region in evaluation.regions],
         "words": _words(evaluation.words),
-        "differences": [
-            {
-                **_fields(found.number, ("group", "scope", "name", "value")),
-                "other": found.other,
-                "difference": found.number.value - found.other,
-                **_fields(found, ("low", "high", "p")),
-            }
-            for found in evaluation.differences
-        ],
+        "differences": differences_json(evaluation.differences),
         "inputs": dict(evaluation.inputs),
         "software": dict(sorted(evaluation.software.items())),
     }
+    return plain_json(found)
+
+
+def intervals_json(found: Evaluation | AuditResult) -> dict[str, Any]:
+    """Where intervals come from."""
+    method = "bootstrap over patients" if found.resamples else None
+    return {"method": method, **_fields(found, ("resamples", "confidence", "seed"))}
+
+
+def differences_json(differences: Sequence[Difference]) -> list[dict[str, Any]]:
+    """Paired differences."""
+    return [
+        {
+            **_fields(found.number, ("group", "scope", "name", "value")),
+            "other": found.other,
+            "difference": found.number.value - found.other,
+            **_fields(found, ("low", "high", "p")),
+        }
+        for found in differences
+    ]
+
+
+def plain_json(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The same in JSON's own types: NaN and infinity are null."""
     plain: dict[str, Any] = json.loads(json.dumps(found, default=_native), parse_constant=lambda _: None)  # noqa: TID251
     return plain
 

@@ -8,12 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from reg2rg.core.progress import MISSING
 from reg2rg.evaluation.results import REPORT, Confusion, Difference, Evaluation, Group, Number
 from reg2rg.show.phrases import best_floors, floor_values, format_interval, format_p, is_below, percent
-from reg2rg.show.table import MARK, Cell, Column, Table, cell, format_value, make_row, make_table
+from reg2rg.show.table import MARK, Cell, Column, Row, Table, cell, format_value, make_row, make_table
 
 _HEADINGS: Mapping[Group, str] = {
     "language": "Language", "findings": "Findings", "regions": "Regions", "statistics": "Statistics"
 }  # fmt: skip
 _FLOOR_ROW, _PROSE = "  best floor", 60
+COMPARED = ("difference [interval]", "p")
 UNAVAILABLE = "not available"
 """Where what makes a number does not cover the script of the texts."""
 _Best = Mapping[tuple[str, str, str], tuple[str, float]]
@@ -233,16 +234,18 @@ def _differences(evaluation: Evaluation) -> list[Table]:
 def _difference_table(
     evaluation: Evaluation, key: str, title: str, differences: Sequence[Difference], lengthy: bool
 ) -> Table:
-    rows = []
-    for found in differences:
-        number, difference = found.number, found.number.value - found.other
-        text = f"{'+' if difference > 0 else ''}{format_value(difference)} {format_interval(found.low, found.high)}"
-        compared = (Cell(text.strip(), difference), Cell(format_p(found.p), found.p))
-        group = "" if number.scope == REPORT else number.scope
-        rows.append(make_row((number.name, number.value, found.other, *compared), group))
+    rows = [difference_row(found) for found in differences]
     note = (
         f"This file minus {evaluation.against or 'the other'}, on the same studies. Intervals and two-sided p are "
         "from a paired bootstrap over patients; p is not corrected for the number of rows."
     )
     title += f", to {evaluation.against}" if evaluation.against else ""
-    return make_table(key, title, ["", "this file", "the other", "difference [interval]", "p"], rows, [note], lengthy)
+    return make_table(key, title, ["", "this file", "the other", *COMPARED], rows, [note], lengthy)
+
+
+def difference_row(found: Difference) -> Row:
+    """Name, both values, and the columns `COMPARED`."""
+    number, difference = found.number, found.number.value - found.other
+    text = f"{'+' if difference > 0 else ''}{format_value(difference)} {format_interval(found.low, found.high)}"
+    compared = (Cell(text.strip(), difference), Cell(format_p(found.p), found.p))
+    return make_row((number.name, number.value, found.other, *compared), "" if number.scope == REPORT else number.scope)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from reg2rg.audit.results import AuditResult
 from reg2rg.core.progress import MISSING
 from reg2rg.evaluation.results import REPORT, Evaluation, Number
 from reg2rg.show.table import format_value
@@ -12,15 +13,17 @@ from reg2rg.show.table import format_value
 
 def headline(evaluation: Evaluation) -> str:
     """Protocol, size and intervals in one line."""
-    parts = [
-        f"protocol {evaluation.protocol}",
-        f"{evaluation.studies:,} studies of {evaluation.patients:,} patients",
-        f"{percent(evaluation.confidence)} intervals from {evaluation.resamples:,} bootstrap resamples of patients "
-        f"(seed {evaluation.seed})"
-        if evaluation.resamples
-        else "no intervals",
-    ]
-    return "; ".join(parts)
+    return "; ".join([f"protocol {evaluation.protocol}", *size_and_intervals(evaluation)])
+
+
+def size_and_intervals(found: Evaluation | AuditResult) -> tuple[str, str]:
+    """Of how many studies it is, and where its intervals come from."""
+    intervals = (
+        f"{percent(found.confidence)} intervals from {found.resamples:,} bootstrap resamples of patients (seed "
+        f"{found.seed})"
+    )
+    size = f"{found.studies:,} studies of {found.patients:,} patients"
+    return size, intervals if found.resamples else "no intervals"
 
 
 def verdict(evaluation: Evaluation) -> str:

@@ -254,14 +254,6 @@ class EncodedStore:
     def __init__(self, store: Store, encoded: Mapping[ViewName, EncodedView]) -> None:
         self.store, self.encoded = store, dict(encoded)
 
-    def studies(self) -> Sequence[str]:
-        """Ids of all studies."""
-        return self.store.studies()
-
-    def regions(self, study: str) -> tuple[str, ...]:
-        """A study's regions with a non-empty mask."""
-        return self.store.regions(study)
-
     def attributes(self, study: str) -> Attributes:
         """What is measured of a study's regions."""
         return self.store.attributes(study)

@@ -110,7 +110,7 @@ class Ledger:
         if row is None:
             return None
         known = (*_plain(study), *map(str, outputs))
-        if row.paths[: len(known)] == known and row.about == _about(study) and _stamp(row.paths) == row.stamp:
+        if row.paths[: len(known)] == known and row.about == _about(study) and stamp_of(row.paths) == row.stamp:
             return row
         del self.rows[study.id]
         self.changed = True
@@ -129,7 +129,7 @@ class Ledger:
         further = {path for name in inputs for path in _on_disk(name)}.difference(plain)
         more = sorted(name for name in further if not any(_holds(path, name) for path in plain))
         paths = (*plain, *map(str, outputs), *more)
-        stamp = _stamp(paths)
+        stamp = stamp_of(paths)
         if stamp is not None:
             self.rows[study.id] = Row(stamp, _about(study), paths, kept)
             self.changed = True
@@ -189,7 +189,7 @@ def unchanged(path: Path, settings: object, listing: str | None) -> Any | None:
         if (header.get("format"), header.get("settings"), header.get("listing")) != (FORMAT, _told(settings), listing):
             return None
         for name, stamp, _, paths, _ in lines:
-            if _stamp(paths, deep=bool(name)) != stamp:
+            if stamp_of(paths, deep=bool(name)) != stamp:
                 return None
         return header["result"]
     return None
@@ -273,10 +273,10 @@ def _together(paths: Iterable[str]) -> Iterator[tuple[str | None, str, list[str]
     """Stamps of what is watched, of many at a time."""
     rest = iter(paths)
     while some := list(itertools.islice(rest, _TOGETHER)):
-        yield _stamp(some, deep=False), "", some
+        yield stamp_of(some, deep=False), "", some
 
 
-def _stamp(paths: Sequence[str], *, deep: bool = True) -> str | None:
+def stamp_of(paths: Sequence[str], *, deep: bool = True) -> str | None:
     """Digest of the stamps of files; ``None`` where one is not there.
 
     Args:
@@ -292,7 +292,7 @@ def _stamp(paths: Sequence[str], *, deep: bool = True) -> str | None:
             if deep and status.st_mode & _KIND == stat.S_IFDIR:
                 with os.scandir(path) as entries:
                     inside = sorted(entry.path for entry in entries)
-                names += [*inside, *(_stamp([entry]) or "" for entry in inside)]
+                names += [*inside, *(stamp_of([entry]) or "" for entry in inside)]
     except OSError:
         return None
     data = array.array("q", found).tobytes()

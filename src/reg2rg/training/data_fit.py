@@ -43,7 +43,7 @@ def check_data(model: FolderModel, data: Any) -> None:
 
 
 def offer_settled(model: FolderModel, data: RegionReportDataModule) -> None:
-    """Tell the data which views may come as tokens; weights are looked at when a loader is made, not before.
+    """Tell the data which views may come as tokens; weights are looked at when the first loader is made, once.
 
     Args:
         model: that is to take the data.

@@ -183,7 +183,7 @@ def _amounts(config: Mapping[str, Any], task: ReportTask, reporter: RegionReport
     regions = len(task.region_set) if task.target == "regions" else 0
     batch = int(data.get("batch_size") or 1)
     text = _TEXT + len(task.instruction_text) // _CHARACTERS
-    prompt = _slots(reporter, regions) + text
+    prompt = reporter.token_counts.slots(regions) + text
     if name == "step":
         return Amounts(batch, regions, task.max_length, max(1, task.max_length - prompt))
     return Amounts(
@@ -191,14 +191,8 @@ def _amounts(config: Mapping[str, Any], task: ReportTask, reporter: RegionReport
     )
 
 
-def _slots(reporter: RegionReporter, regions: int) -> int:
-    counts = reporter.token_counts
-    image = counts.global_ + 2 * bool(counts.global_)
-    return image + regions * (counts.region + 2 * bool(counts.region))
-
-
 def _check(reporter: RegionReporter, amounts: Amounts) -> None:
-    slots = _slots(reporter, amounts.regions)
+    slots = reporter.token_counts.slots(amounts.regions)
     if slots >= amounts.positions:
         raise ConfigError(
             f"a sample of {amounts.positions} positions has no room for its {slots} visual tokens (expected more). "

@@ -199,8 +199,7 @@ def batch_of(reporter: RegionReporter, amounts: Amounts, views: Mapping[str, Any
     """
     counts, size = reporter.token_counts, tuple(views["size"])
     studies, regions = amounts.studies, amounts.regions
-    own = counts.global_ + 2 * bool(counts.global_) + regions * (counts.region + 2) * bool(counts.region)
-    packed, wanted = studies * regions, counts.views
+    own, packed, wanted = counts.slots(regions), studies * regions, counts.views
     rows = torch.arange(studies).repeat_interleave(own)
     labels = torch.full((studies, amounts.positions), IGNORED)
     labels[:, amounts.positions - amounts.answer :] = 1

@@ -21,7 +21,7 @@ def audited(kind, folder, **options):
 
 
 def numbers(records, scope="report"):
-    found = [number for kind in measure_audit(records, LABELER, resamples=400) for number in kind]
+    found = [number for kind in measure_audit(Outcomes(records, LABELER), resamples=400) for number in kind]
     return {number.name: number for number in found if number.scope == scope}
 
 
@@ -66,7 +66,7 @@ def test_a_mixed_region_keeps_its_texture(honest):
 
 
 def test_numbers_by_region_and_finding(honest):
-    _, regions, findings = measure_audit(honest, LABELER, resamples=50)
+    _, regions, findings = measure_audit(Outcomes(honest, LABELER), resamples=50)
     by_key = {(number.scope, number.name): number for number in (*regions, *findings)}
     assert {scope for scope, name in by_key if name == "leak rate"} == set(REGIONS)
     assert by_key["heart", "follow rate"].value == 1.0
@@ -167,16 +167,16 @@ def test_what_cannot_be_audited(tmp_path):
 
 
 def test_a_comparison_is_paired(honest, tmp_path):
-    leaks = audited(Leaks, tmp_path)
-    found = {one.number.name: one for one in compare_audits(honest, leaks, LABELER, resamples=200)
+    leaks, ours = audited(Leaks, tmp_path), Outcomes(honest, LABELER)
+    found = {one.number.name: one for one in compare_audits(ours, leaks, resamples=200)
              if one.number.scope == "report"}  # fmt: skip
     assert found["leak rate"].high < 0
     assert found["leak rate"].p < 0.05
     assert found["leak rate"].other > 0.1
-    same = compare_audits(honest, honest, LABELER, resamples=50)
+    same = compare_audits(ours, honest, resamples=50)
     assert {(one.low, one.high) for one in same} == {(0.0, 0.0)}
     with pytest.raises(ValueError, match="no study in common"):
-        compare_audits(honest[:3], leaks[5:], LABELER)
+        compare_audits(ours.also(honest[:3]), leaks[5:])
 
 
 def test_records_are_small_and_plain(tmp_path):

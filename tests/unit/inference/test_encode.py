@@ -17,6 +17,7 @@ from reg2rg.core.task import Views
 from reg2rg.inference.encode import encode
 from reg2rg.models.encoders import Frozen, MaskPool, PerceiverResampler, Resize, TokenMean, ViT3D
 from reg2rg.models.encoders.settled import facts_of, settled_part, settled_views
+from reg2rg.store.container import verify
 from reg2rg.store.encoded import EncodedStore, EncodedView, Encoding
 from reg2rg.store.store import Store
 from reg2rg.training.data_fit import offer_settled
@@ -171,6 +172,30 @@ def test_nothing_to_do_opens_no_file(toy, store, monkeypatch):
     encode(store, store.studies(), parts_of(model), model.task.views)
     monkeypatch.setattr("reg2rg.store.encoded.verify", lambda path: pytest.fail(f"{path} was read"))
     assert encode(store, store.studies(), parts_of(model), model.task.views).counts == {"kept": 8}
+
+
+def test_weights_are_hashed_once_for_all_loaders(toy, store, monkeypatch):
+    model, hashed = model_of(toy), []
+    encode(store, store.studies(), parts_of(model), model.task.views)
+    monkeypatch.setattr("reg2rg.models.encoders.settled.facts_of", lambda part: hashed.append(part) or facts_of(part))
+    data = data_of(toy, model, store, features="required")
+    assert not hashed
+    data.train_dataloader(), data.val_dataloader()
+    assert len(hashed) == 1
+
+
+def test_what_parts_have_done_is_not_read_again(toy, store, monkeypatch):
+    model = model_of(toy)
+    parts, views, studies = parts_of(model), model.task.views, store.studies()
+    for part in (1, 2):
+        encode(store, studies, parts, views, shard=(part, 2))
+    read = []
+    monkeypatch.setattr("reg2rg.store.encoded.verify", lambda path: read.append(path.stem) or verify(path))
+    assert encode(store, studies, parts, views).counts == {"kept": 8}
+    assert not read
+    again = encode(store, studies, parts, views, shard=(3, 3), campaign=Campaign("c"), workers=2)
+    assert again.counts == {"kept": 8}
+    assert set(read) == {*studies} - {*studies[2::3]}  # it did the others' share as well, of which it knew nothing
 
 
 def test_shards_and_a_run_that_was_ended_leave_the_same_bytes(toy, store, tmp_path, monkeypatch):

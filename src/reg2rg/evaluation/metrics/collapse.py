@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from reg2rg.evaluation.bootstrap import Array, Statistic, mean_statistic, summed
+from reg2rg.evaluation.bootstrap import Array, Statistic, mean_statistic, ratio, summed
 from reg2rg.evaluation.labelers.keywords import SENTENCES
 from reg2rg.evaluation.metrics.base import METRICS, Metric, Scores
 from reg2rg.evaluation.results import REPORT
@@ -82,7 +82,7 @@ def _templates(name: str, rows: NDArray[np.intp], texts: Sequence[str], studies:
         f"share of the sentences that are one of the {TEMPLATES} commonest of all of this side, case and white space "
         "aside",
         summed(rows, np.asarray(values, dtype=np.float64).reshape(-1, 2), studies),
-        _share,
+        ratio,
         int(times.total()),
         score=False,
     )
@@ -140,15 +140,9 @@ def _survival(
         )
 
 
-def _share(sums: Array) -> Array:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(sums[..., 0] / sums[..., 1])
-
-
 def _mean_of_shares(sums: Array) -> Array:
     """A resample may lack a rare finding: it is left out of that resample's mean."""
     pairs = sums.reshape(*sums.shape[:-1], -1, 2)
     seen = pairs[..., 1] > 0
     shares = np.divide(pairs[..., 0], pairs[..., 1], out=np.zeros(seen.shape), where=seen)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(shares.sum(-1) / seen.sum(-1))
+    return ratio(np.stack([shares.sum(-1), seen.sum(-1)], axis=-1))

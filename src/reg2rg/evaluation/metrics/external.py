@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.registry import did_you_mean, load_plugins
 from reg2rg.evaluation.bootstrap import mean_statistic
-from reg2rg.evaluation.metrics.base import METRICS, Column, Metric, Scores
+from reg2rg.evaluation.metrics.base import METRICS, Column, Metric, Scores, metric_classes
 from reg2rg.evaluation.pairs import Pair
 from reg2rg.evaluation.records import as_cell
 from reg2rg.evaluation.results import REPORT
@@ -62,20 +62,21 @@ class Judge(Metric):
 
 
 def load_judge(name: str) -> Metric:
-    """The judge that an installed package offers under this name: a registered metric, or a function.
+    """The judge of this name: a registered metric, or a function that an installed package offers.
 
     Raises:
         ConfigError: none does, or what it names cannot be called.
     """
     known = {entry.name: entry for entry in entry_points(group=GROUP)}
-    if name not in known:
+    asked_for = [metric.__name__ for metric in metric_classes() if not metric.always]
+    if name not in known and name not in METRICS:
         load_plugins()  # last: it may import much
     if name in METRICS:
         return METRICS.get(name)()
     if name not in known:
-        there = ", ".join(sorted(known)) or "none"
+        there = sorted({*known, *asked_for})
         raise ConfigError(
-            f"there is no judge '{name}'.{did_you_mean(name, [*known, *METRICS])} Installed: {there}. Fix: install a "
+            f"there is no judge '{name}'.{did_you_mean(name, there)} Installed: {', '.join(there)}. Fix: install a "
             f"package that names one under the entry-point group '{GROUP}', or registers a metric of this name"
         )
     try:

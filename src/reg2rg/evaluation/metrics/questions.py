@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reg2rg.core.labels import FINDINGS
-from reg2rg.evaluation.bootstrap import Array, Statistic
+from reg2rg.evaluation.bootstrap import Statistic, ratio
 from reg2rg.evaluation.labelers.keywords import KeywordReader
 from reg2rg.evaluation.metrics.base import METRICS, Metric, Scores
 from reg2rg.evaluation.results import REPORT
@@ -95,7 +95,7 @@ def _statistics(scope: str, texts: Sequence[tuple[int, str, str]], studies: int)
         if n := int(units[name][:, 1].sum()):
             text = f"{definition}; read by keyword rules, sides and lobes in the clause that states the finding"
             score = not name.startswith("Asked presence")
-            yield Statistic("findings", scope, name, text, units[name], _share, n, score=score)
+            yield Statistic("findings", scope, name, text, units[name], ratio, n, score=score)
 
 
 def _asked(right: Mapping[str, Answer], said: Mapping[str, Answer]) -> Iterator[tuple[str, bool]]:
@@ -113,8 +113,3 @@ def _asked(right: Mapping[str, Answer], said: Mapping[str, Answer]) -> Iterator[
                 yield name, given == wanted
                 if given is not None:
                     yield f"{name}, where found", given == wanted
-
-
-def _share(sums: Array) -> Array:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(sums[..., 0] / sums[..., 1])

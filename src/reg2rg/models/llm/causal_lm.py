@@ -157,7 +157,8 @@ class CausalLM(LanguageModel):
             self.require_context(length)
         else:
             options |= block_options(self._causal, blocks, self._cast(embeddings).dtype)
-            self.require_context(int(options["position_ids"].max()) + 1)  # type: ignore[union-attr]
+            if length > self.context_length:  # as it may be: texts side by side share positions
+                self.require_context(int(options["position_ids"].max()) + 1)  # type: ignore[union-attr]
             before = rows * length + predicted_from(blocks)[rows, columns + 1]
 
         def only_before_labels(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:

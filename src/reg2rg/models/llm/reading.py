@@ -92,14 +92,16 @@ def beginnings(inputs: Tensor, mask: Tensor) -> list[Beginning]:
     A beginning that is short, or less than an eighth of its prompt, is not worth the second reading.
     """
     lengths = mask.sum(1).tolist()
+    pairs = [(row, other) for row in range(1, len(lengths)) for other in dict.fromkeys((row - 1, 0))]
+    starts = [inputs[row, inputs.shape[1] - length :] for row, length in enumerate(lengths)]
+    # One answer for all pairs: a GPU is waited for once.
+    shared = torch.stack([_in_common(starts[row], starts[other]) for row, other in pairs]).tolist() if pairs else []
+    by_pair = dict(zip(pairs, shared, strict=True))
     found: list[Beginning] = []
     for row, length in enumerate(lengths):
         best = Beginning(row)
         for other in dict.fromkeys((row - 1, 0)) if row else ():
-            both = min(length, lengths[other])
-            ours, theirs = (inputs[one, inputs.shape[1] - lengths[one] :][:both] for one in (row, other))
-            differ = (ours != theirs).any(-1)
-            common = int(differ.int().argmax()) if bool(differ.any()) else both
+            common = by_pair[row, other]
             if common == length == lengths[other]:
                 best = Beginning(found[other].like)
                 break
@@ -108,6 +110,13 @@ def beginnings(inputs: Tensor, mask: Tensor) -> list[Beginning]:
                 best = Beginning(row, found[other].like, common)
         found.append(best)
     return found
+
+
+def _in_common(one: Tensor, other: Tensor) -> Tensor:
+    """(L, E), (M, E) -> how many first positions are equal."""
+    both = min(len(one), len(other))
+    differ = (one[:both] != other[:both]).any(-1)
+    return torch.where(differ.any(), differ.int().argmax(), both) if both else differ.new_zeros((), dtype=torch.long)
 
 
 class Reader:
