@@ -284,7 +284,7 @@ class RecordLines:
         except OSError as error:
             raise DocumentError(f"{self.path}: cannot be read ({error.strerror or error}). Fix: {self.fix}") from None
         self._digest = hashlib.blake2b(first, digest_size=32)
-        header = self._value(first)
+        header = self.value(first)
         if not isinstance(header, dict):
             raise self._damaged()
         self.header = header
@@ -294,16 +294,21 @@ class RecordLines:
         self._files.close()
 
     def __iter__(self) -> Iterator[Any]:
+        return map(self.value, self.lines())
+
+    def lines(self) -> Iterator[bytes]:
+        """The lines as they stand; `value` of one is what was written."""
         digest = self._digest
         line = self._stream.readline(MAX_JSON)
         for following in self._stream:
             digest.update(line)
-            yield self._value(line)
+            yield line
             line = following
         if line != json.dumps(digest.hexdigest()).encode() + b"\n":
             raise self._damaged()
 
-    def _value(self, line: bytes) -> Any:
+    def value(self, line: bytes) -> Any:
+        """What a line holds."""
         try:
             return _scan(line.decode(), 0)[0]
         except (ValueError, RecursionError, StopIteration):

@@ -19,16 +19,16 @@ import itertools
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from reg2rg.core.documents import DocumentError, RecordLines, write_record_lines
 from reg2rg.core.types import LabelMap, RegionFiles, Study
 from reg2rg.datasets.base import Dataset
 from reg2rg.scans.archives import SUFFIXES, parts_of, through
 
-FORMAT = 3
+FORMAT = 4
 _SETTLED_NS = 2_000_000_000
 """What is watched must have been left alone for so long before the listing: clocks of file systems tick slowly."""
 _LARGEST = (1 << 63) - 1
@@ -36,6 +36,7 @@ _TOGETHER = 64
 _KIND = 0o170000  # of a file's mode
 _UNUSABLE = (FileNotFoundError, DocumentError, KeyError, TypeError, ValueError)
 """What reading a ledger may end with where it is absent, or damaged, which its last line tells."""
+_T = TypeVar("_T")
 _FIX = "run the command again, which writes it anew"
 
 
@@ -49,12 +50,14 @@ class Row:
         paths: its files: image and masks, what was made of them, then further inputs such as the voxels of a detached
             header.
         kept: what the command wants to know of it, plain values.
+        facts: what the stamp is the digest of; empty until it was compared in this run.
     """
 
     stamp: str
     about: str
     paths: tuple[str, ...]
     kept: Any
+    facts: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +102,12 @@ class Ledger:
         ledger = cls(path, _told(settings))
         with contextlib.suppress(*_UNUSABLE), RecordLines(path, _FIX) as lines:
             if lines.header.get("format") == FORMAT and lines.header["settings"] == ledger.settings:
-                found = {name: Row(stamp, about, tuple(paths), kept) for name, stamp, about, paths, kept in lines}
-                found.pop("", None)  # what is watched
+                found = {}
+                every = iter(lines)
+                for (_, folder, names, _), rows in zip(every, every, strict=True):
+                    paths = iter(_joined(folder, names))
+                    for name, stamp, about, count, kept in rows:
+                        found[name] = Row(stamp, about, tuple(itertools.islice(paths, count)), kept)
                 ledger.rows = found
         return ledger
 
@@ -110,8 +117,11 @@ class Ledger:
         if row is None:
             return None
         known = (*_plain(study), *map(str, outputs))
-        if row.paths[: len(known)] == known and row.about == _about(study) and stamp_of(row.paths) == row.stamp:
-            return row
+        if row.paths[: len(known)] == known and row.about == _about(study):
+            facts = _facts(row.paths)
+            if facts is not None and _digest(facts) == row.stamp:
+                self.rows[study.id] = replace(row, facts=facts)
+                return row
         del self.rows[study.id]
         self.changed = True
         return None
@@ -129,9 +139,9 @@ class Ledger:
         further = {path for name in inputs for path in _on_disk(name)}.difference(plain)
         more = sorted(name for name in further if not any(_holds(path, name) for path in plain))
         paths = (*plain, *map(str, outputs), *more)
-        stamp = stamp_of(paths)
-        if stamp is not None:
-            self.rows[study.id] = Row(stamp, _about(study), paths, kept)
+        facts = _facts(paths)
+        if facts is not None:
+            self.rows[study.id] = Row(_digest(facts), _about(study), paths, kept, facts)
             self.changed = True
 
     def holds_all(self, studies: Sequence[Study]) -> bool:
@@ -150,11 +160,17 @@ class Ledger:
                 something that is watched has gone.
         """
         header: dict[str, Any] = {"format": FORMAT, "settings": self.settings}
-        watched = [] if seal is None else list(_together(seal.watched))
-        if seal is not None and all(stamp is not None for stamp, _, _ in watched):
+        watched = [] if seal is None else [_Group(some, _facts(some, deep=False)) for some in _few(seal.watched)]
+        rows = list(_few(sorted(self.rows.items())))
+        groups = [_Group([path for _, row in some for path in row.paths], _all_facts(some)) for some in rows]
+        if seal is not None and all(group.facts is not None for group in (*watched, *groups)):
             header |= {"listing": seal.listing, "result": seal.result}
-        rows = ([name, row.stamp, row.about, row.paths, row.kept] for name, row in sorted(self.rows.items()))
-        write_record_lines(self.path, header, itertools.chain((["", *some, None] for some in watched), rows))
+        told = [[[name, row.stamp, row.about, len(row.paths), row.kept] for name, row in some] for some in rows]
+        lines = [
+            *((group.line(deep=False), []) for group in watched),
+            *((group.line(deep=True), some) for group, some in zip(groups, told, strict=True)),
+        ]
+        write_record_lines(self.path, header, itertools.chain.from_iterable(lines))
         self.changed = False
 
 
@@ -188,9 +204,11 @@ def unchanged(path: Path, settings: object, listing: str | None) -> Any | None:
         header = lines.header
         if (header.get("format"), header.get("settings"), header.get("listing")) != (FORMAT, _told(settings), listing):
             return None
-        for name, stamp, _, paths, _ in lines:
-            if stamp_of(paths, deep=bool(name)) != stamp:
-                return None
+        for number, line in enumerate(lines.lines()):
+            if number % 2 == 0:  # the other one is about the studies one by one
+                stamp, folder, names, deep = lines.value(line)
+                if stamp_of(names, folder, deep=deep) != stamp:
+                    return None
         return header["result"]
     return None
 
@@ -269,36 +287,79 @@ def _digest_of(*facts: object) -> str:
     return hashlib.blake2b(repr(facts).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
-def _together(paths: Iterable[str]) -> Iterator[tuple[str | None, str, list[str]]]:
-    """Stamps of what is watched, of many at a time."""
-    rest = iter(paths)
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Files that are compared at once, which is quicker than one study after another.
+
+    Attributes:
+        paths: the files.
+        facts: of them; ``None`` where one is not there or was not looked at.
+    """
+
+    paths: Sequence[str]
+    facts: bytes | None
+
+    def line(self, *, deep: bool) -> list[object]:
+        """As it is written: their stamp, the folder that all lie in, their names from there, and whether to look in."""
+        folder = os.path.commonprefix([*self.paths]).rpartition("/")[0]  # noqa: RUF071 (paths are kept to the letter)
+        names = [path[len(folder) + 1 :] for path in self.paths] if folder else [*self.paths]
+        if any(name.startswith("/") for name in names):  # behind two slashes; it would count as a whole path
+            folder, names = "", [*self.paths]
+        return [None if self.facts is None else _digest(self.facts), folder, names, deep]
+
+
+def _few(things: Iterable[_T]) -> Iterator[list[_T]]:
+    rest = iter(things)
     while some := list(itertools.islice(rest, _TOGETHER)):
-        yield stamp_of(some, deep=False), "", some
+        yield some
 
 
-def stamp_of(paths: Sequence[str], *, deep: bool = True) -> str | None:
+def _all_facts(rows: Iterable[tuple[str, Row]]) -> bytes | None:
+    facts = [row.facts for _, row in rows]
+    return b"".join(facts) if all(facts) else None
+
+
+def _joined(folder: str, names: Iterable[str]) -> list[str]:
+    return [f"{folder}/{name}" for name in names] if folder else [*names]
+
+
+def stamp_of(names: Sequence[str], folder: str = "", *, deep: bool = True) -> str | None:
     """Digest of the stamps of files; ``None`` where one is not there.
 
     Args:
-        paths: the files. What is a folder stands for all in it too, so that one that is added is noticed.
+        names: the files. What is a folder stands for all in it too, so that one that is added is noticed.
+        folder: that they lie in; not "" is quicker than whole paths.
         deep: look into folders. Without it a folder is one entry, which changes when something is added or taken away.
     """
+    facts = _facts(names, folder, deep=deep)
+    return None if facts is None else _digest(facts)
+
+
+def _facts(names: Sequence[str], folder: str = "", *, deep: bool = True) -> bytes | None:
+    """What `stamp_of` is the digest of; of several files that of each, one behind the other."""
     found: list[int] = []
-    names: list[str] = []
+    data, inside_of = b"", None
     try:
-        for path in paths:
-            status = os.stat(path)  # noqa: PTH116 (of text: half the time, for as many files as there are)
+        inside_of = os.open(folder, os.O_RDONLY) if folder else None
+        for name in names:
+            status = os.stat(name, dir_fd=inside_of)
             found += (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & _LARGEST)
             if deep and status.st_mode & _KIND == stat.S_IFDIR:
-                with os.scandir(path) as entries:
+                with os.scandir(f"{folder}/{name}" if folder else name) as entries:
                     inside = sorted(entry.path for entry in entries)
-                names += [*inside, *(stamp_of([entry]) or "" for entry in inside)]
+                told = repr([*inside, *(stamp_of([entry]) or "" for entry in inside)])
+                data += array.array("q", found).tobytes() + told.encode("utf-8", "surrogatepass")
+                found = []
     except OSError:
         return None
-    data = array.array("q", found).tobytes()
-    if names:
-        data += repr(names).encode("utf-8", "surrogatepass")
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
+    finally:
+        if inside_of is not None:
+            os.close(inside_of)
+    return data + array.array("q", found).tobytes()
+
+
+def _digest(facts: bytes) -> str:
+    return hashlib.blake2b(facts, digest_size=16).hexdigest()
 
 
 def _holds(folder: str, name: str) -> bool:

@@ -137,3 +137,44 @@ def test_a_seal_without_a_file_that_was_written_is_none(study, tmp_path) -> None
     assert unchanged(tmp_path / "done.json", (1, "a"), "m") is None
     (tmp_path / "scan/3.dcm").touch()
     assert unchanged(tmp_path / "done.json", (1, "a"), "l") is None, "a folder to which something was added"
+
+
+@pytest.mark.parametrize("changed", [0, 63, 64, 149])
+def test_many_studies_are_compared_together_and_a_change_of_any_is_noticed(tmp_path, changed) -> None:
+    (tmp_path / "ct").mkdir()
+    studies = [Study(f"{number:03}", "p", "train", tmp_path / f"ct/{number}.nii", None) for number in range(150)]
+    ledger = opened(tmp_path)
+    for study in studies:
+        study.image.write_text(study.id)
+        ledger.add(study, study.id)
+    ledger.save(Seal("listed", "kept", [str(tmp_path / "ct")]))
+    assert unchanged(tmp_path / "done.json", (1, "a"), "listed") == "kept"
+    again = opened(tmp_path)
+    assert [again.find(study).kept for study in studies] == [study.id for study in studies]
+    again.save(Seal("listed", "again", [str(tmp_path / "ct")]))
+    assert unchanged(tmp_path / "done.json", (1, "a"), "listed") == "again", "rows that were read and compared"
+    studies[changed].image.write_text("other")
+    assert unchanged(tmp_path / "done.json", (1, "a"), "listed") is None
+    again = opened(tmp_path)
+    assert [study.id for study in studies if again.find(study) is None] == [studies[changed].id]
+
+
+def test_rows_that_were_not_compared_are_not_sealed(study, tmp_path) -> None:
+    ledger = opened(tmp_path)
+    ledger.add(study, None)
+    ledger.save()
+    opened(tmp_path).save(Seal("listed", "kept", []))
+    assert unchanged(tmp_path / "done.json", (1, "a"), "listed") is None
+
+
+def test_paths_are_kept_to_the_letter(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    for name in ("a/one.nii", "a/two.nii"):
+        (tmp_path / name).write_text(name)
+    for names in (["a//one.nii", "a/two.nii"], ["a/one.nii", "a/two.nii"], ["a/one.nii", str(tmp_path / "a/two.nii")]):
+        ledger = opened(tmp_path)
+        ledger.add(Study("s", "p", "train", Path("a"), None), None, inputs=())
+        ledger.rows["t"] = replace(ledger.rows["s"], paths=tuple(names))
+        ledger.save()
+        assert opened(tmp_path).rows["t"].paths == tuple(names)

@@ -109,7 +109,10 @@ class ViT3D(Encoder):
 
         few = max(1, _VOXELS_AT_ONCE // volumes[:1].numel())
         return torch.cat(
-            [checkpoint(embed, part, use_reentrant=False, preserve_rng_state=False) for part in volumes.split(few)]
+            [
+                checkpoint(embed, part, use_reentrant=False, preserve_rng_state=False)
+                for part in torch.split(volumes, few)
+            ]
         )
 
     def positions(self) -> Tensor:
