@@ -65,6 +65,15 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def give_back_at_once() -> None:
+    """Let the C library hand every block of 64 KiB and more back to the system as soon as it is freed.
+
+    By default it keeps blocks of up to 32 MiB, so that a process stays larger than what it uses, by up to a quarter.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(-3, 1 << 16)  # M_MMAP_THRESHOLD of glibc, which setting it keeps as it is
+
+
 def reset_peak() -> None:
     """Start `peak` anew, where the system can; elsewhere it only grows, so run the smaller way first."""
     with contextlib.suppress(OSError):

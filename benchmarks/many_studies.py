@@ -158,6 +158,7 @@ def main() -> int:
         return 0
     folder = options.folder / f"{options.studies}-{options.masks}"
     make(folder, options.studies, options.masks)
+    time.sleep(3)  # a listing of what was made a moment ago is not trusted: clocks of file systems tick slowly
     sides = {"this": None} | ({"other": options.against.resolve()} if options.against else {})
     found = {}
     for side, source in sides.items():
