@@ -122,7 +122,10 @@ def keep_manifests(store: Path, counts: Counter[str]) -> None:
     """Count how often each study was finished, from the manifests as they grow; they go when all is done."""
     read: dict[Path, int] = {}
     while True:
-        for path in list(store.rglob(".campaigns/*/manifests/*.jsonl")):
+        paths: list[Path] = []
+        with contextlib.suppress(FileNotFoundError):  # a folder that goes while it is read
+            paths += store.rglob(".campaigns/*/manifests/*.jsonl")
+        for path in paths:
             try:
                 data = path.read_bytes()
             except FileNotFoundError:

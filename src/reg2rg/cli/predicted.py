@@ -8,8 +8,10 @@ made from the store. Whatever differs, or cannot be told without torch, is looke
 
 from __future__ import annotations
 
+import array
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from reg2rg.datasets.base import Dataset
 
 DONE = "done.json"
+_TOGETHER, _LARGEST = 64, (1 << 63) - 1
 _SPLIT = "test"
 """What ``predict`` reports on unless the config says otherwise."""
 
@@ -177,16 +180,28 @@ def _files(text: str) -> list[Path]:
 
 
 def _stamps(folder: Path) -> str:
-    """Digest of the stamps of all files of a folder; those that are being written are left out."""
-    found, stat = hashlib.blake2b(digest_size=16), os.stat
-    with contextlib.suppress(FileNotFoundError):
-        names, opened = sorted(os.listdir(folder)), os.open(folder, os.O_RDONLY)  # noqa: PTH208
-        try:
-            for name in names:
-                if name[0] != ".":
-                    now = stat(name, dir_fd=opened)
-                    told = f"{name}/{now.st_size}/{now.st_mtime_ns}/{now.st_ctime_ns}/{now.st_ino}"
-                    found.update(told.encode("utf-8", "surrogatepass"))
-        finally:
-            os.close(opened)
+    """Digest of the stamps of all files of a folder; those that are being written are left out.
+
+    In the order in which the folder lists them: that is one order where nothing changes, and takes no memory.
+    """
+    found = hashlib.blake2b(digest_size=16)
+    with contextlib.suppress(FileNotFoundError), _opened(folder) as opened, os.scandir(opened) as entries:
+        kept = (entry for entry in entries if entry.name[0] != ".")
+        while some := list(itertools.islice(kept, _TOGETHER)):
+            stamps = array.array("q")
+            for entry in some:
+                now = entry.stat()
+                stamps.extend((now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino & _LARGEST))
+            found.update("/".join([entry.name for entry in some]).encode("utf-8", "surrogatepass") + b"/")
+            found.update(stamps.tobytes())
     return found.hexdigest()
+
+
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    """A folder, in which files are found quicker than by their whole paths."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        yield opened
+    finally:
+        os.close(opened)
