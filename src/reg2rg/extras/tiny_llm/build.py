@@ -131,7 +131,8 @@ def build_tiny_llama(
         model = _llama(tokenizer, hidden_size, layers, heads, head_dim)
         openings = [write_paragraph(slot, "", "").partition(":")[0].rstrip() for slot in range(10)]
         ids = tokenizer(openings, add_special_tokens=False)["input_ids"]
-        start_lookup(model, generator, [row[-2] for row in ids], ids[0][-1 - CUE_OFFSET])
+        ends = [] if labeler is None else tokenizer.convert_tokens_to_ids([".", ":"])
+        start_lookup(model, generator, [row[-2] for row in ids], ids[0][-1 - CUE_OFFSET], ends=ends)
         curve = []
         if schedule.steps:
             cut = max(1, len(reports) // 10)  # the curve is of reports that are not trained on, where there are enough
