@@ -1,27 +1,46 @@
 """Detected findings as words of the prompt, behind the visual tokens of their region.
 
-    The region 3 is <region>. The region 3 is with hiatal hernia. The region 4 is <region>. The region 4 is with no
-    finding. ...
+    The region 3 is <region>. The region 3 is with cardiomegaly. The region 3 is with pericardial effusion. The region
+    4 is <region>. The region 4 is with no finding. ...
 
-In training the words are what the labels of the region's own text say, and are left out at random, so that the model
-does not stop to look; when a report is generated they are what the head detects. The number stands before them again:
-small language models look up by number, and what stands right behind it.
+In training the words are what the labels of the region's own text say, in the order of the text, and are left out at
+random, so that the model does not stop to look; when a report is generated they are what the head detects, in the
+order of the labels. The number stands before each finding again: small language models look up by number, and what
+stands right behind it. They learn to go on to the next finding where the order of the text is that of the prompt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-WITH, WITHOUT = ". The region {slot} is with {labels}", ". The region {slot} is with no finding"
+WITH, WITHOUT = ". The region {slot} is with {label}", ". The region {slot} is with no finding"
+_SENTENCE_END = re.compile(r"[.!?](?=\s)")
 
 
 def cue_text(slot: int, labels: Sequence[str]) -> str:
     """What the prompt says of the region in a slot with these findings."""
-    return (WITH if labels else WITHOUT).format(slot=slot, labels=", ".join(labels).lower())
+    return "".join(WITH.format(slot=slot, label=label.lower()) for label in labels) or WITHOUT.format(slot=slot)
+
+
+def order_in_text(text: str, read: Callable[[Sequence[str]], NDArray[np.bool_]]) -> list[int]:
+    """Places of the labels that a text states, as its sentences come to them; those of one sentence in label order.
+
+    Args:
+        text: of a region.
+        read: texts -> (N, L) bool, the labels that each states.
+    """
+    ends = [*(found.end() for found in _SENTENCE_END.finditer(text)), len(text)]
+    rows = read([text[:end] for end in ends])
+    since = rows.argmax(0)
+    return sorted(np.flatnonzero(rows[-1]).tolist(), key=lambda place: int(since[place]))
 
 
 class CueWriter:

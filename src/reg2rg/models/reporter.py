@@ -6,7 +6,7 @@ of them, a report in which each paragraph first names its region.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from reg2rg.core.errors import ConfigError
 from reg2rg.data.batch import Batch
 from reg2rg.data.prompt import IGNORED, TAGS, TokenCounts
-from reg2rg.models.cues import CueWriter
+from reg2rg.models.cues import CueWriter, order_in_text
 from reg2rg.models.encoders.base import Encoder
 from reg2rg.models.encoders.grids import MaskPool
 from reg2rg.models.heads.base import HeadInputs
@@ -158,7 +158,7 @@ class RegionReporter(nn.Module):
         if self.cues is not None and self.head is not None:
             kept = torch.rand(len(region)) >= self.findings.cue_dropout if self.training else None
             told = stated if self.training else self.head.detected(logits, region, self.operating_point)
-            batch = self._cued(batch, region, told, kept)
+            batch = self._cued(batch, region, told, kept, as_written=self.training)
             self._require_context(batch)
         blocks = () if batch.blocks is None else (batch.blocks,)
         losses.nll = self.llm.answer_nll(self._filled(batch, table), batch.attention_mask, batch.labels, *blocks)
@@ -193,7 +193,9 @@ class RegionReporter(nn.Module):
         tokens = table[TAGS + len(batch) * counts.global_ :].view(len(names), counts.region, width)
         return self.head(tokens, image[study.to(table.device)], region), region
 
-    def _cued(self, batch: Batch, region: Tensor, told: Tensor, kept: Tensor | None = None) -> Batch:
+    def _cued(
+        self, batch: Batch, region: Tensor, told: Tensor, kept: Tensor | None = None, as_written: bool = False
+    ) -> Batch:
         """The batch with the findings of each region in its prompt.
 
         Args:
@@ -201,6 +203,7 @@ class RegionReporter(nn.Module):
             region: (N,).
             told: (N, L) bool.
             kept: (N,) bool, regions of which anything is said; all that can have findings by default.
+            as_written: findings stand in the order of their region's text, else in that of the labels.
         """
         assert self.head is not None
         assert self.cues is not None
@@ -208,11 +211,21 @@ class RegionReporter(nn.Module):
         chosen = able if kept is None else able & kept.to(able.device)
         rows = zip((told & self.head.possible[region]).tolist(), chosen.tolist(), strict=True)
         slots = [slot for own in batch.regions for slot in range(len(own))]
+        texts = [text if as_written else "" for own in batch.reports for text in own]
         words = [
-            self.cues.ids(slot, self.head.named(row) if keep else None)
-            for slot, (row, keep) in zip(slots, rows, strict=True)
+            self.cues.ids(slot, self._named(row, text) if keep else None)
+            for slot, text, (row, keep) in zip(slots, texts, rows, strict=True)
         ]
         return batch.cued(words, int(self.llm.tokenizer.pad_token_id or 0))
+
+    def _named(self, row: Sequence[bool], text: str) -> tuple[str, ...]:
+        """Labels of one row (L,), in the order of a text that states them all, if there is one."""
+        assert self.head is not None
+        names = self.head.named(row)
+        if len(names) < 2 or not text:
+            return names
+        order = [self.head.labels[place] for place in order_in_text(text, self.head.targets)]
+        return tuple(sorted(names, key=order.index))
 
     def _word_loss(self, batch: Batch, table: Tensor) -> Tensor:
         assert self.words is not None

@@ -6,7 +6,8 @@ import torch
 
 from reg2rg.data.batch import Sample, collate
 from reg2rg.data.prompt import IGNORED, REGION_PREFIX, PromptEncoder, TokenCounts
-from reg2rg.models.cues import CueWriter, cue_text
+from reg2rg.evaluation.labelers import RuleLabeler
+from reg2rg.models.cues import CueWriter, cue_text, order_in_text
 
 COUNTS = TokenCounts(texture=2, geometry=1, global_=2)
 
@@ -77,8 +78,24 @@ def test_what_the_prompt_encoder_would_write(encoder, batch) -> None:
 
 
 def test_the_words_of_a_cue() -> None:
-    assert cue_text(3, ("Hiatal hernia", "Lung nodule")) == ". The region 3 is with hiatal hernia, lung nodule"
+    both = ". The region 3 is with hiatal hernia. The region 3 is with lung nodule"
+    assert cue_text(3, ("Hiatal hernia", "Lung nodule")) == both
     assert cue_text(0, ()) == ". The region 0 is with no finding"
+
+
+@pytest.mark.parametrize(
+    ("text", "order"),
+    [
+        ("Nodule of 20 mm in the right upper lobe. Emphysema is present.", ["Lung nodule", "Emphysema"]),
+        ("Emphysema is present. Nodule of 2.5 mm in the right upper lobe.", ["Emphysema", "Lung nodule"]),
+        ("A nodule beside emphysema. A nodule.", ["Emphysema", "Lung nodule"]),
+        ("No nodule is seen.", []),
+        ("", []),
+    ],
+)
+def test_labels_in_the_order_of_a_text(text, order) -> None:
+    labeler = RuleLabeler()
+    assert [labeler.labels[place] for place in order_in_text(text, labeler.label)] == order
 
 
 def test_no_cues_change_nothing(encoder, batch) -> None:

@@ -15,6 +15,7 @@ import torch
 from conftest import Toy
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.regions import load_region_set
+from reg2rg.models.cues import order_in_text
 from reg2rg.models.encoders import AttributeEncoder
 from reg2rg.models.heads import FindingsHead
 from reg2rg.models.heads.operating import OperatingPoint
@@ -104,8 +105,13 @@ def test_in_training_the_prompt_names_what_the_texts_state_and_in_validation_wha
     module.train()
     module.reporter.losses(batch)
     stated = [row.nonzero()[0].tolist() for row in module.reporter.head.targets(sum(batch.reports, ()))]
-    assert [[module.reporter.head.labels[k] for k in row] for row in stated] == [list(labels) for labels in seen]
+    assert [{module.reporter.head.labels[k] for k in row} for row in stated] == [set(labels) for labels in seen]
     assert any(seen)
+    texts = [
+        [module.reporter.head.labels[k] for k in order_in_text(text, module.reporter.head.targets)]
+        for text in sum(batch.reports, ())
+    ]
+    assert texts == [list(labels) for labels in seen]  # as the text goes on, so that the next is the next
     seen.clear()
     module.eval()
     module.reporter.head.detected = lambda logits, region, point: torch.zeros_like(logits, dtype=torch.bool)

@@ -15,9 +15,10 @@ from reg2rg.core.errors import ConfigError
 from reg2rg.core.files import naming, write_json
 from reg2rg.core.report import write_paragraph, write_report
 from reg2rg.evaluation.labelers import Labeler
-from reg2rg.extras.tiny_llm.documents import DocumentWriter
+from reg2rg.extras.tiny_llm.documents import DocumentWriter, stated_findings
 from reg2rg.extras.tiny_llm.induction_init import CUE_OFFSET, start_lookup
 from reg2rg.extras.tiny_llm.pretraining import Schedule, pretrain
+from reg2rg.models.cues import cue_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -120,6 +121,9 @@ def build_tiny_llama(
         raise ConfigError("no report to make a language model from. Fix: a data set whose training split has reports")
     schedule = schedule or Schedule()
     texts = [write_report(list(report), list(report.values())) for report in reports]
+    if labeler is not None:  # as often as prompts have them: words of labels in few tokens are looked up as a whole
+        stated = stated_findings(reports, labeler)
+        texts += [cue_text(0, stated[pair]) for report in reports for pair in report.items() if pair in stated]
     tokenizer = train_tokenizer([*texts, instruction, *prompt_texts] + [instruction, *prompt_texts] * 3, vocab_size)
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
@@ -127,7 +131,8 @@ def build_tiny_llama(
         model = _llama(tokenizer, hidden_size, layers, heads, head_dim)
         openings = [write_paragraph(slot, "", "").partition(":")[0].rstrip() for slot in range(10)]
         ids = tokenizer(openings, add_special_tokens=False)["input_ids"]
-        start_lookup(model, generator, [row[-2] for row in ids], ids[0][-1 - CUE_OFFSET])
+        ends = [] if labeler is None else tokenizer.convert_tokens_to_ids([".", ":"])
+        start_lookup(model, generator, [row[-2] for row in ids], ids[0][-1 - CUE_OFFSET], ends=ends)
         curve = []
         if schedule.steps:
             cut = max(1, len(reports) // 10)  # the curve is of reports that are not trained on, where there are enough

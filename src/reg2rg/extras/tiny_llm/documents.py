@@ -13,7 +13,8 @@ is one text.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from reg2rg.core.report import write_paragraph
 from reg2rg.evaluation.labelers import Labeler
-from reg2rg.models.cues import cue_text
+from reg2rg.models.cues import cue_text, order_in_text
 
 IGNORED = -100
 
@@ -33,6 +34,11 @@ _TOLD = 0.6
 """Chance that the region's name is shown."""
 _CUED = 0.8
 """Chance that the findings of a region that may have any are named."""
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+_COMPOSED = 0.5
+"""Chance that a region that may have findings gets sentences of several studies."""
+_LISTED = (1, 2, 2, 3, 3)
+"""How many such sentences, each as often as it stands here."""
 _IN_IMAGE_SLOT = 0.25
 """Chance that a word of the report is in a slot of the whole image."""
 _IMAGE_SLOTS = (4, 16)
@@ -89,20 +95,32 @@ class Documents:
         return torch.where(is_slot, sums, embedded.flatten(0, 1)).view_as(embedded)
 
 
-def _findings(reports: Sequence[Mapping[str, str]], labeler: Labeler) -> dict[tuple[str, str], tuple[str, ...]]:
-    """Region and text -> the labels that it states, of regions whose texts state any."""
+def stated_findings(reports: Sequence[Mapping[str, str]], labeler: Labeler) -> dict[tuple[str, str], tuple[str, ...]]:
+    """Region and text -> the labels that it states, in its order, of regions whose texts state any."""
     pairs = sorted({(region, text) for report in reports for region, text in report.items() if text})
-    stated = labeler.label([text for _, text in pairs])
-    able = {region for (region, _), row in zip(pairs, stated, strict=True) if row.any()}
-    return {
-        pair: tuple(label for label, there in zip(labeler.labels, row, strict=True) if there)
-        for pair, row in zip(pairs, stated, strict=True)
-        if pair[0] in able
-    }
+    told = {pair: _in_order(pair[1], labeler) for pair in pairs}
+    able = {region for (region, _), labels in told.items() if labels}
+    return {pair: labels for pair, labels in told.items() if pair[0] in able}
+
+
+def _in_order(text: str, labeler: Labeler) -> tuple[str, ...]:
+    return tuple(labeler.labels[place] for place in order_in_text(text, labeler.label))
+
+
+def _sentences(texts: Iterable[tuple[str, str]], labeler: Labeler) -> dict[str, dict[tuple[str, ...], list[str]]]:
+    """Region -> labels -> the sentences that state just these, of regions with sentences of several kinds."""
+    found: dict[str, dict[tuple[str, ...], list[str]]] = {}
+    for region, sentence in sorted({(region, one) for region, text in texts for one in _SENTENCE_END.split(text)}):
+        if labels := _in_order(sentence, labeler):
+            found.setdefault(region, {}).setdefault(labels, []).append(sentence)
+    return {region: own for region, own in found.items() if len(own) > 1}
 
 
 class DocumentWriter:
     """Composes documents from the reports of studies.
+
+    Most paragraphs state one finding or none, and a model that has met few lists stops after the first finding. So
+    where findings are named, half of the paragraphs that may state any are of sentences from several studies.
 
     Args:
         tokenizer: writes text as ids.
@@ -124,7 +142,8 @@ class DocumentWriter:
         image_prefix: str = "",
         labeler: Labeler | None = None,
     ) -> None:
-        self._findings = {} if labeler is None else _findings(reports, labeler)
+        self._findings = {} if labeler is None else stated_findings(reports, labeler)
+        self._sentences = {} if labeler is None else _sentences(self._findings, labeler)
         self.tokenizer, self.slots, self.image_prefix = tokenizer, slots, image_prefix
         self.studies = [dict(report) for report in reports if report]
         self.most_regions = max(len(report) for report in self.studies)
@@ -155,6 +174,15 @@ class DocumentWriter:
             out.append({word: rng.uniform(0.3, 1.0) for word in here})
         return out, told
 
+    def _text(self, region: str, text: str, rng: random.Random) -> tuple[str, tuple[str, ...] | None]:
+        """A text of the region and its findings: the one given, or sentences of several studies."""
+        pool = self._sentences.get(region)
+        if pool is None or rng.random() >= _COMPOSED:
+            return text, self._findings.get((region, text))
+        kinds = rng.sample(sorted(pool), min(len(pool), rng.choice(_LISTED)))
+        sentences = [rng.choice(pool[kind]) for kind in kinds]
+        return " ".join(sentences), tuple(dict.fromkeys(label for kind in kinds for label in kind))
+
     def write(self, rng: random.Random, regions: int) -> Document:
         """One document of at most `regions` regions, or of the whole image with the text of as many."""
         study = rng.choice(self.studies)
@@ -164,11 +192,11 @@ class DocumentWriter:
         outside, empty = self.tokenizer.unk_token_id, self.tokenizer.pad_token_id  # the former stands for tags
         ids, told = [self.tokenizer.bos_token_id], []
         filled: dict[int, dict[int, float]] = {}
-        for slot, name in enumerate(names):
+        told_of = {name: self._text(name, study[name], rng) for name in names}
+        for slot, (name, (text, findings)) in enumerate(told_of.items()):
             opening = write_paragraph(slot, "", "").partition(":")[0]
-            findings = self._findings.get((name, study[name]))
             cued = findings is not None and rng.random() < _CUED
-            slots, is_told = self._slots(name, study[name], rng, rng.random() if cued else _SHOWN)
+            slots, is_told = self._slots(name, text, rng, rng.random() if cued else _SHOWN)
             told.append(is_told)
             ids += [*self._tokens((". " if slot else "") + opening), outside]
             filled |= {len(ids) + i: words for i, words in enumerate(slots)}
@@ -177,10 +205,10 @@ class DocumentWriter:
                 ids += self._tokens(cue_text(slot, findings))
         ids += self._prompt_end(rng)
         start, places = len(ids), []
-        for slot, name in enumerate(names):
+        for slot, (name, (text, _)) in enumerate(told_of.items()):
             opening = write_paragraph(slot, "", "").partition(":")[0].rstrip()
             places.append(len(ids) + len(self._tokens(opening)))
-            ids += self._tokens(write_paragraph(slot, name, study[name]).rstrip())
+            ids += self._tokens(write_paragraph(slot, name, text).rstrip())
         return Document([*ids, *self._tokens(" "), self.tokenizer.eos_token_id], start, places, told, filled)
 
     def _write_whole(self, rng: random.Random, texts: Sequence[str]) -> Document:

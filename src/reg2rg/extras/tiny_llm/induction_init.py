@@ -10,7 +10,9 @@ initialisation (Trockman and Kolter, 2023), this starts both halves near what tr
 - layer 1, head h compares the subspace of the token just before (the question) with the one of its offset (the places),
   on the slow rotary frequencies, and copies what it finds;
 - layer 2, half of the heads look for the last question (by a cue that stands before each) and copy what it found, so
-  that a whole paragraph knows its region's words and not its first one alone;
+  that a whole paragraph knows its region's words and not its first one alone; where it is told what ends a sentence,
+  the other half look for words that began one shortly before, and take them away, so that a paragraph goes on to what
+  it has not said yet;
 - the output head starts as the scaled token table, so that what is copied gains in probability.
 
 Training is free to change all of it.
@@ -23,6 +25,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 OFFSETS = (1, 3, 4, 5, 6, 7, 8, 9)
@@ -42,6 +45,8 @@ RECALL = 4.0
 """Gain of the cue in layer 2."""
 CARRY = 8.0
 """Gain of what layer 2 copies."""
+HOLD_BACK = 4.0
+"""Gain of what layer 2 takes away: the words that began a sentence of the paragraph."""
 REACH = 400
 """Distance in tokens over which a match must survive rotation."""
 
@@ -52,6 +57,7 @@ def start_lookup(
     numbers: Sequence[int] = (),
     cue: int | None = None,
     offsets: Sequence[int] = OFFSETS,
+    ends: Sequence[int] = (),
 ) -> None:
     """Set the weights of a fresh `LlamaForCausalLM` with attention biases and untied embeddings in place.
 
@@ -61,6 +67,7 @@ def start_lookup(
         numbers: ids of the tokens that number regions; they start orthogonal and are what is compared. As many as fit.
         cue: id of the token `CUE_OFFSET` before the end of each question; ``None`` sets nothing in layer 2.
         offsets: see `OFFSETS`; the first is the question's.
+        ends: ids of tokens that a sentence begins behind; none of them, no heads that take away.
 
     Raises:
         ValueError: fewer than two layers.
@@ -99,20 +106,40 @@ def start_lookup(
             match.o_proj.weight[:, rows] = COPY * copied.T
         if cue is not None and config.num_hidden_layers > 2:
             direction = subspaces[list(offsets).index(CUE_OFFSET) % len(subspaces)][0]
-            _start_recall(model.model.layers[2].self_attn, direction, frequencies, head_dim, heads, basis)
+            _start_recall(
+                model.model.layers[2].self_attn, direction, frequencies, head_dim, range(heads // 2), basis, CARRY
+            )
+            if ends and len(dims) < head_dim and len(dims) * min(heads, len(subspaces)) < width:
+                _hold_back(model, table[list(ends)], offsets.index(1), len(dims), frequencies, basis)
 
 
-def _start_recall(attention: Any, cue: Tensor, frequencies: Tensor, head_dim: int, heads: int, basis: Tensor) -> None:
-    """Half of the heads attend to the last position that holds the direction `cue`, and copy it whole."""
+def _hold_back(model: Any, ends: Tensor, head: int, row: int, frequencies: Tensor, basis: Tensor) -> None:
+    """Half of the heads of layer 2 attend to what stands behind one of the tokens (T, E) nearby, and take it away.
+
+    The head of layer 0 that looks back by one says where that is, in a direction that is no part of what layer 1
+    compares: ends of sentences are no places to look up.
+    """
+    heads, head_dim = model.config.num_attention_heads, model.config.head_dim
+    back, place = model.model.layers[0].self_attn, head * head_dim + row
+    back.v_proj.weight[place] = F.normalize(ends, dim=1).sum(0)
+    back.o_proj.weight[:, place] = basis[-1]
+    last = range(heads // 2, heads)
+    _start_recall(model.model.layers[2].self_attn, basis[-1], frequencies, head_dim, last, basis, -HOLD_BACK)
+
+
+def _start_recall(
+    attention: Any, cue: Tensor, frequencies: Tensor, head_dim: int, heads: Sequence[int], basis: Tensor, gain: float
+) -> None:
+    """Some heads attend to the last positions that hold the direction `cue`, and copy them whole, times `gain`."""
     near = [i for i in range(head_dim // 2) if 0.001 < frequencies[i] < 0.04]
     size = math.sqrt(RECALL)
-    for head in range(heads // 2):
+    for place, head in enumerate(heads):
         rows = slice(head * head_dim, (head + 1) * head_dim)
         query, key = torch.zeros(head_dim), torch.zeros(head_dim, len(cue))
         query[near], key[near] = size, size * cue
         attention.q_proj.bias[rows], attention.k_proj.weight[rows] = query, key
-        block = basis[torch.arange(head * head_dim, (head + 1) * head_dim) % len(basis)]
-        attention.v_proj.weight[rows], attention.o_proj.weight[:, rows] = block, CARRY * block.T
+        block = basis[torch.arange(place * head_dim, (place + 1) * head_dim) % len(basis)]
+        attention.v_proj.weight[rows], attention.o_proj.weight[:, rows] = block, gain * block.T
 
 
 def _offset_biases(offset: int, frequencies: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:

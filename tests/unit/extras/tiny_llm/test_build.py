@@ -7,6 +7,7 @@ from reg2rg.core.errors import ConfigError
 from reg2rg.core.report import write_report
 from reg2rg.core.task import INSTRUCTION
 from reg2rg.data.prompt import PromptEncoder, TokenCounts
+from reg2rg.evaluation.labelers import RuleLabeler
 from reg2rg.extras.tiny_llm.build import RECORD, build_tiny_llama, train_tokenizer
 from reg2rg.extras.tiny_llm.documents import DocumentWriter
 from reg2rg.extras.tiny_llm.induction_init import OFFSETS
@@ -237,6 +238,27 @@ def test_questions_find_their_slots_and_paragraphs_their_question_before_any_tra
         assert found[1][0, :, question, slots[k]].sum(-1).max() > 0.5  # some head, all of the region's slots
         recalled += float(found[2][0, :4, question + 10, question].mean()) / 5  # half of the heads, in mid-paragraph
     assert recalled > 0.4  # chance is one in sixty
+
+
+def test_with_findings_the_words_that_began_a_sentence_are_taken_away_before_any_training(tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    out = build_tiny_llama(REPORTS, tmp_path / "lm", schedule=Schedule(steps=0), labeler=RuleLabeler())
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    model = AutoModelForCausalLM.from_pretrained(out, attn_implementation="eager").eval()
+    ids = tokenizer("The region 0 is heart: Heart size is normal. Airways are open.", return_tensors="pt")["input_ids"]
+    words = tokenizer.convert_ids_to_tokens(ids[0])
+    firsts = [place + 1 for place, word in enumerate(words[:-1]) if word in ".:"]
+    with torch.no_grad():
+        found = model(ids, output_attentions=True).attentions[2][0, 4:, -1]
+        assert found[:, firsts].sum(-1).min() > 0.5  # half of the heads, at the end of a sentence
+        heads = slice(4 * model.config.head_dim, None)
+        model.model.layers[2].self_attn.o_proj.weight[:, heads] *= -1
+        added = model(ids).logits[0, -1]
+        model.model.layers[2].self_attn.o_proj.weight[:, heads] *= -1
+        taken = model(ids).logits[0, -1]
+    first = ids[0, firsts]
+    assert (taken[first] < added[first]).all()
 
 
 def test_lookup_is_learnt_in_few_steps(tmp_path):

@@ -5,13 +5,20 @@ import random
 from reg2rg.evaluation.labelers import RuleLabeler
 from reg2rg.extras.tiny_llm.build import train_tokenizer
 from reg2rg.extras.tiny_llm.documents import DocumentWriter
-from reg2rg.models.cues import CueWriter
+from reg2rg.models.cues import CueWriter, order_in_text
 
 REPORTS = [
     {"heart": "Cardiomegaly is observed.", "bone": "No lytic lesion."},
     {"heart": "The heart is of normal size.", "bone": "Bones are natural."},
 ]
 TEXTS = [text for report in REPORTS for text in report.values()]
+
+
+LISTS = [
+    {"lung": "Nodule in the right lobe. Emphysema in both lungs.", "bone": "Bones are natural."},
+    {"lung": "Consolidation in the left lobe. No effusion.", "bone": "Bones are natural."},
+    {"lung": "Lungs are clear.", "bone": "Bones are natural."},
+]
 
 
 def written(labeler: RuleLabeler | None) -> tuple[list[tuple[str, str, list[int]]], CueWriter]:
@@ -41,3 +48,26 @@ def test_most_regions_that_may_have_findings_say_which() -> None:
 
 def test_without_a_labeler_none_does() -> None:
     assert not any(ids for _, _, ids in written(None)[0])
+
+
+def test_half_of_the_texts_that_may_state_findings_are_of_sentences_of_several_studies() -> None:
+    labeler = RuleLabeler()
+    tokenizer = train_tokenizer([text for report in LISTS for text in report.values()], 400)
+    writer, rng = DocumentWriter(tokenizer, LISTS, labeler=labeler), random.Random(0)
+    known = {sentence for report in LISTS for sentence in report["lung"].split(". ")}
+    texts = [writer._text("lung", LISTS[place % 3]["lung"], rng) for place in range(300)]
+    composed = [text for text, _ in texts if text not in {report["lung"] for report in LISTS}]
+    assert 0.25 < len(composed) / len(texts) < 0.55  # some come out as they were
+    assert any(len(labels or ()) == 3 for _, labels in texts)
+    for text, labels in texts:
+        assert {one.rstrip(".") for one in text.split(". ")} <= {one.rstrip(".") for one in known}
+        assert labels == tuple(labeler.labels[place] for place in order_in_text(text, labeler.label))
+    assert writer._text("bone", "Bones are natural.", rng) == ("Bones are natural.", None)
+
+
+def test_without_a_labeler_texts_are_those_of_studies() -> None:
+    tokenizer = train_tokenizer([text for report in LISTS for text in report.values()], 400)
+    writer, rng = DocumentWriter(tokenizer, LISTS), random.Random(0)
+    state = rng.getstate()
+    assert all(writer._text("lung", report["lung"], rng) == (report["lung"], None) for report in LISTS)
+    assert rng.getstate() == state
