@@ -89,7 +89,7 @@ def test_its_loss_reaches_the_encoders(toy) -> None:
     [batch, *_] = batches(toy, module)
     losses = module.reporter.losses(batch, write=False)
     assert losses.nll is None
-    assert losses.words is None
+    assert losses.auxiliary == {}
     torch.autograd.backward(losses.findings)
     assert module.reporter.texture.conv.weight.grad.abs().sum() > 0
     assert module.reporter.attributes.out.weight.grad.abs().sum() > 0
