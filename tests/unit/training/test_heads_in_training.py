@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import Toy
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.regions import load_region_set
 from reg2rg.models.encoders import AttributeEncoder
@@ -22,6 +21,7 @@ from reg2rg.models.llm.base import Decoding
 from reg2rg.store.store import Store
 from reg2rg.training.module import Reg2RG
 from reg2rg.training.prediction_writer import PredictionWriter, record
+from tiny import Toy
 
 SAID = {"heart": ("Cardiomegaly is observed.", "The heart is normal."), "lung": ("Nodule is seen.", "No nodule.")}
 QUIET = {
