@@ -34,11 +34,10 @@ from typing import Any
 
 CONFIG = """\
 base: phantom_small.yaml
-vars: {folder: .}
+vars: {folder: ., word_alignment_steps: 4}
 task: {views: {size: [16, 16, 8]}, max_length: 512}
 data: {batch_size: 2, eval_batch_size: 1, limit_eval_studies: 4}
 model:
-  word_alignment_steps: 4
   max_new_tokens: 48
   texture: {init_args: {channels: [8, 8], dim: 16, patch: [2, 2, 2]}}
   geometry: {init_args: {channels: [8, 8], dim: 8, patch: [2, 2, 2]}}

@@ -30,7 +30,7 @@ COMMANDS = (
     f"data prepare {CONFIG} --workers 0",
     f"lm ablations/lm {CONFIG} --steps 2 --hidden_size 32 --layers 2 --heads 2",
     f"fit {CONFIG} --trainer.max_steps 2 --trainer.val_check_interval 2 --trainer.limit_val_batches 1 "
-    "--data.batch_size 2 --model.word_alignment_steps 1 --task.views.size [32,32,16]",
+    "--data.batch_size 2 --vars.word_alignment_steps 1 --task.views.size [32,32,16]",
 )
 
 

@@ -108,8 +108,8 @@ def test_small_phantoms_are_the_demo_with_coarser_views_and_fewer_steps(capsys: 
     assert set(difference) - folders - sizes - {"vars"} == {
         "data.limit_eval_studies",
         "model.attributes",
-        "model.word_alignment_steps",
         "model.val_generate",
+        "vars.word_alignment_steps",
         "trainer.max_steps",
         "trainer.val_check_interval",
     }

@@ -83,8 +83,7 @@ def test_a_peer_changes_the_encoder_and_the_target_alone(
     folder = difference.pop("trainer.default_root_dir")
     assert folder.endswith(f"peers/{name}")
     allowed = {"model.global_", "model.projector"}
-    if base == "phantom.yaml":  # its word alignment is about regions
-        allowed |= {"model.word_alignment", "model.word_alignment_steps"}
+    if base == "phantom.yaml":
         regional = {"model.attributes": None, "model.head": None, "model.cues": False}  # what tells of regions
         assert {key: difference.pop(key) for key in regional} == regional
         assert difference.pop("model.llm.init_args.path").endswith("/lm_whole")

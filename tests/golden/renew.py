@@ -8,9 +8,9 @@ import tempfile
 from pathlib import Path
 
 import torch
-from tests.conftest import Toy
 from tests.golden.compare import changes
 from tests.golden.recording import FILES, LEAST_MARGIN, ablation, as_json, config, evaluation, of_run, train
+from tests.tiny import Toy
 
 RECORDED = "recorded.json"
 """Where and how the files were made; not compared."""

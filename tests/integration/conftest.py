@@ -10,6 +10,7 @@ import pytest
 from tiny_runs import make_phantoms
 
 OWN = """
+vars: {word_alignment_steps: 1}
 task:
   views: {size: [32, 32, 32]}
 data:
@@ -20,7 +21,6 @@ model:
   llm: {init_args: {path: ROOT/lm}}
   max_new_tokens: 4
   val_generate: 1
-  word_alignment_steps: 1
 trainer: {max_steps: 2, limit_val_batches: 1, val_check_interval: 1.0, check_val_every_n_epoch: 1}
 """
 TWO = """

@@ -51,10 +51,10 @@ model:
   attributes: {init_args: {dim: 8, hidden: 8, waves: 2}}
   head: {init_args: {hidden: 16}}
   llm: {init_args: {path: lm}}
-  word_alignment_steps: 1
   max_new_tokens: 24
   val_generate: 0
 trainer: {max_steps: 3, val_check_interval: 3, log_every_n_steps: 1}
+vars: {word_alignment_steps: 1}
 """
 SWEEP = """\
 title: Toy
@@ -240,7 +240,7 @@ def test_a_mistake_is_found_before_anything_runs(folder: Path, capsys: pytest.Ca
     assert not Path("typo").exists()
 
 
-LONG = "trainer: {max_steps: 40, val_check_interval: 40}\nmodel: {word_alignment_steps: 37}\n"
+LONG = "trainer: {max_steps: 40, val_check_interval: 40}\nvars: {word_alignment_steps: 37}\n"
 """Steps enough to be stopped between; most of them are cheap."""
 
 
@@ -411,7 +411,7 @@ SWITCHES: dict[tuple[str, ...], tuple[tuple[int, int, int, int], tuple[str, ...]
     ("no_cues",): ((4, 1, 4, 1), ()),
     ("no_lfd",): ((4, 0, 4, 1), GEO),
     ("no_rra",): ((4, 1, 4, 1), ()),
-    ("text_only",): ((0, 0, 0, 0), (*TXT, *GEO, *GLB, *ATT, "reporter.words.", "reporter.head.")),
+    ("text_only",): ((0, 0, 0, 0), (*TXT, *GEO, *GLB, *ATT, "reporter.head.")),
 }
 """Overlays -> visual tokens (texture, geometry, whole image, attributes), and prefixes of the parameters that go."""
 switches = pytest.mark.parametrize("names", SWITCHES, ids=lambda names: "+".join(names) or "full")

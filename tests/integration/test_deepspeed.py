@@ -153,7 +153,7 @@ def test_the_overlay_by_the_command_line(phantoms: Path, tmp_path: Path, monkeyp
     for name in ("root_device", "setup_environment", "setup_distributed"):
         monkeypatch.setattr(ZeRO, name, OnCpu.__dict__[name])
     (tmp_path / "cpu.yaml").write_text("trainer: {strategy: {init_args: {process_group_backend: gloo}}}")
-    own = ["-c", "phantom.yaml", "-c", str(phantoms / "own.yaml"), "--model.word_alignment_steps=0"]
+    own = ["-c", "phantom.yaml", "-c", str(phantoms / "own.yaml"), "--vars.word_alignment_steps=0"]
     own += ["--model.llm.lora={rank: 2}", f"--trainer.default_root_dir={tmp_path}"]
     zero = ["-c", "strategies/deepspeed_zero2.yaml", "-c", str(tmp_path / "cpu.yaml"), "--trainer.devices=2"]
     last, model = str(tmp_path / "checkpoints" / "last.ckpt"), str(tmp_path / "model")

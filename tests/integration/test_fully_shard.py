@@ -15,6 +15,7 @@ import torch
 
 from ranks import fit_on_ranks, on_ranks, without_dropout
 from reg2rg.core.errors import CheckpointError
+from reg2rg.extras.word_alignment import WordAlignment
 from reg2rg.training.checkpoints import AtomicCheckpointIO, read_checkpoint
 from reg2rg.training.fully_shard import FullyShard
 from reg2rg.training.shards import has_table
@@ -113,13 +114,9 @@ def test_weights_of_two_dtypes(four: Any) -> None:
     assert one["losses"][-1] < 0.98 * one["losses"][0]
 
 
-def phased(toy: Any) -> Any:
-    return without_dropout(toy, word_alignment=0.5, word_alignment_steps=3)
-
-
 @pytest.mark.slow
 def test_what_has_no_part_in_a_step_rests(four: Any) -> None:
-    options = {**OPTIONS, "module": phased}
+    options = {**OPTIONS, "callbacks": lambda: [WordAlignment(0.5, steps=3)]}
     (one,) = fit_on_ranks(four, 1, "auto", batch_size=2, **options)
     for found in fit_on_ranks(four, 2, whole, batch_size=1, **options):
         assert found["losses"][3:] == pytest.approx(one["losses"][3:], rel=1e-6)  # of words each rank logs its own

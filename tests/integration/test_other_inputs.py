@@ -27,7 +27,8 @@ from reg2rg.scans.features import read_features
 
 TINY = {
     "data": {"batch_size": 1, "eval_batch_size": 1},
-    "model": {"word_alignment_steps": 1, "max_new_tokens": 6, "val_generate": 0},
+    "vars": {"word_alignment_steps": 1},
+    "model": {"max_new_tokens": 6, "val_generate": 0},
     "trainer": {"max_steps": 3, "val_check_interval": 3, "enable_progress_bar": False, "log_every_n_steps": 1},
 }
 
@@ -57,7 +58,7 @@ def page_run(name: str, folder: Path) -> str:
             elif block.language == "bash":
                 for program, *words in commands(block.text):
                     assert program == "reg2rg"
-                    more = ["--model.word_alignment_steps", "0"] if words[0] == "fit" else []
+                    more = ["--vars.word_alignment_steps", "0"] if words[0] == "fit" else []
                     assert main([*toy(words, page), *more]) == 0, words
             elif title(block):
                 Path(title(block)).write_text(block.text)

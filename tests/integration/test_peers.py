@@ -18,7 +18,8 @@ from reg2rg.training.checkpoints import read_checkpoint
 PEERS = ("radfm", "m3d", "ct2rep", "ctchat", "r2gengpt", "medvint")
 OWN = """
 data: {dataset: {init_args: {root: ROOT/data}}, store: ROOT/store, workers: 0, batch_size: 2}
-model: {llm: {init_args: {path: ROOT/lm}}, val_generate: 1, max_new_tokens: 20, word_alignment_steps: 1}
+model: {llm: {init_args: {path: ROOT/lm}}, val_generate: 1, max_new_tokens: 20}
+vars: {word_alignment_steps: 1}
 trainer: {max_epochs: 1, max_steps: -1, val_check_interval: 1.0, check_val_every_n_epoch: 1, precision: bf16-mixed}
 """
 

@@ -78,7 +78,7 @@ def test_predict_test_and_go_on_with_somebodys_folder(trained, theirs, capsys) -
         == 0
     )
 
-    steps = ["--trainer.max_steps", "1", "--trainer.limit_val_batches", "0", "--model.word_alignment_steps", "0"]
+    steps = ["--trainer.max_steps", "1", "--trainer.limit_val_batches", "0"]
     assert main(["fit", "--ckpt_path", str(theirs), "--config", "mine.yaml", *steps]) == 0
 
 

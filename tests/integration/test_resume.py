@@ -274,7 +274,7 @@ def packaged(toy, section, folder, *extra, resume=None):
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
     """Twenty training studies, three for validation."""
-    from conftest import Toy
+    from tiny import Toy
 
     toy = Toy(tmp_path_factory.mktemp("many"), 23)
     toy.studies = [dataclasses.replace(s, split="train" if i < 20 else "val") for i, s in enumerate(toy.studies)]
@@ -465,7 +465,7 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from conftest import Toy
+from tiny import Toy
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 from reg2rg.training.checkpoints import AtomicCheckpointIO

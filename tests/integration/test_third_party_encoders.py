@@ -48,6 +48,7 @@ ENCODERS = {
     "plugin": "{class_path: TheirEncoder, init_args: {width: 16}}",
 }
 OWN = """
+vars: {word_alignment: 0.0}
 data:
   dataset: {init_args: {root: ROOT/data}}
   store: ROOT/store
@@ -58,8 +59,6 @@ model:
   geometry: null
   llm: {init_args: {path: ROOT/lm}}
   val_generate: 0
-  word_alignment: 0.0
-  word_alignment_steps: 0
 trainer: {max_steps: 2, limit_val_batches: 1, val_check_interval: 1.0, check_val_every_n_epoch: 1}
 """
 TWO = """

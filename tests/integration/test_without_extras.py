@@ -14,7 +14,7 @@ import importlib, pkgutil, sys
 from pathlib import Path
 import lightning as L
 import reg2rg
-from conftest import Toy
+from tiny import Toy
 from reg2rg.cli.main import commands, main
 from reg2rg.training.prediction_writer import PredictionWriter
 

@@ -324,7 +324,7 @@ def _explained(curves: Mapping[str, pd.DataFrame]) -> str:
         if words is not None and words < loss:
             sentences.append(
                 f"{name}: its training loss begins at step {loss}. Up to there the encoders alone learn, which words a "
-                "region's paragraph holds (model.word_alignment_steps), and the language model does not run, so the "
+                "region's paragraph holds (WordAlignment's steps), and the language model does not run, so the "
                 "loss does not begin where an untrained model's would."
             )
         else:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from reg2rg.core.errors import ConfigError
 from reg2rg.data.batch import Batch
 from reg2rg.data.prompt import IGNORED, TAGS, TokenCounts
+from reg2rg.models.auxiliary import AuxiliaryLosses
 from reg2rg.models.cues import CueWriter, order_in_text
 from reg2rg.models.encoders.base import Encoder
 from reg2rg.models.encoders.grids import MaskPool
@@ -24,7 +25,6 @@ from reg2rg.models.heads.operating import OperatingPoint
 from reg2rg.models.heads.options import FindingsOptions
 from reg2rg.models.llm.base import Decoding, LanguageModel
 from reg2rg.models.projectors import Projector
-from reg2rg.models.word_alignment import WordAlignment
 from reg2rg.models.writing import GeneratedReport, ReportWriter
 
 ProjectorFactory = Callable[[int, int], Projector]
@@ -37,13 +37,13 @@ class Losses:
     Attributes:
         nll: (K,) float32, negative log-likelihood of each label token, row by row; ``None`` where the language model
             was not run.
-        words: summed word-alignment loss, or ``None`` without one.
+        auxiliary: in training, name -> weight and summed loss.
         findings: summed loss of the head, or ``None`` without one.
         detected: (N, L) logits of the head, (N,) places in the region set, and (N, L) bool, what the texts state.
     """
 
     nll: Tensor | None
-    words: Tensor | None
+    auxiliary: dict[str, tuple[float, Tensor]]
     findings: Tensor | None = None
     detected: tuple[Tensor, Tensor, Tensor] | None = None
 
@@ -59,7 +59,6 @@ class RegionReporter(nn.Module):
         projector: ``(encoder width, language model width) -> Projector``; each encoder gets its own.
         llm: the language model.
         tag_std: standard deviation of the learned tag vectors at the start; the published code has 1.
-        align_words: give the model a `WordAlignment`, whose loss `losses` returns.
         attributes: encodes what is measured of a region, or ``None``.
         findings: the head, and what becomes of what it tells; no head if not given.
 
@@ -76,7 +75,6 @@ class RegionReporter(nn.Module):
         projector: ProjectorFactory,
         llm: LanguageModel,
         tag_std: float = 1.0,
-        align_words: bool = False,
         attributes: Encoder | None = None,
         findings: FindingsOptions | None = None,
     ) -> None:
@@ -101,9 +99,8 @@ class RegionReporter(nn.Module):
         self.global_projector = None if self.global_ is None else projector(self.global_.out_channels, width)
         self.tags = nn.Parameter(torch.randn(TAGS, width) * tag_std)
         self.llm = llm
-        sees = any(encoder is not None for encoder in (texture, geometry, global_, attributes))
         self._writer = ReportWriter()
-        self.words = WordAlignment(len(llm.tokenizer)) if align_words and sees else None
+        self.auxiliary = AuxiliaryLosses()
         counts = self.token_counts
         inputs = HeadInputs(width, counts.region, counts.global_, tuple(options.regions))
         self.head = None if options.head is None else options.head(inputs)
@@ -148,8 +145,7 @@ class RegionReporter(nn.Module):
         if write:
             self._require_context(batch)
         table = self.visual_table(batch)
-        words = None if self.words is None else self._word_loss(batch, table)
-        losses = Losses(None, words)
+        losses = Losses(None, self.auxiliary(self, batch, table) if self.training else {})
         if self.head is not None:
             logits, region, stated = losses.detected = self._findings_of(batch, table)
             losses.findings = self.head.loss(logits, region, stated)
@@ -226,20 +222,6 @@ class RegionReporter(nn.Module):
             return names
         order = [self.head.labels[place] for place in order_in_text(text, self.head.targets)]
         return tuple(sorted(names, key=order.index))
-
-    def _word_loss(self, batch: Batch, table: Tensor) -> Tensor:
-        assert self.words is not None
-        counts = self.token_counts
-        vocabulary = self.llm.embed(torch.arange(len(self.words.bias), device=table.device)[None])[0]
-        is_label = batch.labels != IGNORED
-        if counts.region:
-            tokens = table[TAGS + len(batch) * counts.global_ :].view(-1, counts.region, table.shape[1])
-            label_text = batch.label_region
-        else:
-            tokens = table[TAGS:].view(len(batch), counts.global_, table.shape[1])
-            label_text = is_label.nonzero()[:, 0]
-        loss: Tensor = self.words(tokens, vocabulary, batch.labels[is_label], label_text)
-        return loss
 
     @torch.no_grad()
     def generate(

@@ -19,6 +19,7 @@ from reg2rg.core.errors import ConfigError
 from reg2rg.core.hub import local_folder, looks_like_hub_id
 from reg2rg.core.model_folder import CONFIG, look_beside
 from reg2rg.core.registry import load_plugins
+from reg2rg.models.auxiliary import is_auxiliary
 from reg2rg.models.llm.base import LanguageModel
 from reg2rg.pretrained.fingerprint import fingerprint
 from reg2rg.pretrained.folder import LanguageModelRef, PretrainedFolder, read_folder
@@ -87,7 +88,7 @@ def _reason(error: Exception, tree: Tree) -> str:
 
 
 def folder_names(model: nn.Module, llm: LanguageModel) -> set[str]:
-    """Names of a model's state that its folder holds: everything but a language model's own weights that do not train.
+    """Names of a model's state that its folder holds: all but auxiliary losses and weights of the base language model.
 
     Args:
         model: has the language model as ``reporter.llm``.
@@ -96,7 +97,8 @@ def folder_names(model: nn.Module, llm: LanguageModel) -> set[str]:
     reference = {_LLM + name for name in llm.reference_names()}
     parameters = {_LLM + name for name, _ in llm.named_parameters(remove_duplicate=False)}
     # Buffers of a language model are made by its constructor, or stand in its files.
-    return {name for name in model.state_dict() if not name.startswith(_LLM) or name in parameters - reference}
+    own = {name for name in model.state_dict() if not name.startswith(_LLM) or name in parameters - reference}
+    return {name for name in own if not is_auxiliary(name)}
 
 
 def describe_language_model(

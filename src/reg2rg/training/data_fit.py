@@ -55,7 +55,7 @@ def offer_settled(model: FolderModel, data: RegionReportDataModule) -> None:
 
 
 def check_lengths(model: FolderModel, data: Any, stage: str, new_tokens: int, val_generates: bool) -> None:
-    """Refuse samples that the language model cannot read, before anything is trained, word alignment included.
+    """Refuse samples that the language model cannot read, before anything is trained, auxiliary losses included.
 
     Args:
         model: that is to read them.

@@ -60,6 +60,10 @@ class Phase:
         return max(self.parts, key=self.parts.__getitem__)
 
 
+_WITHOUT_LOSSES = ("reg2rg.training.", "lightning.")
+"""Where callbacks come from that give a model no auxiliary loss."""
+
+
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """What a config takes.
@@ -94,11 +98,11 @@ def estimate(
     """
     step, parameters, trained = _measured(config, "step", step_amounts)
     report, *_ = _measured(config, "report", report_amounts)
-    left = [
-        f"model.{name}"
-        for name, off in (("head", None), ("word_alignment", 0))
-        if config["model"].get(name, off) != off
-    ]
+    left = ["model.head"] if config["model"].get("head") is not None else []
+    for callback in (config.get("trainer") or {}).get("callbacks") or []:
+        name = str(callback["class_path"] if isinstance(callback, Mapping) else callback)
+        if "." in name and not name.startswith(_WITHOUT_LOSSES):
+            left.append(f"trainer.callbacks: {name}, if it adds a loss")
     if ReportTask.of(config.get("task") or {}).independent_paragraphs:
         left.append("task.independent_paragraphs (a row a paragraph)")
     return Estimate(parameters, step, report, 12 * trained, tuple(left))

@@ -24,6 +24,7 @@ from reg2rg.core.types import DecodingKind, PositiveInt
 from reg2rg.data.batch import Batch
 from reg2rg.data.order import mixed_seed
 from reg2rg.data.prompt import TokenCounts
+from reg2rg.models.auxiliary import is_auxiliary
 from reg2rg.models.encoders.base import Encoder
 from reg2rg.models.encoders.views_fit import require_fit
 from reg2rg.models.heads.options import FindingsOptions, HeadFactory
@@ -70,10 +71,6 @@ class Reg2RG(FolderModel, L.LightningModule):
         optimizer: rates, decay and schedule.
         task: what the model sees and writes; the data hold the same one.
         tag_std: standard deviation of the learned tag vectors at the start.
-        word_alignment: weight of `WordAlignment`, for encoders that start from nothing; 0 as published.
-        word_alignment_steps: optimiser steps at the start that train by word alignment alone and leave the language
-            model out; several times cheaper than the others. A run on several processes with DDP then looks for
-            parameters without a gradient (``find_unused_parameters``) at every step.
         seed: of dropout and whatever else is drawn in a training step.
         decoding: ``constrained`` holds a report to its form: a frame for each region in slot order, named by the model,
             and text within; ``forced`` does too, and gives each frame the name of its region; ``free`` lets the model
@@ -105,8 +102,6 @@ class Reg2RG(FolderModel, L.LightningModule):
         optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008 (frozen)
         task: ReportTask = ReportTask(),  # noqa: B008 (frozen)
         tag_std: float = 1.0,
-        word_alignment: float = 0.0,
-        word_alignment_steps: int = 0,
         seed: int = 0,
         decoding: DecodingKind = "constrained",
         max_new_tokens: PositiveInt = 500,
@@ -126,11 +121,8 @@ class Reg2RG(FolderModel, L.LightningModule):
         require_fit(texture, global_, geometry, task.views)
         names = task.region_set.names
         findings = FindingsOptions.for_task(task, head, cues, cue_dropout, operating_point)
-        self.reporter = RegionReporter(
-            texture, geometry, global_, projector, llm, tag_std, word_alignment > 0, attributes, findings
-        )
+        self.reporter = RegionReporter(texture, geometry, global_, projector, llm, tag_std, attributes, findings)
         self.head_loss, self.head_scores = head_loss, HeadScores(self.reporter.head)
-        self.word_alignment, self.word_alignment_steps = word_alignment, word_alignment_steps
         self.optimizer_config, self.task, self.seed = optimizer, task, seed
         limits = Decoding(max_new_tokens, stop_on_loop, sampling=sampling, max_paragraph_tokens=max_paragraph_tokens)
         self.decoding = replace(limits, form=Form.of(task, decoding))
@@ -166,8 +158,7 @@ class Reg2RG(FolderModel, L.LightningModule):
         Raises:
             ConfigError: says what differs, or that the longest sample does not fit the language model.
         """
-        in_phases = self.word_alignment_steps > 0 and self._aligns
-        prepare_strategy(self.trainer.strategy, self, in_phases)
+        prepare_strategy(self.trainer.strategy, self, in_phases=self.reporter.auxiliary.alone > 0)
         data = getattr(self.trainer, "datamodule", None)
         check_data(self, data)
         check_lengths(self, data, stage, self.decoding.max_new_tokens, self.val_generate > 0)
@@ -213,7 +204,7 @@ class Reg2RG(FolderModel, L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch, scaled so that the mean of all processes' gradients is the gradient of the union."""
-        writes = self.global_step >= self.word_alignment_steps or not self._aligns
+        writes = self.global_step >= self.reporter.auxiliary.alone
         with explained_out_of_memory(batch):
             losses = self.reporter.losses(batch, writes)
         nll = losses.nll
@@ -229,19 +220,11 @@ class Reg2RG(FolderModel, L.LightningModule):
             self.log("train/loss", total / tokens, prog_bar=True, batch_size=len(batch))
             if not finite:
                 loss = loss * math.nan  # DeepSpeed skips a step by its gradient alone
-        for name, weight, summed in (
-            ("word", self.word_alignment, losses.words),
-            ("head", self.head_loss, losses.findings),
-        ):
-            if summed is not None:
-                self.log(f"train/{name}_loss", summed.detach() / len(nll), prog_bar=True, batch_size=len(batch))
-                loss = loss + weight * summed * (self._world_size / tokens)
+        head = {} if losses.findings is None else {"head": (self.head_loss, losses.findings)}
+        for name, (weight, summed) in {**losses.auxiliary, **head}.items():
+            self.log(f"train/{name}_loss", summed.detach() / len(nll), prog_bar=True, batch_size=len(batch))
+            loss = loss + weight * summed * (self._world_size / tokens)
         return loss
-
-    @property
-    def _aligns(self) -> bool:
-        """There is something to train without the language model."""
-        return self.reporter.words is not None
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Leave the weights alone if the loss or its gradient is not finite; stop after three such steps in a row."""
@@ -267,7 +250,7 @@ class Reg2RG(FolderModel, L.LightningModule):
         for group in self.trainer.optimizers[0].param_groups:  # `optimizers()` gives DeepSpeed's in a list
             figures[f"lr_{group['name']}"] = group["lr"]
         named = {}
-        if self.train_losses.update_called:  # not while words alone are aligned
+        if self.train_losses.update_called:  # not while the language model rests
             named = {f"loss_{name}": value for name, value in self.train_losses.compute().items() if name != "all"}
             self.train_losses.reset()
         logged = {f"train/{name}": float(value) for name, value in (figures | named).items()}
@@ -352,12 +335,13 @@ class Reg2RG(FolderModel, L.LightningModule):
         warn_of_other_settings(self._checkpoint_config, self.run_config or {})
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load weights. Strict means: all that a checkpoint holds, and nothing unknown.
+        """Load weights. Strict means: all that a checkpoint holds, and nothing unknown but other auxiliary losses.
 
         Raises:
             ConfigError: names that do not fit, or sizes that do not.
         """
         own = self.state_dict()
+        state_dict = {name: value for name, value in state_dict.items() if name in own or not is_auxiliary(name)}
         if strict:
             check_names(state_dict, kept_names(self), set(own), "the checkpoint", self._way_to_fit())
         check_sizes(state_dict, own, "the checkpoint", self._way_to_fit())

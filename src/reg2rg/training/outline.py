@@ -170,7 +170,7 @@ class _Parts:
 
 
 def outline(model: Mapping[str, Any]) -> OutlineReporter:
-    """The reporter that a config's model section describes, without files; heads and word alignment are left out.
+    """The reporter that a config's model section describes, without files; heads are left out.
 
     Raises:
         ConfigError: no such architecture here.

@@ -117,8 +117,8 @@ def prepare_strategy(strategy: Strategy, model: nn.Module, in_phases: bool) -> N
         if in_phases:
             raise ConfigError(
                 f"trainer.strategy: {type(strategy).__name__} steps weights that have no part in a step too, those of "
-                "the language model while words alone are aligned. Fix: strategies/ddp.yaml or fsdp2.yaml, or "
-                "model.word_alignment_steps: 0"
+                "the language model while an auxiliary loss trains alone. Fix: strategies/ddp.yaml or fsdp2.yaml, or "
+                "no such steps (of WordAlignment: steps: 0)"
             )
         frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
         strategy.exclude_frozen_parameters = frozen.isdisjoint(kept_names(model))  # they come from their own files

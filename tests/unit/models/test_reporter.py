@@ -104,37 +104,6 @@ def test_any_encoder_may_be_off(toy, texture, geometry, global_, counts):
     assert torch.isfinite(nll).all()
 
 
-@pytest.mark.parametrize("target", ["regions", "joined"])
-def test_words_are_aligned_with_regions_or_without_them_with_the_whole_image(toy, target):
-    """Against plain loops: a region's tokens with its paragraph, or the image's with all that is said."""
-    alone = target == "joined"
-    off = {"texture": None, "geometry": None, "global_": toy.encoder(6)} if alone else {}
-    module = toy.module(dropout=0.0, word_alignment=1.0, **off)
-    data, reporter = toy.data(module, target=target), module.reporter
-    batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
-    counts, table = reporter.token_counts, reporter.visual_table(batch)
-    vocabulary = reporter.llm.embed(torch.arange(len(reporter.llm.tokenizer))[None])[0]
-    expected, first, label, region = 0.0, 4 if alone else 4 + len(batch) * counts.global_, 0, 0
-    for row, regions in enumerate(batch.regions):
-        said = batch.labels[row][batch.labels[row] != -100]
-        owner = batch.label_region[label : label + len(said)]
-        texts = [said] if alone else [said[owner == region + i] for i in range(len(regions))]
-        for words in texts:
-            tokens = table[first : first + (counts.global_ if alone else counts.region)][None]
-            expected += reporter.words(tokens, vocabulary, words, torch.zeros_like(words))
-            first += tokens.shape[1]
-        label, region = label + len(said), region + len(regions)
-    assert first == len(table)
-    loss = reporter.losses(batch, write=False).words
-    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-3)
-    loss.backward()
-    assert (reporter.global_ if alone else reporter.texture).conv.weight.grad.abs().sum() > 0
-
-
-def test_without_visual_tokens_no_words_are_aligned(toy):
-    assert toy.module(texture=None, geometry=None, global_=None, word_alignment=1.0).reporter.words is None
-
-
 def test_shared_texture_encoder_has_one_set_of_weights(toy):
     shared = sum(p.numel() for p in toy.module().reporter.parameters())
     own = sum(p.numel() for p in toy.module(global_=toy.encoder()).reporter.parameters())

@@ -275,7 +275,7 @@ def test_a_class_outside_the_allow_list_is_never_imported(model, tmp_path, monke
         (lambda m: m["geometry"]["init_args"].update(depht=3), "depht"),
         (lambda m: m["geometry"]["init_args"].update(dim=7), "weights and config do not fit: .*is .*the config makes"),
         (lambda m: m.update(geometry=None), r"contradicts input_contract\.yaml beside it: inputs"),
-        (lambda m: m.update(word_alignment=0.5), r"2 missing \(reporter\.words.*own config\.yaml"),
+        (lambda m: m.update(global_=m["geometry"]), r"missing \(reporter\.global_.*own config\.yaml"),
         (lambda m: m.pop("projector"), "projector"),
     ],
 )

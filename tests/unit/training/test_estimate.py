@@ -80,7 +80,9 @@ def test_what_is_alive_is_counted_until_it_is_dropped() -> None:
 
 
 def test_parameters_and_fixed_memory(config: dict[str, Any]) -> None:
-    found = estimate(config)
+    callbacks = ["ModelCheckpoint", {"class_path": "reg2rg.training.save_last.SaveLast"}, {"class_path": "lab.Words"}]
+    found = estimate({**config, "trainer": {**config["trainer"], "callbacks": callbacks}})
+    assert found.left_out == ("trainer.callbacks: lab.Words, if it adds a loss",)
     per_layer = 4 * WIDTH**2 + 3 * WIDTH * 48 + 2 * WIDTH
     adapters = LAYERS * 2 * 2 * 4 * WIDTH
     assert found.parameters["language model"] == (LAYERS * per_layer + 2 * WORDS * WIDTH + WIDTH + adapters, adapters)

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import Toy
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.regions import load_region_set
 from reg2rg.models.cues import order_in_text
@@ -23,6 +22,7 @@ from reg2rg.models.llm.base import Decoding
 from reg2rg.store.store import Store
 from reg2rg.training.module import Reg2RG
 from reg2rg.training.prediction_writer import PredictionWriter, record
+from tiny import Toy
 
 SAID = {"heart": ("Cardiomegaly is observed.", "The heart is normal."), "lung": ("Nodule is seen.", "No nodule.")}
 QUIET = {
@@ -90,7 +90,7 @@ def test_its_loss_reaches_the_encoders(toy) -> None:
     [batch, *_] = batches(toy, module)
     losses = module.reporter.losses(batch, write=False)
     assert losses.nll is None
-    assert losses.words is None
+    assert losses.auxiliary == {}
     torch.autograd.backward(losses.findings)
     assert module.reporter.texture.conv.weight.grad.abs().sum() > 0
     assert module.reporter.attributes.out.weight.grad.abs().sum() > 0

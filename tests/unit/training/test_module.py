@@ -10,6 +10,7 @@ import yaml
 import reg2rg.models.llm.causal_lm  # noqa: F401 (by its short name)
 from reg2rg.config.saving import CONFIG_KEY
 from reg2rg.core.errors import ConfigError
+from reg2rg.extras.word_alignment import WordAlignment
 from reg2rg.models.encoders import Frozen
 from reg2rg.training.checkpoints import AtomicCheckpointIO, read_checkpoint
 from reg2rg.training.module import Reg2RG
@@ -73,21 +74,21 @@ def test_a_model_learns(toy):
 
 
 def test_word_alignment_steps_leave_the_language_model_out(toy):
-    module = toy.module(word_alignment=1.0, word_alignment_steps=3)
+    module, words = toy.module(), WordAlignment(1.0, steps=3)
     before = {name: value.clone() for name, value in module.named_parameters()}
-    run = trainer(toy, max_steps=3)
+    run = trainer(toy, max_steps=3, callbacks=[words])
     run.fit(module, datamodule=toy.data(module))
     assert math.isfinite(run.callback_metrics["train/word_loss"])
     assert "train/loss" not in run.callback_metrics
-    changed = {name for name, value in module.named_parameters() if not torch.equal(value, before[name])}
+    changed = {name for name, value in before.items() if not torch.equal(module.get_parameter(name), value)}
     assert any(name.startswith("reporter.texture.") for name in changed)
     assert not any(name.startswith("reporter.llm.") for name in changed)
 
-    module = toy.module(word_alignment=1.0, word_alignment_steps=3)
-    run = trainer(toy, max_steps=5)
+    module = toy.module()
+    run = trainer(toy, max_steps=5, callbacks=[words])
     run.fit(module, datamodule=toy.data(module))
     assert math.isfinite(run.callback_metrics["train/loss"])
-    changed = {name for name, value in module.named_parameters() if not torch.equal(value, before[name])}
+    changed = {name for name, value in before.items() if not torch.equal(module.get_parameter(name), value)}
     assert any(name.startswith("reporter.llm.") for name in changed)
 
 
@@ -356,8 +357,8 @@ def test_out_of_memory_names_the_batch(toy, monkeypatch):
 
 
 def test_a_context_too_short_is_told_before_word_alignment(toy):
-    module = toy.module(word_alignment=1.0, word_alignment_steps=3)
-    run, data = trainer(toy, max_steps=3), toy.data(module)
+    module = toy.module()
+    run, data = trainer(toy, max_steps=3, callbacks=[WordAlignment(1.0, steps=3)]), toy.data(module)
     data.setup("fit")
     longest = max(len(sample.ids) for _, _, _, sample in data.longest("fit"))
     module.reporter.llm.context_length = longest - 1

@@ -14,9 +14,9 @@ from lightning.pytorch.plugins.precision import (
 )
 from torch.optim import AdamW
 
+from reg2rg.extras.word_alignment import WordAlignment, WordLoss
 from reg2rg.models.encoders import CNN3D
 from reg2rg.models.llm.causal_lm import CausalLM
-from reg2rg.models.word_alignment import WordAlignment
 from reg2rg.training.half_precision import Float32Steps
 from reg2rg.training.region_loss import RegionLoss
 
@@ -93,9 +93,9 @@ def test_every_precision_takes_the_same_way(toy):
     """Fit, first words alone; validation with generated reports, test and predict."""
     ways = {}
     for precision, dtype in DTYPES.items():
-        module = toy.module(dropout=0.0, val_generate=1, word_alignment=0.5, word_alignment_steps=3)
+        module = toy.module(dropout=0.0, val_generate=1)
         losses, run = Losses(), trainer(toy, precision, max_steps=12, check_val_every_n_epoch=12)
-        run.callbacks.append(losses)
+        run.callbacks += [WordAlignment(0.5, steps=3), losses]
         data = toy.data(module, batch_size=5)
         run.fit(module, datamodule=data)
         assert {parameter.dtype for parameter in module.parameters()} == {dtype}
@@ -194,12 +194,12 @@ def test_histograms_count_beyond_256():
 
 def test_word_alignment_is_exact_whatever_the_tokens_are():
     torch.manual_seed(0)
-    alignment = WordAlignment(7)
+    alignment = WordLoss(7)
     tokens, table = torch.randn(3, 2, 8).bfloat16(), torch.randn(7, 8).bfloat16()
     labels, texts = torch.tensor([1, 2, 6]), torch.tensor([0, 1, -1])
-    exact = alignment.double()(tokens.double(), table.double(), labels, texts)
+    exact = alignment.double().cross_entropy(tokens.double(), table.double(), labels, texts)
     assert exact.dtype == torch.float64
     with default_dtype(torch.bfloat16):
-        found = alignment.float()(tokens, table, labels, texts)
+        found = alignment.float().cross_entropy(tokens, table, labels, texts)
     assert found.dtype == torch.float32
     assert found.item() == pytest.approx(exact.item(), rel=1e-6)

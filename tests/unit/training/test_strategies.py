@@ -48,7 +48,7 @@ def test_rates_of_an_optimiser_that_is_not_torchs_are_logged(toy):
 
 def test_no_parameter_is_a_scalar(toy):
     """DeepSpeed sends each parameter as bytes, which torch does not make of a scalar."""
-    for name, parameter in toy.module(lora=True, word_alignment=0.5).named_parameters():
+    for name, parameter in toy.module(lora=True).named_parameters():
         assert parameter.data.view(torch.uint8).numel() == parameter.nbytes, name
 
 
@@ -61,7 +61,7 @@ def test_scalars_of_foreign_parts_are_refused_by_name():
     model.gain = nn.Parameter(torch.ones(1))
     prepare_strategy(strategy, model, in_phases=False)
     assert strategy.exclude_frozen_parameters
-    with pytest.raises(ConfigError, match=r"ZeRO steps weights that have no part .*word_alignment_steps: 0"):
+    with pytest.raises(ConfigError, match=r"ZeRO steps weights that have no part .*WordAlignment: steps: 0"):
         prepare_strategy(strategy, model, in_phases=True)
 
 

@@ -2,7 +2,7 @@
 
 A document has the form of a sample: numbered regions, then the report. Where a sample has the visual tokens of a
 region, a document has as many sums of embeddings of that region's words, often with its name among them: what visual
-tokens come to be under word alignment (`reg2rg.models.word_alignment`), and no matter which words are missing. So the
+tokens come to be under word alignment (`reg2rg.extras.word_alignment`), and no matter which words are missing. So the
 model learns the words of reports, the form of the answer, and to look up by number what stands behind
 'The region i is', before it sees an image. Region order is random, and nothing but the words ties a number to a region.
 

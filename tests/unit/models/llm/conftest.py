@@ -3,9 +3,10 @@
 import pytest
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from reg2rg.core.task import INSTRUCTION
+from tiny import save_llama
 
 WORDS = "The heart is large. The lung shows a nodule of 5 mm; no effusion, no fracture of bone. region: trachea"
 
@@ -32,20 +33,8 @@ def bpe(metaspace: bool, **special: str) -> PreTrainedTokenizerFast:
 def llama_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("llama")
     tokenizer = bpe(True, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    sizes = {"intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
+    save_llama(folder, tokenizer, max_position_embeddings=256, **sizes)
     return str(folder)
 
 
