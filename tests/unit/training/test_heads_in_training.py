@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import math
 from dataclasses import replace
 
 import lightning as L
@@ -237,3 +238,30 @@ def test_predictions_of_two_operating_points_are_not_mixed(toy, trained, tmp_pat
         with told:
             trainer.predict(module, datamodule=toy.data(module), return_predictions=False)
     module.reporter.operating_point = OperatingPoint.of("f1")
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true", "64-true"])
+def test_what_validation_measures_is_exact_in_every_precision(toy, precision):
+    module = toy.module(val_generate=1)
+    trainer = L.Trainer(max_epochs=1, precision=precision, **QUIET)
+    trainer.fit(module, datamodule=toy.data(module))
+    assert math.isfinite(trainer.callback_metrics["val/loss"])
+    head = module.reporter.head
+    assert {buffer.dtype for _, buffer in head.named_buffers() if buffer.is_floating_point()} == {torch.float32}
+    assert head.points.present.sum() > 0
+
+
+def test_measured_numbers_survive_a_cast(toy):
+    head = toy.module().reporter.head
+    head.temperature.fill_(1.2345678)
+    head.points.count(
+        torch.ones(1000, len(head.labels)),
+        torch.zeros(1000, dtype=torch.long),
+        torch.ones(1000, len(head.labels)).bool(),
+    )
+    head.to(torch.bfloat16)
+    assert float(head.temperature) == pytest.approx(1.2345678, rel=1e-7)
+    assert head.points.present[0, 0] == 1000
+    assert head.hidden.weight.dtype == torch.bfloat16
+    empty = head.to("meta").to_empty(device="cpu")
+    assert empty.temperature.dtype == torch.float32

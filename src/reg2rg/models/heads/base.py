@@ -15,12 +15,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.registry import Registry
 from reg2rg.core.report import parse_report
 from reg2rg.models.findings import RegionFindings, StudyFindings
+from reg2rg.models.heads.exact import ExactBuffers
 from reg2rg.models.heads.omissions import OmissionControl
 from reg2rg.models.heads.operating import OperatingPoint, OperatingPoints
 
@@ -52,7 +53,7 @@ class HeadInputs:
     regions: tuple[str, ...]
 
 
-class Head(nn.Module, ABC):
+class Head(ExactBuffers, ABC):
     """A probability for each region and label, from the tokens that stand in the prompt.
 
     What a region can have is learned once, from the labels of the training texts (`learn`), and kept with the weights:

@@ -16,13 +16,14 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from reg2rg.evaluation.shift import QUANTILES, Floats, Shift, compare, reference
+from reg2rg.models.heads.exact import ExactBuffers
 from reg2rg.store.attributes import DENSITY_NAMES
 
 
-class OmissionControl(nn.Module):
+class OmissionControl(ExactBuffers):
     """A bound for each region, kept with the weights.
 
     Args:

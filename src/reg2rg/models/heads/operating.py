@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from reg2rg.core.errors import ConfigError
+from reg2rg.models.heads.exact import ExactBuffers
 
 BORROWED = 8.0
 """Positives that the curve of all labels counts as beside each label's own."""
@@ -56,7 +57,7 @@ class OperatingPoint:
         return cls("precision" if found[1] == "precision" else "recall", float(found[2]))
 
 
-class OperatingPoints(nn.Module):
+class OperatingPoints(ExactBuffers):
     """Counts of validation over a grid of thresholds, and the thresholds that follow.
 
     Args:
