@@ -84,7 +84,7 @@ class RegionReportDataModule(L.LightningDataModule):
         timeout: seconds to wait for a worker.
         augment: transforms of training studies; validation, test and predict see studies as they are.
         features: tokens of frozen encoders that ``reg2rg data encode`` made: ``auto`` takes them where all that are
-            needed are there and legal, and says why not where some are; ``required`` refuses to go on without; ``off``.
+            needed are there and legal, and says why not where some are; ``required`` goes on with no others; ``never``.
         feature_bits: of these tokens. 16 is float16; 8 is half as large and less exact, for ``encode`` and here.
     """
 
@@ -232,7 +232,7 @@ class RegionReportDataModule(L.LightningDataModule):
     def prediction_facts(self) -> dict[str, Any]:
         """What decides the predictions of ``predict`` beside the model, and is the same for all studies."""
         facts = {"task": self.task.values(), "dataset": type(self.dataset).__name__, "test_regions": self.test_regions}
-        coarse = self.feature_bits != 16 and self.features != "off"  # float16 is within rounding
+        coarse = self.feature_bits != 16 and self.features != "never"  # float16 is within rounding
         return facts | ({"feature_bits": self.feature_bits} if coarse else {})
 
     def prediction_keys(self) -> dict[str, str]:

@@ -16,7 +16,7 @@ from reg2rg.store.views import ViewName
 
 log = logging.getLogger(__name__)
 
-Features = Literal["auto", "required", "off"]
+Features = Literal["auto", "required", "never"]
 SettledViews = Callable[[], Mapping[ViewName, Facts | str]]
 """Gives view -> what is known of the frozen encoder that looks at it, or why its tokens cannot be made before."""
 _NAMED = 3
@@ -27,7 +27,7 @@ class WantedTokens:
     """What a config says of tokens that were made before.
 
     Attributes:
-        features: ``auto``, ``required`` or ``off``.
+        features: ``auto``, ``required`` or ``never``.
         bits: of the tokens.
         augmented: training studies are transformed.
     """
@@ -56,7 +56,7 @@ class WantedTokens:
         Raises:
             ConfigError: tokens are required, and something of them is missing, stale or not legal; names it.
         """
-        if self.features == "off" or (self.features == "auto" and (settled is None or not has_tokens(store))):
+        if self.features == "never" or (self.features == "auto" and (settled is None or not has_tokens(store))):
             return {}
         found, reason = self._look(store, views, want, entries, settled)
         if found:
@@ -121,7 +121,7 @@ def not_legal(views: Views, *, augmented: bool) -> str:
     if augmented:
         return (
             "data.augment changes the scans at every epoch, so that their tokens differ. Fix: leave data.augment out, "
-            "or data.features: off"
+            "or data.features: never"
         )
     return ""
 

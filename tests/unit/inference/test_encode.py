@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import typing
 
 import lightning as L
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from reg2rg.core.claims import Campaign
 from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.task import Views
+from reg2rg.data.encoded import Features
 from reg2rg.inference.encode import encode
 from reg2rg.models.encoders import Frozen, MaskPool, PerceiverResampler, Resize, TokenMean, ViT3D
 from reg2rg.models.encoders.settled import facts_of, settled_part, settled_views
@@ -72,7 +75,7 @@ def losses(model, data):
 @pytest.mark.parametrize(("bits", "loss_bar", "gradient_bar"), [(16, 1e-4, 2e-3), (8, 1e-3, 3e-2)])
 def test_loss_and_gradients_are_those_of_the_live_encoder(toy, store, bits, loss_bar, gradient_bar):
     model = model_of(toy)
-    live, live_gradients = losses(model, data_of(toy, model, store, features="off"))
+    live, live_gradients = losses(model, data_of(toy, model, store, features="never"))
     encode(store, store.studies(), parts_of(model), model.task.views, bits)
     data = data_of(toy, model, store, features="required", feature_bits=bits)
     batch = next(iter(data.train_dataloader()))
@@ -90,7 +93,7 @@ def test_loss_and_gradients_are_those_of_the_live_encoder(toy, store, bits, loss
 
 def test_a_run_takes_them_and_leaves_the_encoder_alone(toy, store, monkeypatch):
     trained = {}
-    for features in ("off", "auto"):
+    for features in ("never", "auto"):
         model = model_of(toy)
         if features == "auto":
             encode(store, store.studies(), parts_of(model), model.task.views)
@@ -104,7 +107,7 @@ def test_a_run_takes_them_and_leaves_the_encoder_alone(toy, store, monkeypatch):
         run.fit(model, datamodule=data)
         trained[features] = {name: p.detach().clone() for name, p in model.named_parameters()}
         assert run.predict(model, datamodule=data)
-    for name, parameter in trained["off"].items():
+    for name, parameter in trained["never"].items():
         assert (trained["auto"][name] - parameter).abs().max() < 5e-3, name
 
 
@@ -280,7 +283,7 @@ def test_pooled_regions_take_the_tokens_of_the_image(toy, store):
     torch.manual_seed(2)
     model = toy.module(texture=MaskPool(Frozen(vit())), global_=None, dropout=0.0)
     assert set(parts_of(model)) == {"global"}
-    live, _ = losses(model, data_of(toy, model, store, features="off"))
+    live, _ = losses(model, data_of(toy, model, store, features="never"))
     encode(store, store.studies(), parts_of(model), model.task.views)
     found, _ = losses(model, data_of(toy, model, store, features="required"))
     assert list(found.values()) == pytest.approx(list(live.values()), rel=1e-4)
@@ -335,3 +338,10 @@ def test_tokens_that_cannot_be_kept_are_refused(store, bits):
     tokens = np.array([[[0, 0, 0], [-2, 1, 0.5]]], np.float32)
     one.write("s0", "key", (), tokens)
     np.testing.assert_allclose(one.read("s0", (), "key"), tokens[0], atol=0.5 * 2 / 127)
+
+
+@pytest.mark.parametrize("value", typing.get_args(Features))
+def test_a_choice_of_tokens_is_a_text_in_a_config_too(value):
+    assert yaml.safe_load(f"features: {value}") == {"features": value}, (
+        "YAML reads on, off, yes and no as true and false"
+    )
