@@ -16,7 +16,7 @@ class ExactBuffers(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         exact = dict(self._buffers)
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, before in exact.items():
             now = self._buffers[name]
             if before is not None and now is not None and now.dtype != before.dtype:
