@@ -4,7 +4,7 @@
     reg2rg data prepare --config phantom.yaml --vars.folder held --bake
     reg2rg predict --config phantom.yaml --ckpt_path demo/model --data.dataset.init_args.root held/data \\
         --data.dataset.init_args.train null --data.dataset.init_args.test train --data.store held/store \\
-        --data.limit_eval_studies null --trainer.callbacks.6.init_args.out held/predictions
+        --data.limit_eval_studies null --trainer.callbacks.5.init_args.out held/predictions
     python benchmarks/findings.py head demo/model                AUROC, average precision, calibration, coverage
     python benchmarks/findings.py text held/predictions ...      the written text against the truth, a folder a column
     python benchmarks/findings.py rules                          rules on attributes, no network
