@@ -97,7 +97,7 @@ class ViT3D(Encoder):
         """(N, 1, H, W, D) to (N, T, C): the norm over a patch and the linear map behind it."""
         norm, linear = self.patch_norm, self.patch_linear
         if volumes.requires_grad or not torch.is_grad_enabled():
-            embedded: Tensor = linear(norm(self._patchify(volumes)))
+            embedded: Tensor = linear(norm(self._patches(volumes)))
             return embedded
         # Volumes are data here and need no gradient. With the norm's gain and bias folded into the linear map nothing
         # between the two needs one either, which is a third of the map's cost. Patches are laid out anew in the
@@ -105,7 +105,7 @@ class ViT3D(Encoder):
         weight, bias = linear.weight * norm.weight, linear.bias + linear.weight @ norm.bias
 
         def embed(few: Tensor) -> Tensor:
-            return F.linear(F.layer_norm(self._patchify(few), norm.normalized_shape, eps=norm.eps), weight, bias)
+            return F.linear(F.layer_norm(self._patches(few), norm.normalized_shape, eps=norm.eps), weight, bias)
 
         few = max(1, _VOXELS_AT_ONCE // volumes[:1].numel())
         return torch.cat(
@@ -137,11 +137,15 @@ class ViT3D(Encoder):
             return weights
         return rename_vit3d(fold_channels(weights, voxels=self.patch_linear.in_features))
 
-    def _patchify(self, volumes: Tensor) -> Tensor:
-        """(N, 1, H, W, D) to (N, T, voxels), shifted: cells in the order h, w, d, and so the voxels of a patch."""
-        (h, w, d), (p, q, r) = self.grid, self.patch
+    def _patches(self, volumes: Tensor) -> Tensor:
+        """(N, 1, H, W, D) to (N, T, voxels), shifted, in the weights' dtype."""
         shifted = volumes + self.shift if self.shift else volumes
-        cells = shifted.to(self.patch_linear.weight.dtype).reshape(-1, h, p, w, q, d, r).permute(0, 1, 3, 5, 2, 4, 6)
+        return self._patchify(shifted).to(self.patch_linear.weight.dtype)
+
+    def _patchify(self, volumes: Tensor) -> Tensor:
+        """(N, 1, H, W, D) to (N, T, voxels): cells in the order h, w, d, and so the voxels of a patch."""
+        (h, w, d), (p, q, r) = self.grid, self.patch
+        cells = volumes.reshape(-1, h, p, w, q, d, r).permute(0, 1, 3, 5, 2, 4, 6)
         return cells.reshape(-1, self.num_tokens, p * q * r)
 
 
