@@ -35,7 +35,7 @@ def main() -> int:
         folder = Path(name)
         study = write_study(folder / "nifti", options.size)
         scan = write_dicom_study(study.image, folder / "scan")
-        masks = str(next(iter(study.masks.files.values()))).replace(next(iter(study.masks.files)), "{region}")
+        masks = str(folder / "nifti" / "{region}.nii.gz")
         out = folder / "out"
         command = [sys.executable, "-m", "reg2rg.cli.main", "report", str(scan), "--model", options.model, "--masks",
                    masks, "-o", str(out), "--formats", FORMATS]  # fmt: skip

@@ -8,10 +8,8 @@ made from the store. Whatever differs, or cannot be told without torch, is looke
 
 from __future__ import annotations
 
-import array
 import contextlib
 import hashlib
-import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,13 +29,12 @@ from reg2rg.core.errors import Reg2RGError
 from reg2rg.core.model_folder import CONFIG, is_model_folder
 from reg2rg.datasets.signature import signature
 from reg2rg.evaluation.records import STUDIES
-from reg2rg.store.ledger import seal_of, stamp_of
+from reg2rg.store.ledger import seal_of, stamp_of, stamp_of_folder
 
 if TYPE_CHECKING:
     from reg2rg.datasets.base import Dataset
 
 DONE = "done.json"
-_TOGETHER, _LARGEST = 64, (1 << 63) - 1
 _SPLIT = "test"
 """What ``predict`` reports on unless the config says otherwise."""
 
@@ -81,7 +78,7 @@ class Asked:
                 return None
             told = [__version__, str(Path.cwd()), values, files, stamp]
             weights = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
-            store = _stamps(Path(values["data"]["store"]).expanduser() / "native")
+            store = stamp_of_folder(Path(values["data"]["store"]).expanduser() / "native")
             return cls(predictions_folder(values.get("trainer")).expanduser(), tree, values, weights, store)
         return None
 
@@ -95,7 +92,7 @@ class Asked:
             before = read_record(self.out / DONE, "it is made anew")
         except (DocumentError, OSError):
             return None
-        now = {"weights": self.weights, "store": self.store, "records": _stamps(self.out / STUDIES)}
+        now = {"weights": self.weights, "store": self.store, "records": stamp_of_folder(self.out / STUDIES)}
         if any(before.get(name) != told for name, told in now.items()):
             return None
         with contextlib.suppress(Reg2RGError, OSError, KeyError):
@@ -142,7 +139,7 @@ class Asked:
         """
         with os.scandir(self.out / STUDIES) as entries:
             count = sum(entry.name.endswith(".json") for entry in entries)
-        told = {"weights": self.weights, "store": self.store, **listed, "records": _stamps(self.out / STUDIES)}
+        told = {"weights": self.weights, "store": self.store, **listed, "records": stamp_of_folder(self.out / STUDIES)}
         write_record(self.out / DONE, {"studies": count, **told})
 
 
@@ -177,31 +174,3 @@ def _files(text: str) -> list[Path]:
         return []
     path = Path(text).expanduser()
     return sorted(path.rglob("*")) if path.is_dir() else [path] if path.exists() else []
-
-
-def _stamps(folder: Path) -> str:
-    """Digest of the stamps of all files of a folder; those that are being written are left out.
-
-    In the order in which the folder lists them: that is one order where nothing changes, and takes no memory.
-    """
-    found = hashlib.blake2b(digest_size=16)
-    with contextlib.suppress(FileNotFoundError), _opened(folder) as opened, os.scandir(opened) as entries:
-        kept = (entry for entry in entries if entry.name[0] != ".")
-        while some := list(itertools.islice(kept, _TOGETHER)):
-            stamps = array.array("q")
-            for entry in some:
-                now = entry.stat()
-                stamps.extend((now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino & _LARGEST))
-            found.update("/".join([entry.name for entry in some]).encode("utf-8", "surrogatepass") + b"/")
-            found.update(stamps.tobytes())
-    return found.hexdigest()
-
-
-@contextlib.contextmanager
-def _opened(folder: Path) -> Iterator[int]:
-    """A folder, in which files are found quicker than by their whole paths."""
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        yield opened
-    finally:
-        os.close(opened)

@@ -20,6 +20,9 @@ _TAIL = re.compile(r"The other report is:? ?")
 _ENTRY = re.compile(r"\{([^:{}]+): ?([^{}]*)(\}|$)")
 _BRACES = str.maketrans("{}", "()")
 
+SENTENCE_BREAK = re.compile(r"(?<=[.!?])\s+")
+"""Between two sentences, as reports are written; what knows radiology is `reg2rg.datasets.splitters.sentences`."""
+
 OTHER = "other"
 """Key of the tail's text that belongs to no region; it is always there, and the last one."""
 

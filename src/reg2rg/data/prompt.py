@@ -17,7 +17,6 @@ vocabulary like any other.
 from __future__ import annotations
 
 import itertools
-import re
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reg2rg.core.errors import ConfigError, DataFault
-from reg2rg.core.report import write_paragraph, write_tail
+from reg2rg.core.report import SENTENCE_BREAK, write_paragraph, write_tail
 from reg2rg.core.task import INSTRUCTION
 from reg2rg.store.views import ViewName
 
@@ -51,7 +50,6 @@ TAGS = 4
 
 _ANCHOR = "."
 """What the target is tokenised behind: the prompt and every sentence end with it."""
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +284,7 @@ class PromptEncoder:
             except DataFault:
                 if slot == 0:
                     raise
-                cut += sum(len(_SENTENCE_END.findall(rest)) for rest in paragraphs[slot:])
+                cut += sum(len(SENTENCE_BREAK.findall(rest)) for rest in paragraphs[slot:])
                 break
             given = int(np.sum(last < len(PARAGRAPH_HEAD.format(slot=slot))))
             told = [*own, self.eos_id]
@@ -370,7 +368,7 @@ class PromptEncoder:
         ids, last = self._target(text)
         total, cut = len(ids), 0
         if total > room:
-            sentences = {match.end() for match in _SENTENCE_END.finditer(text)} | {*_starts(paragraphs)}
+            sentences = {match.end() for match in SENTENCE_BREAK.finditer(text)} | {*_starts(paragraphs)}
             ends = sorted(end for end in sentences if 0 < end < len(text))
             kept = bisect_right(ends, room, key=lambda end: len(self._target(text[:end].rstrip() + " ")[0]))
             if kept == 0:

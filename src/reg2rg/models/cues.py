@@ -11,18 +11,18 @@ stands right behind it. They learn to go on to the next finding where the order 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from reg2rg.core.report import SENTENCE_BREAK
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 WITH, WITHOUT = ". The region {slot} is with {label}", ". The region {slot} is with no finding"
-_SENTENCE_END = re.compile(r"[.!?](?=\s)")
 
 
 def cue_text(slot: int, labels: Sequence[str]) -> str:
@@ -37,7 +37,7 @@ def order_in_text(text: str, read: Callable[[Sequence[str]], NDArray[np.bool_]])
         text: of a region.
         read: texts -> (N, L) bool, the labels that each states.
     """
-    ends = [*(found.end() for found in _SENTENCE_END.finditer(text)), len(text)]
+    ends = [*(found.start() for found in SENTENCE_BREAK.finditer(text)), len(text)]
     rows = read([text[:end] for end in ends])
     since = rows.argmax(0)
     return sorted(np.flatnonzero(rows[-1]).tolist(), key=lambda place: int(since[place]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from reg2rg.core.report import SENTENCE_BREAK
 from reg2rg.evaluation.baselines import commonest
 from reg2rg.evaluation.bootstrap import Statistic, mean_statistic, no_interval
 from reg2rg.evaluation.metrics.base import METRICS, Metric, Scores
@@ -19,8 +19,6 @@ from reg2rg.evaluation.results import REPORT
 
 if TYPE_CHECKING:
     from reg2rg.evaluation.cohort import Cohort
-
-_SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
 
 @METRICS.register
@@ -125,4 +123,4 @@ def commonest_share(texts: Sequence[str]) -> tuple[str, float]:
 
 
 def _sentences(text: str) -> frozenset[str]:
-    return frozenset(sentence.strip() for sentence in _SENTENCE.split(text) if sentence.strip())
+    return frozenset(sentence.strip() for sentence in SENTENCE_BREAK.split(text) if sentence.strip())

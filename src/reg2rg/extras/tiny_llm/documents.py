@@ -13,7 +13,6 @@ is one text.
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reg2rg.core.report import write_paragraph
+from reg2rg.core.report import SENTENCE_BREAK, write_paragraph
 from reg2rg.evaluation.labelers import Labeler
 from reg2rg.models.cues import cue_text, order_in_text
 
@@ -34,7 +33,6 @@ _TOLD = 0.6
 """Chance that the region's name is shown."""
 _CUED = 0.8
 """Chance that the findings of a region that may have any are named."""
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _COMPOSED = 0.5
 """Chance that a region that may have findings gets sentences of several studies."""
 _LISTED = (1, 2, 2, 3, 3)
@@ -110,7 +108,7 @@ def _in_order(text: str, labeler: Labeler) -> tuple[str, ...]:
 def _sentences(texts: Iterable[tuple[str, str]], labeler: Labeler) -> dict[str, dict[tuple[str, ...], list[str]]]:
     """Region -> labels -> the sentences that state just these, of regions with sentences of several kinds."""
     found: dict[str, dict[tuple[str, ...], list[str]]] = {}
-    for region, sentence in sorted({(region, one) for region, text in texts for one in _SENTENCE_END.split(text)}):
+    for region, sentence in sorted({(region, one) for region, text in texts for one in SENTENCE_BREAK.split(text)}):
         if labels := _in_order(sentence, labeler):
             found.setdefault(region, {}).setdefault(labels, []).append(sentence)
     return {region: own for region, own in found.items() if len(own) > 1}
