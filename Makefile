@@ -49,7 +49,8 @@ demo: $(HERE)
 PYTEST := -m pytest -n 2 --dist worksteal -m 'not slow'
 
 test: $(HERE)
-	$(BIN)/python $(PYTEST) --cov --cov-report=term:skip-covered
+	$(BIN)/python -m slipcover --source src/reg2rg --json --out .coverage.json $(PYTEST)
+	$(BIN)/python -m slipcover --merge .coverage.json --out /dev/null --skip-covered --fail-under 97
 
 # Every family of language models that the tests know, against the contract.
 test-llms: $(HERE)
