@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 
 from reg2rg.cli.main import Invocation
 from reg2rg.cli.numbers import whole
@@ -27,7 +28,11 @@ def run(invocation: Invocation) -> int:
     parser.add_argument("--layers", type=whole(1), default=3, help="depth")
     parser.add_argument("--heads", type=whole(1), default=8, help="attention heads")
     parser.add_argument("--vocab_size", type=whole(1), default=1000, help="most tokens")
-    parser.add_argument("--steps", type=whole(0), default=500, help="of training on report text; 0 for none")
+    parser.add_argument(
+        "--steps",
+        type=whole(0),
+        help="of training on report text; 0 for none. 500 by default, 1500 longer ones with --cues",
+    )
     parser.add_argument("--cues", action="store_true", help="name findings as a prompt with model.cues does")
     parser.add_argument("--seed", type=whole(0), default=0, help="of weights and documents")
     options, rest = parser.parse_known_args(list(invocation.args))
@@ -42,8 +47,9 @@ def run(invocation: Invocation) -> int:
     from reg2rg.data.prompt import GLOBAL_PREFIX, REGION_PREFIX
     from reg2rg.evaluation.labelers import RuleLabeler
     from reg2rg.extras.tiny_llm.build import build_tiny_llama
-    from reg2rg.extras.tiny_llm.pretraining import Schedule
+    from reg2rg.extras.tiny_llm.pretraining import WITH_CUES, Schedule
 
+    schedule = WITH_CUES if options.cues else Schedule()
     build_tiny_llama(
         [study.reports for study in studies],
         options.out,
@@ -54,7 +60,7 @@ def run(invocation: Invocation) -> int:
         instruction=section.task.instruction_text,
         prompt_texts=(GLOBAL_PREFIX, REGION_PREFIX),
         image_prefix="" if section.task.target == "regions" else GLOBAL_PREFIX,
-        schedule=Schedule(steps=options.steps),
+        schedule=schedule if options.steps is None else replace(schedule, steps=options.steps),
         seed=options.seed,
         labeler=RuleLabeler() if options.cues else None,
     )

@@ -31,9 +31,9 @@ _SHOWN, _IN_SLOT = 0.9, 0.7
 """Chances that a word of the paragraph is shown at all, and that a shown one is in a slot."""
 _TOLD = 0.6
 """Chance that the region's name is shown."""
-_CUED = 0.8
+_CUED = 0.9
 """Chance that the findings of a region that may have any are named."""
-_COMPOSED = 0.5
+_COMPOSED = 0.7
 """Chance that a region that may have findings gets sentences of several studies."""
 _LISTED = (1, 2, 2, 3, 3)
 """How many such sentences, each as often as it stands here."""
@@ -118,7 +118,7 @@ class DocumentWriter:
     """Composes documents from the reports of studies.
 
     Most paragraphs state one finding or none, and a model that has met few lists stops after the first finding. So
-    where findings are named, half of the paragraphs that may state any are of sentences from several studies.
+    where findings are named, most of the paragraphs that may state any are of sentences from several studies.
 
     Args:
         tokenizer: writes text as ids.

@@ -37,6 +37,10 @@ class Schedule:
     lr: float = 4e-3
 
 
+WITH_CUES = Schedule(steps=1500, tokens=1536)
+"""For models that read cues: lists come late, behind all else."""
+
+
 @dataclass(frozen=True, slots=True)
 class Mark:
     """One line of the learning curve.

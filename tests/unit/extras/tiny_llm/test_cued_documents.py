@@ -40,7 +40,7 @@ def test_most_regions_that_may_have_findings_say_which() -> None:
     found, cues = written(RuleLabeler())
     hearts = [(text, ids) for name, text, ids in found if name == "heart"]
     said = [ids for _, ids in hearts if ids]
-    assert 0.6 < len(said) / len(hearts) < 0.95
+    assert 0.75 < len(said) / len(hearts) < 1.0
     wanted = {REPORTS[0]["heart"]: ("Cardiomegaly",), REPORTS[1]["heart"]: ()}
     assert all(not ids or ids == cues.ids(1, wanted[text]) for text, ids in hearts)
     assert not any(ids for name, _, ids in found if name == "bone")
@@ -50,14 +50,14 @@ def test_without_a_labeler_none_does() -> None:
     assert not any(ids for _, _, ids in written(None)[0])
 
 
-def test_half_of_the_texts_that_may_state_findings_are_of_sentences_of_several_studies() -> None:
+def test_most_of_the_texts_that_may_state_findings_are_of_sentences_of_several_studies() -> None:
     labeler = RuleLabeler()
     tokenizer = train_tokenizer([text for report in LISTS for text in report.values()], 400)
     writer, rng = DocumentWriter(tokenizer, LISTS, labeler=labeler), random.Random(0)
     known = {sentence for report in LISTS for sentence in report["lung"].split(". ")}
     texts = [writer._text("lung", LISTS[place % 3]["lung"], rng) for place in range(300)]
     composed = [text for text, _ in texts if text not in {report["lung"] for report in LISTS}]
-    assert 0.25 < len(composed) / len(texts) < 0.55  # some come out as they were
+    assert 0.4 < len(composed) / len(texts) < 0.7  # some come out as they were
     assert any(len(labels or ()) == 3 for _, labels in texts)
     for text, labels in texts:
         assert {one.rstrip(".") for one in text.split(". ")} <= {one.rstrip(".") for one in known}
