@@ -7,6 +7,7 @@
         --data.limit_eval_studies null --trainer.callbacks.5.init_args.out held/predictions
     python benchmarks/findings.py head demo/model                AUROC, average precision, calibration, coverage
     python benchmarks/findings.py text held/predictions ...      the written text against the truth, a folder a column
+    python benchmarks/findings.py lists held/predictions ...     paragraphs that state just what their prompt named
     python benchmarks/findings.py rules                          rules on attributes, no network
     python benchmarks/findings.py around                         what lies beside a region in no mask, of all phantoms
     python benchmarks/findings.py shift demo/model               noise, blur and an offset; false alarms
@@ -129,6 +130,23 @@ def text(options: argparse.Namespace) -> None:
         print(f"{name:38}{values[0][6][place]:5}" + "".join(f"{v:14.3f}" for v in row) + f"{np.mean(row):8.3f}")
 
 
+def lists(options: argparse.Namespace) -> None:
+    """Of paragraphs by how many findings the prompt named: the share that state just these, a line a folder."""
+    reader = RuleLabeler()
+    for folder in map(Path, options.paths):
+        told = [
+            (one["findings"]["regions"][one["regions"][part["slot"]]]["detected"], part["text"])
+            for one in read_records(folder)
+            for part in one["paragraphs"]
+        ]
+        exact: dict[int, list[bool]] = {}
+        for (named, _), row in zip(told, reader.label([text for _, text in told]), strict=True):
+            stated = {FINDINGS[place] for place in np.flatnonzero(row)}
+            exact.setdefault(len(named), []).append(set(named) == stated)
+        shares = (f"{count}: {np.mean(exact[count]):.3f} of {len(exact[count])}" for count in sorted(exact))
+        print(f"{folder.name[-12:]:>14}  {'; '.join(shares)}")
+
+
 def rules(options: argparse.Namespace) -> None:
     """The baseline without a network."""
     held, reader = section(options), RuleLabeler()
@@ -239,7 +257,7 @@ def fewer(options: argparse.Namespace) -> None:
 def main(words: Sequence[str] | None = None) -> None:
     """Run one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    tables = {"head": head, "text": text, "rules": rules, "around": around, "shift": shift, "fewer": fewer}
+    tables = {one.__name__: one for one in (head, text, lists, rules, around, shift, fewer)}
     parser.add_argument("table", choices=tables)
     parser.add_argument("paths", nargs="*", help="model, or folders of predictions")
     parser.add_argument("--config", default="phantom.yaml")

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reg2rg.cli.help import HelpFormatter
 from reg2rg.cli.main import Invocation
 from reg2rg.cli.numbers import whole
 from reg2rg.cli.paths import place, place_or_name
@@ -28,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
         "--model and --config. Or, of PREDICTIONS of any system, ask what their texts alone tell: template collapse, "
         "and questions on presence, side and lobe.",
         allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
         epilog="Other options, such as --config FILE and --data.store DIR, say where the studies of --model are. "
         "Interventions: " + "; ".join(f"{name}: {what}" for name, what in INTERVENTIONS.items()) + ".",
     )

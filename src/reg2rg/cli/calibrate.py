@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from reg2rg.cli.help import HelpFormatter
 from reg2rg.cli.main import Invocation
 from reg2rg.cli.numbers import whole
 from reg2rg.cli.paths import place, place_or_name
@@ -20,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
         "validated on, and write the model's folder with them; or, with --check, test whether studies look like those "
         "that it was calibrated on.",
         allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
         epilog="Other options, such as --config FILE and --data.store DIR, say where the studies are. What is promised "
         "holds for studies that are exchangeable with these only.",
     )

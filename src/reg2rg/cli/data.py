@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reg2rg.cli.help import HelpFormatter
 from reg2rg.cli.main import Invocation
 from reg2rg.cli.numbers import whole
 from reg2rg.cli.paths import place
@@ -24,7 +25,7 @@ def command_parser(name: str, description: str) -> argparse.ArgumentParser:
         prog=f"reg2rg data {name}",
         description=description,
         allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from reg2rg.cli.help import HelpFormatter
 from reg2rg.cli.main import Invocation
 from reg2rg.cli.numbers import above_zero, whole
 from reg2rg.core.errors import EXIT_OK, EXIT_RUNTIME, ConfigError
@@ -27,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
         description="Parameters, operations, bytes and peak memory of a training step and of reports, and what to "
         "change if a step does not fit. Nothing is read but configs and the language model's config.json.",
         allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     add = made.add_argument
     add("--memory", type=above_zero, default=24.0, metavar="GB", help="of the device, in 10^9 bytes")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from reg2rg.cli.help import HelpFormatter
 from reg2rg.cli.main import Invocation
 from reg2rg.cli.numbers import whole
 from reg2rg.cli.paths import place, place_or_name
@@ -133,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Score a file of generated reports, of any system, with a named protocol, bootstrap intervals over "
         "patients, and floors. Needs no model and no network.",
         allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     add = parser.add_argument
     add(

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reg2rg.cli.help import HelpFormatter
 from reg2rg.cli.main import Invocation, exit_of
 from reg2rg.cli.numbers import above_zero, whole
 from reg2rg.cli.paths import place, place_or_name
@@ -28,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
         description="Receive CT studies by DICOM C-STORE, report on each when it is complete, and write the results "
         "into a folder or send them on.",
         allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
         epilog="A study is complete when no association that brought slices of it is open and none came for --quiet "
         "seconds. Slices that come later make a new report. What is no CT starts nothing.",
     )

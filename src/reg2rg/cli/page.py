@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reg2rg.cli.help import HelpFormatter
 from reg2rg.cli.main import Invocation
 from reg2rg.cli.numbers import whole
 from reg2rg.cli.paths import place
@@ -94,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="reg2rg page",
         description="Score the predictions of a folder, with floors, and write one HTML page to look at.",
         allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("-c", "--config", action="append", metavar="FILE", default=[], help="as for reg2rg fit")
     parser.add_argument("--predictions", type=place, required=True, metavar="DIR", help="what reg2rg predict wrote")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+from reg2rg.cli.help import HelpFormatter
 from reg2rg.cli.main import Invocation
 from reg2rg.cli.numbers import whole
 from reg2rg.cli.paths import place, place_or_name
@@ -47,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
         prog="reg2rg report",
         description="Report on a scan with a trained model, region by region, and write the report down.",
         allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
         epilog="Masks: a folder with one file a region, a pattern as 'masks/{region}.nii.gz', or one file of labels; "
         "for several studies with {id} in it, unless their table names them. Beside the files of each study lies the "
         "record of its run; a list that is given again goes on where it stopped.",

@@ -109,9 +109,9 @@ class MaskFit:
     def contrast(self, points: Points | None = None) -> float:
         """The measure, 0 to 1, with the samples where `points` has them, by default as the masks lie."""
         # A hundred times a study: a row an axis, one comparison for both ends (below zero is huge without a sign).
-        where = np.rint((self.points if points is None else points).T).astype(np.int32)
+        where = np.rint((self.points if points is None else points).T).astype(np.intp)
         seen = np.logical_and.reduce(
-            [row < size for row, size in zip(where.view(np.uint32), self.binned.shape, strict=True)]
+            [row < size for row, size in zip(where.view(np.uintp), self.binned.shape, strict=True)]
         )
         (i, j, k), (_, columns, depth) = where, self.binned.shape
         count = 2 * len(self.names)

@@ -100,6 +100,16 @@ def test_what_every_command_takes() -> None:
     assert (words, values) == (["a", "b"], ["x", "y.z", "w"])
 
 
+@pytest.mark.parametrize("words", [["evaluate"], ["data", "check"], ["audit"], ["lm"]], ids=" ".join)
+def test_help_says_of_no_option_that_it_is_none_by_default(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "--help"]) == 0
+    help_ = " ".join(capsys.readouterr().out.split())
+    assert not [word for word in ("None", "False", "[]") if f"(default: {word})" in help_]
+    assert words == ["data", "check"] or "(default: " in help_
+
+
 def test_help_version_and_list_import_nothing_heavy() -> None:
     code = (
         "import sys\nfrom reg2rg.cli.main import main\n"

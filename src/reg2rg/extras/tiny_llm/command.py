@@ -6,6 +6,7 @@ import argparse
 import sys
 from dataclasses import replace
 
+from reg2rg.cli.help import HelpFormatter
 from reg2rg.cli.main import Invocation
 from reg2rg.cli.numbers import whole
 from reg2rg.cli.paths import place
@@ -20,7 +21,7 @@ def run(invocation: Invocation) -> int:
         "architecture. With task.target joined or whole, it learns to write whole reports. For demos and tests; real "
         "runs name a pretrained model.",
         allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("out", type=place, metavar="OUT", help="folder to write the model into")
     parser.add_argument("-c", "--config", action="append", metavar="FILE", default=[], help="as for reg2rg fit")
