@@ -3,11 +3,13 @@
 from collections.abc import Callable
 
 import pytest
+import torch
 
 import reg2rg.extras.peers  # noqa: F401 (registers the encoders of other systems)
 from reg2rg.models.encoders import CNN3D, ENCODERS, Encoder
 from reg2rg.store.attributes import VECTOR
 from reg2rg.testing import check_encoder
+from summed_gradients import unordered_sums
 
 SIZE = (32, 32, 16)
 BUILT_IN = [name for name in ENCODERS if ENCODERS.get(name).__module__.startswith("reg2rg.")]
@@ -85,6 +87,9 @@ BUILD: dict[str, tuple[Callable[[], Encoder], tuple[int, int, int]]] = {
     ),
 }
 
+ANY_ORDER = {"MonaiSwinUNETR", "SwinDepthChannels"}
+"""Position biases of Swin, as MONAI and timm look them up; `trainer.deterministic: true` makes them keep an order."""
+
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_contract(name: str) -> None:
@@ -92,6 +97,15 @@ def test_contract(name: str) -> None:
         pytest.fail(f"the encoder {name} has no small arguments in BUILD of {__file__}: add a line for it")
     build, size = BUILD[name]
     check_encoder(build, size)
+
+
+@pytest.mark.parametrize("name", [name for name in BUILT_IN if name not in {"Frozen", "GridCells"}])  # nothing trains
+def test_threads_do_not_decide_in_which_order_gradients_are_summed(name: str) -> None:
+    build, size = BUILD[name]
+    encoder = build().train()
+    views = torch.rand(2, 1, *size)
+    found = unordered_sums(lambda: encoder(views).sum())
+    assert bool(found) == (name in ANY_ORDER), found
 
 
 def test_every_entry_is_a_registered_encoder() -> None:

@@ -24,6 +24,7 @@ from reg2rg.models.heads.base import HeadInputs
 from reg2rg.models.heads.operating import OperatingPoint
 from reg2rg.models.heads.options import FindingsOptions
 from reg2rg.models.llm.base import Decoding, LanguageModel
+from reg2rg.models.lookup import take
 from reg2rg.models.projectors import Projector
 from reg2rg.models.writing import GeneratedReport, ReportWriter
 
@@ -187,7 +188,7 @@ class RegionReporter(nn.Module):
         study = torch.tensor([row for row, own in enumerate(batch.regions) for _ in own], dtype=torch.long)
         image = table[TAGS : TAGS + len(batch) * counts.global_].view(len(batch), counts.global_, width)
         tokens = table[TAGS + len(batch) * counts.global_ :].view(len(names), counts.region, width)
-        return self.head(tokens, image[study.to(table.device)], region), region
+        return self.head(tokens, take(image, study.to(table.device)), region), region
 
     def _cued(
         self, batch: Batch, region: Tensor, told: Tensor, kept: Tensor | None = None, as_written: bool = False
@@ -277,7 +278,7 @@ class RegionReporter(nn.Module):
     def _filled(self, batch: Batch, table: Tensor) -> Tensor:
         text = self.llm.embed(batch.input_ids)
         slots = (batch.visual_rows, batch.visual_cols)
-        filled: Tensor = text.index_put(slots, table.to(text.dtype)[batch.visual_source])
+        filled: Tensor = text.index_put(slots, take(table.to(text.dtype), batch.visual_source))
         return filled
 
     def visual_table(self, batch: Batch) -> Tensor:

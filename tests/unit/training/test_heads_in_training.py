@@ -16,13 +16,14 @@ import torch
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.regions import load_region_set
 from reg2rg.models.cues import order_in_text
-from reg2rg.models.encoders import AttributeEncoder
+from reg2rg.models.encoders import CNN3D, AttributeEncoder, MaskPool
 from reg2rg.models.heads import FindingsHead
 from reg2rg.models.heads.operating import OperatingPoint
 from reg2rg.models.llm.base import Decoding
 from reg2rg.store.store import Store
 from reg2rg.training.module import Reg2RG
 from reg2rg.training.prediction_writer import PredictionWriter, record
+from summed_gradients import Unordered
 from tiny import Toy
 
 SAID = {"heart": ("Cardiomegaly is observed.", "The heart is normal."), "lung": ("Nodule is seen.", "No nodule.")}
@@ -73,6 +74,29 @@ def trained(toy):
 def batches(toy, module, **arguments):
     data = toy.data(module, **arguments)
     return [data.on_after_batch_transfer(batch, 0) for batch in data.train_dataloader()]
+
+
+class OrderOfSums(L.Callback):
+    """Looks at how the gradients of a training step are summed."""
+
+    def __init__(self) -> None:
+        self.mode = Unordered()
+
+    def on_train_batch_start(self, *_: object) -> None:
+        self.mode.__enter__()
+
+    def on_train_batch_end(self, *_: object) -> None:
+        self.mode.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("independent", [False, True])
+@pytest.mark.parametrize("pooled", [False, True])
+def test_threads_do_not_decide_in_which_order_gradients_are_summed(toy, independent, pooled) -> None:
+    cells = MaskPool(CNN3D(toy.size, channels=(8, 16), grid=(4, 4, 2), dim=12), pool="attention", tokens=2, heads=3)
+    texture = {"texture": cells} if pooled else {}
+    module, looks = toy.module(lora=True, independent_paragraphs=independent, **texture), OrderOfSums()
+    L.Trainer(max_steps=2, limit_val_batches=0, callbacks=[looks], **QUIET).fit(module, datamodule=toy.data(module))
+    assert looks.mode.found == []
 
 
 def test_it_learned_from_the_training_texts_and_is_calibrated_by_validation(trained) -> None:

@@ -19,6 +19,7 @@ from reg2rg.extras.peers.weights import rename_ctvit
 from reg2rg.models.encoders.axes import Orientation, depth_first, depth_first_size, patches_of
 from reg2rg.models.encoders.base import ENCODERS, Encoder, Size, check_size, split_size
 from reg2rg.models.encoders.blocks import join_heads, split_heads
+from reg2rg.models.lookup import take
 
 _SHARPNESS = 8.0
 """Factor of the cosines that attention takes for logits (published code)."""
@@ -224,5 +225,5 @@ class _DistanceBias(nn.Module):
         apart = self.get_buffer("apart").to(self.hidden_1.weight.dtype)
         hidden = F.leaky_relu(self.hidden_1(apart), 0.1)
         hidden = F.leaky_relu(self.hidden_2(hidden), 0.1)
-        bias: Tensor = self.out(hidden)[self.get_buffer("pair")]
+        bias: Tensor = take(self.out(hidden), self.get_buffer("pair"))
         return bias.permute(2, 0, 1)

@@ -24,6 +24,7 @@ from torch import Tensor
 from reg2rg.core.report import SENTENCE_BREAK, write_paragraph
 from reg2rg.evaluation.labelers import Labeler
 from reg2rg.models.cues import cue_text, order_in_text
+from reg2rg.models.lookup import take
 
 IGNORED = -100
 
@@ -85,9 +86,9 @@ class Documents:
 
     def embed(self, table: Tensor) -> Tensor:
         """Embeddings (B, L, E) from the token table (V, E): slots hold weighted sums, as large as one word."""
-        embedded = table[self.ids]
+        embedded = take(table, self.ids)
         sums = torch.zeros_like(embedded).flatten(0, 1)
-        sums = sums.index_add(0, self.slot_of, table[self.words] * self.weights[:, None])
+        sums = sums.index_add(0, self.slot_of, take(table, self.words) * self.weights[:, None])
         sums = F.rms_norm(sums, sums.shape[-1:]) * table.detach().square().mean().sqrt()
         is_slot = torch.zeros(len(sums), 1, dtype=torch.bool).index_fill_(0, self.slot_of, True)
         return torch.where(is_slot, sums, embedded.flatten(0, 1)).view_as(embedded)

@@ -15,6 +15,7 @@ from reg2rg.models.encoders.base import ENCODERS, Encoder, Size
 from reg2rg.models.encoders.blocks import split_heads
 from reg2rg.models.encoders.perceiver import PerceiverLayers
 from reg2rg.models.encoders.pooling import grid_of
+from reg2rg.models.lookup import take
 
 
 @ENCODERS.register
@@ -135,7 +136,7 @@ class MaskPool(Encoder):
         studies_of = torch.repeat_interleave(
             torch.arange(len(tokens), device=tokens.device), torch.tensor(counts, device=tokens.device)
         )
-        inside = tokens[studies_of[:, None], cells]  # (N, K, C)
+        inside = take(tokens.flatten(0, 1), studies_of[:, None] * tokens.shape[1] + cells)  # (N, K, C)
         bias = weights.log()
         attended: Tensor = self.attention(inside, bias) if self.pool == "attention" else self.layers(inside, bias)
         return attended

@@ -13,6 +13,7 @@ from reg2rg.core.types import NonNegativeFloat, PositiveInt
 from reg2rg.models.encoders.base import ENCODERS, Encoder, Size, check_size, split_size
 from reg2rg.models.encoders.blocks import Block
 from reg2rg.models.encoders.weights_radfm import fold_channels, is_published_vit3d, rename_vit3d
+from reg2rg.models.lookup import take
 
 _VOXELS_AT_ONCE = 1 << 23
 """Of volumes whose patches are laid out at a time in training."""
@@ -118,7 +119,7 @@ class ViT3D(Encoder):
     def positions(self) -> Tensor:
         """Position embedding of every cell of the grid, (T, C): the tables of the three axes side by side."""
         axes = [
-            table[rows]
+            take(table, rows)
             for table, rows in (
                 (self.position_h, self.get_buffer("rows_h")),
                 (self.position_w, self.get_buffer("rows_w")),

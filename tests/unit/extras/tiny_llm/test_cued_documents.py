@@ -2,10 +2,13 @@
 
 import random
 
+import torch
+
 from reg2rg.evaluation.labelers import RuleLabeler
 from reg2rg.extras.tiny_llm.build import train_tokenizer
 from reg2rg.extras.tiny_llm.documents import DocumentWriter
 from reg2rg.models.cues import CueWriter, order_in_text
+from summed_gradients import unordered_sums
 
 REPORTS = [
     {"heart": "Cardiomegaly is observed.", "bone": "No lytic lesion."},
@@ -44,6 +47,14 @@ def test_most_regions_that_may_have_findings_say_which() -> None:
     wanted = {REPORTS[0]["heart"]: ("Cardiomegaly",), REPORTS[1]["heart"]: ()}
     assert all(not ids or ids == cues.ids(1, wanted[text]) for text, ids in hearts)
     assert not any(ids for name, _, ids in found if name == "bone")
+
+
+def test_threads_do_not_decide_in_which_order_gradients_are_summed() -> None:
+    tokenizer = train_tokenizer(TEXTS, 400)
+    table = torch.rand(len(tokenizer), 8, requires_grad=True)
+    batch = DocumentWriter(tokenizer, REPORTS).batch(random.Random(0), 2, 200)
+    assert unordered_sums(lambda: table[batch.ids].sum())  # words repeat
+    assert unordered_sums(lambda: batch.embed(table).sum()) == []
 
 
 def test_without_a_labeler_none_does() -> None:
