@@ -33,11 +33,27 @@ class Builder:
             if getattr(error, "located", False):
                 raise
             path = self._find(cls, kwargs)
-            where = self.tree.origin((*path, "class_path")) or COMMAND_LINE
-            message = f"{where}: {'.'.join(map(str, path))} ({cls.__name__}): {error}"
+            blamed = self._blamed(path, kwargs, str(error))
+            where = self.tree.origin(blamed or (*path, "class_path")) or COMMAND_LINE
+            message = f"{where}: {'.'.join(map(str, blamed or path))} ({cls.__name__}): {error}"
             located = type(error)(message) if isinstance(error, ConfigError) else ConfigError(message)
             located.located = True  # type: ignore[attr-defined]
             raise located from error
+
+    def _blamed(self, path: Key, kwargs: dict[str, Any], refusal: str) -> Key | None:
+        """The one argument that a refusal quotes; or the one that the command line lays over the rest."""
+        origins = self.tree.origins
+        written = {
+            place: value
+            for name, value in kwargs.items()
+            for place in ((*path, name), (*path, "init_args", name))
+            if place in origins
+        }
+        quoted = [
+            place for place, value in written.items() if value and isinstance(value, str) and repr(value) in refusal
+        ]
+        found = quoted or [place for place in written if origins[place] == COMMAND_LINE]
+        return found[0] if len(found) == 1 else None
 
     def _find(self, cls: type, kwargs: dict[str, Any]) -> Key:
         """The place in the config that `cls` was built for."""

@@ -23,17 +23,21 @@ class Bound:
     Attributes:
         least: smallest value.
         above: the value must be above it.
+        most: largest value.
     """
 
     least: float
     above: bool = False
+    most: float = float("inf")
 
     def __str__(self) -> str:
+        if self.most < float("inf"):
+            return f"{self.least:g} to {self.most:g}"
         return f"above {self.least:g}" if self.above else f"{self.least:g} or more"
 
     def holds(self, value: float) -> bool:
         """Whether a value keeps to it."""
-        return value > self.least if self.above else value >= self.least
+        return (value > self.least if self.above else value >= self.least) and value <= self.most
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,7 @@ PositiveInt = Annotated[int, Bound(1)]
 NonNegativeInt = Annotated[int, Bound(0)]
 PositiveFloat = Annotated[float, Bound(0, above=True)]
 NonNegativeFloat = Annotated[float, Bound(0)]
+UnitFloat = Annotated[float, Bound(0, most=1)]
 
 DecodingKind = Literal["constrained", "forced", "free"]
 """How a report is written: held to its form, held to it with the names given, or as the model likes."""

@@ -20,7 +20,7 @@ from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.parallel import usable_cores
 from reg2rg.core.report import OTHER
 from reg2rg.core.task import ReportTask, Target
-from reg2rg.core.types import NonNegativeFloat, NonNegativeInt, PathOrHubId, PathText, PositiveInt, Study
+from reg2rg.core.types import NonNegativeFloat, NonNegativeInt, PathOrHubId, PathText, PositiveInt, Study, UnitFloat
 from reg2rg.data.augment import Augment, AugmentedStore
 from reg2rg.data.batch import Batch, collate
 from reg2rg.data.encoded import Features, SettledViews, WantedTokens
@@ -103,15 +103,15 @@ class RegionReportDataModule(L.LightningDataModule):
         published_ids: bool = False,
         seed: int = 0,
         region_schedule: dict[int, int] | None = None,
-        max_skip: NonNegativeFloat = 0.0,
-        limit_eval_studies: int | None = None,
+        max_skip: UnitFloat = 0.0,
+        limit_eval_studies: PositiveInt | None = None,
         cache: bool = False,
-        cache_gb: float = 4.0,
+        cache_gb: NonNegativeFloat = 4.0,
         test_regions: Literal["with_text", "all"] = "with_text",
         predict_split: Split = "test",
-        timeout: float = 600.0,
+        timeout: NonNegativeFloat = 600.0,
         augment: Augment | None = None,
-        region_dropout: NonNegativeFloat = 0.5,
+        region_dropout: UnitFloat = 0.5,
         features: Features = "auto",
         feature_bits: Bits = 16,
     ) -> None:

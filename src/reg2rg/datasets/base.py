@@ -13,7 +13,7 @@ from pathlib import Path
 
 from reg2rg.core.errors import ConfigError, DataFault, TooManySkippedError
 from reg2rg.core.registry import Registry
-from reg2rg.core.types import NonNegativeFloat, Study
+from reg2rg.core.types import Study, UnitFloat
 
 SPLITS = ("train", "val", "test")
 _SHOWN = 5
@@ -103,7 +103,7 @@ class Dataset(ABC):
         ConfigError: `max_skip` is no share.
     """
 
-    def __init__(self, max_skip: NonNegativeFloat = 0.05) -> None:
+    def __init__(self, max_skip: UnitFloat = 0.05) -> None:
         if not 0.0 <= max_skip <= 1.0:
             raise ConfigError(f"max_skip is {max_skip}: a share from 0 to 1 is expected, for example 0.05 for 5 %.")
         self.max_skip = max_skip

@@ -24,7 +24,7 @@ from typing import Literal
 from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.regions import load_region_set
 from reg2rg.core.text import TextGate
-from reg2rg.core.types import NonNegativeFloat, PathInside, PathOrName, PathText, RegionFiles, Rescale, Study
+from reg2rg.core.types import PathInside, PathOrName, PathText, RegionFiles, Rescale, Study, UnitFloat
 from reg2rg.datasets.base import DATASETS, Dataset, Listing, Notes, Skip, carve_validation, noting
 from reg2rg.datasets.columns import any_rows
 from reg2rg.datasets.labels import read_labels
@@ -88,10 +88,10 @@ class CTRate(Dataset):
         masks: PathInside | None = None,
         region_texts: PathInside | None = None,
         labels: PathInside | None = "multi_abnormality_labels",
-        val_fraction: NonNegativeFloat = 0.05,
+        val_fraction: UnitFloat = 0.05,
         partial: bool = False,
         encoding: str = "utf-8-sig",
-        max_skip: NonNegativeFloat = 0.05,
+        max_skip: UnitFloat = 0.05,
     ) -> None:
         super().__init__(max_skip)
         check_encoding(encoding)

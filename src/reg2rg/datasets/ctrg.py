@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.regions import load_region_set
 from reg2rg.core.text import TextGate
-from reg2rg.core.types import NonNegativeFloat, PathInside, PathOrName, PathText, RegionFiles, Study
+from reg2rg.core.types import PathInside, PathOrName, PathText, RegionFiles, Study, UnitFloat
 from reg2rg.datasets.base import DATASETS, SPLITS, Dataset, Listing, Notes, Skip, carve_validation, noting
 from reg2rg.datasets.columns import any_rows
 from reg2rg.datasets.ctrg_tables import Item, read_chexbert, read_items
@@ -79,11 +79,11 @@ class CTRG(Dataset):
         region_texts: PathInside | None = None,
         train: PathInside | None = REG2RG,
         test: PathInside | None = REG2RG,
-        val_fraction: NonNegativeFloat = 0.05,
+        val_fraction: UnitFloat = 0.05,
         labels: PathInside | None = None,
         partial: bool = False,
         encoding: str = "utf-8-sig",
-        max_skip: NonNegativeFloat = 0.05,
+        max_skip: UnitFloat = 0.05,
     ) -> None:
         super().__init__(max_skip)
         check_encoding(encoding)

@@ -10,7 +10,7 @@ from pathlib import Path
 from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.regions import load_region_set
 from reg2rg.core.text import TextGate
-from reg2rg.core.types import MaskChannels, NonNegativeFloat, PathOrName, PathText, Study
+from reg2rg.core.types import MaskChannels, PathOrName, PathText, Study, UnitFloat
 from reg2rg.datasets.base import DATASETS, SPLITS, Dataset, Listing, Notes, Skip, carve_validation
 from reg2rg.datasets.columns import Key, Keys, any_rows
 from reg2rg.datasets.labels import find_label_tables, read_labels
@@ -79,9 +79,9 @@ class FeatureGrid(Dataset):
         splits: dict[str, str] | None = None,
         by_scan: bool = False,
         labels: PathText | None = None,
-        val_fraction: NonNegativeFloat = 0.05,
+        val_fraction: UnitFloat = 0.05,
         encoding: str = "utf-8-sig",
-        max_skip: NonNegativeFloat = 0.05,
+        max_skip: UnitFloat = 0.05,
     ) -> None:
         super().__init__(max_skip)
         check_encoding(encoding)

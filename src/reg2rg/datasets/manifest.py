@@ -12,7 +12,7 @@ from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.regions import RegionSet, load_region_set
 from reg2rg.core.registry import did_you_mean
 from reg2rg.core.text import TextGate
-from reg2rg.core.types import LabelMap, NonNegativeFloat, PathInside, PathOrName, PathText, RegionFiles, Study
+from reg2rg.core.types import LabelMap, PathInside, PathOrName, PathText, RegionFiles, Study, UnitFloat
 from reg2rg.datasets.base import DATASETS, SPLITS, Dataset, Listing, Notes, Skip, carve_validation
 from reg2rg.datasets.columns import Key, Keys, any_rows
 from reg2rg.datasets.labels import truth
@@ -73,9 +73,9 @@ class Manifest(Dataset):
         label_map: str | dict[str, list[int]] | None = None,
         columns: dict[str, str] | None = None,
         splitter: Splitter | None = None,
-        val_fraction: NonNegativeFloat = 0.05,
+        val_fraction: UnitFloat = 0.05,
         encoding: str = "utf-8-sig",
-        max_skip: NonNegativeFloat = 0.05,
+        max_skip: UnitFloat = 0.05,
     ) -> None:
         super().__init__(max_skip)
         check_encoding(encoding)

@@ -20,7 +20,7 @@ from typing import Literal
 from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.regions import RegionSet, load_region_set
 from reg2rg.core.text import TextGate
-from reg2rg.core.types import NonNegativeFloat, PathInside, PathOrName, PathText, RegionFiles, Study
+from reg2rg.core.types import PathInside, PathOrName, PathText, RegionFiles, Study, UnitFloat
 from reg2rg.datasets.base import DATASETS, Dataset, Listing, Notes, Skip, carve_validation
 from reg2rg.datasets.columns import any_rows
 from reg2rg.datasets.labels import find_label_tables, read_labels
@@ -73,12 +73,12 @@ class RadGenome(Dataset):
         regions: PathOrName = "radgenome",
         train: str | None = "train",
         test: str | None = "valid",
-        val_fraction: NonNegativeFloat = 0.05,
+        val_fraction: UnitFloat = 0.05,
         encoding: str = "utf-8-sig",
         labels: PathInside | None = None,
         duplicates: Literal["skip", "last"] = "skip",
         partial: bool = False,
-        max_skip: NonNegativeFloat = 0.05,
+        max_skip: UnitFloat = 0.05,
     ) -> None:
         super().__init__(max_skip)
         check_encoding(encoding)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from reg2rg.core.errors import ConfigError, DataFault
 from reg2rg.core.regions import load_region_set
-from reg2rg.core.types import LabelMap, NonNegativeFloat, PathInside, PathOrName, PathText, RegionFiles, Study
+from reg2rg.core.types import LabelMap, PathInside, PathOrName, PathText, RegionFiles, Study, UnitFloat
 from reg2rg.datasets.base import DATASETS, Dataset, Listing, Notes, Skip
 from reg2rg.datasets.names import study_id
 from reg2rg.scans.dicom.files import is_dicom
@@ -37,7 +37,7 @@ class ScanFolder(Dataset):
         images: PathInside = "images/{id}",
         masks: PathInside | None = "masks/{id}",
         regions: PathOrName = "radgenome",
-        max_skip: NonNegativeFloat = 0.05,
+        max_skip: UnitFloat = 0.05,
     ) -> None:
         super().__init__(max_skip)
         for name, template in (("images", images), ("masks", masks)):

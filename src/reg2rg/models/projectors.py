@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reg2rg.core.registry import Registry
+from reg2rg.core.types import PositiveFloat
 
 
 class Projector(nn.Module, ABC):
@@ -95,8 +96,8 @@ class MLPProjector(Projector):
         self,
         in_channels: int,
         out_channels: int,
-        hidden_factor: float = 1.0,
-        rms: float | None = None,
+        hidden_factor: PositiveFloat = 1.0,
+        rms: PositiveFloat | None = None,
         norm: bool = True,
         activation: Literal["gelu", "relu"] = "gelu",
     ) -> None:

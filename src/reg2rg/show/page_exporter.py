@@ -7,7 +7,7 @@ from pathlib import Path
 
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.files import json_text
-from reg2rg.core.types import PositiveFloat
+from reg2rg.core.types import PositiveFloat, PositiveInt
 from reg2rg.inference.exporters.base import EXPORTERS, Exporter
 from reg2rg.inference.exporters.json_file import as_json
 from reg2rg.inference.identity import deidentified
@@ -46,7 +46,7 @@ class Page(Exporter):
     """
 
     def __init__(
-        self, max_pixels: int = 320, max_mb: PositiveFloat = 10.0, viewer: bool = True, identified: bool = False
+        self, max_pixels: PositiveInt = 320, max_mb: PositiveFloat = 10.0, viewer: bool = True, identified: bool = False
     ) -> None:
         self.max_pixels, self.max_mb, self.viewer, self.identified = max_pixels, max_mb, viewer, identified
 

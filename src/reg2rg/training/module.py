@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from reg2rg.config.saving import CONFIG_KEY, build, read_config
 from reg2rg.core.task import ReportTask, with_task
-from reg2rg.core.types import DecodingKind, PositiveInt
+from reg2rg.core.types import DecodingKind, NonNegativeFloat, NonNegativeInt, PositiveInt, UnitFloat
 from reg2rg.data.batch import Batch
 from reg2rg.data.order import mixed_seed
 from reg2rg.data.prompt import TokenCounts
@@ -101,20 +101,20 @@ class Reg2RG(FolderModel, L.LightningModule):
         llm: LanguageModel,
         optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008 (frozen)
         task: ReportTask = ReportTask(),  # noqa: B008 (frozen)
-        tag_std: float = 1.0,
+        tag_std: NonNegativeFloat = 1.0,
         seed: int = 0,
         decoding: DecodingKind = "constrained",
         max_new_tokens: PositiveInt = 500,
         max_paragraph_tokens: PositiveInt | None = None,
-        stop_on_loop: int = 4,
+        stop_on_loop: NonNegativeInt = 4,
         sampling: Sampling | None = None,
-        val_generate: int = 16,
-        val_samples: int = 2,
+        val_generate: NonNegativeInt = 16,
+        val_samples: NonNegativeInt = 2,
         attributes: Encoder | None = None,
         head: HeadFactory | None = None,
-        head_loss: float = 1.0,
+        head_loss: NonNegativeFloat = 1.0,
         cues: bool = False,
-        cue_dropout: float = 0.15,
+        cue_dropout: UnitFloat = 0.15,
         operating_point: str = "f1",
     ) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from reg2rg.core.errors import ConfigError
-from reg2rg.core.types import NonNegativeFloat, NonNegativeInt
+from reg2rg.core.types import NonNegativeFloat, NonNegativeInt, PositiveFloat, UnitFloat
 
 
 @dataclass(frozen=True)  # no slots: jsonargparse reads a default through vars()
@@ -33,11 +33,11 @@ class OptimizerConfig:
     lr: NonNegativeFloat = 5e-5
     vision_lr: NonNegativeFloat | None = None
     weight_decay: NonNegativeFloat = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
+    betas: tuple[UnitFloat, UnitFloat] = (0.9, 0.999)
+    eps: PositiveFloat = 1e-8
     schedule: Literal["constant", "cosine"] = "constant"
     warmup_steps: NonNegativeInt = 20
-    min_lr_ratio: float = 0.0
+    min_lr_ratio: UnitFloat = 0.0
 
     def __post_init__(self) -> None:
         rates = [self.lr] if self.vision_lr is None else [self.lr, self.vision_lr]

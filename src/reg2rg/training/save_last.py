@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from reg2rg.core.types import PathText
+from reg2rg.core.types import NonNegativeFloat, PathText
 from reg2rg.models.state import kept_names
 from reg2rg.training.checkpoints import HEADROOM, checkpoint_size, require_space, step_of, tensor_bytes
 from reg2rg.training.strategies import spreads_gradients
@@ -40,7 +40,7 @@ class SaveLast(L.Callback):
         dirpath: folder of the checkpoint; by default that of the run's `ModelCheckpoint`.
     """
 
-    def __init__(self, every_minutes: float = 15.0, dirpath: PathText | None = None) -> None:
+    def __init__(self, every_minutes: NonNegativeFloat = 15.0, dirpath: PathText | None = None) -> None:
         self.every_minutes, self.dirpath = every_minutes, dirpath
         self._told, self._saved_at, self._saved_batch = _NOTHING, time.monotonic(), -1
         self._validates = self._one_step_more = False

@@ -257,6 +257,7 @@ MISTAKES: list[tuple[str, Edit, str, tuple[str, ...]]] = [
     ("zero by reference", zero_by_reference, "batch_size:", ("data.batch_size: must be 1 or more, found 0",)),
     ("zero in a size", put("task.views.size", [16, 0, 16]), "- 0", ("size.1: must be 1 or more, found 0",)),
     ("negative rate", put("model.optimizer.lr", -1.0), "lr:", ("must be 0 or more",)),
+    ("no share", put("model.cue_dropout", 3), "cue_dropout:", ("must be 0 to 1, found 3",)),
     (
         "size that is not the views'",
         put("model.texture.init_args.size", [32, 32, 32]),

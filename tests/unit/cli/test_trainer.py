@@ -209,9 +209,33 @@ def test_best_and_last_are_found_where_the_config_saves_them(parsed: Any) -> Non
 def test_what_a_constructor_refuses_names_its_place(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "-c", "good.yaml", "--model.texture.channels=[7]"]) == 2
     message = capsys.readouterr().err.splitlines()[-1]
-    assert message.startswith("error: good.yaml:")
-    assert "model.texture (CNN3D): " in message
+    assert message.startswith("error: command line: model.texture.init_args.channels (CNN3D): ")
     assert "multiple of 8" in message
+
+
+@pytest.mark.parametrize(
+    ("given", "refusal", "place"),
+    [
+        ({"n": 2, "kind": "odd"}, "kind 'odd' (expected even)", r"f:7: model\.a\.init_args\.kind"),
+        ({"n": 2, "kind": "even", "size": [3]}, "not 2", r"command line: model\.a\.init_args\.n"),
+        ({"size": [3], "kind": "even"}, "size [3]", r"f:5: model\.a"),
+    ],
+)
+def test_builder_names_the_argument_that_is_quoted_or_laid_over(
+    given: dict[str, Any], refusal: str, place: str
+) -> None:
+    from reg2rg.config.reading import COMMAND_LINE, Origin, Tree
+
+    at = ("model", "a")
+    lines = {"n": COMMAND_LINE, "kind": Origin("f", 7), "size": Origin("f", 8)}
+    tree = Tree({}, {at: Origin("f", 5), **{(*at, "init_args", name): line for name, line in lines.items()}})
+
+    class Part:
+        def __init__(self, **_: Any) -> None:
+            raise ValueError(refusal)
+
+    with pytest.raises(ConfigError, match=f"^{place} \\(Part\\): "):
+        Builder({"model": {"a": {"class_path": "a.Part", "init_args": given}}}, tree)(Part, **given)
 
 
 def test_builder_finds_the_right_one_of_two() -> None:

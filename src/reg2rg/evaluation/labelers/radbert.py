@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.hub import local_folder, looks_like_hub_id
 from reg2rg.core.labels import FINDINGS
+from reg2rg.core.types import PositiveInt
 from reg2rg.evaluation.labelers.base import LABELERS, Labeler, some, stack
 
 THRESHOLD = 0.5
@@ -45,7 +46,7 @@ class RadBertLabeler(Labeler):
     def __init__(
         self,
         path: str | Path,
-        batch_size: int = 32,
+        batch_size: PositiveInt = 32,
         device: str | torch.device | None = None,
         backbone: str | Path | None = None,
     ) -> None:

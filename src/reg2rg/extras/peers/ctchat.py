@@ -31,7 +31,7 @@ class AttentionPool(Encoder):
     hands_on = True
 
     def __init__(
-        self, encoder: Encoder, num_queries: int = 256, heads: PositiveInt = 8, weights: PathText | None = None
+        self, encoder: Encoder, num_queries: PositiveInt = 256, heads: PositiveInt = 8, weights: PathText | None = None
     ) -> None:
         super().__init__()
         dim = encoder.out_channels

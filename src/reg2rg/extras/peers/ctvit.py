@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from reg2rg.core.types import PositiveFloat, PositiveInt
+from reg2rg.core.types import NonNegativeInt, PositiveFloat, PositiveInt
 from reg2rg.extras.peers.codebook import CosineCodebook
 from reg2rg.extras.peers.weights import rename_ctvit
 from reg2rg.models.encoders.axes import Orientation, depth_first, depth_first_size, patches_of
@@ -61,12 +61,12 @@ class CTViT(Encoder):
         size: Size = (480, 480, 240),
         patch: Size = (24, 24, 12),
         dim: PositiveInt = 512,
-        spatial_depth: int = 4,
-        temporal_depth: int = 4,
+        spatial_depth: NonNegativeInt = 4,
+        temporal_depth: NonNegativeInt = 4,
         heads: PositiveInt = 8,
         head_dim: PositiveInt = 32,
         ff_mult: PositiveFloat = 4.0,
-        codes: int = 8192,
+        codes: NonNegativeInt = 8192,
         codebook_update: Literal["frozen", "ema"] = "frozen",
         published_quirks: bool = True,
         orientation: Orientation = "array",

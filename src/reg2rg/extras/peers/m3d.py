@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from reg2rg.core.types import NonNegativeFloat, PositiveInt
+from reg2rg.core.types import PositiveInt, UnitFloat
 from reg2rg.extras.peers.weights import rename_m3d
 from reg2rg.models.encoders.axes import Orientation, depth_first, depth_first_size, patches_of
 from reg2rg.models.encoders.base import ENCODERS, Encoder, Size, check_size, split_size
@@ -47,7 +47,7 @@ class M3DViT(Encoder):
         depth: PositiveInt = 12,
         heads: PositiveInt = 12,
         mlp_dim: PositiveInt = 3072,
-        dropout: NonNegativeFloat = 0.0,
+        dropout: UnitFloat = 0.0,
         orientation: Orientation = "array",
         checkpointing: bool = False,
     ) -> None:

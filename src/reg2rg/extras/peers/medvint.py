@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reg2rg.core.types import NonNegativeFloat, PositiveInt
+from reg2rg.core.types import PositiveInt, UnitFloat
 from reg2rg.extras.peers.weights import MEDVINT_VISION, rename_query_decoder, rename_resnet, widen_channels
 from reg2rg.models.encoders.axes import as_images, to_square
 from reg2rg.models.encoders.base import ENCODERS, Encoder, Size, check_size
@@ -39,9 +39,9 @@ class ModifiedResNet(Encoder):
     def __init__(
         self,
         size: Size = (256, 256, 64),
-        image_size: int = 512,
-        width: int = 64,
-        blocks: tuple[int, int, int] = (3, 4, 6),
+        image_size: PositiveInt = 512,
+        width: PositiveInt = 64,
+        blocks: tuple[PositiveInt, PositiveInt, PositiveInt] = (3, 4, 6),
         norm: Norm = "batch",
     ) -> None:
         super().__init__()
@@ -139,11 +139,11 @@ class QueryDecoder(Encoder):
     def __init__(
         self,
         encoder: Encoder,
-        num_queries: int = 32,
+        num_queries: PositiveInt = 32,
         depth: PositiveInt = 12,
         heads: PositiveInt = 8,
         mlp_dim: PositiveInt = 1024,
-        dropout: NonNegativeFloat = 0.1,
+        dropout: UnitFloat = 0.1,
     ) -> None:
         super().__init__()
         dim = encoder.out_channels

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from reg2rg.core.types import NonNegativeFloat, PositiveInt
+from reg2rg.core.types import PositiveInt, UnitFloat
 from reg2rg.extras.peers.weights import widen_channels
 from reg2rg.extras.peers.weights_swin import rename_swin
 from reg2rg.models.encoders.axes import as_images, to_square
@@ -40,14 +40,14 @@ class SwinDepthChannels(Encoder):
     def __init__(
         self,
         size: Size = (256, 256, 64),
-        image_size: int = 224,
-        patch_size: int = 4,
-        embed_dim: int = 128,
-        depths: tuple[int, ...] = (2, 2, 18, 2),
+        image_size: PositiveInt = 224,
+        patch_size: PositiveInt = 4,
+        embed_dim: PositiveInt = 128,
+        depths: tuple[PositiveInt, ...] = (2, 2, 18, 2),
         heads: tuple[PositiveInt, ...] = (4, 8, 16, 32),
-        window: int = 7,
-        dropout: NonNegativeFloat = 0.0,
-        drop_path: float = 0.1,
+        window: PositiveInt = 7,
+        dropout: UnitFloat = 0.0,
+        drop_path: UnitFloat = 0.1,
     ) -> None:
         super().__init__()
         from timm.models.swin_transformer import SwinTransformer

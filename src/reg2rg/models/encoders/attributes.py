@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reg2rg.core.types import PositiveInt
+from reg2rg.core.types import NonNegativeInt, PositiveFloat, PositiveInt
 from reg2rg.models.encoders.base import ENCODERS, Encoder, Size, check_size
 from reg2rg.store.attributes import VECTOR
 
@@ -30,7 +30,11 @@ class AttributeEncoder(Encoder):
     takes_float32 = True
 
     def __init__(
-        self, dim: PositiveInt = 64, hidden: PositiveInt = 128, waves: int = 8, frequency: float = 1.0
+        self,
+        dim: PositiveInt = 64,
+        hidden: PositiveInt = 128,
+        waves: NonNegativeInt = 8,
+        frequency: PositiveFloat = 1.0,
     ) -> None:
         super().__init__()
         self.size: Size = (VECTOR, 1, 1)

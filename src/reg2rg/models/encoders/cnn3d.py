@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reg2rg.core.types import NonNegativeFloat, PositiveInt
+from reg2rg.core.types import NonNegativeInt, PositiveInt, UnitFloat
 from reg2rg.models.encoders.base import ENCODERS, Encoder, Size, check_size, split_size
 
 
@@ -45,8 +45,8 @@ class CNN3D(Encoder):
         channels: tuple[PositiveInt, ...] = (32, 64, 128),
         grid: Size = (2, 2, 2),
         dim: PositiveInt = 192,
-        bins: int = 32,
-        dropout: NonNegativeFloat = 0.0,
+        bins: NonNegativeInt = 32,
+        dropout: UnitFloat = 0.0,
     ) -> None:
         super().__init__()
         if len(channels) < 2 or any(width < 1 or width % 8 for width in channels):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from reg2rg.core.types import NonNegativeFloat, PositiveInt
+from reg2rg.core.types import PositiveInt, UnitFloat
 from reg2rg.models.encoders.base import ENCODERS, Encoder, Size, check_size, split_size
 
 
@@ -33,7 +33,7 @@ class MonaiViT(Encoder):
         depth: PositiveInt = 12,
         heads: PositiveInt = 12,
         mlp_dim: PositiveInt = 3072,
-        dropout: NonNegativeFloat = 0.0,
+        dropout: UnitFloat = 0.0,
         projection: Literal["conv", "perceptron"] = "conv",
     ) -> None:
         super().__init__()
@@ -81,11 +81,11 @@ class MonaiSwinUNETR(Encoder):
     def __init__(
         self,
         size: Size = (256, 256, 64),
-        feature_size: int = 48,
-        depths: tuple[int, int, int, int] = (2, 2, 2, 2),
+        feature_size: PositiveInt = 48,
+        depths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (2, 2, 2, 2),
         heads: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (3, 6, 12, 24),
-        window: int = 7,
-        dropout: NonNegativeFloat = 0.0,
+        window: PositiveInt = 7,
+        dropout: UnitFloat = 0.0,
         checkpointing: bool = False,
     ) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reg2rg.core.errors import ConfigError
-from reg2rg.core.types import NonNegativeFloat, PositiveInt
+from reg2rg.core.types import PositiveInt, UnitFloat
 from reg2rg.models.encoders.axes import as_images, to_square
 from reg2rg.models.encoders.base import ENCODERS, Encoder, Size, check_size
 
@@ -39,10 +39,10 @@ class TimmSlices(Encoder):
         self,
         model_name: str,
         size: Size = (256, 256, 64),
-        groups: int = 8,
+        groups: PositiveInt = 8,
         pretrained: bool = False,
-        image_size: int | None = None,
-        dropout: NonNegativeFloat = 0.0,
+        image_size: PositiveInt | None = None,
+        dropout: UnitFloat = 0.0,
     ) -> None:
         super().__init__()
         if groups < 1 or size[2] % groups:
@@ -82,8 +82,8 @@ class TimmDepthChannels(Encoder):
         size: Size = (256, 256, 64),
         grid: tuple[PositiveInt, PositiveInt] = (7, 7),
         pretrained: bool = False,
-        image_size: int | None = None,
-        dropout: NonNegativeFloat = 0.0,
+        image_size: PositiveInt | None = None,
+        dropout: UnitFloat = 0.0,
     ) -> None:
         super().__init__()
         self.size, self.grid, self.image_size = size, grid, image_size

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from reg2rg.core.types import NonNegativeFloat, PositiveInt
+from reg2rg.core.types import PositiveInt, UnitFloat
 from reg2rg.models.encoders.base import ENCODERS, Encoder, Size, check_size, split_size
 from reg2rg.models.encoders.blocks import Block
 from reg2rg.models.encoders.weights_radfm import fold_channels, is_published_vit3d, rename_vit3d
@@ -57,8 +57,8 @@ class ViT3D(Encoder):
         heads: PositiveInt = 8,
         head_dim: PositiveInt = 64,
         mlp_dim: PositiveInt = 2048,
-        dropout: NonNegativeFloat = 0.1,
-        embedding_dropout: float = 0.1,
+        dropout: UnitFloat = 0.1,
+        embedding_dropout: UnitFloat = 0.1,
         table_size: Size = (512, 512, 512),
         shift: float = 1.0,
         checkpointing: bool = False,

@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from reg2rg.core.types import PathText
+from reg2rg.core.types import NonNegativeInt, PathText
 from reg2rg.models.encoders.base import ENCODERS, Encoder
 from reg2rg.models.encoders.weights import load_checked, read_weights
 
@@ -80,7 +80,11 @@ class Frozen(Encoder):
     takes_float32 = True
 
     def __init__(
-        self, encoder: Encoder, weights: PathText | None = None, dropout: bool = False, chunk: int | None = None
+        self,
+        encoder: Encoder,
+        weights: PathText | None = None,
+        dropout: bool = False,
+        chunk: NonNegativeInt | None = None,
     ) -> None:
         super().__init__()
         if chunk is not None and chunk < 0:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from reg2rg.core.types import NonNegativeFloat, PositiveInt
+from reg2rg.core.types import PositiveInt, UnitFloat
 from reg2rg.evaluation.labelers import Labeler, RuleLabeler
 from reg2rg.models.heads.base import HEADS, Head, HeadInputs
 
@@ -40,8 +40,8 @@ class FindingsHead(Head):
         labeler: Labeler | None = None,
         image: bool = True,
         hidden: PositiveInt = 256,
-        dropout: NonNegativeFloat = 0.1,
-        rarest: NonNegativeFloat = 0.005,
+        dropout: UnitFloat = 0.1,
+        rarest: UnitFloat = 0.005,
     ) -> None:
         self.labeler = RuleLabeler() if labeler is None else labeler
         super().__init__(inputs, self.labeler.labels)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from reg2rg.core.errors import ConfigError
-from reg2rg.core.types import NonNegativeFloat, PositiveInt
+from reg2rg.core.types import PositiveFloat, PositiveInt, UnitFloat
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +28,8 @@ class LoRA:
     """
 
     rank: PositiveInt = 8
-    alpha: float = 32
-    dropout: NonNegativeFloat = 0.1
+    alpha: PositiveFloat = 32
+    dropout: UnitFloat = 0.1
     targets: tuple[str, ...] = ("q_proj", "v_proj")
 
 

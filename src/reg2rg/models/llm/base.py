@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from reg2rg.core.errors import ConfigError
 from reg2rg.core.registry import Registry
 from reg2rg.core.task import ReportTask
-from reg2rg.core.types import DecodingKind, PositiveInt
+from reg2rg.core.types import DecodingKind, NonNegativeInt, PositiveFloat, PositiveInt, UnitFloat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -108,9 +108,9 @@ class Sampling:
         seed: of the draws.
     """
 
-    temperature: float = 0.6
-    top_k: int = 30
-    top_p: float = 0.9
+    temperature: PositiveFloat = 0.6
+    top_k: NonNegativeInt = 30
+    top_p: UnitFloat = 0.9
     seed: int = 20
 
     def __post_init__(self) -> None:
