@@ -126,7 +126,8 @@ class PredictionWriter(L.Callback):
             log.warning("%s: the data of %d studies have changed since (%s); they are reported on anew", self.out,
                         len(changed), few)  # fmt: skip
         if done:
-            log.warning("%s: %d studies are complete; the others follow", self.out, len(done))
+            rest = "the others follow" if len(done) < len(self._keys) else "nothing is left to do"
+            log.warning("%s: %d studies are complete; %s", self.out, len(done), rest)
         if self._campaign.name:
             self._share_studies(trainer, data, run, done)
         else:

@@ -52,7 +52,7 @@ def test_table_has_the_published_columns(toy, module, tmp_path):
     assert "<region>" in rows[0]["Question"]
 
 
-def test_goes_on_with_what_is_not_complete(toy, module, tmp_path, monkeypatch):
+def test_goes_on_with_what_is_not_complete(toy, module, tmp_path, monkeypatch, caplog):
     predict(toy, module, tmp_path)
     before = contents(tmp_path)
     (tmp_path / "studies" / "s7.json").write_text(before[next(p for p in before if p.name == "s7.json")].decode()[:50])
@@ -66,10 +66,12 @@ def test_goes_on_with_what_is_not_complete(toy, module, tmp_path, monkeypatch):
     )
     predict(toy, module, tmp_path)
     assert made == ["s7"]
+    assert "1 studies are complete; the others follow" in caplog.text
     assert contents(tmp_path) == before
     (tmp_path / "predictions.csv").unlink()
     predict(toy, module, tmp_path)  # nothing left to do: the table is written all the same
     assert made == ["s7"]
+    assert "2 studies are complete; nothing is left to do" in caplog.text
     assert contents(tmp_path) == before
 
 
