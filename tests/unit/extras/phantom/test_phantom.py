@@ -11,6 +11,7 @@ import pytest
 
 from reg2rg.core.labels import FINDINGS
 from reg2rg.core.regions import load_region_set
+from reg2rg.evaluation.labelers import RuleLabeler
 from reg2rg.extras.phantom.anatomy import draw
 from reg2rg.extras.phantom.findings import DRAW
 from reg2rg.extras.phantom.grid import Grid
@@ -185,6 +186,17 @@ def test_reports_use_few_words():
     texts = [" ".join(" ".join(s) for s in write_report(patient).values()) for patient in PATIENTS]
     assert 200 < len(set(re.findall(r"[\w-]+", " ".join(texts)))) < 500
     assert not any("{" in text for text in texts)
+
+
+def test_texts_state_what_is_true_of_their_region_and_no_more():
+    """So a head that learned from truth labels would be the head that learns from texts."""
+    labeler, texts, true = RuleLabeler(), [], []
+    for patient in PATIENTS:
+        for region, sentences in write_report(patient).items():
+            texts.append(" ".join(sentences))
+            true.append({one.label for one in patient.findings if one.region == region and one.label})
+    read = [{label for label, stated in zip(FINDINGS, row, strict=True) if stated} for row in labeler.label(texts)]
+    assert read == true
 
 
 def test_every_label_is_learnable():
