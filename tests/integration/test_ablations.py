@@ -130,12 +130,12 @@ def swept(first: Swept) -> Path:
 def test_all_packaged_sweeps_are_listed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ablate("all", "--dry-run", "--seeds", "0", "--jobs", "2") == 0
     out = capsys.readouterr().out
-    rows = re.findall(r"^(\w+) +0 +to do +5\.0 min, a guess", out, re.MULTILINE)
+    rows = re.findall(r"^(\w+) +0 +to do +7\.0 min, a guess", out, re.MULTILINE)
     assert rows == [
         "full", "no_lfd", "txt", "geo", "txt_geo", "no_rra", "no_cues", "no_head", "attributes", "small_lm",
         "r2gengpt", "medvint", "radfm", "ct2rep", "m3d", "text_only",
     ]  # fmt: skip
-    assert "16 of 16 runs to do; time: about 40.0 min" in out
+    assert "16 of 16 runs to do; time: about 56.0 min" in out
     assert not Path("ablations/phantom_small").exists(), "a dry run writes nothing"
 
 
