@@ -81,7 +81,8 @@ def test_output(capsys: pytest.CaptureFixture[str]) -> None:
 def test_fields_of_a_record_stand_below_its_argument(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "llm"]) == 0
     shown = capsys.readouterr().out
-    assert "      lora: LoRA | None = None\n          rank: PositiveInt = 8\n          alpha: PositiveFloat = 32\n" in shown
+    lora = ("      lora: LoRA | None = None", "          rank: PositiveInt = 8", "          alpha: PositiveFloat = 32")
+    assert "\n".join(lora) in shown
     (llm,) = [item for item in components() if item.name == "CausalLM"]
     nested = {argument.name: [field.name for field in argument.arguments] for argument in llm.arguments}
     assert nested["lora"] == [field.name for field in fields(LoRA)]
