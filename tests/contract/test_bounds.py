@@ -36,6 +36,7 @@ ANY = {
     *("Views.spacing", "Rescale.spacing"),  # checked with their unit
     *("HeadInputs", "TokenCounts"),  # what the model computes
     *("in_channels", "out_channels"),
+    *("Local.jobs", "Local.threads"),  # options of a command, which bounds them; its help imports no NumPy
 }
 
 

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from reg2rg.core.parallel import usable_cores
-from reg2rg.core.types import NonNegativeInt, PositiveInt
 from reg2rg.runners.base import RUNNERS, J, Outcome, Runner, Stop, execute_safely
 
 _POLL_S = 0.5
@@ -25,7 +24,7 @@ class Local(Runner):
         threads: of each process; ``None`` shares the cores among the jobs.
     """
 
-    def __init__(self, jobs: NonNegativeInt = 1, threads: PositiveInt | None = None) -> None:
+    def __init__(self, jobs: int = 1, threads: int | None = None) -> None:
         self.jobs, self.threads = jobs, threads
 
     def run(self, jobs: Sequence[J], begin: Callable[[J], None], stop: Stop) -> Iterator[tuple[J, Outcome]]:
