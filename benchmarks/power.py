@@ -68,7 +68,7 @@ def lines(values: dict[tuple[str, str], dict[str, float]], asked: Iterable[str],
         found = [metric for other, metric in values if other == run and name in metric]
         if len(found) != 1:
             sys.exit(f"{one}: fits {len(found)} metrics of a run in the table (expected RUN:METRIC, of one)")
-        own, base = values[run, found[0]], values[full, found[0]]
+        own, base = values[run, found[0]], values.get((full, found[0]), {})
         gaps = np.array([own[seed] - base[seed] for seed in sorted(own.keys() & base.keys())])
         if len(gaps) < 2:
             sys.exit(f"{one}: {len(gaps)} seeds in common with {full} (expected two or more)")

@@ -84,6 +84,7 @@ def test_numbers_are_bounded() -> None:
     [
         (Bound(0, most=1), "0 to 1", (0, 0.5, 1), (-0.01, 1.01, float("nan"))),
         (Bound(0, above=True), "above 0", (1e-9, 7), (0, -1, float("nan"))),
+        (Bound(0, above=True, most=1), "above 0, 1 at most", (0.1, 1), (0, 1.1)),
         (Bound(1), "1 or more", (1, 2), (0, -3)),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from reg2rg.config.reading import COMMAND_LINE, Key, Tree, walk
@@ -41,7 +42,7 @@ class Builder:
             raise located from error
 
     def _blamed(self, path: Key, kwargs: dict[str, Any], refusal: str) -> Key | None:
-        """The one argument that a refusal quotes; or the one that the command line lays over the rest."""
+        """The one argument whose text a refusal quotes; or that it names and the command line lays over the rest."""
         origins = self.tree.origins
         written = {
             place: value
@@ -52,7 +53,8 @@ class Builder:
         quoted = [
             place for place, value in written.items() if value and isinstance(value, str) and repr(value) in refusal
         ]
-        found = quoted or [place for place in written if origins[place] == COMMAND_LINE]
+        words = re.findall(r"\w+", refusal)
+        found = quoted or [place for place in written if origins[place] == COMMAND_LINE and place[-1] in words]
         return found[0] if len(found) == 1 else None
 
     def _find(self, cls: type, kwargs: dict[str, Any]) -> Key:

@@ -32,7 +32,7 @@ class Bound:
 
     def __str__(self) -> str:
         if self.most < float("inf"):
-            return f"{self.least:g} to {self.most:g}"
+            return f"above {self.least:g}, {self.most:g} at most" if self.above else f"{self.least:g} to {self.most:g}"
         return f"above {self.least:g}" if self.above else f"{self.least:g} or more"
 
     def holds(self, value: float) -> bool:

@@ -217,7 +217,8 @@ def test_what_a_constructor_refuses_names_its_place(capsys: pytest.CaptureFixtur
     ("given", "refusal", "place"),
     [
         ({"n": 2, "kind": "odd"}, "kind 'odd' (expected even)", r"f:7: model\.a\.init_args\.kind"),
-        ({"n": 2, "kind": "even", "size": [3]}, "not 2", r"command line: model\.a\.init_args\.n"),
+        ({"n": 2, "kind": "even", "size": [3]}, "n is 2", r"command line: model\.a\.init_args\.n"),
+        ({"n": 2, "kind": "even", "size": [3]}, "size is [3]", r"f:5: model\.a"),  # n has nothing to do with it
         ({"size": [3], "kind": "even"}, "size [3]", r"f:5: model\.a"),
     ],
 )
