@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
         "       reg2rg audit PREDICTIONS [options]",
         description="Intervene on the visual tokens of one region at a time and see which paragraphs change: with "
         "--model and --config. Or, of PREDICTIONS of any system, ask what their texts alone tell: template collapse, "
-        "and questions on presence, side and lobe.",
+        "and questions on presence, side, lobe and size.",
         allow_abbrev=False,
         formatter_class=HelpFormatter,
         epilog="Other options, such as --config FILE and --data.store DIR, say where the studies of --model are. "

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from reg2rg.evaluation.labelers import finding_rules as words
-from reg2rg.evaluation.labelers.keywords import SENTENCES, KeywordReader
+from reg2rg.evaluation.labelers.keywords import SENTENCES, KeywordReader, largest_size
 
 Kind = Literal["", "against", "extra", "missed"]
 
@@ -22,7 +22,6 @@ _ENOUGH = 0.5  # of the words of the shorter sentence
 _OTHER_SIZE = 1.5  # times; readers measure the same nodule with as much between them
 _STEM = 6  # letters that calcified and calcification share
 _WORD = re.compile(r"[^\W\d_]+")
-_SIZE = re.compile(r"(\d+(?:[.,]\d+)?)\s*(mm|cm)\b", re.IGNORECASE)
 _DENIES = re.compile(rf"{words.DENIES_NEXT}|{words.DENIES_CLAUSE}", re.IGNORECASE)
 _PSEUDO = re.compile(words.PSEUDO, re.IGNORECASE)
 _NORMAL = re.compile(
@@ -148,7 +147,6 @@ def _read(text: str) -> list[_Said]:
 def _said(sentence: str) -> _Said:
     found = [word.lower() for word in _WORD.findall(sentence)]
     there: Callable[[frozenset[str]], frozenset[str]] = frozenset(found).intersection
-    sizes = [float(n.replace(",", ".")) * (10 if unit.lower() == "cm" else 1) for n, unit in _SIZE.findall(sentence)]
     return _Said(
         text=sentence,
         about=_stems(found, _EMPTY | _ORGANS) or _stems(found, _EMPTY) or _stems(found, frozenset()),
@@ -158,7 +156,7 @@ def _said(sentence: str) -> _Said:
         sides=frozenset().union(*(_SIDES[word] for word in found if word in _SIDES)),
         places=there(_PLACES),
         extent="small" if there(_SMALL) else "large" if there(_LARGE) else "",
-        size=max(sizes, default=None),
+        size=largest_size(sentence),
     )
 
 

@@ -58,6 +58,9 @@ _DOUBTS_NEXT = re.compile(words.DOUBTS_NEXT, re.IGNORECASE)
 _DOUBTS_CLAUSE = re.compile(words.DOUBTS_CLAUSE, re.IGNORECASE)
 _NO_DENIAL = re.compile(rf"{words.PSEUDO}|{words.DOUBTS_CLAUSE}", re.IGNORECASE)
 
+_NUMBER = r"\d+(?:[.,]\d+)?"
+_SIZE = re.compile(rf"({_NUMBER}(?:\s*(?:mm|cm)?\s*[x×*]\s*{_NUMBER})*)\s*(mm|cm)\b", re.IGNORECASE)
+
 
 @dataclass(frozen=True, slots=True)
 class Mention:
@@ -180,6 +183,16 @@ class _Compiled:
             return
         for hit in self.words[0].finditer(clause):
             yield hit.start(), hit.start()
+
+
+def largest_size(text: str) -> float | None:
+    """The largest size in mm that a text gives, of "6 x 4 mm" the 6; ``None`` without one."""
+    sizes = [
+        float(number.replace(",", ".")) * (10 if unit.lower() == "cm" else 1)
+        for numbers, unit in _SIZE.findall(text)
+        for number in re.findall(_NUMBER, numbers)
+    ]
+    return max(sizes, default=None)
 
 
 def _judge(clause: str, bare: str, first: int, last: int) -> tuple[Status, str]:

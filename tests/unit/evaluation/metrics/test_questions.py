@@ -26,8 +26,35 @@ def test_what_a_text_answers(text, label, sides, lobes):
     assert (own.sides, own.lobes) == (sides, lobes)
 
 
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("A nodule of 6 mm.", 6),
+        ("A nodule measuring 6 x 4.5 mm.", 6),
+        ("A nodule of 4x11 mm in the left lung.", 11),
+        ("A nodule of 1,2 cm.", 12),
+        ("A nodule of 12 mm x 9 mm.", 12),
+        ("Nodules, the largest of 8 mm, and a nodule of 3 mm.", 8),
+        ("A nodule is seen.", 0),
+        ("A nodule at 3 o'clock, series 4.", 0),
+    ],
+)
+def test_the_largest_size_counts(text, size):
+    assert answers_of(text)["Lung nodule"].size == pytest.approx(size)
+
+
 def test_what_is_denied_is_not_stated():
     assert set(answers_of("No nodule in the right lung. Emphysema is seen.")) == {"Emphysema"}
+
+
+def test_sizes_are_the_same_within_a_fifth():
+    right = "A nodule of 10 mm is seen."
+    told = (right, "A nodule of 12 mm is seen.", "A nodule of 1.3 cm is seen.", "A nodule is seen.", "Clear lungs.")
+    pairs = [study(f"p{i}_0", ("lung",), (right,), (text,)) for i, text in enumerate(told)]
+    found = scores(Reports(pairs, ("lung",), ()), metrics=(ReportQuestions(),))
+    assert (found.number("Asked size").value, found.number("Asked size").n) == (0.4, 5)
+    assert (found.number("Asked size, where found").value, found.number("Asked size, where found").n) == (0.5, 4)
+    assert found.number("Asked size").definition.startswith("of the findings that the reference measures")
 
 
 def test_they_are_counted_one_after_another():
