@@ -21,6 +21,10 @@ log = logging.getLogger(__name__)
 NAME_WEIGHT = 4.0
 """A region's name weighs as much as this many other words: it is one of many, and the one that is looked up."""
 
+BOUND_WEIGHT = 30.0
+"""So does what follows a paragraph, the next one or the end: that no region is left is one word of a document. With a
+weight of 1 a document of seven regions went on in three of four cases."""
+
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
@@ -117,7 +121,8 @@ def _loss(model: Any, batch: Documents) -> tuple[Tensor, Tensor]:
     hidden = model.model(inputs_embeds=embedded, use_cache=False).last_hidden_state
     labelled = batch.labels[:, 1:] != -100
     logits, labels = model.lm_head(hidden[:, :-1][labelled]), batch.labels[:, 1:][labelled]
-    weights = 1 + (NAME_WEIGHT - 1) * batch.names[:, 1:][labelled].float()
+    names, bounds = (marks[:, 1:][labelled].float() for marks in (batch.names, batch.bounds))
+    weights = 1 + (NAME_WEIGHT - 1) * names + (BOUND_WEIGHT - 1) * bounds
     loss = F.cross_entropy(logits.float(), labels, reduction="none")
     return (loss * weights).sum() / weights.sum(), logits.argmax(-1)
 

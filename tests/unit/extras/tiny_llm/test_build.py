@@ -128,6 +128,9 @@ def test_documents_are_samples_with_words_for_images():
         assert answer == encoder.encode_sample(names, [report[n] for n in names]).labels[-len(answer) :].tolist()
         firsts = [tokenizer(name, add_special_tokens=False)["input_ids"][0] for name in names]
         assert [document.ids[place] for place in document.names] == firsts
+        rest = [tokenizer.decode(document.ids[place:]).strip() for place in document.bounds]
+        assert [text[:13] for text in rest[:-1]] == ["The region 1 ", "The region 2 ", "The region 3 "]
+        assert rest[-1] == tokenizer.eos_token
         assert all(document.ids[slot] == tokenizer.pad_token_id for slot in document.slots)
         assert max(document.slots) < document.start
         edges = [i for i, token in enumerate(prompt) if token == tokenizer.unk_token_id]
@@ -178,7 +181,7 @@ def test_documents_of_the_whole_image_are_samples_without_regions(tmp_path):
         assert len(said) == 3
         assert set().union(*document.slots.values()) <= set(tokenizer(text, add_special_tokens=False)["input_ids"])
         assert answer == encoder.encode_whole(text).labels[-len(answer) :].tolist()
-        assert document.names == document.told == []
+        assert document.names == document.told == document.bounds == []
     batch = writer.batch(random.Random(0), 3, tokens=300)
     assert not batch.names.any()
     out = build_tiny_llama(REPORTS, tmp_path / "lm", layers=2, schedule=Schedule(2, 256), image_prefix=GLOBAL_PREFIX)
@@ -259,6 +262,28 @@ def test_with_findings_the_words_that_began_a_sentence_are_taken_away_before_any
         taken = model(ids).logits[0, -1]
     first = ids[0, firsts]
     assert (taken[first] < added[first]).all()
+
+
+def test_names_and_ends_of_paragraphs_weigh_more(folder):
+    import random
+
+    from transformers import AutoModelForCausalLM
+
+    from reg2rg.extras.tiny_llm.pretraining import BOUND_WEIGHT, NAME_WEIGHT, _loss
+
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    writer = DocumentWriter(train_tokenizer([write_report(list(r), list(r.values())) for r in REPORTS]), REPORTS)
+    document = writer.batch(random.Random(0), 3, 1)
+    loss, _ = _loss(model, document)
+    logits = model(inputs_embeds=document.embed(model.get_input_embeddings().weight)).logits[0, :-1]
+    labels = document.labels[0, 1:]
+    weights = torch.ones(len(labels))
+    weights[[place - 1 for place in document.names[0].nonzero()[:, 0].tolist()]] = NAME_WEIGHT
+    weights[[place - 1 for place in document.bounds[0].nonzero()[:, 0].tolist()]] = BOUND_WEIGHT
+    told = labels != -100
+    each = torch.nn.functional.cross_entropy(logits[told], labels[told], reduction="none")
+    assert document.bounds.sum() == document.names.sum() == 3
+    torch.testing.assert_close(loss, (each * weights[told]).sum() / weights[told].sum())
 
 
 def test_lookup_is_learnt_in_few_steps(tmp_path):
