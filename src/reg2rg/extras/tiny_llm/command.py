@@ -32,7 +32,7 @@ def run(invocation: Invocation) -> int:
     parser.add_argument(
         "--steps",
         type=whole(0),
-        help="of training on report text; 0 for none. 500 by default, 1500 longer ones with --cues",
+        help="of training on report text; 0 for none. 500 by default, 1250 longer ones with --cues",
     )
     parser.add_argument("--cues", action="store_true", help="name findings as a prompt with model.cues does")
     parser.add_argument("--seed", type=whole(0), default=0, help="of weights and documents")

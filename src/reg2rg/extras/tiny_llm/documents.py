@@ -52,7 +52,7 @@ class Document:
         start: where the report begins; what stands before carries no loss.
         names: positions of the first token of each region's name in the report.
         told: for each of `names`, whether the name is among the words given in its place.
-        bounds: positions of the first token after each paragraph: of the next one, or of the end.
+        turns: positions of the first token after each sentence of a paragraph.
         slots: position -> the words whose embeddings' sum stands there, with their weights.
     """
 
@@ -60,7 +60,7 @@ class Document:
     start: int
     names: list[int]
     told: list[bool]
-    bounds: list[int]
+    turns: list[int]
     slots: dict[int, dict[int, float]]
 
 
@@ -73,7 +73,7 @@ class Documents:
         labels: (B, L) int64.
         names: (B, L) bool, at the first token of the names in the report.
         told: (B, L) bool, at those of them that were told.
-        bounds: (B, L) bool, at the first token after each paragraph.
+        turns: (B, L) bool, at the first token after each sentence of a paragraph.
         slot_of: (W,) int64, row * L + column of the slot that each word is in.
         words: (W,) int64, token ids.
         weights: (W,) float32.
@@ -83,7 +83,7 @@ class Documents:
     labels: Tensor
     names: Tensor
     told: Tensor
-    bounds: Tensor
+    turns: Tensor
     slot_of: Tensor
     words: Tensor
     weights: Tensor
@@ -207,13 +207,15 @@ class DocumentWriter:
             if cued and findings is not None:
                 ids += self._tokens(cue_text(slot, findings))
         ids += self._prompt_end(rng)
-        start, places, bounds = len(ids), [], []
+        start, places, turns = len(ids), [], []
         for slot, (name, (text, _)) in enumerate(told_of.items()):
             opening = write_paragraph(slot, "", "").partition(":")[0].rstrip()
             places.append(len(ids) + len(self._tokens(opening)))
-            ids += self._tokens(write_paragraph(slot, name, text).rstrip())
-            bounds.append(len(ids))
-        return Document([*ids, *self._tokens(" "), self.tokenizer.eos_token_id], start, places, told, bounds, filled)
+            for sentence in SENTENCE_BREAK.split(write_paragraph(slot, name, text).rstrip()):
+                ids += self._tokens(sentence)
+                turns.append(len(ids))
+        ids += [*self._tokens(" "), self.tokenizer.eos_token_id]
+        return Document(ids, start, places, told, turns, filled)
 
     def _write_whole(self, rng: random.Random, texts: Sequence[str]) -> Document:
         """A document of the whole image and one text."""
@@ -239,7 +241,7 @@ class DocumentWriter:
         rows, length = len(documents), max(len(document.ids) for document in documents)
         ids = torch.full((rows, length), self.tokenizer.pad_token_id)
         labels = torch.full((rows, length), IGNORED)
-        names, told, bounds = (torch.zeros(rows, length, dtype=torch.bool) for _ in range(3))
+        names, told, turns = (torch.zeros(rows, length, dtype=torch.bool) for _ in range(3))
         words: list[tuple[int, int, float]] = []
         for row, document in enumerate(documents):
             own = torch.tensor(document.ids)
@@ -248,11 +250,10 @@ class DocumentWriter:
             for place, is_told in zip(document.names, document.told, strict=True):
                 names[row, place] = True
                 told[row, place] = is_told
-            bounds[row, document.bounds] = True
+            turns[row, document.turns] = True
             words += [
                 (row * length + at, word, weight) for at, bag in document.slots.items() for word, weight in bag.items()
             ]
         slot_of, word_ids, weights = zip(*words, strict=True)
-        return Documents(
-            ids, labels, names, told, bounds, torch.tensor(slot_of), torch.tensor(word_ids), torch.tensor(weights)
-        )
+        places = torch.tensor(slot_of), torch.tensor(word_ids), torch.tensor(weights)
+        return Documents(ids, labels, names, told, turns, *places)

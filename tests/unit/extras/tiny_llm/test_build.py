@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from reg2rg.core.errors import ConfigError
-from reg2rg.core.report import write_report
+from reg2rg.core.report import SENTENCE_BREAK, write_report
 from reg2rg.core.task import INSTRUCTION
 from reg2rg.data.prompt import PromptEncoder, TokenCounts
 from reg2rg.evaluation.labelers import RuleLabeler
@@ -128,9 +128,12 @@ def test_documents_are_samples_with_words_for_images():
         assert answer == encoder.encode_sample(names, [report[n] for n in names]).labels[-len(answer) :].tolist()
         firsts = [tokenizer(name, add_special_tokens=False)["input_ids"][0] for name in names]
         assert [document.ids[place] for place in document.names] == firsts
-        rest = [tokenizer.decode(document.ids[place:]).strip() for place in document.bounds]
-        assert [text[:13] for text in rest[:-1]] == ["The region 1 ", "The region 2 ", "The region 3 "]
+        after = [tokenizer.decode(document.ids[document.start : place])[-1] for place in document.turns]
+        assert len(after) == sum(len(SENTENCE_BREAK.split(report[name])) for name in names)
+        assert set(after) == {"."}
+        rest = [tokenizer.decode(document.ids[place:]).strip() for place in document.turns]
         assert rest[-1] == tokenizer.eos_token
+        assert sum(text.startswith("The region ") for text in rest) == 3
         assert all(document.ids[slot] == tokenizer.pad_token_id for slot in document.slots)
         assert max(document.slots) < document.start
         edges = [i for i, token in enumerate(prompt) if token == tokenizer.unk_token_id]
@@ -181,7 +184,7 @@ def test_documents_of_the_whole_image_are_samples_without_regions(tmp_path):
         assert len(said) == 3
         assert set().union(*document.slots.values()) <= set(tokenizer(text, add_special_tokens=False)["input_ids"])
         assert answer == encoder.encode_whole(text).labels[-len(answer) :].tolist()
-        assert document.names == document.told == document.bounds == []
+        assert document.names == document.told == document.turns == []
     batch = writer.batch(random.Random(0), 3, tokens=300)
     assert not batch.names.any()
     out = build_tiny_llama(REPORTS, tmp_path / "lm", layers=2, schedule=Schedule(2, 256), image_prefix=GLOBAL_PREFIX)
@@ -264,25 +267,25 @@ def test_with_findings_the_words_that_began_a_sentence_are_taken_away_before_any
     assert (taken[first] < added[first]).all()
 
 
-def test_names_and_ends_of_paragraphs_weigh_more(folder):
+def test_names_and_what_follows_a_sentence_weigh_more(folder):
     import random
 
     from transformers import AutoModelForCausalLM
 
-    from reg2rg.extras.tiny_llm.pretraining import BOUND_WEIGHT, NAME_WEIGHT, _loss
+    from reg2rg.extras.tiny_llm.pretraining import NAME_WEIGHT, TURN_WEIGHT, _loss
 
     model = AutoModelForCausalLM.from_pretrained(folder)
-    writer = DocumentWriter(train_tokenizer([write_report(list(r), list(r.values())) for r in REPORTS]), REPORTS)
-    document = writer.batch(random.Random(0), 3, 1)
+    tokenizer = train_tokenizer([write_report(list(r), list(r.values())) for r in REPORTS])
+    document = DocumentWriter(tokenizer, REPORTS).batch(random.Random(0), 3, 1)
     loss, _ = _loss(model, document)
     logits = model(inputs_embeds=document.embed(model.get_input_embeddings().weight)).logits[0, :-1]
     labels = document.labels[0, 1:]
+    names, turns = (marks[0].nonzero()[:, 0] - 1 for marks in (document.names, document.turns))
+    assert len(names) == len(turns) == 3
     weights = torch.ones(len(labels))
-    weights[[place - 1 for place in document.names[0].nonzero()[:, 0].tolist()]] = NAME_WEIGHT
-    weights[[place - 1 for place in document.bounds[0].nonzero()[:, 0].tolist()]] = BOUND_WEIGHT
+    weights[names], weights[turns] = NAME_WEIGHT, TURN_WEIGHT
     told = labels != -100
     each = torch.nn.functional.cross_entropy(logits[told], labels[told], reduction="none")
-    assert document.bounds.sum() == document.names.sum() == 3
     torch.testing.assert_close(loss, (each * weights[told]).sum() / weights[told].sum())
 
 
