@@ -34,7 +34,7 @@ from reg2rg.evaluation.protocols import find_protocol
 from reg2rg.evaluation.results import REPORT
 from reg2rg.inference.generate import load_model
 
-NUMBERS = ("Findings under another region", "F1 by paragraph", "Paragraphs under no header")
+NUMBERS = ("Findings under another region", "F1 by paragraph", "Headers of regions that are not given, or twice")
 RESAMPLES = 4000
 
 
@@ -62,7 +62,7 @@ def written(folder: Path, given: int, form: str) -> Scores:
     ]
     decoding = replace(model.decoding, form=None) if form == "free" else model.decoding
     patients = {study.id: study.patient for study in where.data.dataset.studies()}
-    pairs, kept, faults = [], [], []
+    pairs, kept, shares = [], [], []
     for batch in data._loader("predict", some, with_target=False):
         for one in model.reporter.generate(data.on_after_batch_transfer(batch, 0), decoding):
             entry, told = full[one.study], parse_report(one.text, one.regions, model.task.identity)
@@ -72,14 +72,13 @@ def written(folder: Path, given: int, form: str) -> Scores:
             for place, references in zip((pairs, kept), known, strict=True):
                 reference = Side(regions=references, given=one.regions)
                 place.append(pair_sides(one.study, patients[one.study], reference, said, model.task.region_set))
-            faults.append(len(told.invalid) + len(told.duplicate))
+            shares.append((len(told.invalid) + len(told.duplicate)) / len(one.regions))
     settings = Settings(find_protocol("strict"), RuleLabeler(), by_region=False)
     found = [*MisplacedFindings().score(Cohort(pairs, model.task.region_set.names, settings)).statistics]
     found += [by_paragraph(Cohort(kept, model.task.region_set.names, settings))]
-    shares = np.array(faults) / np.array([len(pair.given) for pair in pairs])
     found.append(
         mean_statistic(
-            "regions", REPORT, NUMBERS[2], "", rows=np.arange(len(shares)), values=shares, studies=len(shares)
+            "regions", REPORT, NUMBERS[2], "", rows=np.arange(len(shares)), values=np.array(shares), studies=len(shares)
         )
     )
     order = sorted(range(len(pairs)), key=lambda place: pairs[place].study)
