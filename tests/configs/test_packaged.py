@@ -176,6 +176,7 @@ def test_parity_changes_what_it_says_and_nothing_else(capsys: pytest.CaptureFixt
         "model.llm.init_args.merge_adapters": False,
         "model.decoding": "free",
         "model.stop_on_loop": 0,
+        "model.stop_after_last": False,
         "model.sampling": {"temperature": 0.6, "top_k": 30, "top_p": 0.9, "seed": 20},
     }
     page = Path(__file__).resolve().parents[2] / "docs" / "project" / "parity.md"

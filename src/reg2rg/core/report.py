@@ -16,6 +16,7 @@ from functools import lru_cache
 _BEGINNING = re.compile(r"The region\s+\d+")
 _PREFIX = re.compile(r"The region\s+(\d{1,9})(?:\s+is\s+([^:]{1,80}?))?\s*:")
 _ENDS_A_NAME = re.compile(r"[.!?]\s+[A-Z]|;")
+_NUMBERED = re.compile(r"The region\s+(\d{1,9})(?:\s+is\b|\s*:)")
 _TAIL = re.compile(r"The other report is:? ?")
 _ENTRY = re.compile(r"\{([^:{}]+): ?([^{}]*)(\}|$)")
 _BRACES = str.maketrans("{}", "()")
@@ -215,6 +216,11 @@ def parse_report(text: str, given: Sequence[str], identity: bool = True) -> Repo
         else:
             others[key] = entry.text
     return replace(report, invalid=tuple(faults.invalid), duplicate=tuple(faults.duplicate), others=others)
+
+
+def surplus_prefix(text: str, given: int) -> int | None:
+    """Where the first prefix begins whose number no region has, of so many that were given; ``None`` without one."""
+    return next((found.start() for found in _NUMBERED.finditer(text) if int(found[1]) >= given), None)
 
 
 @lru_cache(maxsize=64)  # whoever reads a report asks several times in a row

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from reg2rg.core.errors import ConfigError
-from reg2rg.core.report import OrderCertificate, Written
+from reg2rg.core.report import OrderCertificate, Written, surplus_prefix
 from reg2rg.data.batch import Batch
 from reg2rg.data.prompt import IGNORED
 from reg2rg.models.constrained import Frames, ReportGuide
@@ -23,6 +24,9 @@ from reg2rg.models.llm.base import Decoding, Form, Guide, LanguageModel
 from reg2rg.models.llm.decoding import FreeAnswer
 
 log = logging.getLogger(__name__)
+
+_PREFIX_TOKENS = 32
+"""More tokens than "The region 12 is" has in any vocabulary, a character each."""
 
 _LEAST = 1e-9
 """Probability of a name that was not read, where names are given out."""
@@ -50,6 +54,35 @@ class GeneratedReport:
     written: tuple[Written, ...] = ()
     findings: StudyFindings | None = None
     order: OrderCertificate | None = None
+
+
+class ToTheLastRegion(FreeAnswer):
+    """A free answer that ends where it would go on to a region that was not given.
+
+    Args:
+        decoding: limits.
+        tokenizer: of the language model.
+        given: how many regions the prompt has.
+    """
+
+    def __init__(self, decoding: Decoding, tokenizer: Any, given: int) -> None:
+        super().__init__(decoding)
+        self._tokenizer, self._given = tokenizer, given
+
+    def take(self, token: int) -> bool:
+        """Write a token; whether the answer goes on. What began the surplus paragraph is taken back."""
+        goes_on = super().take(token)
+        before = max(0, len(self.ids) - _PREFIX_TOKENS)
+        start = surplus_prefix(self._text(before, len(self.ids)), self._given)
+        if start is None:
+            return goes_on
+        while len(self.ids) > before and len(self._text(before, len(self.ids))) > start:
+            del self.ids[-1]
+        self.truncated = False
+        return False
+
+    def _text(self, first: int, last: int) -> str:
+        return str(self._tokenizer.decode(self.ids[first:last], skip_special_tokens=True))
 
 
 class ReportWriter:
@@ -86,7 +119,11 @@ class ReportWriter:
         guides: list[Guide] = [
             ReportGuide(self._frames, regions, decoding, room, form.forced, form.tail)
             if regions and form is not None and self._frames is not None
-            else FreeAnswer(decoding)
+            else (
+                ToTheLastRegion(decoding, llm.tokenizer, len(regions))
+                if regions and decoding.stop_after_last
+                else FreeAnswer(decoding)
+            )
             for regions, room in zip(prompts.regions, rooms, strict=True)
         ]
         answers = llm.decode(embedded, prompts.attention_mask, decoding, guides, prompts.study_ids)

@@ -7,7 +7,6 @@ import functools
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -80,6 +79,8 @@ class Reg2RG(FolderModel, L.LightningModule):
         max_paragraph_tokens: longest paragraph of a report that is held to its form, or null.
         stop_on_loop: end a report, or a paragraph of one that is held to its form, that has written the same stretch
             so many times in a row; 0 never does, as published.
+        stop_after_last: end a report that is decoded freely where it would go on to a region that was not given; the
+            published code lets it.
         sampling: draw tokens as the published code has come to do, or null for the likeliest ones.
         val_generate: validation studies that a report is generated for; 0 turns it off. Test generates for all.
         val_samples: generated reports that are shown to the logger.
@@ -107,6 +108,7 @@ class Reg2RG(FolderModel, L.LightningModule):
         max_new_tokens: PositiveInt = 500,
         max_paragraph_tokens: PositiveInt | None = None,
         stop_on_loop: NonNegativeInt = 4,
+        stop_after_last: bool = True,
         sampling: Sampling | None = None,
         val_generate: NonNegativeInt = 16,
         val_samples: NonNegativeInt = 2,
@@ -124,8 +126,14 @@ class Reg2RG(FolderModel, L.LightningModule):
         self.reporter = RegionReporter(texture, geometry, global_, projector, llm, tag_std, attributes, findings)
         self.head_loss, self.head_scores = head_loss, HeadScores(self.reporter.head)
         self.optimizer_config, self.task, self.seed = optimizer, task, seed
-        limits = Decoding(max_new_tokens, stop_on_loop, sampling=sampling, max_paragraph_tokens=max_paragraph_tokens)
-        self.decoding = replace(limits, form=Form.of(task, decoding))
+        self.decoding = Decoding(
+            max_new_tokens,
+            stop_on_loop,
+            sampling=sampling,
+            form=Form.of(task, decoding),
+            max_paragraph_tokens=max_paragraph_tokens,
+            stop_after_last=stop_after_last and task.target == "regions",
+        )
         self.val_generate, self.val_samples = val_generate, val_samples
         self.train_losses = RegionLoss(names, over_processes=False)
         self.eval_losses = RegionLoss(names)

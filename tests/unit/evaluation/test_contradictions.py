@@ -31,6 +31,7 @@ def test_sentences_that_contradict_each_other(predicted, reference, why):
     ("predicted", "reference"),
     [
         ("Nodule of 8 mm in the right lung.", "A nodule measuring 9 mm is present in the right upper lobe."),
+        ("Nodule of 9 x 5 mm in the right lung.", "Nodule of 9 mm in the right lung."),  # the largest counts
         ("Enlarged heart, larger than normal.", "Cardiomegaly is observed."),  # one finding of the labeler
         ("Calcifications of the aorta.", "The aorta is calcified."),
         ("No pleural effusion.", "Pleura is normal."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, Self
 
 from torch import Tensor, nn
@@ -135,6 +135,7 @@ class Decoding:
         sampling: draw tokens, or ``None`` for the likeliest ones.
         form: of a report to which the answer is held; ``None`` lets the model write what it likes.
         max_paragraph_tokens: longest paragraph of a report that is held to its form, or ``None``.
+        stop_after_last: end a report that is held to no form where it would go on to a region that was not given.
     """
 
     max_new_tokens: PositiveInt = 500
@@ -143,10 +144,12 @@ class Decoding:
     sampling: Sampling | None = None
     form: Form | None = None
     max_paragraph_tokens: PositiveInt | None = None
+    stop_after_last: bool = field(default=False, repr=False)  # `told` says it
 
     def told(self) -> str:
         """In words, for records; what a task says is left out."""
-        kind = "free" if self.form is None else "forced" if self.form.forced else "constrained"
+        free = "free, to the last region" if self.stop_after_last else "free"
+        kind = free if self.form is None else "forced" if self.form.forced else "constrained"
         return f"{kind}: {replace(self, form=None)}"
 
 

@@ -73,6 +73,7 @@ def test_a_study_without_regions_has_no_form_and_takes_none_from_others(toy, rep
 def test_what_a_module_says_of_its_decoding(toy):
     said = [toy.module(decoding=kind).decoding for kind in ("constrained", "forced", "free")]
     assert [one.form and one.form.forced for one in said] == [False, True, None]
-    assert [one.told().split(":")[0] for one in said] == ["constrained", "forced", "free"]
+    assert [one.told().split(":")[0] for one in said] == ["constrained", "forced", "free, to the last region"]
+    assert toy.module(decoding="free", stop_after_last=False).decoding.told().startswith("free: ")
     assert toy.module().decoding == said[0], "the default"
     assert toy.module(identity=False).decoding.form.identity is False
