@@ -34,7 +34,12 @@ from reg2rg.evaluation.protocols import find_protocol
 from reg2rg.evaluation.results import REPORT
 from reg2rg.inference.generate import load_model
 
-NUMBERS = ("Findings under another region", "F1 by paragraph", "Headers of regions that are not given, or twice")
+NUMBERS = (
+    "Findings under another region",
+    "F1 by paragraph",
+    "Headers of regions that are not given, or twice",
+    "Regions without a paragraph",
+)
 RESAMPLES = 4000
 
 
@@ -62,7 +67,7 @@ def written(folder: Path, given: int, form: str) -> Scores:
     ]
     decoding = replace(model.decoding, form=None) if form == "free" else model.decoding
     patients = {study.id: study.patient for study in where.data.dataset.studies()}
-    pairs, kept, shares = [], [], []
+    pairs, kept, surplus, missing = [], [], [], []
     for batch in data._loader("predict", some, with_target=False):
         for one in model.reporter.generate(data.on_after_batch_transfer(batch, 0), decoding):
             entry, told = full[one.study], parse_report(one.text, one.regions, model.task.identity)
@@ -72,15 +77,14 @@ def written(folder: Path, given: int, form: str) -> Scores:
             for place, references in zip((pairs, kept), known, strict=True):
                 reference = Side(regions=references, given=one.regions)
                 place.append(pair_sides(one.study, patients[one.study], reference, said, model.task.region_set))
-            shares.append((len(told.invalid) + len(told.duplicate)) / len(one.regions))
+            surplus.append((len(told.invalid) + len(told.duplicate)) / len(one.regions))
+            missing.append(len(told.missing) / len(one.regions))
     settings = Settings(find_protocol("strict"), RuleLabeler(), by_region=False)
     found = [*MisplacedFindings().score(Cohort(pairs, model.task.region_set.names, settings)).statistics]
     found += [by_paragraph(Cohort(kept, model.task.region_set.names, settings))]
-    found.append(
-        mean_statistic(
-            "regions", REPORT, NUMBERS[2], "", rows=np.arange(len(shares)), values=np.array(shares), studies=len(shares)
-        )
-    )
+    rows, studies = np.arange(len(pairs)), len(pairs)
+    for name, values in zip(NUMBERS[2:], (surplus, missing), strict=True):
+        found.append(mean_statistic("regions", REPORT, name, "", rows=rows, values=np.array(values), studies=studies))
     order = sorted(range(len(pairs)), key=lambda place: pairs[place].study)
     found = [replace(one, units=one.units[order]) for one in found]
     ids, whose = zip(*((pairs[place].study, pairs[place].patient) for place in order), strict=True)
@@ -88,8 +92,9 @@ def written(folder: Path, given: int, form: str) -> Scores:
 
 
 def by_paragraph(cohort: Cohort) -> Statistic:
-    """Micro-F1 of the findings of the given regions' paragraphs, each region's for itself."""
-    parts = [cohort.paragraph_labels(cell, region, RuleLabeler()).counts for region, cell in cohort.cells.items()]
+    """Micro-F1 of the findings of the given regions' paragraphs, each region's for itself; silence denies."""
+    labels = [cohort.paragraph_labels(cell, region, RuleLabeler()) for region, cell in cohort.cells.items()]
+    parts = [replace(one, silent=None).counts for one in labels]
     rows = np.concatenate([cell.rows for cell in cohort.cells.values()])
     units = summed(rows, np.concatenate(parts).sum(axis=1), len(cohort.pairs))
     return Statistic(
