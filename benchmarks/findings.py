@@ -113,6 +113,8 @@ def text(options: argparse.Namespace) -> None:
     reader, columns = RuleLabeler(), {}
     for folder in map(Path, options.paths):
         records = list(read_records(folder))
+        if not records:
+            raise SystemExit(f"{folder}: no predictions (expected a folder that `reg2rg predict` wrote)")
         truth = np.array([[bool(studies[one["study"]].findings[name]) for name in FINDINGS] for one in records])
         told = [" ".join(part["text"] for part in one["paragraphs"]) for one in records]
         named = [
