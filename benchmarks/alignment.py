@@ -17,17 +17,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from findings import data_of
 
 from reg2rg.ablation.compare import Comparer, holm
 from reg2rg.ablation.scoring import Scores
 from reg2rg.cli.main import Invocation
 from reg2rg.cli.section import read_section
 from reg2rg.core.report import parse_report
-from reg2rg.data.datamodule import RegionReportDataModule
 from reg2rg.evaluation.bootstrap import Statistic, mean_statistic, summed
 from reg2rg.evaluation.cohort import Cohort, Settings
 from reg2rg.evaluation.labelers import RuleLabeler
-from reg2rg.evaluation.metrics.efficacy import precision_recall_f1
+from reg2rg.evaluation.metrics.efficacy import figure_at
 from reg2rg.evaluation.metrics.misplaced import MisplacedFindings
 from reg2rg.evaluation.pairs import Side, pair_sides
 from reg2rg.evaluation.protocols import find_protocol
@@ -54,11 +54,7 @@ def written(folder: Path, given: int, form: str) -> Scores:
     """What one run with one seed writes of some regions, scored."""
     model = load_model(folder / "checkpoints" / "last.ckpt")
     where = read_section(Invocation("data", ()), ["--config", str(folder / "config.yaml")])
-    plain = RegionReportDataModule(
-        where.data.dataset, where.data.store, model.tokenizer, model.token_counts, where.task, workers=0,
-        eval_batch_size=40,
-    )  # fmt: skip
-    data = model.conform(plain)
+    data = data_of(model, where, 40)
     full = {entry.study: entry for entry in data.entries("test")}
     some = [
         replace(entry, regions=names, reports=("",) * len(names))
@@ -97,9 +93,7 @@ def by_paragraph(cohort: Cohort) -> Statistic:
     parts = [replace(one, silent=None).counts for one in labels]
     rows = np.concatenate([cell.rows for cell in cohort.cells.values()])
     units = summed(rows, np.concatenate(parts).sum(axis=1), len(cohort.pairs))
-    return Statistic(
-        "findings", REPORT, NUMBERS[1], "", units, lambda sums: precision_recall_f1(sums)[..., 2], len(rows)
-    )
+    return Statistic("findings", REPORT, NUMBERS[1], "", units, figure_at(2), len(rows))
 
 
 def table(found: Mapping[str, Mapping[int, Scores]], full: str) -> None:
@@ -111,8 +105,11 @@ def table(found: Mapping[str, Mapping[int, Scores]], full: str) -> None:
         others = {run: one for run, one in all_of_them.items() if one is not None}
         corrected = dict(zip(others, holm([one.p for one in others.values()]), strict=True))
         for run, scores in found.items():
-            values = {seed: 100 * (own.value(number) or 0.0) for seed, own in scores.items()}
-            told = f"{run:16} {np.mean([*values.values()]):5.1f}  " + " ".join(f"{one:5.1f}" for one in values.values())
+            values = [100 * value for own in scores.values() if (value := own.value(number)) is not None]
+            if not values:  # no finding is stated, or all studies lack what the number needs
+                print(f"{run:16}     –")
+                continue
+            told = f"{run:16} {np.mean(values):5.1f}  " + " ".join(f"{one:5.1f}" for one in values)
             if (one := others.get(run)) is not None:
                 mean, low, high = (100 * value for value in (one.difference, one.low, one.high))
                 told += f"   {mean:+.1f} [{low:+.1f}, {high:+.1f}] p {corrected[run]:.3f}"

@@ -42,6 +42,7 @@ from reg2rg.inference.generate import load_model
 from reg2rg.store.attributes import VECTOR_NAMES, density_table, measure, vectors
 from reg2rg.store.crop import Detail
 from reg2rg.store.store import Store
+from reg2rg.training.module import Reg2RG
 
 RESAMPLES, SAMPLE = 100, 60
 FEWEST = 8  # positives that an AUROC is shown of
@@ -51,6 +52,15 @@ def section(options: argparse.Namespace) -> Sections:
     """The held-out studies, as a config says them."""
     words = ["--data.dataset.init_args.train", "null", "--data.dataset.init_args.test", "train"]
     return read_section(Invocation("data", ()), ["--config", options.config, "--vars.folder", options.held, *words])
+
+
+def data_of(model: Reg2RG, where: Sections, batch: int) -> RegionReportDataModule:
+    """The data of a config as a model takes them, so many studies at a time."""
+    plain = RegionReportDataModule(
+        where.data.dataset, where.data.store, model.tokenizer, model.token_counts, where.task, workers=0,
+        eval_batch_size=batch,
+    )  # fmt: skip
+    return model.conform(plain)
 
 
 def f1_lines(said: np.ndarray, truth: np.ndarray) -> tuple[float, float, np.ndarray, float, float]:
@@ -64,11 +74,7 @@ def f1_lines(said: np.ndarray, truth: np.ndarray) -> tuple[float, float, np.ndar
 def head(options: argparse.Namespace) -> None:
     """What the head says, and what the omission control holds."""
     model, where = load_model(options.paths[0]), section(options)
-    plain = RegionReportDataModule(
-        where.data.dataset, where.data.store, model.tokenizer, model.token_counts, where.task, workers=0,
-        eval_batch_size=20,
-    )  # fmt: skip
-    found, own = detect(model, model.conform(plain), "test"), head_of(model)
+    found, own = detect(model, data_of(model, where, 20), "test"), head_of(model)
     can = own.possible.cpu().numpy()[found.region]
     names = model.task.region_set.names
     print(f"{'region':22}{'label':38}{'stated':>7}{'AUROC':>8}{'AP':>7}{'F1':>7}")
@@ -224,11 +230,7 @@ def shift(options: argparse.Namespace) -> None:
 def fewer(options: argparse.Namespace) -> None:
     """What a model writes that is given some regions only, and is not held to its form."""
     model, where = load_model(options.paths[0]), section(options)
-    plain = RegionReportDataModule(
-        where.data.dataset, where.data.store, model.tokenizer, model.token_counts, where.task, workers=0,
-        eval_batch_size=options.studies,
-    )  # fmt: skip
-    data = model.conform(plain)
+    data = data_of(model, where, options.studies)
     free = replace(model.decoding, form=None)
     whole = next(iter(data.texts_dataloader("test")))
     kept = dict(zip(whole.study_ids, whole.regions, strict=True))

@@ -96,7 +96,7 @@ def averages(
 
 def label_f1(name: str, definition: str, counts: efficacy.Counts) -> Statistic:
     """F1 of one label from its (n, 3) counts."""
-    return Statistic("findings", REPORT, name, definition, counts, _f1, len(counts))
+    return Statistic("findings", REPORT, name, definition, counts, efficacy.figure_at(2), len(counts))
 
 
 def label_scores(
@@ -139,7 +139,3 @@ def names_of(labels: Sequence[str], present: NDArray[np.bool_]) -> list[str]:
 
 def _figure(function: Callable[[Array], Array], size: int, index: int) -> Callable[[Array], Array]:
     return lambda sums: function(sums[..., : size * 3].reshape(*sums.shape[:-1], size, 3))[..., index]
-
-
-def _f1(sums: Array) -> Array:
-    return np.asarray(efficacy.precision_recall_f1(sums)[..., 2])

@@ -116,16 +116,15 @@ class ReportWriter:
         self, llm: LanguageModel, prompts: Batch, embedded: Tensor, decoding: Decoding, form: Form | None
     ) -> list[GeneratedReport]:
         rooms = (llm.context_length - prompts.attention_mask.sum(1)).tolist()
-        guides: list[Guide] = [
-            ReportGuide(self._frames, regions, decoding, room, form.forced, form.tail)
-            if regions and form is not None and self._frames is not None
-            else (
-                ToTheLastRegion(decoding, llm.tokenizer, len(regions))
-                if regions and decoding.stop_after_last
-                else FreeAnswer(decoding)
-            )
-            for regions, room in zip(prompts.regions, rooms, strict=True)
-        ]
+
+        def guide_of(regions: Sequence[str], room: int) -> Guide:
+            if regions and form is not None and self._frames is not None:
+                return ReportGuide(self._frames, regions, decoding, room, form.forced, form.tail)
+            if regions and decoding.stop_after_last:
+                return ToTheLastRegion(decoding, llm.tokenizer, len(regions))
+            return FreeAnswer(decoding)
+
+        guides = [guide_of(regions, room) for regions, room in zip(prompts.regions, rooms, strict=True)]
         answers = llm.decode(embedded, prompts.attention_mask, decoding, guides, prompts.study_ids)
         reports = []
         for study, regions, answer, guide in zip(prompts.study_ids, prompts.regions, answers, guides, strict=True):

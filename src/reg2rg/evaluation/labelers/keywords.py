@@ -59,7 +59,8 @@ _DOUBTS_CLAUSE = re.compile(words.DOUBTS_CLAUSE, re.IGNORECASE)
 _NO_DENIAL = re.compile(rf"{words.PSEUDO}|{words.DOUBTS_CLAUSE}", re.IGNORECASE)
 
 _NUMBER = r"\d+(?:[.,]\d+)?"
-_SIZE = re.compile(rf"({_NUMBER}(?:\s*(?:mm|cm)?\s*[x×*]\s*{_NUMBER})*)\s*(mm|cm)\b", re.IGNORECASE)
+_SIZE = re.compile(rf"{_NUMBER}(?:(?:\s*(?:mm|cm))?\s*[x×*]\s*{_NUMBER})*\s*(?:mm|cm)\b", re.IGNORECASE)
+_LENGTH = re.compile(rf"({_NUMBER})\s*(mm|cm)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,11 +188,12 @@ class _Compiled:
 
 def largest_size(text: str) -> float | None:
     """The largest size in mm that a text gives, of "6 x 4 mm" the 6; ``None`` without one."""
-    sizes = [
-        float(number.replace(",", ".")) * (10 if unit.lower() == "cm" else 1)
-        for numbers, unit in _SIZE.findall(text)
-        for number in re.findall(_NUMBER, numbers)
-    ]
+    sizes = []
+    for found in _SIZE.finditer(text):
+        unit = ""
+        for number, own in reversed(_LENGTH.findall(found[0])):  # a number without a unit has the next one's
+            unit = own.lower() or unit
+            sizes.append(float(number.replace(",", ".")) * (10 if unit == "cm" else 1))
     return max(sizes, default=None)
 
 

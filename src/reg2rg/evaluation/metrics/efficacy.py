@@ -6,6 +6,7 @@ are those of scikit-learn with ``zero_division=0``: a figure whose denominator i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,11 @@ def precision_recall_f1(counts: NDArray[Any]) -> Figures:
     """
     tp, fp, fn = np.moveaxis(np.asarray(counts, dtype=np.float64), -1, 0)
     return np.stack([_ratio(tp, tp + fp), _ratio(tp, tp + fn), _ratio(2 * tp, 2 * tp + fp + fn)], axis=-1)
+
+
+def figure_at(index: int) -> Callable[[NDArray[Any]], Figures]:
+    """(..., 3) counts -> (...,): precision (0), recall (1) or F1 (2) alone."""
+    return lambda counts: np.asarray(precision_recall_f1(counts)[..., index])
 
 
 def micro(counts: NDArray[Any]) -> Figures:

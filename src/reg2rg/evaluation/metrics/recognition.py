@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from reg2rg.core.errors import ConfigError
 from reg2rg.evaluation.bootstrap import Array, Statistic, mean_statistic
 from reg2rg.evaluation.metrics.base import METRICS, Column, Metric, Scores
-from reg2rg.evaluation.metrics.efficacy import precision_recall_f1
+from reg2rg.evaluation.metrics.efficacy import figure_at, precision_recall_f1
 from reg2rg.evaluation.pairs import REPEATED, Pair, chose_no_names
 from reg2rg.evaluation.prefixes import published_slots
 from reg2rg.evaluation.protocols import Protocol
@@ -183,7 +183,7 @@ def recognition_statistics(found: Recognition, protocol: Protocol, studies: int)
                 f"Recognition {figure}",
                 f"slots of this region; {text}",
                 units,
-                _figure(i),
+                figure_at(i),
                 int((found.given == place).sum()),
                 score=figure == "recall",
             )
@@ -272,10 +272,6 @@ def _merged(found: Recognition, names: Sequence[str]) -> NDArray[np.bool_]:
     both = np.isin(found.given, places) & np.isin(found.named, places)
     merged: NDArray[np.bool_] = (found.given == found.named) | both
     return merged
-
-
-def _figure(index: int) -> Callable[[Array], Array]:
-    return lambda sums: precision_recall_f1(sums)[..., index]
 
 
 def _mean_figure(regions: int, index: int) -> Callable[[Array], Array]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reg2rg.evaluation.bootstrap import Array, Statistic, summed
+from reg2rg.evaluation.bootstrap import Statistic, summed
 from reg2rg.evaluation.labelers.finding_rules import Rule
 from reg2rg.evaluation.labelers.keywords import KeywordReader
 from reg2rg.evaluation.metrics import efficacy
@@ -62,15 +62,7 @@ class SizeWords(Metric):
         text = "larger and smaller than normal, of paragraphs, in one pot; read by keyword rules"
         return Scores(
             [
-                Statistic("findings", REPORT, f"Size words {name}", text, units, _Figure(place), len(rows))
+                Statistic("findings", REPORT, f"Size words {name}", text, units, efficacy.figure_at(place), len(rows))
                 for place, name in enumerate(("precision", "recall", "F1"))
             ]
         )
-
-
-class _Figure:
-    def __init__(self, place: int) -> None:
-        self.place = place
-
-    def __call__(self, sums: Array) -> Array:
-        return efficacy.precision_recall_f1(sums)[..., self.place]

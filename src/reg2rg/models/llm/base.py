@@ -148,8 +148,10 @@ class Decoding:
 
     def told(self) -> str:
         """In words, for records; what a task says is left out."""
-        free = "free, to the last region" if self.stop_after_last else "free"
-        kind = free if self.form is None else "forced" if self.form.forced else "constrained"
+        if self.form is not None:
+            kind = "forced" if self.form.forced else "constrained"
+        else:
+            kind = "free, to the last region" if self.stop_after_last else "free"
         return f"{kind}: {replace(self, form=None)}"
 
 
