@@ -19,8 +19,8 @@ from reg2rg.models.heads.exact import ExactBuffers
 
 BORROWED = 8.0
 """Positives that the curve of all labels counts as beside each label's own."""
-_LOGITS = torch.linspace(-7, 7, 113)
-THRESHOLDS = len(_LOGITS)
+_GRID = torch.cat([torch.zeros(1), torch.linspace(-7, 7, 113).sigmoid()])  # from 0, where all that can be is named
+THRESHOLDS = len(_GRID)
 _HALF = 0.5
 
 
@@ -80,7 +80,7 @@ class OperatingPoints(ExactBuffers):
         self.register_buffer("found", torch.zeros(regions, labels, THRESHOLDS))
         self.register_buffer("claimed", torch.zeros(regions, labels, THRESHOLDS))
         self.register_buffer("present", torch.zeros(regions, labels))
-        self.register_buffer("grid", _LOGITS.sigmoid(), persistent=False)
+        self.register_buffer("grid", _GRID.clone(), persistent=False)
 
     @torch.no_grad()
     def count(self, probabilities: Tensor, region: Tensor, targets: Tensor) -> None:
@@ -100,7 +100,8 @@ class OperatingPoints(ExactBuffers):
     def thresholds(self, point: OperatingPoint) -> Tensor:
         """(R, L), one for each region and label; a half before anything was counted.
 
-        A precision that no threshold reaches takes the highest one, a recall that none reaches the lowest.
+        A precision that no threshold reaches takes the highest one. The lowest threshold is 0, which finds everything:
+        a precision that guessing reaches names all that a region can have.
         """
         total = self.present.sum()
         if not total:
@@ -116,5 +117,5 @@ class OperatingPoints(ExactBuffers):
             places = torch.where(good.any(-1), good.int().argmax(-1), THRESHOLDS - 1)
         else:
             good = (found / present >= point.target).flip(-1)
-            places = torch.where(good.any(-1), THRESHOLDS - 1 - good.int().argmax(-1), 0)
+            places = THRESHOLDS - 1 - good.int().argmax(-1)
         return self.grid[places]

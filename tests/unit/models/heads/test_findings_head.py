@@ -107,6 +107,14 @@ class TestOperatingPoint:
         # Probabilities that are right: F1 is highest where the threshold is half of it; 0.382 for uniform ones.
         assert math.isclose(float(points.thresholds(OperatingPoint.of("f1"))), 0.382, abs_tol=0.04)
 
+    def test_a_precision_that_guessing_reaches_names_everything_and_recall_1_misses_nothing(self):
+        points, targets = OperatingPoints(1, 1), torch.tensor([[True], [False], [False], [False]])
+        shares = torch.tensor([[1e-4], [1e-6], [0.0], [1e-5]])  # a head as sharp as it is on phantoms
+        points.count(shares, torch.zeros(4, dtype=torch.long), targets)
+        for text in ("precision=.25", "precision=.1", "recall=1"):
+            assert float(points.thresholds(OperatingPoint.of(text))) == 0, text
+        assert float(points.thresholds(OperatingPoint.of("precision=.3"))) > 0.99  # none reaches it
+
     def test_nothing_counted_is_a_half_and_a_label_without_positives_follows_the_others(self):
         points = OperatingPoints(2, 2)
         assert torch.equal(points.thresholds(OperatingPoint.of("f1")), torch.full((2, 2), 0.5))
