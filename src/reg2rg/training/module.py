@@ -44,7 +44,7 @@ from reg2rg.training.nonfinite import StepGuard
 from reg2rg.training.optimization import OptimizerConfig, build_optimizer
 from reg2rg.training.region_loss import RegionLoss, sum_losses
 from reg2rg.training.report_scores import ReportScores
-from reg2rg.training.strategies import ZeRO, agree, keeps_gradients, prepare_strategy
+from reg2rg.training.strategies import ZeRO, agree, keeps_gradients, prepare_strategy, refuse_averages
 
 log = logging.getLogger(__name__)
 
@@ -164,8 +164,10 @@ class Reg2RG(FolderModel, L.LightningModule):
         """Refuse data that are not as the model takes them (`conform` brings them to it); prepare the strategy.
 
         Raises:
-            ConfigError: says what differs, or that the longest sample does not fit the language model.
+            ConfigError: says what differs, that the longest sample does not fit the language model, or what averages
+                weights.
         """
+        refuse_averages(self.trainer)
         prepare_strategy(self.trainer.strategy, self, in_phases=self.reporter.auxiliary.alone > 0)
         data = getattr(self.trainer, "datamodule", None)
         check_data(self, data)

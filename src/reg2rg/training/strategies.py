@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, FSDPStrategy, Strategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -89,6 +90,25 @@ def keeps_gradients(trainer: Trainer | None) -> bool:
     if spread := spreads_gradients(trainer.strategy):
         log.warning("Saved between two steps: gradients that are spread over processes are not kept with it")
     return not spread
+
+
+def refuse_averages(trainer: Trainer) -> None:
+    """Refuse callbacks that put an average of past weights into the model.
+
+    Its head is calibrated on weights that were validated; an average comes without, or with flags and counts that were
+    averaged too. A checkpoint of `WeightAveraging` has every frozen weight, and none of ours goes on from it.
+
+    Raises:
+        ConfigError: names the callback.
+    """
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, WeightAveraging | StochasticWeightAveraging):
+            raise ConfigError(
+                f"trainer.callbacks: {type(callback).__name__} averages weights (expected none that does: temperature "
+                "and thresholds of the head belong to the weights that were validated, and would be averaged or left "
+                "behind). Fix: take it out; a schedule that ends low (model.optimizer.schedule: cosine) does much the "
+                "same"
+            )
 
 
 def prepare_strategy(strategy: Strategy, model: nn.Module, in_phases: bool) -> None:

@@ -3,6 +3,7 @@
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from torch import nn
 
@@ -92,3 +93,11 @@ def test_packed_weights_and_scalars_are_not_split():
 def test_strategies_that_would_train_otherwise_are_refused(kind, told):
     with pytest.raises(ConfigError, match=told):
         prepare_strategy(kind.__new__(kind), nn.Module(), in_phases=False)
+
+
+@pytest.mark.parametrize("average", [EMAWeightAveraging(decay=0.9), StochasticWeightAveraging(swa_lrs=1e-3)])
+def test_averages_of_weights_are_refused_before_anything_trains(toy, average):
+    module, run = toy.module(), trainer(toy, max_epochs=2, callbacks=[average])
+    with pytest.raises(ConfigError, match=rf"trainer.callbacks: {type(average).__name__} averages weights.*take it"):
+        run.fit(module, datamodule=toy.data(module))
+    assert run.global_step == 0
