@@ -53,8 +53,8 @@ class FindingsToy(Toy):
             store.measure(study, entry.key, entry.detail, load_region_set())
 
     def module(self, **arguments):
-        own = {"head": FindingsHead, "cues": True, "attributes": AttributeEncoder(dim=8), "head_loss": 4.0}
         torch.manual_seed(0)
+        own = {"head": FindingsHead, "cues": True, "attributes": AttributeEncoder(dim=8), "head_loss": 4.0}
         return super().module(**own | arguments)
 
 
