@@ -70,7 +70,7 @@ def test_other_words_are_refused_and_brought_over(model, data_of, toy):
     strange = AutoTokenizer.from_pretrained(str(toy.lm))
     strange.add_tokens(["<strange>"])
     data = data_of(made, tokenizer=strange)
-    made.trainer = type("Trainer", (), {"datamodule": data, "strategy": None})()
+    made.trainer = type("Trainer", (), {"datamodule": data, "strategy": None, "callbacks": []})()
     with pytest.raises(ConfigError, match="another task than the model: tokenizer"):
         made.setup("predict")
     made.trainer.datamodule = made.conform(data)
