@@ -8,6 +8,7 @@
     python benchmarks/findings.py head demo/model                AUROC, average precision, calibration, coverage
     python benchmarks/findings.py text held/predictions ...      the written text against the truth, a folder a column
     python benchmarks/findings.py lists held/predictions ...     paragraphs that state just what their prompt named
+    python benchmarks/findings.py sizes PREDICTIONS ...          words of size in references and texts, by region
     python benchmarks/findings.py rules                          rules on attributes, no network
     python benchmarks/findings.py around                         what lies beside a region in no mask, of all phantoms
     python benchmarks/findings.py shift demo/model               noise, blur and an offset; false alarms
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +38,9 @@ from reg2rg.data.datamodule import RegionReportDataModule
 from reg2rg.evaluation.attribute_rules import AttributeRules
 from reg2rg.evaluation.calibration import average_precision, expected_calibration_error, reliability, roc_area
 from reg2rg.evaluation.labelers import RuleLabeler
-from reg2rg.evaluation.records import read_records
+from reg2rg.evaluation.labelers.keywords import KeywordReader
+from reg2rg.evaluation.metrics.size_words import SIZE_WORDS
+from reg2rg.evaluation.records import read_records, reference_paragraphs
 from reg2rg.inference.calibration import covered, detect, head_of
 from reg2rg.inference.generate import load_model
 from reg2rg.store.attributes import VECTOR_NAMES, density_table, measure, vectors
@@ -155,6 +159,24 @@ def lists(options: argparse.Namespace) -> None:
         print(f"{folder.name[-12:]:>14}  {'; '.join(shares)}")
 
 
+def sizes(options: argparse.Namespace) -> None:
+    """Words of size in the references, those of them that are written, and those written without, over all folders."""
+    reader, found = KeywordReader(SIZE_WORDS), Counter[tuple[str, str, str]]()
+    for record in itertools.chain(*(read_records(Path(folder)) for folder in options.paths)):
+        texts = {part["slot"]: part["text"] for part in record["paragraphs"]}
+        for slot, (region, reference) in enumerate(zip(record["regions"], reference_paragraphs(record), strict=True)):
+            wanted, said = reader.read(reference), reader.read(texts.get(slot, ""))
+            for word in wanted:
+                found[region, word, "wanted"] += wanted[word]
+                found[region, word, "written"] += wanted[word] and said[word]
+                found[region, word, "without"] += said[word] and not wanted[word]
+    print(f"{'':32}{'in references':>14}{'written':>9}{'written without':>17}")
+    for region, word in sorted({key[:2] for key in found}):
+        row = [found[region, word, kind] for kind in ("wanted", "written", "without")]
+        if any(row):
+            print(f"{region + ', ' + word:32}{row[0]:14}{row[1]:9}{row[2]:17}")
+
+
 def rules(options: argparse.Namespace) -> None:
     """The baseline without a network."""
     held, reader = section(options), RuleLabeler()
@@ -261,7 +283,7 @@ def fewer(options: argparse.Namespace) -> None:
 def main(words: Sequence[str] | None = None) -> None:
     """Run one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    tables = {one.__name__: one for one in (head, text, lists, rules, around, shift, fewer)}
+    tables = {one.__name__: one for one in (head, text, lists, sizes, rules, around, shift, fewer)}
     parser.add_argument("table", choices=tables)
     parser.add_argument("paths", nargs="*", help="model, or folders of predictions")
     parser.add_argument("--config", default="phantom.yaml")
