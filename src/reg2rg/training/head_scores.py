@@ -71,7 +71,7 @@ class HeadScores:
         logits, region, targets = logits.to(device), region.to(device), targets.to(device)
         if calibrate:
             head.cool(logits, region, targets)
-            head.points.count(head.probabilities(logits, region), region, targets & head.possible[region])
+            head.points.count(head.probabilities(logits, region), region, targets, head.possible)
         can = head.possible[region].cpu().numpy()
         shares, truth = head.probabilities(logits, region).cpu().numpy()[can], targets.cpu().numpy()[can]
         found = {"head_ece": expected_calibration_error(shares, truth)}

@@ -282,6 +282,7 @@ def test_measured_numbers_survive_a_cast(toy):
         torch.ones(1000, len(head.labels)),
         torch.zeros(1000, dtype=torch.long),
         torch.ones(1000, len(head.labels)).bool(),
+        torch.ones(head.possible.shape).bool(),
     )
     head.to(torch.bfloat16)
     assert float(head.temperature) == pytest.approx(1.2345678, rel=1e-7)

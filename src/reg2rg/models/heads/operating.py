@@ -83,16 +83,18 @@ class OperatingPoints(ExactBuffers):
         self.register_buffer("grid", _GRID.clone(), persistent=False)
 
     @torch.no_grad()
-    def count(self, probabilities: Tensor, region: Tensor, targets: Tensor) -> None:
+    def count(self, probabilities: Tensor, region: Tensor, targets: Tensor, possible: Tensor) -> None:
         """Take the counts of validation.
 
         Args:
             probabilities: (N, L), calibrated.
             region: (N,).
             targets: (N, L) bool.
+            possible: (R, L) bool, what a region can have. The rest is never named, and not claimed at a threshold of 0.
         """
         grid = self.grid.to(probabilities)
-        above = (probabilities[..., None] >= grid).float()
+        targets = targets & possible[region]
+        above = ((probabilities[..., None] >= grid) & possible[region][..., None]).float()
         for name, counted in (("found", above * targets[..., None]), ("claimed", above), ("present", targets.float())):
             own = getattr(self, name)
             own.zero_().index_add_(0, region.to(own.device), counted.to(own.device))

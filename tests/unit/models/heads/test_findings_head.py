@@ -94,7 +94,7 @@ class TestOperatingPoint:
         points = OperatingPoints(1, 1)
         shares = torch.rand(20000, 1)
         targets = torch.rand(20000, 1) < shares
-        points.count(shares, torch.zeros(20000, dtype=torch.long), targets)
+        points.count(shares, torch.zeros(20000, dtype=torch.long), targets, torch.ones(1, 1).bool())
         found = {}
         for text in ("f1", "precision=.9", "precision=.7", "recall=.9", "recall=.5"):
             said = shares >= points.thresholds(OperatingPoint.of(text))[0, 0]
@@ -110,17 +110,27 @@ class TestOperatingPoint:
     def test_a_precision_that_guessing_reaches_names_everything_and_recall_1_misses_nothing(self):
         points, targets = OperatingPoints(1, 1), torch.tensor([[True], [False], [False], [False]])
         shares = torch.tensor([[1e-4], [1e-6], [0.0], [1e-5]])  # a head as sharp as it is on phantoms
-        points.count(shares, torch.zeros(4, dtype=torch.long), targets)
+        points.count(shares, torch.zeros(4, dtype=torch.long), targets, torch.ones(1, 1).bool())
         for text in ("precision=.25", "precision=.1", "recall=1"):
             assert float(points.thresholds(OperatingPoint.of(text))) == 0, text
         assert float(points.thresholds(OperatingPoint.of("precision=.3"))) > 0.99  # none reaches it
+
+    def test_what_a_region_cannot_have_is_not_claimed_at_a_threshold_of_0(self):
+        """Of one label of twenty: 1 of 4 is right if all are named, however many labels others have."""
+        points, possible = OperatingPoints(1, 20), torch.zeros(1, 20).bool()
+        possible[0, 0] = True
+        shares, targets = torch.zeros(4, 20), torch.zeros(4, 20).bool()
+        shares[:, 0], targets[:, 0] = torch.tensor([1e-4, 1e-6, 0, 1e-5]), torch.tensor([True, False, False, False])
+        points.count(shares, torch.zeros(4, dtype=torch.long), targets, possible)
+        assert points.claimed[0, :, 0].tolist() == [4, *[0] * 19]
+        assert float(points.thresholds(OperatingPoint.of("precision=.25"))[0, 0]) == 0
 
     def test_nothing_counted_is_a_half_and_a_label_without_positives_follows_the_others(self):
         points = OperatingPoints(2, 2)
         assert torch.equal(points.thresholds(OperatingPoint.of("f1")), torch.full((2, 2), 0.5))
         shares = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.2, 0.1]])
         targets = torch.tensor([[True, False], [True, False], [False, False]])
-        points.count(shares, torch.zeros(3, dtype=torch.long), targets)
+        points.count(shares, torch.zeros(3, dtype=torch.long), targets, torch.ones(2, 2).bool())
         chosen = points.thresholds(OperatingPoint.of("f1"))
         assert 0.2 < float(chosen[0, 0]) <= 0.8
         assert torch.equal(chosen[1], chosen[1, :1].expand(2))
