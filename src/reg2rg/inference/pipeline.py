@@ -79,7 +79,8 @@ def report_on(
         paragraph of region ``""``.
 
     Raises:
-        ConfigError: a model that knows no config, masks that are not there, or regions that the model does not know.
+        ConfigError: a model that knows no config, masks that are not there, regions that the model does not know, or a
+            name that is a path.
         DataFault: a scan or mask that cannot be read, or is none.
     """
     contract = model.contract
@@ -88,6 +89,8 @@ def report_on(
             "report_on: the model knows no input contract (views, window, regions). Fix: load it with "
             "Reg2RG.from_pretrained or from_checkpoint, or tell it with model.describe(config)"
         )
+    if name != Path(name).name or "\\" in name:
+        raise ConfigError(f"name '{name}': files are named by it (expected no path). Fix: leave out the folders")
     scan = Path(scan).expanduser()
     stage = Stages(step)
     if contract.task.views.features:

@@ -182,6 +182,9 @@ def test_what_cannot_be_done_is_said(files, model, tmp_path):
         report_on(scan, masks, model, min_slices=99)
     with pytest.raises(DataFault, match="NOT_HU"):
         report_on(files / "labels.nii.gz", masks, model, min_slices=8)
+    for name in ("../x", "a/b", "/x", "..\\x"):  # files of a result are named by it
+        with pytest.raises(ConfigError, match="expected no path"):
+            report_on(scan, masks, model, min_slices=8, name=name)
     model.contract = None
     with pytest.raises(ConfigError, match="knows no input contract"):
         report_on(scan, masks, model)

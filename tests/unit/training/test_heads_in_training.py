@@ -247,6 +247,8 @@ def test_a_folder_keeps_head_attributes_and_thresholds(toy, tmp_path) -> None:
 
 
 def test_cues_need_a_head(toy) -> None:
+    with pytest.raises(ConfigError, match=r"model.operating_point: precision=.9 .* model.head is null"):
+        toy.module(head=None, cues=False, operating_point="precision=.9")
     with pytest.raises(ConfigError, match=r"model.cues needs a head"):
         toy.module(head=None)
     with pytest.raises(ConfigError, match=r"task.target 'joined' has none"):

@@ -40,8 +40,13 @@ class FindingsOptions:
         """The options of a model with this task.
 
         Raises:
-            ConfigError: a head, and a report without regions.
+            ConfigError: a head, and a report without regions; an operating point, and no head.
         """
+        if head is None and operating_point != "f1":
+            raise ConfigError(
+                f"model.operating_point: {operating_point} moves thresholds of a head, and model.head is null. Fix: "
+                "train with model.head: FindingsHead, or leave the operating point out"
+            )
         if head is not None and task.target != "regions":
             raise ConfigError(
                 f"model.head tells findings of regions, and task.target '{task.target}' has none. Fix: set model.head "
