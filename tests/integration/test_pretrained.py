@@ -346,7 +346,14 @@ def test_report_on_a_list_of_studies(trained, theirs, dicom, capsys) -> None:
     assert sorted(file.name for file in Path("out").iterdir()) == ["a.json", "a.run.json"]
 
     stamp = Path("out/a.json").stat().st_mtime_ns
-    for more, done in (([], True), (["--again"], False), ([], True), (["--min_slices", "15"], False)):
+    for more, done in (
+        ([], True),
+        (["--again"], False),
+        ([], True),
+        (["--decoding", "free"], False),
+        (["--decoding", "free"], True),
+        (["--min_slices", "15"], False),
+    ):
         main([*words, "--masks", "masks/{id}", *more])
         assert ("a was done before" in capsys.readouterr().out) is done, more
         assert (Path("out/a.json").stat().st_mtime_ns == stamp) is done

@@ -55,6 +55,7 @@ class Run:
         seeds: name -> seed.
         decoding: how the report was decoded.
         seconds: stage -> how long it took.
+        operating_point: of the head, empty without one.
     """
 
     inputs: Inputs
@@ -64,6 +65,7 @@ class Run:
     seeds: Mapping[str, int]
     decoding: Mapping[str, Any]
     seconds: Mapping[str, float] = field(default_factory=dict)
+    operating_point: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

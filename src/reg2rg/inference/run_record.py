@@ -9,6 +9,7 @@ model       {path, sha256: of the folder's SHA256SUMS or of the checkpoint, weig
 segmenter   {name, version, source, for_measurements} of what made the masks, or null
 asked_segmenter  its name as it was asked for
 versions, seeds, decoding, device
+operating_point  where the head's probability counts as a finding; null without a head
 options     how scan and masks were read: `reg2rg.scans.base.ReadOptions`
 formats     names of the exporters
 identified  false: UIDs are those of `reg2rg.inference.identity.mapped_uid`, `scan` and `masks_from` are null
@@ -128,6 +129,7 @@ def _record(
         "versions": dict(made_by.versions),
         "seeds": dict(run.seeds),
         "decoding": dict(run.decoding),
+        "operating_point": run.operating_point or None,
         "device": run.device,
         "options": asdict(made_by.options),
         "formats": list(formats),
