@@ -114,6 +114,9 @@ def test_the_report_on_one_file_is_that_of_predict(grids: tuple[Path, str]) -> N
     result, record = read(demo / "again/valid_6_a_1.json"), read(demo / "runs/predictions/studies/valid_6_a_1.json")
     assert result["asked"] == record["regions"]
     assert [part["text"] for part in result["paragraphs"]] == [part["text"] for part in record["paragraphs"]]
+    assert result["findings"]["regions"].keys() == record["findings"]["regions"].keys() == set(result["asked"])
+    assert result["findings"]["operating_point"] == record["findings"]["operating_point"] == "f1"
+    assert read(demo / "again/valid_6_a_1.run.json")["operating_point"] == "f1"
 
 
 def test_whole_grids_and_their_averages(grids: tuple[Path, str], tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ def report_on_features(
         order=answer.order,
         codes=contract.task.region_set.codes(),
         run=run_of(model, inputs, stage.end()),
+        findings=answer.findings,
     )
 
 
