@@ -78,7 +78,7 @@ class ModelSubject:
         return {
             **self._weights,
             "decoding": self.model.decoding.told(),
-            "operating point": "" if reporter.head is None else str(reporter.operating_point),
+            "operating point": reporter.told_point,
             "task": self.model.task.values(),
             "dataset": type(self.data.dataset).__name__,
             "scans": digest_of([[case.study, index[case.study].key] for case in self.cases]),

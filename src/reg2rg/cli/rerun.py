@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from reg2rg.core.errors import ConfigError
-from reg2rg.core.files import sha256
+from reg2rg.core.files import json_text, sha256
 
 if TYPE_CHECKING:
     from reg2rg.inference.exporters import Exporter
@@ -59,7 +58,7 @@ class Rerun:
             options.decoding = "forced" if form["forced"] else "constrained"
         elif record["decoding"].keys() >= {"form"} and options.decoding is None:
             options.decoding = "free"
-        options.operating_point = record.get("operating_point")
+        options.operating_point = options.operating_point or record.get("operating_point")
         options.identified = bool(record.get("identified"))
         for name in _OPTIONS:
             setattr(options, name, record["options"].get(name, getattr(options, name)))
@@ -164,14 +163,13 @@ def done_before(
         "asked_segmenter": request.segmenter or None,
         "versions": versions(),
         "device": str(model.device),
-        "operating_point": None if model.reporter.head is None else str(model.reporter.operating_point),
+        "operating_point": model.reporter.told_point or None,
     }
     how = asdict(read_for(contract, read))
     how["series"] = how["series"] if options.identified else "given" if how["series"] else ""
     same = all(record.get(key) == value for key, value in wanted.items()) and record["options"] == how
     # As text: the record has lists where the settings have tuples.
-    was, now = (json.dumps(one, sort_keys=True) for one in (record["decoding"], asdict(model.decoding)))
-    same = same and was == now
+    same = same and json_text(record["decoding"]) == json_text(asdict(model.decoding))
     if not same or differences(record, inputs) or record["model"].get("weights") != digest(model.state_dict()):
         return ""
     files = {options.out / file: was for file, was in record["files"].items()}

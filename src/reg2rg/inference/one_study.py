@@ -113,7 +113,6 @@ def run_of(model: Reg2RG, inputs: Inputs, seconds: dict[str, float]) -> Run:
         seeds={"order of the regions": EVAL_SEED},
         decoding=asdict(model.decoding),
         seconds=seconds,
-        operating_point="" if model.reporter.head is None else str(model.reporter.operating_point),
     )
 
 

@@ -55,7 +55,6 @@ class Run:
         seeds: name -> seed.
         decoding: how the report was decoded.
         seconds: stage -> how long it took.
-        operating_point: of the head, empty without one.
     """
 
     inputs: Inputs
@@ -65,7 +64,6 @@ class Run:
     seeds: Mapping[str, int]
     decoding: Mapping[str, Any]
     seconds: Mapping[str, float] = field(default_factory=dict)
-    operating_point: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -129,7 +129,7 @@ def _record(
         "versions": dict(made_by.versions),
         "seeds": dict(run.seeds),
         "decoding": dict(run.decoding),
-        "operating_point": run.operating_point or None,
+        "operating_point": None if shown.findings is None else shown.findings.operating_point,
         "device": run.device,
         "options": asdict(made_by.options),
         "formats": list(formats),

@@ -109,6 +109,11 @@ class RegionReporter(nn.Module):
         self.findings, self.operating_point = options, OperatingPoint.of(options.operating_point)
 
     @property
+    def told_point(self) -> str:
+        """The operating point as results and records have it; empty without a head."""
+        return "" if self.head is None else str(self.operating_point)
+
+    @property
     def token_counts(self) -> TokenCounts:
         """Visual tokens of a sample; the data needs them to lay out the prompt."""
         context = self.texture if self.shares_texture else self.global_

@@ -309,10 +309,8 @@ def record(
 
 def _findings_facts(model: L.LightningModule) -> dict[str, Any]:
     """What decides the predictions of a model with a head."""
-    reporter: Any = getattr(model, "reporter", None)
-    if getattr(reporter, "head", None) is None:
-        return {}
-    return {"operating_point": str(reporter.operating_point)}
+    point = getattr(getattr(model, "reporter", None), "told_point", "")
+    return {"operating_point": point} if point else {}
 
 
 def _damaged(path: Path, error: DocumentError) -> None:

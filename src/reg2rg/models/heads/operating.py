@@ -93,8 +93,8 @@ class OperatingPoints(ExactBuffers):
             possible: (R, L) bool, what a region can have. The rest is never named, and not claimed at a threshold of 0.
         """
         grid = self.grid.to(probabilities)
-        targets = targets & possible[region]
-        above = ((probabilities[..., None] >= grid) & possible[region][..., None]).float()
+        can = possible[region]
+        targets, above = targets & can, ((probabilities[..., None] >= grid) & can[..., None]).float()
         for name, counted in (("found", above * targets[..., None]), ("claimed", above), ("present", targets.float())):
             own = getattr(self, name)
             own.zero_().index_add_(0, region.to(own.device), counted.to(own.device))
